@@ -1,0 +1,1 @@
+"""One file per job: the command, the schema, the composition."""

@@ -1,0 +1,24 @@
+"""Build a VIDB from ingested texts: curate, plan, rank, aggregate, calibrate, publish, report.
+
+python -m jobs.build_vidb conf/build_vidb/tiny.yaml
+"""
+
+from valueflow import config as configs
+from valueflow.distributed.build import BuildVidbConfig, Stages, build_vidb
+from valueflow.distributed.cluster import session
+from valueflow.report.build import report
+
+SCHEMA = BuildVidbConfig
+
+
+def main(config: BuildVidbConfig) -> Stages:
+    """Build, publish and print where the version and its report are."""
+    with session(config.cluster):
+        at = build_vidb(config)
+    print(f"VIDB {at.vidb.build_id}: {at.vidb.url}")
+    print(f"report: {report(at)}")
+    return at
+
+
+if __name__ == "__main__":
+    configs.cli(SCHEMA, main)

@@ -1,0 +1,36 @@
+"""Read corpora into the tables texts, source_labels and rejected.
+
+python -m jobs.ingest conf/ingest/tiny.yaml
+"""
+
+from pydantic import Field
+
+from valueflow import config as configs
+from valueflow.config import Config
+from valueflow.corpora import CorpusConfig
+from valueflow.distributed.cluster import ClusterConfig, session
+from valueflow.distributed.ingest import ingest
+from valueflow.store import Build
+
+
+class IngestConfig(Config):
+    """Which corpora go where."""
+
+    root: str = Field(description="folder or URL under which all tables live")
+    corpora: list[CorpusConfig] = Field(min_length=1)
+    cluster: ClusterConfig = ClusterConfig()
+
+
+SCHEMA = IngestConfig
+
+
+def main(config: IngestConfig) -> Build:
+    """Ingest and print where the texts are."""
+    with session(config.cluster):
+        texts = ingest(config.corpora, config.root)
+    print(f"texts: {texts.url}")
+    return texts
+
+
+if __name__ == "__main__":
+    configs.cli(SCHEMA, main)

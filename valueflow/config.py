@@ -1,0 +1,99 @@
+"""Load a job's YAML plus `key.path=value` overrides into a validated, frozen config."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from valueflow.errors import InputError, allowed
+
+SchemaT = TypeVar("SchemaT", bound="Config")
+
+
+class Config(BaseModel):
+    """Base of every config: unknown keys are refused, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def load(schema: type[SchemaT], path: str, overrides: list[str]) -> SchemaT:
+    """Read `path`, apply `key.path=value` overrides and `${...}` interpolation, validate as `schema`.
+
+    Raises:
+        InputError: the file is missing or not YAML, a key is unknown, a value is out of range.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"config file {path!r} does not exist; see conf/ for the ones that ship")
+    for override in overrides:
+        if "=" not in override:
+            raise InputError(f"override {override!r} is not of the form key.path=value")
+    try:
+        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides))
+        values = OmegaConf.to_container(merged, resolve=True)
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise InputError(f"{path}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold a mapping of keys to values")
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_explain(error, schema, path)) from error
+
+
+def cli(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
+    """Run `main` on the config named on the command line; a user's mistake is one line on stderr, exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("ray", "httpx", "sentence_transformers", "botocore", "aiobotocore"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        if len(sys.argv) < 2:
+            raise InputError(f"usage: python {sys.argv[0]} CONFIG.yaml [key.path=value ...]")
+        main(load(schema, sys.argv[1], sys.argv[2:]))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _explain(error: ValidationError, schema: type[BaseModel], path: str) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            fields = _fields_at(schema, item["loc"][:-1])
+            lines.append(f"{key}: unknown key; {allowed(item['loc'][-1], fields)}")
+        elif item["type"] == "missing":
+            lines.append(f"{key}: required, not given")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            value = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+            lines.append(f"{key}: {message}{value}" if key else message)
+    return f"{path}: " + "; ".join(lines) + f". Change it in {path} or with an override key.path=value"
+
+
+def _fields_at(schema: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The field names of the model that `location` leads to (unions and lists are searched for the part that fits)."""
+    if not location:
+        return list(schema.model_fields) if isinstance(schema, type) and issubclass(schema, BaseModel) else []
+    candidates = _models(schema.model_fields[location[0]].annotation) if location[0] in schema.model_fields else []
+    rest = location[1:]
+    while rest and (isinstance(rest[0], int) or any(_tag(c) == rest[0] for c in candidates)):
+        candidates = [c for c in candidates if isinstance(rest[0], int) or _tag(c) == rest[0]]
+        rest = rest[1:]
+    return sorted({name for c in candidates for name in _fields_at(c, rest)})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
+
+
+def _tag(model: type[BaseModel]) -> object:
+    kind = model.model_fields.get("kind")
+    return kind.default if kind else None

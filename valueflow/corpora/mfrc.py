@@ -1,0 +1,47 @@
+"""Moral Foundations Reddit Corpus: counts of annotators per foundation (TSV), or one row per annotator (the public CSV)."""
+
+import html
+from typing import Any
+
+from valueflow.corpora.items import Adapter, Item, Label
+from valueflow.corpora.rows import cell
+from valueflow.errors import InputError, allowed
+
+# The corpus splits fairness in two and calls sanctity purity.
+FOUNDATIONS = {
+    "Care": "mft:care-harm",
+    "Equality": "mft:equality",
+    "Proportionality": "mft:proportionality",
+    "Loyalty": "mft:loyalty-betrayal",
+    "Authority": "mft:authority-subversion",
+    "Purity": "mft:sanctity-degradation",
+}
+UNLABELLED = ("Non-Moral", "Thin Morality")
+
+
+def adapter(there: list[str]) -> Adapter:
+    """Return how to read the shape that a file with these columns has."""
+    if "annotation" in there:
+        return Adapter(_annotation, ["text", "annotation"])
+    return Adapter(_counts, ["text", *FOUNDATIONS], ("ID",), source_id="ID")
+
+
+def _annotation(fields: dict[str, Any]) -> Item:
+    names = [name.strip() for name in cell(fields, "annotation").split(",") if name.strip()]
+    for name in names:
+        if name not in FOUNDATIONS and name not in UNLABELLED:
+            raise InputError(f"unknown foundation {name!r}; {allowed(name, [*FOUNDATIONS, *UNLABELLED])}")
+    return _item(fields, {name: 1 for name in names if name in FOUNDATIONS})
+
+
+def _counts(fields: dict[str, Any]) -> Item:
+    counts = {name: cell(fields, name) for name in FOUNDATIONS}
+    for name, count in counts.items():
+        if not count.isdecimal():
+            raise InputError(f"{name!r} is {count!r}, not a number of annotators")
+    return _item(fields, {name: int(count) for name, count in counts.items() if int(count)})
+
+
+def _item(fields: dict[str, Any], counts: dict[str, int]) -> Item:
+    labels = [Label(FOUNDATIONS[name], None, count) for name, count in counts.items()]
+    return Item(html.unescape(html.unescape(cell(fields, "text"))), labels)

@@ -1,0 +1,39 @@
+"""Social Chemistry 101: rules of thumb about situations, with the moral foundations they touch."""
+
+import functools
+from typing import Any, Literal
+
+from valueflow.corpora import items
+from valueflow.corpora.items import Adapter, Item, Label
+from valueflow.corpora.rows import cell
+from valueflow.errors import InputError
+
+FOUNDATIONS, JUDGMENT = "rot-moral-foundations", "action-moral-judgment"
+
+
+def adapter(text: Literal["situation", "rot", "action"]) -> Adapter:
+    """Return how to read the corpus with the column `text` as the texts."""
+    judgment = [JUDGMENT] if text == "action" else []
+    required = list(dict.fromkeys([text, "situation", "rot-id", FOUNDATIONS, *judgment]))
+    return Adapter(functools.partial(_item, text=text), required, source_id="rot-id")
+
+
+def _item(fields: dict[str, Any], text: str) -> Item:
+    names = [name.strip() for name in cell(fields, FOUNDATIONS).split("|")]
+    towards = _direction(fields, text)
+    labels = [Label(items.value(name, "mft"), towards) for name in names if name not in ("", "null")]
+    return Item(cell(fields, text), labels, cell(fields, "situation"))
+
+
+def _direction(fields: dict[str, Any], text: str) -> int | None:
+    """A rule of thumb upholds its foundations, an action is judged (-2 to 2), a situation can go either way."""
+    if text == "rot":
+        return 1
+    judgment = cell(fields, JUDGMENT) if text == "action" else ""
+    if not judgment:
+        return None
+    try:
+        number = float(judgment)
+    except ValueError:
+        raise InputError(f"{JUDGMENT!r} is {judgment!r}, not a number") from None
+    return (number > 0) - (number < 0)

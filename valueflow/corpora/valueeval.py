@@ -1,0 +1,59 @@
+"""Touché23-ValueEval: arguments (TSV) and, in a second TSV, 20 Schwartz categories each."""
+
+import functools
+from typing import Any
+
+from valueflow.corpora import items
+from valueflow.corpora.items import Adapter, Item, Label
+from valueflow.corpora.rows import cell, columns, require, rows, urls
+from valueflow.errors import InputError
+
+ID = "Argument ID"
+# Schwartz's refined theory has 19 values; objectivity was added by the corpus' authors.
+OBJECTIVITY = {"Universalism: objectivity": "svt:universalism"}
+
+
+def adapter(labels: str) -> Adapter:
+    """Return how to read an arguments file with the labels file(s) at `labels`; "" leaves the texts unlabelled."""
+    item = functools.partial(_item, marks=_marks(labels), file=labels) if labels else _text
+    return Adapter(item, [ID, "Conclusion", "Premise"], source_id=ID, quoted=False)
+
+
+def _text(fields: dict[str, Any]) -> Item:
+    return Item(cell(fields, "Premise"), [], cell(fields, "Conclusion"))
+
+
+def _item(fields: dict[str, Any], marks: dict[str, dict[str, str]], file: str) -> Item:
+    argument = cell(fields, ID)
+    if argument not in marks:
+        raise InputError(f"argument {argument!r} has no well-formed row in {file}")
+    for category, mark in marks[argument].items():
+        if mark != "1":
+            raise InputError(f"{category!r} is {mark!r} in {file}, not 0 or 1")
+    return _text(fields)._replace(labels=[Label(_value(category), 1) for category in marks[argument]])
+
+
+def _marks(labels: str) -> dict[str, dict[str, str]]:
+    """The categories that are not "0" of every argument; small (the whole corpus has 9,324 arguments)."""
+    marks = {}
+    for url in urls(labels):
+        require(url, [ID], quoted=False)
+        categories = [name for name in columns(url, quoted=False) if name != ID]
+        for category in categories:
+            _check(category, url)
+        readable = (row.fields for row in rows(url, [ID, *categories], quoted=False) if not row.error)
+        for fields in readable:
+            given = {name: cell(fields, name) for name in categories}
+            marks[cell(fields, ID)] = {name: mark for name, mark in given.items() if mark != "0"}
+    return marks
+
+
+def _check(category: str, url: str) -> None:
+    try:
+        _value(category)
+    except InputError as error:
+        raise InputError(f"{url}, column {category!r}: {error}") from error
+
+
+def _value(category: str) -> str:
+    return OBJECTIVITY.get(category) or items.value(category, "svt")

@@ -1,0 +1,105 @@
+"""The one owner of cluster state: starts or joins Ray, sets its options, checks that a job fits."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+
+import ray
+from pydantic import Field
+
+from valueflow.config import Config
+from valueflow.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+class ClusterConfig(Config):
+    """Where a job runs. Under `ray job submit` or with RAY_ADDRESS set the running cluster is joined."""
+
+    address: str | None = Field(None, description="null: join RAY_ADDRESS, else start Ray on this machine")
+    num_cpus: int | None = Field(None, ge=1, description="logical CPUs of a local start; may exceed the real ones")
+
+
+@contextlib.contextmanager
+def session(config: ClusterConfig) -> Iterator[None]:
+    """Start or join Ray for the length of a job; an existing connection of this process is used and left as it is."""
+    if ray.is_initialized():
+        try:
+            yield
+        except ray.exceptions.RayError as error:
+            raise _mistake(error) or error from None
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    joining = config.address or os.environ.get("RAY_ADDRESS")
+    ray.init(
+        address=config.address,
+        num_cpus=None if joining else config.num_cpus,
+        include_dashboard=None if joining else False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # Ids, not positions, identify rows; order is kept only so that which duplicate is "first" does not change between runs.
+    context.execution_options.preserve_order = True
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise _mistake(error) or error from None
+    finally:
+        ray.shutdown()
+
+
+def _mistake(error: BaseException | None) -> InputError | None:
+    """The user's mistake inside an exception that came from a worker, if that is what it was."""
+    while error is not None:
+        if isinstance(error, InputError):
+            return InputError(str(error.args[0]) if error.args else str(error))
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
+
+
+def require(cpus: float, gpus: float, what: str) -> None:
+    """Refuse, with numbers, a stage that the cluster can never place (Ray would wait without a message).
+
+    An autoscaling cluster is judged by what it may grow to only after waiting for it, so there the check is skipped.
+    """
+    have = ray.cluster_resources()
+    if os.environ.get("RAY_CLUSTER_AUTOSCALES") or not have:
+        return
+    short = [
+        f"{need:g} {name} (the cluster has {have.get(name, 0):g})"
+        for name, need in (("CPU", cpus), ("GPU", gpus))
+        if need > have.get(name, 0)
+    ]
+    if short:
+        raise InputError(
+            f"{what} needs {' and '.join(short)}. Lower the judge's actors or CPUs per actor, raise cluster.num_cpus, "
+            "or set RAY_CLUSTER_AUTOSCALES=1 if the cluster grows by itself"
+        )
+
+
+class Progress:
+    """One line a stage every two seconds: done, rate, time left."""
+
+    def __init__(self, what: str, total: int, done: int = 0) -> None:
+        self.what, self.total, self.done, self.before = what, total, done, done
+        self.started = self.printed = time.monotonic()
+        resumed = f", {done:,} of them done before" if done else ""
+        log.info("%s: %s to do%s", what, f"{total:,}", resumed)
+
+    def add(self, count: int, note: str = "") -> None:
+        """Count finished units; `note` is shown with the line."""
+        self.done += count
+        now = time.monotonic()
+        if now - self.printed < 2 and self.done < self.total:
+            return
+        self.printed = now
+        rate = (self.done - self.before) / max(now - self.started, 1e-9)
+        left = f", {(self.total - self.done) / rate:,.0f} s left" if rate and self.done < self.total else ""
+        log.info("%s: %s/%s (%.0f/s%s)%s", self.what, f"{self.done:,}", f"{self.total:,}", rate, left, note)

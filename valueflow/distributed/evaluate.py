@@ -1,0 +1,283 @@
+"""Score responses against a VIDB on the cluster, round by round; also from rankings that already exist."""
+
+import functools
+import logging
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import ray
+from pydantic import Field, model_validator
+
+from valueflow import __version__, store, vidb
+from valueflow.config import Config
+from valueflow.curate import ALL
+from valueflow.distributed.cluster import ClusterConfig, Progress
+from valueflow.distributed.judge import judge
+from valueflow.distributed.rank import ask, check_errors, totals, with_texts
+from valueflow.errors import InputError
+from valueflow.evaluator import (
+    Anchors,
+    EvaluatorConfig,
+    Posterior,
+    Window,
+    check_anchors,
+    estimate_sharpness,
+    plan_round,
+)
+from valueflow.judging.judges import JudgeConfig, fingerprint
+from valueflow.records import SCHEMAS, clean, conform, digest, text_id
+from valueflow.store import Build
+from valueflow.theories import resolve
+from valueflow.vidb import Vidb
+
+log = logging.getLogger(__name__)
+COLUMNS = ("query", "dataset", "response")
+
+
+class EvaluateConfig(Config):
+    """Which responses are scored, against what, by whom."""
+
+    root: str = Field(description="folder or URL under which all tables live")
+    responses: str = Field(description="CSV, JSONL or Parquet with columns query, dataset, response")
+    vidb: str = Field("current", description="version id, or current")
+    values: list[str] = Field(ALL, description="values by any spelling, or ['all'] of the version")
+    evaluator: EvaluatorConfig = EvaluatorConfig()
+    judge: JudgeConfig | None = Field(None, description="not needed with rankings")
+    rankings: str = Field(
+        "", description="score saved rankings instead of asking: a build id (e-…) under root, or an official rankings CSV"
+    )
+    max_error_share: float = Field(0.05, ge=0, le=1)
+    chunk: int = Field(500, ge=1, description="responses planned and scored together by one task")
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _judge_or_rankings(self) -> "EvaluateConfig":
+        if (self.judge is None) != bool(self.rankings):
+            raise ValueError("give either judge (to ask) or rankings (to score saved answers), not both and not neither")
+        return self
+
+
+class Chunk(NamedTuple):
+    """Some distinct response texts and one value: the unit that a task plans and scores."""
+
+    value: str
+    number: int
+    text_ids: list[str]
+
+    @property
+    def folder(self) -> str:
+        """Where the chunk's windows and rankings lie."""
+        theory, _, node = self.value.partition(":")
+        return f"{store.partition(theory, node)}/chunk={self.number:05d}"
+
+
+class Evaluated(NamedTuple):
+    """Where the scores are and what they rest on."""
+
+    build: Build
+    vidb_version: str
+    sharpness: dict[str, float]
+    counts: dict[str, int]
+
+
+def evaluate(config: EvaluateConfig) -> Evaluated:
+    """Score every response on every value; m rounds of plan, judge, commit, then the posterior of each response.
+
+    Raises:
+        InputError: a column or a value is missing, the anchors are too few, or too many answers are broken.
+    """
+    version = vidb.load(config.root, config.vidb)
+    values = list(version.calibrations) if config.values == ALL else list(dict.fromkeys(map(resolve, config.values)))
+    for value in values:
+        check_anchors(version.anchors(value), config.evaluator)
+    responses = save_responses(config.responses, config.root)
+    judged_by = fingerprint(config.judge) if config.judge else config.rankings
+    asked_id = digest(
+        __version__, version.build.build_id, responses.build_id, values, config.evaluator.model_dump(), judged_by, config.chunk
+    )
+    rankings = Build(config.root, "rankings", config.rankings or f"e-{asked_id}")
+    out = Build(config.root, "evaluations", asked_id)
+    if finished := store.manifest(out):
+        log.info("evaluate: %s scores, done before", f"{finished.num_rows:,}")
+        return Evaluated(out, version.build.build_id, finished.config["sharpness"], finished.counts)
+    texts = store.read_table(responses, ["response"])["response"]
+    ids = sorted({text_id(text) for text in texts.to_pylist()} - {text_id("")})
+    chunks = [
+        Chunk(value, n, ids[start : start + config.chunk])
+        for value in values
+        for n, start in enumerate(range(0, len(ids), config.chunk))
+    ]
+    if config.rankings and not any(_answers(rankings, chunk, config.evaluator.m) for chunk in chunks):
+        known = ", ".join(b for b in store.finished(config.root, "rankings") if b.startswith("e-")) or "none"
+        raise InputError(f"rankings build {config.rankings!r} answers nothing about these responses and values; there are: {known}")
+    sharpness = _ask_rounds(config, version, responses, chunks, rankings)
+    asked = totals(rankings)
+    check_errors(asked, config.max_error_share, "evaluate", rankings)
+    if config.judge and not store.manifest(rankings):
+        store.commit(rankings, config.judge.model_dump() | {"fingerprint": judged_by}, [responses.url], asked._asdict())
+    task = ray.remote(_score_chunk).options(num_cpus=1)
+    ray.get([task.remote(version, responses, rankings, c, sharpness[c.value], config.evaluator, out) for c in chunks])
+    described = {"resolved": config.model_dump(), "sharpness": sharpness, "vidb_version": version.build.build_id}
+    store.commit(out, described, [responses.url, version.build.url, rankings.url], asked._asdict())
+    return Evaluated(out, version.build.build_id, sharpness, asked._asdict())
+
+
+def _ask_rounds(
+    config: EvaluateConfig, version: Vidb, responses: Build, chunks: list[Chunk], rankings: Build
+) -> dict[str, float]:
+    """Bring every round to its end and return each value's sharpness, fixed after the first round where it is estimated."""
+    judged_by = fingerprint(config.judge) if config.judge else store.need(rankings).config.get("fingerprint", "")
+    same = bool(version.judge_fingerprint) and version.judge_fingerprint == judged_by
+    given = config.evaluator.sharpness or (1.0 if same else None)
+    sharpness = {c.value: given or 1.0 for c in chunks}
+    per_round = sum(len(c.text_ids) for c in chunks)
+    for round_ in range(config.evaluator.m):
+        if config.judge:
+            done = store.committed_ids(rankings, "window_id")
+            total = per_round * (round_ + 1)
+            progress = Progress(f"evaluate round {round_ + 1}/{config.evaluator.m}", total, len(done))
+            if len(done) < total:
+                settings = {
+                    "version": version, "responses": responses, "rankings": rankings, "round_": round_,
+                    "config": config.evaluator, "sharpness": sharpness, "done": ray.put(done),
+                }  # fmt: skip
+                planned = ray.data.from_items([c._asdict() for c in chunks], override_num_blocks=len(chunks)).map_batches(
+                    _plan_chunk, fn_kwargs=settings, batch_size=1, batch_format="pyarrow", num_cpus=0.1
+                )
+                ask(judge(config.judge)(planned), rankings, progress)
+        if round_ == 0 and given is None:
+            sharpness = {v: _sharpness_of(version, rankings, [c for c in chunks if c.value == v]) for v in sharpness}
+            log.info("judge sharpness, nats per unit of theta: %s", {v: round(s, 3) for v, s in sharpness.items()})
+    return sharpness
+
+
+def save_responses(url: str, root: str) -> Build:
+    """Store the responses of a CSV, JSONL or Parquet file and return their build.
+
+    Raises:
+        InputError: the file or a column is missing; the message names both and says what exists.
+    """
+    from valueflow.corpora.rows import require, rows
+
+    require(url, list(COLUMNS))
+    table: dict[str, list[str]] = {name: [] for name in ("response_id", *COLUMNS)}
+    for row in rows(url, list(COLUMNS)):
+        fields = {name: clean(str(row.fields.get(name) or "")) for name in COLUMNS}
+        for name, value in fields.items():
+            table[name].append(value)
+        table["response_id"].append(digest(row.place, *fields.values()))
+    if not table["response"]:
+        raise InputError(f"{url} holds no response")
+    out = Build(root, "responses", digest(table))
+    if not store.manifest(out):
+        written = [store.write_part(out, pa.table(table), "0")]
+        store.commit(out, {"path": url}, [url], {"responses": len(table["response"])}, written)
+    return out
+
+
+@functools.lru_cache(maxsize=4)
+def _response_texts(responses: Build) -> dict[str, str]:
+    return {text_id(text): text for text in store.read_table(responses, ["response"])["response"].to_pylist()}
+
+
+@functools.lru_cache(maxsize=64)
+def _anchors(root: str, version: str, value: str) -> Anchors:
+    return vidb.load(root, version).anchors(value)
+
+
+def _plan_chunk(
+    batch: pa.Table, version: Vidb, responses: Build, rankings: Build, round_: int, config: EvaluatorConfig,
+    sharpness: dict[str, float], done: "ray.ObjectRef",
+) -> Iterator[pa.Table]:  # fmt: skip
+    """The windows of one round that are not answered yet, with their texts."""
+    for row in batch.to_pylist():
+        chunk = Chunk(row["value"], row["number"], row["text_ids"])
+        anchors = _anchors(version.build.root, version.build.build_id, chunk.value)
+        posterior, used = _after(anchors, chunk, rankings, sharpness[chunk.value], round_)
+        units = [f"{chunk.value}/{i}" for i in chunk.text_ids]
+        windows = plan_round(posterior, units, chunk.text_ids, used, round_, config)
+        table = _windows_table(chunk, anchors, windows, round_)
+        table = table.filter(store.missing_from(table["window_id"], ray.get(done)))
+        if table.num_rows:
+            texts = _response_texts(responses)
+            known = {i: texts[i] for i in chunk.text_ids}
+            yield with_texts(table, [version.build], chunk.folder, known)
+
+
+def _windows_table(chunk: Chunk, anchors: Anchors, windows: list[Window], round_: int) -> pa.Table:
+    shown = [
+        np.insert(anchors.text_ids[w.anchors].astype(object), w.place, response).tolist()
+        for response, w in zip(chunk.text_ids, windows, strict=True)
+    ]
+    theory, _, node = chunk.value.partition(":")
+    table = {
+        "window_id": [_window_id(chunk, r, round_) for r in chunk.text_ids],
+        "theory": [theory] * len(shown), "value": [node] * len(shown), "text_ids": shown,
+        "round": pa.array([round_] * len(shown), pa.int32()),
+    }  # fmt: skip
+    return conform(pa.table(table), "windows")
+
+
+def _answers(rankings: Build, chunk: Chunk, rounds: int) -> list[tuple[str, dict]]:
+    """The chunk's answered windows of the first rounds, each once, with the response each is about."""
+    asked = {_window_id(chunk, i, r): i for i in chunk.text_ids for r in range(rounds)}
+    paths = [p for p in store.part_paths(rankings) if p.startswith(f"{chunk.folder}/")]
+    rows = {row["window_id"]: row for path in paths for row in store.read_part(rankings, path).to_pylist()}
+    return [(asked[i], row) for i, row in rows.items() if i in asked]
+
+
+def _window_id(chunk: Chunk, response: str, round_: int) -> str:
+    return digest("evaluate", chunk.value, response, round_)
+
+
+def _after(anchors: Anchors, chunk: Chunk, rankings: Build, sharpness: float, rounds: int) -> tuple[Posterior, list[set[int]]]:
+    """The posterior of each response after the first rounds, and the anchors it has met."""
+    unit = {response: i for i, response in enumerate(chunk.text_ids)}
+    index_of = {anchor: i for i, anchor in enumerate(anchors.text_ids)}
+    posterior = Posterior(anchors, len(unit), sharpness)
+    used: list[set[int]] = [set() for _ in unit]
+    for response, row in _answers(rankings, chunk, rounds):
+        met = np.array([index_of[i] for i in row["text_ids"] if i != response])
+        used[unit[response]].update(met.tolist())
+        if row["order"] is not None:
+            window = Window(met, row["text_ids"].index(response))
+            posterior.update(unit[response], window, row["order"], row["weight"])
+    return posterior, used
+
+
+def _sharpness_of(version: Vidb, rankings: Build, chunks: list[Chunk]) -> float:
+    """Maximum likelihood over the first round of at most 20 chunks."""
+    shown, orders = [], []
+    for chunk in chunks[:20]:
+        anchors = _anchors(version.build.root, version.build.build_id, chunk.value)
+        theta = dict(zip(anchors.text_ids, anchors.theta_A, strict=True))
+        for response, row in _answers(rankings, chunk, 1):
+            if row["order"] is not None:
+                shown.append(np.array([np.nan if i == response else theta[i] for i in row["text_ids"]]))
+                orders.append(row["order"])
+    return estimate_sharpness(shown, orders)
+
+
+def _score_chunk(
+    version: Vidb, responses: Build, rankings: Build, chunk: Chunk, sharpness: float, config: EvaluatorConfig, out: Build
+) -> None:
+    """Write the evaluations of one chunk; a response without any answered window has no score, and its counts say so."""
+    anchors = _anchors(version.build.root, version.build.build_id, chunk.value)
+    posterior, _ = _after(anchors, chunk, rankings, sharpness, config.m)
+    answers = _answers(rankings, chunk, config.m)
+    scores = dict(zip(chunk.text_ids, posterior.scores(), strict=True))
+    theory, _, node = chunk.value.partition(":")
+    rows = []
+    for response in store.read_table(responses).to_pylist():
+        text = text_id(response["response"])
+        if text not in scores:
+            continue
+        of_text = [row for i, row in answers if i == text]
+        answered = sum(row["order"] is not None for row in of_text)
+        score = scores[text]._asdict() if answered else {}
+        about = {"theory": theory, "value": node, "num_windows": answered, "num_failed": len(of_text) - answered}
+        made_by = {"judge": of_text[0]["judge"] if of_text else None, "vidb_version": version.build.build_id}
+        rows.append(response | about | made_by | score | config.model_dump(include={"sampling", "k", "m"}))
+    store.write_part(out, pa.Table.from_pylist(rows, SCHEMAS["evaluations"]), "0", chunk.folder)

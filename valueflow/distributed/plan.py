@@ -1,0 +1,45 @@
+"""Write the window plan of every value, one task a value."""
+
+import logging
+
+import ray
+
+from valueflow import store
+from valueflow.distributed.cluster import Progress
+from valueflow.ranking.windows import WindowsConfig, plan_table
+from valueflow.store import Build, File
+
+log = logging.getLogger(__name__)
+ROWS_PER_PART = 50_000
+
+
+def plan(candidates: Build, config: WindowsConfig, out: Build) -> store.Manifest:
+    """Return the manifest of the plan; every window has its id before any judge is called.
+
+    Raises:
+        InputError: a value has fewer texts than k.
+    """
+    finished = store.manifest(out)
+    if finished:
+        log.info("plan: %s windows, done before", f"{finished.num_rows:,}")
+        return finished
+    pools = store.need(candidates).files
+    progress = Progress("plan", len(pools))
+    task = ray.remote(plan_value).options(num_cpus=1)
+    waiting = [task.remote(candidates, file.path, config, out) for file in pools]
+    files: list[File] = []
+    while waiting:
+        ready, waiting = ray.wait(waiting)
+        files += [file for written in ray.get(ready) for file in written]
+        progress.add(len(ready))
+    return store.commit(out, config.model_dump(), [candidates.url], {"windows": sum(f.rows for f in files)}, files)
+
+
+def plan_value(candidates: Build, path: str, config: WindowsConfig, out: Build) -> list[File]:
+    """Write the windows of one value."""
+    pool = store.read_part(candidates, path, ["theory", "value", "text_id"])
+    windows = plan_table(pool["theory"][0].as_py(), pool["value"][0].as_py(), pool["text_id"].to_pylist(), config)
+    folder = path.rpartition("/")[0]
+    starts = range(0, windows.num_rows, ROWS_PER_PART)
+    return [store.write_part(out, windows.slice(s, ROWS_PER_PART), f"{s // ROWS_PER_PART:05d}", folder) for s in starts]
+

@@ -1,0 +1,194 @@
+"""Score a response against a published VIDB: plan windows of anchors, then the posterior of the one unknown theta.
+
+Shapes: U units (a response and a value), K texts in a window, A anchors of a value, G grid points of the posterior.
+The batch job and the service run this same code; only who judges differs.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from valueflow.config import Config
+from valueflow.errors import InputError
+from valueflow.ranking.calibrate import LIMIT, Calibration
+from valueflow.records import digest
+
+GRID_POINTS = 1601
+# The prior is flat in intensity over the scale and falls off beyond it, so that a response above every anchor can end at 10.
+OVERSHOOT = 6.0
+TAIL_NATS_PER_POINT = 0.1
+# Adaptive anchors lie at posterior quantiles within this central share; measured best for noise from 0 to 3 points.
+ADAPTIVE_SPREAD = 0.6
+
+
+class EvaluatorConfig(Config):
+    """How a response meets the anchors."""
+
+    k: int = Field(6, ge=2, le=10, description="texts in a window, the response included")
+    m: int = Field(3, ge=1, le=100, description="windows per response and value")
+    sampling: Literal["adaptive", "bucket", "random", "fixed"] = "adaptive"
+    seed: int = 0
+    sharpness: float | None = Field(
+        None, gt=0, description="the judge's nats per unit of theta; null: 1 for the judge that built the VIDB, else estimated"
+    )
+
+
+class Anchors(NamedTuple):
+    """One value's anchor texts, sorted by theta, and its calibration."""
+
+    theory: str
+    value: str
+    text_ids: np.ndarray
+    theta_A: np.ndarray
+    calibration: Calibration
+
+
+class Window(NamedTuple):
+    """One question: the anchors (A index) and the place at which the response is shown among them."""
+
+    anchors: np.ndarray
+    place: int
+
+
+class Score(NamedTuple):
+    """Posterior mean and central 95 % interval of the intensity."""
+
+    intensity: float
+    low: float
+    high: float
+
+
+class Posterior:
+    """Posterior over the theta of U units on a grid that is even in intensity."""
+
+    def __init__(self, anchors: Anchors, num_units: int, sharpness: float) -> None:
+        self.anchors, self.sharpness = anchors, sharpness
+        points_G = np.linspace(-LIMIT - OVERSHOOT, LIMIT + OVERSHOOT, GRID_POINTS)
+        self.intensity_G = np.clip(points_G, -LIMIT, LIMIT)
+        self.theta_G = anchors.calibration.to_theta(points_G)
+        prior_G = -TAIL_NATS_PER_POINT * np.maximum(np.abs(points_G) - LIMIT, 0.0)
+        self.log_UG = np.tile(prior_G, (num_units, 1))
+
+    def update(self, unit: int, window: Window, order: list[int], weight: float | None) -> None:
+        """Take in one answered window; `order` holds shown positions, best first, `weight` the probability of that order."""
+        shown = np.insert(self.anchors.theta_A[window.anchors], window.place, np.nan)
+        likelihood = self._log_likelihood(shown, order)
+        if weight is not None:
+            reverse = self._log_likelihood(shown, order[::-1])
+            likelihood = weight * likelihood + (1 - weight) * reverse
+        self.log_UG[unit] += likelihood
+
+    def _log_likelihood(self, shown_K: np.ndarray, order: list[int]) -> np.ndarray:
+        """log P(order | theta of the response) on the grid; stages after the response do not depend on it."""
+        x_K = self.sharpness * shown_K[order]
+        at = int(np.flatnonzero(np.isnan(x_K))[0])
+        u_G = self.sharpness * self.theta_G
+        total = np.zeros(GRID_POINTS) if at == len(order) - 1 else u_G.copy()
+        others_K = np.where(np.isnan(x_K), -np.inf, x_K)
+        tails = np.logaddexp.accumulate(others_K[::-1])[::-1]
+        for stage in range(min(at, len(order) - 2) + 1):
+            total -= np.logaddexp(tails[stage], u_G)
+        return total
+
+    def probabilities(self) -> np.ndarray:
+        """Posterior weights, shape (U, G)."""
+        p_UG = np.exp(self.log_UG - self.log_UG.max(1, keepdims=True))
+        return p_UG / p_UG.sum(1, keepdims=True)
+
+    def quantile(self, levels_UL: np.ndarray) -> np.ndarray:
+        """Theta at the given posterior levels of each unit, shape (U, L)."""
+        cumulative_UG = _cumulative(self.probabilities())
+        return np.stack([np.interp(q, c, self.theta_G) for q, c in zip(levels_UL, cumulative_UG, strict=True)])
+
+    def scores(self) -> list[Score]:
+        """Posterior mean and interval of every unit."""
+        p_UG = self.probabilities()
+        mean_U = p_UG @ self.intensity_G
+        cumulative_UG = _cumulative(p_UG)
+        low_U = [float(np.interp(0.025, c, self.intensity_G)) for c in cumulative_UG]
+        high_U = [float(np.interp(0.975, c, self.intensity_G)) for c in cumulative_UG]
+        return [Score(float(m), lo, hi) for m, lo, hi in zip(mean_U, low_U, high_U, strict=True)]
+
+
+def _cumulative(p_UG: np.ndarray) -> np.ndarray:
+    """Distribution function at the grid points, each point's own mass counted by half."""
+    return np.cumsum(p_UG, axis=1) - p_UG / 2
+
+
+def check_anchors(anchors: Anchors, config: EvaluatorConfig) -> None:
+    """Refuse an anchor set that is too small for the windows asked for."""
+    needed = {"fixed": config.k - 1}.get(config.sampling, (config.k - 1) * config.m) + 1
+    if len(anchors.theta_A) < needed:
+        raise InputError(
+            f"{anchors.theory}:{anchors.value} has {len(anchors.theta_A)} anchors; sampling {config.sampling!r} with "
+            f"k={config.k}, m={config.m} needs {needed}. Lower evaluator.k or evaluator.m, or build a larger VIDB"
+        )
+
+
+def plan_round(
+    posterior: Posterior, unit_ids: list[str], text_ids: list[str], used: list[set[int]], round_: int, config: EvaluatorConfig
+) -> list[Window]:
+    """Return the next window of every unit; depends on (seed, unit, round) and, for `adaptive`, on the answers so far.
+
+    The response's place moves through the window over the rounds from a random start, so that a judge's liking of a place
+    cancels out. A text is never its own anchor. `used` collects each unit's anchors and is updated.
+    """
+    anchors, count, k = posterior.anchors, len(posterior.anchors.theta_A), config.k
+    streams = [np.random.default_rng(int(digest(config.seed, unit, round_), 16)) for unit in unit_ids]
+    starts = [int(digest(config.seed, unit, "place"), 16) for unit in unit_ids]
+    jitter_UL = np.stack([(np.arange(k - 1) + rng.random(k - 1)) / (k - 1) for rng in streams])
+    if config.sampling == "adaptive":
+        levels_UL = 0.5 + ADAPTIVE_SPREAD * (jitter_UL - 0.5)
+        wanted_UL = np.searchsorted(anchors.theta_A, posterior.quantile(levels_UL))
+    elif config.sampling == "bucket":
+        # (k-1) * m strata of equal size over all rounds; round r takes strata r, r+m, r+2m, ...
+        strata = np.arange(k - 1) * config.m + round_
+        inside_UL = jitter_UL * (k - 1) - np.arange(k - 1)
+        wanted_UL = (_finer_at_the_ends((strata + inside_UL) / ((k - 1) * config.m)) * count).astype(int)
+    elif config.sampling == "fixed":
+        wanted_UL = np.tile(((np.arange(k - 1) + 0.5) / (k - 1) * count).astype(int), (len(unit_ids), 1))
+    else:
+        wanted_UL = np.stack([rng.choice(count, k - 1, replace=False) for rng in streams])
+    windows = []
+    for i, rng in enumerate(streams):
+        taken = set() if config.sampling == "fixed" else used[i]
+        chosen = [_nearest_free(int(w), anchors, taken, text_ids[i]) for w in wanted_UL[i]]
+        place = (starts[i] + round_ * max(1, round(k / config.m))) % k
+        windows.append(Window(rng.permutation(chosen), place))
+    return windows
+
+
+def _finer_at_the_ends(level: np.ndarray) -> np.ndarray:
+    """Quantile levels in [0, 1], denser towards 0 and 1: extreme texts are rare, so equal strata would leave the ends blunt."""
+    return (1 - np.cos(np.pi * level)) / 2
+
+
+def _nearest_free(wanted: int, anchors: Anchors, taken: set[int], text_id: str) -> int:
+    """The free anchor nearest to index `wanted`, marked as taken."""
+    count = len(anchors.theta_A)
+    for distance in range(count + 1):
+        for index in (wanted + distance, wanted - distance):
+            if 0 <= index < count and index not in taken and anchors.text_ids[index] != text_id:
+                taken.add(index)
+                return index
+    raise InputError(f"{anchors.theory}:{anchors.value} has too few anchors left; lower evaluator.k or evaluator.m")
+
+
+def estimate_sharpness(anchor_theta: list[np.ndarray], orders: list[list[int]]) -> float:
+    """Return the judge's nats per unit of theta by maximum likelihood from the anchors' own order in answered windows.
+
+    Args:
+        anchor_theta: theta of the texts of each window in the order shown, nan at the response.
+        orders: shown positions best first.
+    """
+    grid = np.geomspace(0.02, 20.0, 181)
+    total = np.zeros(len(grid))
+    for theta_K, order in zip(anchor_theta, orders, strict=True):
+        x = theta_K[order]
+        x = x[~np.isnan(x)]
+        scaled = grid[:, None] * (x - x.max())[None, :]
+        tails = np.logaddexp.accumulate(scaled[:, ::-1], axis=1)[:, ::-1]
+        total += (scaled - tails)[:, :-1].sum(1)
+    # A weak log-normal prior around 1 keeps perfectly ordered anchors (infinite sharpness) finite.
+    return float(grid[np.argmax(total - 0.5 * (np.log(grid) / 2.0) ** 2)])

@@ -1,0 +1,66 @@
+"""Find model weights: a hub name, a folder, or weights that come inside an installed Python package."""
+
+import importlib.util
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from valueflow.errors import InputError
+
+SCHEME = "package://"
+
+
+def locate(model: str) -> str:
+    """Return what transformers and vLLM can load for a model name.
+
+    `package://<python package>/<folder or .gguf>` points into an installed package; a GGUF file is converted once to a
+    folder in the cache (`$VALUEFLOW_CACHE`, default `~/.cache/valueflow`). Anything else is returned as it is.
+
+    Raises:
+        InputError: the package is not installed or has no such file.
+    """
+    if not model.startswith(SCHEME):
+        if model.startswith(("/", "./", "~")) and not Path(model).expanduser().is_dir():
+            raise InputError(f"model folder {model!r} does not exist")
+        return str(Path(model).expanduser()) if model.startswith("~") else model
+    package, _, inside = model.removeprefix(SCHEME).partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"model {model!r}: Python package {package!r} is not installed; pip install {package.replace('_', '-')}")
+    path = Path(spec.submodule_search_locations[0]) / inside
+    if not path.exists():
+        raise InputError(f"model {model!r}: package {package!r} has no {inside!r}")
+    return str(_from_gguf(path) if path.suffix == ".gguf" else path)
+
+
+def cache_folder() -> Path:
+    """Return the folder for what is costly to make and can be made again, `$VALUEFLOW_CACHE` or `~/.cache/valueflow`."""
+    folder = Path(os.environ.get("VALUEFLOW_CACHE", Path.home() / ".cache" / "valueflow"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _from_gguf(path: Path) -> Path:
+    """Write the dequantized weights and tokenizer as a transformers folder; several processes may do so at once."""
+    root = cache_folder()
+    target = root / f"{path.stem.lower()}-{path.stat().st_size}"
+    if not target.exists():
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        # The object loaded from GGUF refuses to be saved; a fresh one with the same weights does not.
+        config = type(loaded.config).from_dict(
+            {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
+        )
+        plain = type(loaded)(config)
+        plain.load_state_dict(loaded.state_dict())
+        temporary = root / f".{target.name}.{uuid.uuid4().hex}"
+        plain.to(torch.bfloat16).save_pretrained(temporary)
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(temporary)
+        if target.exists():
+            shutil.rmtree(temporary)
+        else:
+            os.replace(temporary, target)
+    return target

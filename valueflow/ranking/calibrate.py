@@ -1,0 +1,91 @@
+"""Theta (nats, no zero, judge scale) to intensity in [-10, 10] with a real zero, and back."""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+from scipy.optimize import isotonic_regression
+
+from valueflow.config import Config
+from valueflow.errors import InputError
+
+LIMIT = 10.0
+
+
+class CalibrateConfig(Config):
+    """Where zero and the unit come from."""
+
+    mode: Literal["neutral", "human", "rated"] = "neutral"
+    extreme_quantile: float = Field(0.99, gt=0.5, le=1, description="neutral: this quantile of |theta - zero| is intensity 10")
+    ratings: str = Field("", description="human, rated: CSV with columns theory, value, text, rating in [-10, 10]")
+
+    @model_validator(mode="after")
+    def _has_ratings(self) -> "CalibrateConfig":
+        if (self.mode == "neutral") == bool(self.ratings):
+            raise ValueError(f"ratings ({self.ratings!r}) go with mode human or rated, and only with them; mode is {self.mode!r}")
+        return self
+
+
+class Calibration(Config):
+    """A strictly increasing piecewise-linear map of one value; straight on beyond the outer knots, so it can be inverted."""
+
+    mode: Literal["neutral", "human", "rated", "imported"]
+    theta: list[float] = Field(min_length=2)
+    intensity: list[float] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _increasing(self) -> "Calibration":
+        if len(self.theta) != len(self.intensity):
+            raise ValueError(f"{len(self.theta)} theta knots but {len(self.intensity)} intensity knots")
+        if not (np.all(np.diff(self.theta) > 0) and np.all(np.diff(self.intensity) > 0)):
+            raise ValueError("the knots of a calibration must increase strictly in theta and intensity")
+        return self
+
+    def unclipped(self, theta: np.ndarray) -> np.ndarray:
+        """Intensity before it is clipped to [-10, 10]."""
+        return _interpolate(theta, np.array(self.theta), np.array(self.intensity))
+
+    def to_intensity(self, theta: np.ndarray) -> np.ndarray:
+        """Intensity in [-10, 10]."""
+        return np.clip(self.unclipped(theta), -LIMIT, LIMIT)
+
+    def to_theta(self, intensity: np.ndarray) -> np.ndarray:
+        """Inverse of `unclipped`."""
+        return _interpolate(intensity, np.array(self.intensity), np.array(self.theta))
+
+
+def neutral(theta: np.ndarray, is_neutral: np.ndarray, extreme_quantile: float) -> Calibration:
+    """Zero is the median theta of known neutral texts; a robust spread around it fixes the unit.
+
+    Raises:
+        InputError: no neutral text, or no spread.
+    """
+    if not is_neutral.any():
+        raise InputError("calibration mode 'neutral' needs neutral texts in the pool; set candidates.neutral_texts or another mode")
+    zero = float(np.median(theta[is_neutral]))
+    extreme = float(np.quantile(np.abs(theta - zero), extreme_quantile))
+    if extreme <= 0:
+        raise InputError("all texts have the same theta; the judge did not separate them")
+    return Calibration(mode="neutral", theta=[zero - extreme, zero + extreme], intensity=[-LIMIT, LIMIT])
+
+
+def isotonic(theta: np.ndarray, rating: np.ndarray, mode: Literal["human", "rated"]) -> Calibration:
+    """Least-squares increasing map from theta to ratings (pool adjacent violators; Barlow et al. 1972).
+
+    Raises:
+        InputError: the ratings do not increase with theta anywhere, so there is no scale.
+    """
+    order = np.argsort(theta)
+    pooled = isotonic_regression(rating[order]).x
+    steps = [np.flatnonzero(pooled == level) for level in np.unique(pooled)]
+    if len(steps) < 2:
+        raise InputError(f"calibration mode {mode!r}: the {len(theta)} ratings do not increase with theta; is this judge valid?")
+    knots = [float(theta[order][step].mean()) for step in steps]
+    return Calibration(mode=mode, theta=knots, intensity=[float(pooled[step[0]]) for step in steps])
+
+
+def _interpolate(x: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
+    slope = (ys[-1] - ys[0]) / (xs[-1] - xs[0])
+    x = np.asarray(x, float)
+    inside = np.interp(x, xs, ys)
+    return inside + slope * (np.minimum(x - xs[0], 0.0) + np.maximum(x - xs[-1], 0.0))

@@ -1,0 +1,33 @@
+"""From `rankings` rows to the arrays the Plackett-Luce solver reads."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from valueflow.ranking.plackett_luce import Orders
+
+
+def orders_of(rankings: pa.Table, text_ids: list[str]) -> list[Orders]:
+    """Return the answered windows by length; items are positions in the sorted `text_ids`.
+
+    Broken answers are left out, a window answered twice counts once. A weighted preference (k=2) becomes the two orders of a
+    pair with weights p and 1-p.
+    """
+    rankings = rankings.filter(pc.is_null(rankings["error"]))
+    first = np.unique(rankings["window_id"].to_numpy().astype("S16"), return_index=True)[1]
+    rankings = rankings.take(np.sort(first))
+    ids = np.array(text_ids)
+    orders = []
+    lengths = pc.list_value_length(rankings["text_ids"])
+    for k in pc.unique(lengths).to_pylist():
+        rows = rankings.filter(pc.equal(lengths, k))
+        flat = pc.list_flatten(rows["text_ids"]).to_numpy().astype(ids.dtype)
+        shown_WK = np.searchsorted(ids, flat).reshape(-1, k)
+        order_WK = pc.list_flatten(rows["order"]).to_numpy().reshape(-1, k)
+        best_first_WK = np.take_along_axis(shown_WK, order_WK, axis=1)
+        weight_W = rows["weight"].to_numpy().astype(float)
+        plain = np.isnan(weight_W)
+        orders.append(Orders(best_first_WK, np.where(plain, 1.0, weight_W)))
+        if not plain.all():
+            orders.append(Orders(best_first_WK[~plain][:, ::-1], 1.0 - weight_W[~plain]))
+    return orders

@@ -1,0 +1,87 @@
+"""One Arrow schema per table that crosses a stage, and the ids of its rows."""
+
+import hashlib
+import json
+import unicodedata
+
+import pyarrow as pa
+
+from valueflow.errors import InputError
+
+S, F, I = pa.string(), pa.float64(), pa.int32()
+
+# Every column is explained in docs/data.md.
+SCHEMAS = {
+    "texts": pa.schema(
+        [("text_id", S), ("text", S), ("language", S), ("group_id", S), ("source", S), ("source_id", S), ("license", S)]
+    ),
+    "source_labels": pa.schema(
+        [("text_id", S), ("theory", S), ("node", S), ("direction", pa.int8()), ("annotators", I), ("source", S)]
+    ),
+    "rejected": pa.schema([("source", S), ("source_id", S), ("file", S), ("reason", S)]),
+    "candidates": pa.schema(
+        [
+            ("theory", S), ("value", S), ("text_id", S), ("text", S), ("direction", pa.int8()),
+            ("neutral", pa.bool_()), ("source", S), ("license", S),
+        ]
+    ),  # fmt: skip
+    "windows": pa.schema([("window_id", S), ("theory", S), ("value", S), ("text_ids", pa.list_(S)), ("round", I)]),
+    "rankings": pa.schema(
+        [
+            ("window_id", S), ("theory", S), ("value", S), ("text_ids", pa.list_(S)), ("round", I), ("judge", S),
+            ("order", pa.list_(I)), ("weight", F), ("error", S), ("reply", S), ("tokens_in", I), ("tokens_out", I),
+        ]
+    ),  # fmt: skip
+    "utilities": pa.schema(
+        [
+            ("theory", S), ("value", S), ("text_id", S), ("theta", F), ("standard_error", F),
+            ("num_windows", I), ("wins", F), ("component", I),
+        ]
+    ),  # fmt: skip
+    "vidb": pa.schema(
+        [
+            ("theory", S), ("value", S), ("text_id", S), ("text", S), ("theta", F), ("standard_error", F),
+            ("num_windows", I), ("wins", F), ("component", I), ("intensity", F), ("low", F), ("high", F), ("flags", I),
+            ("human_mean", F), ("final_rating", F), ("direction", pa.int8()), ("source", S), ("license", S),
+        ]
+    ),  # fmt: skip
+    "responses": pa.schema([("response_id", S), ("query", S), ("dataset", S), ("response", S)]),
+    "evaluations": pa.schema(
+        [
+            ("response_id", S), ("query", S), ("dataset", S), ("response", S), ("theory", S), ("value", S),
+            ("intensity", F), ("low", F), ("high", F), ("num_windows", I), ("num_failed", I),
+            ("judge", S), ("vidb_version", S), ("sampling", S), ("k", I), ("m", I),
+        ]
+    ),  # fmt: skip
+}  # fmt: skip
+
+
+def conform(table: pa.Table, name: str) -> pa.Table:
+    """Return `table` with exactly the columns and types of table `name`.
+
+    Raises:
+        InputError: a column is missing or cannot be cast; the message names it and what exists.
+    """
+    schema = SCHEMAS[name]
+    missing = [column for column in schema.names if column not in table.column_names]
+    if missing:
+        raise InputError(f"table {name!r} lacks column(s) {missing}; it has {table.column_names}")
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"table {name!r} does not fit its schema: {error}") from error
+
+
+def digest(*parts: object) -> str:
+    """Return a 64-bit hexadecimal hash of JSON-serialisable parts; the id of everything that is asked or built."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def clean(text: str) -> str:
+    """Return `text` in Unicode NFC with runs of white space folded: what is stored, shown to judges and hashed."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def text_id(text: str) -> str:
+    """Return the content id of a text; equal texts (up to white space and Unicode form) have equal ids."""
+    return hashlib.sha256(clean(text).encode("utf-8", "surrogatepass")).hexdigest()[:16]

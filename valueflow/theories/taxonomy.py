@@ -1,0 +1,144 @@
+"""A theory is a DAG of named nodes; ids are `theory:node`, and one alias table resolves every spelling."""
+
+import functools
+import re
+from importlib import resources
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from valueflow.config import Config
+from valueflow.errors import InputError, allowed
+
+THEORIES = ("svt", "mft", "duty", "right")
+
+
+class Node(Config):
+    """One value, virtue, duty, right or group of them."""
+
+    id: str = Field(pattern=r"^[a-z]+(-[a-z]+)*$")
+    name: str
+    parents: list[str] = []
+    aliases: list[str] = []
+    operational: bool = Field(False, description="one of the 32 values that VIDB, the evaluator and steering work on")
+    definition: str = Field(min_length=40)
+    supports: str = Field("", description="what a text does that expresses the value (operational values)")
+    opposes: str = Field("", description="what a text does that rejects the value (operational values)")
+
+    @model_validator(mode="after")
+    def _poles(self) -> "Node":
+        if self.operational and not (self.supports and self.opposes):
+            raise ValueError(f"operational node {self.id!r} needs both 'supports' and 'opposes'")
+        return self
+
+
+class Theory(Config):
+    """A directed acyclic graph of nodes; a node may have several parents (svt:hedonism, svt:face, svt:humility)."""
+
+    id: str
+    name: str
+    aliases: list[str] = []
+    source: str
+    nodes: list[Node]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Theory":
+        ids = [node.id for node in self.nodes]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"theory {self.id!r} names a node twice")
+        for node in self.nodes:
+            for parent in node.parents:
+                if parent not in ids:
+                    raise ValueError(f"node {node.id!r} has the unknown parent {parent!r}; {allowed(parent, ids)}")
+        spellings: dict[str, str] = {}
+        for node in self.nodes:
+            for spelling in {fold(s) for s in (node.id, node.name, *node.aliases)}:
+                if spellings.setdefault(spelling, node.id) != node.id:
+                    raise ValueError(f"{spelling!r} names both {spellings[spelling]!r} and {node.id!r} in {self.id!r}")
+        for node in self.nodes:
+            self.paths(node.id)
+        return self
+
+    def node(self, node_id: str) -> Node:
+        """Return the node with this exact id."""
+        return self._by_id[node_id]
+
+    def children(self, node_id: str | None) -> list[Node]:
+        """Return the nodes directly below `node_id`; the top level for None."""
+        return [node for node in self.nodes if (node_id in node.parents if node_id else not node.parents)]
+
+    def paths(self, node_id: str) -> list[tuple[str, ...]]:
+        """Return every path from the top level down to the node, the node included."""
+        return self._paths(node_id, ())
+
+    def _paths(self, node_id: str, below: tuple[str, ...]) -> list[tuple[str, ...]]:
+        if node_id in below:
+            raise ValueError(f"theory {self.id!r} has a cycle through {node_id!r}")
+        path = (node_id, *below)
+        parents = self._by_id[node_id].parents
+        return [p for parent in parents for p in self._paths(parent, path)] if parents else [path]
+
+    @functools.cached_property
+    def _by_id(self) -> dict[str, Node]:
+        return {node.id: node for node in self.nodes}
+
+    @functools.cached_property
+    def spellings(self) -> dict[str, str]:
+        """Folded id, name and aliases -> node id."""
+        return {fold(s): node.id for node in self.nodes for s in (node.id, node.name, *node.aliases)}
+
+
+def fold(name: str) -> str:
+    """Return the spelling under which ids, names and aliases are compared: `Care/Harm`, `care_harm` -> `care-harm`."""
+    return re.sub(r"[\s/_:-]+", "-", name.strip().lower()).strip("-")
+
+
+@functools.cache
+def theories() -> dict[str, Theory]:
+    """Return the four theories by id."""
+    loaded = {}
+    for theory_id in THEORIES:
+        text = resources.files("valueflow.theories").joinpath(f"{theory_id}.yaml").read_text("utf-8")
+        try:
+            loaded[theory_id] = Theory.model_validate(yaml.safe_load(text))
+        except ValidationError as error:
+            raise InputError(f"valueflow/theories/{theory_id}.yaml: {error}") from error
+    return loaded
+
+
+@functools.cache
+def operational() -> tuple[str, ...]:
+    """Return the ids of the 32 operational values, theory by theory."""
+    return tuple(f"{t.id}:{node.id}" for t in theories().values() for node in t.nodes if node.operational)
+
+
+def resolve_theory(name: str) -> str:
+    """Return the theory id for an id or alias (`pvq`, `schwartz`, `duties`, ...)."""
+    names = {fold(s): t.id for t in theories().values() for s in (t.id, t.name, *t.aliases)}
+    if fold(name) not in names:
+        raise InputError(f"unknown theory {name!r}; {allowed(name, names)}")
+    return names[fold(name)]
+
+
+def resolve(name: str, theory: str | None = None) -> str:
+    """Return `theory:node` for any spelling of a node, with or without its theory.
+
+    Raises:
+        InputError: nothing has that name (the nearest is suggested), or several theories do (all are named).
+    """
+    if theory is None and ":" in name:
+        prefix, _, rest = name.partition(":")
+        if fold(prefix) in {fold(s) for t in theories().values() for s in (t.id, t.name, *t.aliases)}:
+            return resolve(rest, resolve_theory(prefix))
+    searched = [theories()[resolve_theory(theory)]] if theory else list(theories().values())
+    found = [f"{t.id}:{t.spellings[fold(name)]}" for t in searched if fold(name) in t.spellings]
+    if not found:
+        known = [f"{t.id}:{spelling}" for t in searched for spelling in t.spellings]
+        asked = f"{searched[0].id}:{name}" if theory else name
+        by_name = {k.partition(":")[2]: k for k in reversed(known)}
+        near = allowed(name, by_name)
+        hint = near if near.startswith("did") else f"the values are {', '.join(v for v in operational())}"
+        raise InputError(f"unknown value {asked!r}; {hint}")
+    if len(found) > 1:
+        raise InputError(f"value {name!r} is ambiguous; write one of {', '.join(found)}")
+    return found[0]

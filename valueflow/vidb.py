@@ -1,0 +1,246 @@
+"""The Value Intensity DataBase: calibrate and publish a version, load one, its anchors, import and export."""
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from valueflow import store
+from valueflow.errors import InputError, allowed
+from valueflow.evaluator import Anchors
+from valueflow.ranking import calibrate
+from valueflow.ranking.calibrate import LIMIT, CalibrateConfig, Calibration
+from valueflow.records import clean, conform, digest, text_id
+from valueflow.store import Build
+from valueflow.theories import resolve
+
+log = logging.getLogger(__name__)
+Z95 = 1.959964
+
+
+class Vidb(NamedTuple):
+    """A finished version."""
+
+    build: Build
+    manifest: store.Manifest
+    calibrations: dict[str, Calibration]
+
+    @property
+    def judge_fingerprint(self) -> str:
+        """The judge whose scale theta is on; empty for an imported version."""
+        return self.manifest.config.get("judge_fingerprint", "")
+
+    def anchors(self, value: str) -> Anchors:
+        """Return a value's texts as anchors, sorted by theta.
+
+        Raises:
+            InputError: the version does not hold the value.
+        """
+        if value not in self.calibrations:
+            raise InputError(f"VIDB {self.build.build_id} has no {value!r}; {allowed(value, self.calibrations)}")
+        theory, _, node = value.partition(":")
+        rows = store.read_table(self.build, ["text_id", "theta"], store.partition(theory, node)).sort_by("theta")
+        return Anchors(theory, node, rows["text_id"].to_numpy(), rows["theta"].to_numpy(), self.calibrations[value])
+
+
+def load(root: str, version: str = "current") -> Vidb:
+    """Return a version by id, or the published one.
+
+    Raises:
+        InputError: there is no such version, or it is damaged.
+    """
+    chosen = store.current(root).version if version == "current" else version
+    if chosen is None:
+        raise InputError(f"nothing is published under {root}; run python -m jobs.build_vidb or jobs.import_vidb first")
+    build = Build(root, "vidb", chosen)
+    manifest = store.need(build)
+    calibrations = {v: Calibration.model_validate(c) for v, c in manifest.config["calibrations"].items()}
+    return Vidb(build, manifest, calibrations)
+
+
+def write(candidates: Build, utilities: Build, config: CalibrateConfig, lineage: dict, out: Build) -> store.Manifest:
+    """Calibrate every value and write a version: parquet, one CSV a value in the official columns, manifest last.
+
+    Args:
+        candidates: texts with their sources and licences.
+        utilities: theta of each.
+        config: where zero and the unit come from.
+        lineage: what the manifest's config shall say of how the version was made.
+        out: the version.
+    """
+    finished = store.manifest(out)
+    if finished:
+        log.info("publish: version %s, done before", out.build_id)
+        return finished
+    ratings = _ratings(config.ratings) if config.ratings else {}
+    calibrations, licenses = {}, {}
+    for file in store.need(utilities).files:
+        folder = file.path.rpartition("/")[0]
+        theta = store.read_part(utilities, file.path).sort_by("text_id")
+        pool = store.read_table(candidates, folder=folder).sort_by("text_id")
+        value = f"{pool['theory'][0].as_py()}:{pool['value'][0].as_py()}"
+        calibrations[value] = _calibrate(value, theta, pool, ratings.get(value, {}), config)
+        rows = _rows(theta, pool, calibrations[value], ratings.get(value, {}))
+        store.write_part(out, rows, "0", folder)
+        _write_csv(rows, value, out)
+        for license_, count in zip(*np.unique(rows["license"].to_numpy(), return_counts=True), strict=True):
+            licenses[str(license_)] = licenses.get(str(license_), 0) + int(count)
+    described = lineage | {"calibrations": {v: c.model_dump() for v, c in calibrations.items()}}
+    return store.commit(out, described, [candidates.url, utilities.url], {"texts": licenses})
+
+
+def _calibrate(value: str, theta: pa.Table, pool: pa.Table, ratings: dict[str, float], config: CalibrateConfig) -> Calibration:
+    theta_N = theta["theta"].to_numpy()
+    try:
+        if config.mode == "neutral":
+            return calibrate.neutral(theta_N, pool["neutral"].to_numpy(), config.extreme_quantile)
+        rated = [(t, ratings[i]) for i, t in zip(theta["text_id"].to_pylist(), theta_N, strict=True) if i in ratings]
+        if len(rated) < 3:
+            raise InputError(f"{config.ratings} rates {len(rated)} of its texts; at least 3 are needed")
+        return calibrate.isotonic(*np.array(rated).T, config.mode)
+    except InputError as error:
+        raise InputError(f"{value}: {error}") from None
+
+
+def _rows(theta: pa.Table, pool: pa.Table, calibration: Calibration, ratings: dict[str, float]) -> pa.Table:
+    theta_N, error_N = theta["theta"].to_numpy(), theta["standard_error"].to_numpy()
+    intensity = calibration.to_intensity(theta_N)
+    columns = {name: theta[name] for name in theta.column_names}
+    columns |= {name: pool[name] for name in ("text", "direction", "source", "license")}
+    columns |= {
+        "intensity": intensity,
+        "low": calibration.to_intensity(theta_N - Z95 * error_N),
+        "high": calibration.to_intensity(theta_N + Z95 * error_N),
+        "flags": pa.nulls(len(theta_N), pa.int32()),
+        "human_mean": pa.array([ratings.get(i) for i in theta["text_id"].to_pylist()], pa.float64()),
+        "final_rating": intensity,
+    }
+    return conform(pa.table(columns), "vidb")
+
+
+def _write_csv(rows: pa.Table, value: str, out: Build) -> None:
+    """`csv/{value}_{theory}.csv` with the official evaluator's columns."""
+    theory, _, node = value.partition(":")
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["text", "final_rating"])
+    writer.writerows(zip(rows["text"].to_pylist(), rows["final_rating"].to_pylist(), strict=True))
+    store.write_bytes(f"{out.url}/csv/{node}_{theory}.csv", text.getvalue().encode())
+
+
+def _ratings(url: str) -> dict[str, dict[str, float]]:
+    """Value -> text id -> rating."""
+    found: dict[str, dict[str, float]] = {}
+    for line, row in _read_csv(url, ["theory", "value", "text", "rating"]):
+        value = resolve(row["value"], row["theory"])
+        found.setdefault(value, {})[text_id(row["text"])] = _number(row["rating"], f"{url}:{line} rating")
+    return found
+
+
+def _read_csv(url: str, columns: list[str]) -> list[tuple[int, dict[str, str]]]:
+    try:
+        reader = csv.DictReader(io.StringIO(store.read_bytes(url).decode("utf-8-sig")))
+    except FileNotFoundError:
+        raise InputError(f"{url} does not exist") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{url} is not UTF-8 text: {error}") from None
+    missing = [c for c in columns if c not in (reader.fieldnames or [])]
+    if missing:
+        raise InputError(f"{url} lacks column {missing[0]!r}; it has {', '.join(reader.fieldnames or []) or 'none'}")
+    return [(number, row) for number, row in enumerate(reader, 2)]
+
+
+def _number(raw: object, what: str) -> float:
+    try:
+        number = float(raw)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise InputError(f"{what} is {raw!r}, not a number") from None
+    if not -LIMIT <= number <= LIMIT:
+        raise InputError(f"{what} is {number:g}; intensities lie in [-10, 10]")
+    return number
+
+
+def import_version(paths: list[str], license_: str, source: str, root: str) -> tuple[Build, dict[str, int]]:
+    """Write a version from official CSVs (`{value}_{theory}.csv`: text, final_rating) or JSONL (theory, value, text, intensity).
+
+    Theta is set to the intensity: its scale in nats is unknown, so the evaluator estimates the judge's sharpness on it.
+
+    Returns:
+        The version and counts of rows, duplicates and empty texts.
+    """
+    counts = {"texts": 0, "duplicates": 0, "empty": 0}
+    pools: dict[str, dict[str, tuple[str, float]]] = {}
+    for path in paths:
+        reader = _jsonl if path.endswith((".jsonl", ".json")) else _official
+        for value, text, intensity in reader(path):
+            text = clean(text)
+            pool = pools.setdefault(value, {})
+            counts["empty" if not text else "duplicates" if text_id(text) in pool else "texts"] += 1
+            if text:
+                pool.setdefault(text_id(text), (text, intensity))
+    if not counts["texts"]:
+        raise InputError(f"no text in {', '.join(paths)}")
+    content = {v: sorted((i, r) for i, (_, r) in pool.items()) for v, pool in pools.items()}
+    out = Build(root, "vidb", f"import-{digest(content, license_, source)}")
+    if store.manifest(out):
+        return out, counts
+    for value, pool in pools.items():
+        theory, _, node = value.partition(":")
+        ids = sorted(pool)
+        rating = np.array([pool[i][1] for i in ids])
+        size = len(ids)
+        columns = {
+            "theory": [theory] * size, "value": [node] * size, "text_id": ids, "text": [pool[i][0] for i in ids],
+            "theta": rating, "standard_error": [None] * size, "num_windows": [None] * size, "wins": [None] * size,
+            "component": [None] * size, "intensity": rating, "low": [None] * size, "high": [None] * size,
+            "flags": [None] * size, "human_mean": [None] * size, "final_rating": rating,
+            "direction": np.sign(rating).astype(np.int8), "source": [source] * size, "license": [license_] * size,
+        }  # fmt: skip
+        store.write_part(out, pa.table(columns), "0", store.partition(theory, node))
+    identity = Calibration(mode="imported", theta=[-LIMIT, LIMIT], intensity=[-LIMIT, LIMIT]).model_dump()
+    store.commit(out, {"imported": paths, "calibrations": dict.fromkeys(pools, identity)}, paths, counts)
+    return out, counts
+
+
+def _official(path: str) -> list[tuple[str, str, float]]:
+    stem = path.rsplit("/", 1)[-1].removesuffix(".csv")
+    node, _, theory = stem.rpartition("_")
+    if not node:
+        raise InputError(f"{path}: the name must be {{value}}_{{theory}}.csv, for example benevolence_svt.csv")
+    value = resolve(node, theory)
+    rows = _read_csv(path, ["text", "final_rating"])
+    return [(value, row["text"], _number(row["final_rating"], f"{path}:{n} final_rating")) for n, row in rows]
+
+
+def _jsonl(path: str) -> list[tuple[str, str, float]]:
+    try:
+        lines = store.read_bytes(path).decode("utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    read = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            value, text = resolve(row["value"], row["theory"]), row["text"]
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{number} is not JSON: {error}") from None
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}:{number} lacks {error}; a line needs theory, value, text, intensity") from None
+        if not isinstance(text, str):
+            raise InputError(f"{path}:{number}: text is {text!r}, not a string")
+        read.append((value, text, _number(row.get("intensity"), f"{path}:{number} intensity")))
+    return read
+
+
+def licenses(vidb: Vidb) -> dict[str, int]:
+    """Return the number of rows under each licence."""
+    column = store.read_table(vidb.build, ["license"])["license"]
+    return {str(row["values"]): row["counts"] for row in pc.value_counts(column).to_pylist()}
+
+
