@@ -6,7 +6,7 @@ python -m jobs.build_vidb conf/build_vidb/tiny.yaml
 from valueflow import config as configs
 from valueflow.distributed.build import BuildVidbConfig, Stages, build_vidb
 from valueflow.distributed.cluster import session
-from valueflow.report.build import report
+from valueflow.report.build import vidb_report
 
 SCHEMA = BuildVidbConfig
 
@@ -16,7 +16,7 @@ def main(config: BuildVidbConfig) -> Stages:
     with session(config.cluster):
         at = build_vidb(config)
     print(f"VIDB {at.vidb.build_id}: {at.vidb.url}")
-    print(f"report: {report(at)}")
+    print(f"report: {vidb_report(at.texts, at.candidates, at.rankings, at.utilities, at.vidb)}")
     return at
 
 

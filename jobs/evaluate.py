@@ -6,7 +6,7 @@ python -m jobs.evaluate conf/evaluate/tiny.yaml
 from valueflow import config as configs
 from valueflow.distributed.cluster import session
 from valueflow.distributed.evaluate import EvaluateConfig, Evaluated, evaluate
-from valueflow.report.build import evaluation_report
+from valueflow.report.build import evaluation_report, summary
 
 SCHEMA = EvaluateConfig
 
@@ -15,7 +15,9 @@ def main(config: EvaluateConfig) -> Evaluated:
     """Evaluate, print a short table and where scores and report are."""
     with session(config.cluster):
         evaluated = evaluate(config)
-    print(evaluation_report(evaluated))
+    print(summary(evaluated.build))
+    print(f"scores: {evaluated.build.url}")
+    print(f"report: {evaluation_report(evaluated.build)}")
     return evaluated
 
 

@@ -80,7 +80,7 @@ class Posterior:
         self.log_UG[unit] += likelihood
 
     def _log_likelihood(self, shown_K: np.ndarray, order: list[int]) -> np.ndarray:
-        """log P(order | theta of the response) on the grid; stages after the response do not depend on it."""
+        """Log P(order | theta of the response) on the grid; stages after the response do not depend on it."""
         x_K = self.sharpness * shown_K[order]
         at = int(np.flatnonzero(np.isnan(x_K))[0])
         u_G = self.sharpness * self.theta_G

@@ -8,15 +8,16 @@ import pyarrow as pa
 
 from valueflow.errors import InputError
 
-S, F, I = pa.string(), pa.float64(), pa.int32()
+S, F, N = pa.string(), pa.float64(), pa.int32()
 
 # Every column is explained in docs/data.md.
+# fmt: off
 SCHEMAS = {
     "texts": pa.schema(
         [("text_id", S), ("text", S), ("language", S), ("group_id", S), ("source", S), ("source_id", S), ("license", S)]
     ),
     "source_labels": pa.schema(
-        [("text_id", S), ("theory", S), ("node", S), ("direction", pa.int8()), ("annotators", I), ("source", S)]
+        [("text_id", S), ("theory", S), ("node", S), ("direction", pa.int8()), ("annotators", N), ("source", S)]
     ),
     "rejected": pa.schema([("source", S), ("source_id", S), ("file", S), ("reason", S)]),
     "candidates": pa.schema(
@@ -24,36 +25,38 @@ SCHEMAS = {
             ("theory", S), ("value", S), ("text_id", S), ("text", S), ("direction", pa.int8()),
             ("neutral", pa.bool_()), ("source", S), ("license", S),
         ]
-    ),  # fmt: skip
-    "windows": pa.schema([("window_id", S), ("theory", S), ("value", S), ("text_ids", pa.list_(S)), ("round", I)]),
+    ),
+    "windows": pa.schema([("window_id", S), ("theory", S), ("value", S), ("text_ids", pa.list_(S)), ("round", N)]),
     "rankings": pa.schema(
         [
-            ("window_id", S), ("theory", S), ("value", S), ("text_ids", pa.list_(S)), ("round", I), ("judge", S),
-            ("order", pa.list_(I)), ("weight", F), ("error", S), ("reply", S), ("tokens_in", I), ("tokens_out", I),
+            ("window_id", S), ("theory", S), ("value", S), ("text_ids", pa.list_(S)), ("round", N), ("judge", S),
+            ("order", pa.list_(N)), ("weight", F), ("error", S), ("reply", S), ("tokens_in", N), ("tokens_out", N),
         ]
-    ),  # fmt: skip
+    ),
     "utilities": pa.schema(
         [
             ("theory", S), ("value", S), ("text_id", S), ("theta", F), ("standard_error", F),
-            ("num_windows", I), ("wins", F), ("component", I),
+            ("num_windows", N), ("wins", F), ("component", N),
         ]
-    ),  # fmt: skip
+    ),
     "vidb": pa.schema(
         [
             ("theory", S), ("value", S), ("text_id", S), ("text", S), ("theta", F), ("standard_error", F),
-            ("num_windows", I), ("wins", F), ("component", I), ("intensity", F), ("low", F), ("high", F), ("flags", I),
+            ("num_windows", N), ("wins", F), ("component", N), ("intensity", F), ("low", F), ("high", F), ("flags", N),
             ("human_mean", F), ("final_rating", F), ("direction", pa.int8()), ("source", S), ("license", S),
         ]
-    ),  # fmt: skip
+    ),
     "responses": pa.schema([("response_id", S), ("query", S), ("dataset", S), ("response", S)]),
     "evaluations": pa.schema(
         [
             ("response_id", S), ("query", S), ("dataset", S), ("response", S), ("theory", S), ("value", S),
-            ("intensity", F), ("low", F), ("high", F), ("num_windows", I), ("num_failed", I),
-            ("judge", S), ("vidb_version", S), ("sampling", S), ("k", I), ("m", I),
+            ("intensity", F), ("low", F), ("high", F), ("num_windows", N), ("num_failed", N),
+            ("judge", S), ("vidb_version", S), ("sampling", S), ("k", N), ("m", N),
         ]
-    ),  # fmt: skip
-}  # fmt: skip
+    ),
+}
+
+# fmt: on
 
 
 def conform(table: pa.Table, name: str) -> pa.Table:

@@ -232,6 +232,13 @@ def commit(build: Build, config: dict, inputs: list[str], counts: dict, files: l
     return made
 
 
+def clear(build: Build) -> None:
+    """Remove what an unfinished build left behind, for stages that start over rather than continue."""
+    fs, path = filesystem(build.url)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
 def verify(build: Build) -> None:
     """Read every byte of a finished build and compare it with the manifest's hashes."""
     for file in need(build).files:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -79,7 +78,8 @@ def write(candidates: Build, utilities: Build, config: CalibrateConfig, lineage:
         log.info("publish: version %s, done before", out.build_id)
         return finished
     ratings = _ratings(config.ratings) if config.ratings else {}
-    calibrations, licenses = {}, {}
+    calibrations: dict[str, Calibration] = {}
+    licenses: dict[str, int] = {}
     for file in store.need(utilities).files:
         folder = file.path.rpartition("/")[0]
         theta = store.read_part(utilities, file.path).sort_by("text_id")
@@ -103,7 +103,8 @@ def _calibrate(value: str, theta: pa.Table, pool: pa.Table, ratings: dict[str, f
         rated = [(t, ratings[i]) for i, t in zip(theta["text_id"].to_pylist(), theta_N, strict=True) if i in ratings]
         if len(rated) < 3:
             raise InputError(f"{config.ratings} rates {len(rated)} of its texts; at least 3 are needed")
-        return calibrate.isotonic(*np.array(rated).T, config.mode)
+        theta_R, rating_R = np.array(rated).T
+        return calibrate.isotonic(theta_R, rating_R, config.mode)
     except InputError as error:
         raise InputError(f"{value}: {error}") from None
 
@@ -167,7 +168,8 @@ def _number(raw: object, what: str) -> float:
 
 
 def import_version(paths: list[str], license_: str, source: str, root: str) -> tuple[Build, dict[str, int]]:
-    """Write a version from official CSVs (`{value}_{theory}.csv`: text, final_rating) or JSONL (theory, value, text, intensity).
+    """Write a version from official CSVs (`{value}_{theory}.csv`: text, final_rating) or JSONL (theory, value, text,
+    intensity).
 
     Theta is set to the intensity: its scale in nats is unknown, so the evaluator estimates the judge's sharpness on it.
 
@@ -242,5 +244,3 @@ def licenses(vidb: Vidb) -> dict[str, int]:
     """Return the number of rows under each licence."""
     column = store.read_table(vidb.build, ["license"])["license"]
     return {str(row["values"]): row["counts"] for row in pc.value_counts(column).to_pylist()}
-
-

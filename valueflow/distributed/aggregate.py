@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 import scipy.sparse
 from pydantic import Field
@@ -151,7 +150,9 @@ def fit_value(
     if len(shards) == 1:
         fitted = fit(len(text_ids), RankingShard(rankings, shards[0], text_ids), config.prior_sd, config.tolerance)
     else:
-        actors = [ray.remote(RankingShard).options(max_restarts=3, max_task_retries=3).remote(rankings, s, text_ids) for s in shards]
+        actors = [
+            ray.remote(RankingShard).options(max_restarts=3, max_task_retries=3).remote(rankings, s, text_ids) for s in shards
+        ]
         fitted = fit(len(text_ids), Shards(actors), config.prior_sd, config.tolerance)
     store.write_part(out, utilities_table(theory, value, text_ids, fitted), digest(folder), folder)
     numbers = (fitted.iterations, fitted.gradient_norm, fitted.tolerance, fitted.num_components, fitted.prior_sd)
@@ -179,8 +180,8 @@ def utilities_table(theory: str, value: str, text_ids: list[str], fitted: Fit) -
         pa.table(
             {
                 "theory": [theory] * count, "value": [value] * count, "text_id": text_ids, "theta": fitted.theta_N,
-                "standard_error": fitted.standard_error_N, "num_windows": pc.cast(pa.array(np.rint(fitted.counts.num_windows_N)), pa.int32()),
-                "wins": fitted.counts.wins_N, "component": pa.array(fitted.counts.component_N, pa.int32()),
+                "standard_error": fitted.standard_error_N, "num_windows": np.rint(fitted.counts.num_windows_N).astype(np.int32),
+                "wins": fitted.counts.wins_N, "component": fitted.counts.component_N.astype(np.int32),
             }
         ),
         "utilities",

@@ -32,6 +32,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
             raise _mistake(error) or error from None
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the core worker's notes are for Ray's developers
     joining = config.address or os.environ.get("RAY_ADDRESS")
     ray.init(
         address=config.address,

@@ -111,7 +111,9 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     ]
     if config.rankings and not any(_answers(rankings, chunk, config.evaluator.m) for chunk in chunks):
         known = ", ".join(b for b in store.finished(config.root, "rankings") if b.startswith("e-")) or "none"
-        raise InputError(f"rankings build {config.rankings!r} answers nothing about these responses and values; there are: {known}")
+        raise InputError(
+            f"rankings build {config.rankings!r} answers nothing about these responses and values; there are: {known}"
+        )
     sharpness = _ask_rounds(config, version, responses, chunks, rankings)
     asked = totals(rankings)
     check_errors(asked, config.max_error_share, "evaluate", rankings)

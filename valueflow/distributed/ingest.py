@@ -11,7 +11,7 @@ import ray
 
 from valueflow import __version__, corpora, store
 from valueflow.corpora import CorpusConfig
-from valueflow.distributed.cluster import Progress
+from valueflow.errors import InputError
 from valueflow.records import digest
 from valueflow.store import Build
 
@@ -32,6 +32,9 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
     if store.manifest(texts):
         log.info("ingest: %s texts, done before", f"{store.need(texts).num_rows:,}")
         return texts
+    beside = {name: Build(root, name, build_id) for name in ("source_labels", "rejected")}
+    for build in (texts, *beside.values()):
+        store.clear(build)
     tasks = [{"index": i, "config": source.model_dump_json()} for i, source in enumerate(sources)]
     read = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
         _read, fn_kwargs={"root": root, "build_id": build_id}, batch_size=1, batch_format="pyarrow"
@@ -39,19 +42,22 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
     unique = read.map_batches(
         Deduplicate, fn_constructor_kwargs={"texts": texts}, batch_format="pyarrow", batch_size=None,
         compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.1,
-        max_restarts=0,  # a restarted actor would have forgotten what it has seen; the job fails and is rerun instead
     )  # fmt: skip
     counts: Counter[str] = Counter()
-    progress = Progress("ingest", sum(1 for _ in sources))
     for batch in unique.iter_batches(batch_format="pyarrow", batch_size=None):
-        for name in ("texts", "duplicates", "labels", "rejected"):
+        for name in ("texts", "duplicates"):
             counts[name] += pc.sum(batch[name]).as_py() or 0
-    progress.add(len(sources), f", {counts['texts']:,} texts, {counts['duplicates']:,} duplicates, {counts['rejected']:,} rejected")
+        log.info("ingest: %s texts, %s duplicates", f"{counts['texts']:,}", f"{counts['duplicates']:,}")
     config = {"corpora": [s.model_dump() for s in sources]}
-    for table in ("source_labels", "rejected"):
-        store.commit(Build(root, table, build_id), config, [s.path for s in sources], {})
-    reasons = Counter(store.read_table(Build(root, "rejected", build_id), ["reason"])["reason"].to_pylist())
-    store.commit(texts, config, [s.path for s in sources], dict(counts) | {f"rejected: {r}": n for r, n in reasons.items()})
+    paths = [s.path for s in sources]
+    counts["labels"] = store.commit(beside["source_labels"], config, paths, {}).num_rows
+    counts["rejected"] = store.commit(beside["rejected"], config, paths, {}).num_rows
+    reasons = Counter(store.read_table(beside["rejected"], ["reason"])["reason"].to_pylist())
+    if reasons:
+        log.info("ingest: %s rows rejected; most common: %s", f"{counts['rejected']:,}", reasons.most_common(3))
+    if not counts["texts"]:
+        raise InputError(f"no usable text in {', '.join(paths)}; {counts['rejected']} rows rejected: {reasons.most_common(3)}")
+    store.commit(texts, config, paths, dict(counts) | {f"rejected: {r}": n for r, n in reasons.items()})
     return texts
 
 
@@ -76,13 +82,9 @@ def _read(batch: pa.Table, root: str, build_id: str) -> Iterator[pa.Table]:
                 if rows.num_rows:
                     store.write_part(Build(root, table, build_id), rows, name)
             count = texts.num_rows
-            extra = {"part": [name] * count, "labels": [0] * count, "rejected": [0] * count}
             if not count:
                 continue
-            extra["labels"][0], extra["rejected"][0] = labels.num_rows, rejected.num_rows
-            for column, values in extra.items():
-                texts = texts.append_column(column, pa.array(values))
-            yield texts
+            yield texts.append_column("part", pa.array([name] * count))
 
 
 class Deduplicate:
@@ -90,7 +92,8 @@ class Deduplicate:
 
     def __init__(self, texts: Build) -> None:
         self.texts = texts
-        self.seen: set[int] = set()
+        # Empty at the start; a restarted actor remembers what it has written.
+        self.seen = {int(i, 16) for i in store.committed_ids(texts, "text_id")}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Write the new texts of one part and return counts."""
@@ -106,7 +109,5 @@ class Deduplicate:
         counts = {
             "texts": rows.num_rows,
             "duplicates": batch.num_rows - rows.num_rows,
-            "labels": pc.sum(batch["labels"]).as_py(),
-            "rejected": pc.sum(batch["rejected"]).as_py(),
         }
         return pa.table({name: pa.array([count], pa.int64()) for name, count in counts.items()})

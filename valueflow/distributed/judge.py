@@ -109,7 +109,8 @@ def _keep(row: dict) -> dict:
     """The columns that are read afterwards; errors and log-probabilities as plain strings and numbers."""
     error = row.get("__inference_error__") or ""
     return {
-        **{name: row[name] for name in ("window_id", "theory", "value", "text_ids", "round", "folder")},
+        **{name: row[name] for name in ("window_id", "theory", "value", "round", "folder")},
+        "text_ids": [str(i) for i in row["text_ids"]],
         "reply": "" if error else str(row.get("generated_text") or ""),
         "failure": str(error)[:500],
         "tokens_in": int(row.get("num_input_tokens") or 0),

@@ -42,4 +42,3 @@ def plan_value(candidates: Build, path: str, config: WindowsConfig, out: Build) 
     folder = path.rpartition("/")[0]
     starts = range(0, windows.num_rows, ROWS_PER_PART)
     return [store.write_part(out, windows.slice(s, ROWS_PER_PART), f"{s // ROWS_PER_PART:05d}", folder) for s in starts]
-

@@ -41,9 +41,7 @@ def read_windows(plan: Build, texts: list[Build], done: "ray.ObjectRef", chunk: 
     )
 
 
-def _windows_of(
-    batch: pa.Table, plan: Build, texts: list[Build], done: "ray.ObjectRef", chunk: int
-) -> Iterator[pa.Table]:
+def _windows_of(batch: pa.Table, plan: Build, texts: list[Build], done: "ray.ObjectRef", chunk: int) -> Iterator[pa.Table]:
     for path in batch["path"].to_pylist():
         table = store.read_part(plan, path)
         table = table.filter(store.missing_from(table["window_id"], ray.get(done)))
@@ -73,7 +71,15 @@ def _texts_of(sources: tuple[Build, ...], theory: str, value: str) -> dict[str, 
 
 
 def rank(
-    plan: Build, texts: list[Build], judge: Judge, out: Build, *, batch_size: int, max_error_share: float, what: str, config: dict
+    plan: Build,
+    texts: list[Build],
+    judge: Judge,
+    out: Build,
+    *,
+    batch_size: int,
+    max_error_share: float,
+    what: str,
+    config: dict,
 ) -> store.Manifest:
     """Return the manifest of the answered plan; a finished build is returned as it is, an unfinished one continued.
 

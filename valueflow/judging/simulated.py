@@ -24,7 +24,9 @@ class Simulated:
         config = self.config
         if config.seconds_per_batch:
             time.sleep(config.seconds_per_batch)
-        replies, orders, errors = [], [], []
+        replies: list[str | None] = []
+        orders: list[list[int] | None] = []
+        errors: list[str | None] = []
         for window_id, value, ids in zip(*(windows[c].to_pylist() for c in ("window_id", "value", "text_ids")), strict=True):
             rng = np.random.default_rng(int(digest(config.seed, window_id), 16))
             gamma = (config.position_effect + [0.0] * len(ids))[: len(ids)]

@@ -27,7 +27,9 @@ def locate(model: str) -> str:
     package, _, inside = model.removeprefix(SCHEME).partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"model {model!r}: Python package {package!r} is not installed; pip install {package.replace('_', '-')}")
+        raise InputError(
+            f"model {model!r}: Python package {package!r} is not installed; pip install {package.replace('_', '-')}"
+        )
     path = Path(spec.submodule_search_locations[0]) / inside
     if not path.exists():
         raise InputError(f"model {model!r}: package {package!r} has no {inside!r}")
@@ -51,13 +53,11 @@ def _from_gguf(path: Path) -> Path:
 
         loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
         # The object loaded from GGUF refuses to be saved; a fresh one with the same weights does not.
-        config = type(loaded.config).from_dict(
-            {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
-        )
+        config = type(loaded.config).from_dict({k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
         plain = type(loaded)(config)
         plain.load_state_dict(loaded.state_dict())
         temporary = root / f".{target.name}.{uuid.uuid4().hex}"
-        plain.to(torch.bfloat16).save_pretrained(temporary)
+        plain.bfloat16().save_pretrained(temporary)
         AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(temporary)
         if target.exists():
             shutil.rmtree(temporary)

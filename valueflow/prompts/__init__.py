@@ -1,0 +1,1 @@
+"""Prompt templates and how windows become messages."""

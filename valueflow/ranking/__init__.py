@@ -1,0 +1,1 @@
+"""Window plans, Plackett-Luce, calibration: pure mathematics."""

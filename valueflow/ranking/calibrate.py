@@ -22,7 +22,9 @@ class CalibrateConfig(Config):
     @model_validator(mode="after")
     def _has_ratings(self) -> "CalibrateConfig":
         if (self.mode == "neutral") == bool(self.ratings):
-            raise ValueError(f"ratings ({self.ratings!r}) go with mode human or rated, and only with them; mode is {self.mode!r}")
+            raise ValueError(
+                f"ratings ({self.ratings!r}) go with mode human or rated, and only with them; mode is {self.mode!r}"
+            )
         return self
 
 
@@ -61,7 +63,9 @@ def neutral(theta: np.ndarray, is_neutral: np.ndarray, extreme_quantile: float) 
         InputError: no neutral text, or no spread.
     """
     if not is_neutral.any():
-        raise InputError("calibration mode 'neutral' needs neutral texts in the pool; set candidates.neutral_texts or another mode")
+        raise InputError(
+            "calibration mode 'neutral' needs neutral texts in the pool; set candidates.neutral_texts or another mode"
+        )
     zero = float(np.median(theta[is_neutral]))
     extreme = float(np.quantile(np.abs(theta - zero), extreme_quantile))
     if extreme <= 0:
@@ -79,7 +83,9 @@ def isotonic(theta: np.ndarray, rating: np.ndarray, mode: Literal["human", "rate
     pooled = isotonic_regression(rating[order]).x
     steps = [np.flatnonzero(pooled == level) for level in np.unique(pooled)]
     if len(steps) < 2:
-        raise InputError(f"calibration mode {mode!r}: the {len(theta)} ratings do not increase with theta; is this judge valid?")
+        raise InputError(
+            f"calibration mode {mode!r}: the {len(theta)} ratings do not increase with theta; is this judge valid?"
+        )
     knots = [float(theta[order][step].mean()) for step in steps]
     return Calibration(mode=mode, theta=knots, intensity=[float(pooled[step[0]]) for step in steps])
 

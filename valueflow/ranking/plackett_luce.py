@@ -55,11 +55,20 @@ class Counts(NamedTuple):
 class Sums(Protocol):
     """Sums over all windows; the place where a cluster can enter."""
 
-    def moments(self, theta_N: np.ndarray) -> Moments: ...
-    def product(self, theta_N: np.ndarray, v_N: np.ndarray) -> np.ndarray: ...
-    def information(self, theta_N: np.ndarray) -> scipy.sparse.csr_matrix: ...
-    def skewness(self, theta_N: np.ndarray, covariance_NN: np.ndarray) -> np.ndarray: ...
-    def counts(self) -> Counts: ...
+    def moments(self, theta_N: np.ndarray) -> Moments:
+        """Log-likelihood, gradient, diagonal of the information."""
+
+    def product(self, theta_N: np.ndarray, v_N: np.ndarray) -> np.ndarray:
+        """Information times a vector."""
+
+    def information(self, theta_N: np.ndarray) -> scipy.sparse.csr_matrix:
+        """Sparse information matrix."""
+
+    def skewness(self, theta_N: np.ndarray, covariance_NN: np.ndarray) -> np.ndarray:
+        """Third derivatives contracted with a covariance."""
+
+    def counts(self) -> Counts:
+        """Windows, wins, components."""
 
 
 class Fit(NamedTuple):
@@ -140,7 +149,7 @@ class Shard:
         """Third derivatives of sum log-sum-exp contracted with a covariance: sum_bc kappa_abc C_bc for each item a."""
         total = np.zeros(self.num_items)
         for items_KW, weight_W in self.orders:
-            x_KW, e_KW, tail_KW = _tails(theta_N, items_KW)
+            _, e_KW, tail_KW = _tails(theta_N, items_KW)
             for stage in range(len(items_KW) - 1):
                 left = items_KW[stage:]
                 p_LW = e_KW[stage:] / tail_KW[stage]
@@ -170,7 +179,7 @@ class Shard:
 
 
 def _tails(theta_N: np.ndarray, items_KW: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x = theta of the items less the window's largest, e = exp(x), and sums of e from each stage on (last left out)."""
+    """X = theta of the items less the window's largest, e = exp(x), and sums of e from each stage on (last left out)."""
     x_KW = theta_N[items_KW]
     x_KW = x_KW - x_KW.max(0)
     e_KW = np.exp(x_KW)

@@ -1,0 +1,40 @@
+"""Turn official VIDB CSVs ({value}_{theory}.csv: text, final_rating) or JSONL (theory, value, text, intensity) into a version.
+
+python -m jobs.import_vidb conf/import_vidb/official.yaml files='["VIDB/benevolence_svt.csv"]'
+"""
+
+from pydantic import Field
+
+from valueflow import config as configs
+from valueflow import store, vidb
+from valueflow.config import Config
+from valueflow.store import Build
+
+
+class ImportConfig(Config):
+    """Which files become a version."""
+
+    root: str = Field(description="folder or URL under which all tables live")
+    files: list[str] = Field(min_length=1)
+    license: str = Field(min_length=1, description="of these files; it travels with every row")
+    source: str = "import"
+    publish: bool = Field(True, description="point CURRENT at the version")
+
+
+SCHEMA = ImportConfig
+
+
+def main(config: ImportConfig) -> Build:
+    """Import, publish and print what came in."""
+    seen = store.current(config.root)
+    version, counts = vidb.import_version(config.files, config.license, config.source, config.root)
+    if config.publish:
+        store.publish(config.root, version.build_id, seen)
+    print(
+        f"VIDB {version.build_id}: {counts['texts']} texts, {counts['duplicates']} duplicates, {counts['empty']} empty dropped"
+    )
+    return version
+
+
+if __name__ == "__main__":
+    configs.cli(SCHEMA, main)

@@ -1,0 +1,141 @@
+"""Collect what the report pages show from finished builds, write the pages and the dataset card beside the data."""
+
+from collections import Counter
+
+import numpy as np
+import pyarrow.compute as pc
+import yaml
+
+from valueflow import store, vidb
+from valueflow.ranking.plackett_luce import MAX_PRIOR_SD
+from valueflow.report import page
+from valueflow.report.card import dataset_card
+from valueflow.store import Build
+from valueflow.theories import theories
+
+
+def vidb_report(texts: Build, candidates: Build, rankings: Build, utilities: Build, version: Build) -> str:
+    """Write the report of a VIDB version and its dataset card; return the report's URL."""
+    made = vidb.load(version.root, version.build_id)
+    fits = store.need(utilities).counts
+    values = [_value(made, candidates, value, fits[value]) for value in made.calibrations]
+    judge = _judge(rankings)
+    licenses = vidb.licenses(made)
+    languages = sorted(set(store.read_table(texts, ["language"])["language"].drop_null().to_pylist()))
+    card = dataset_card(version.build_id, made.manifest, licenses, languages, list(made.calibrations))
+    store.write_bytes(f"{version.url}/README.md", card.encode())
+    report = page.BuildReport(
+        version=version.build_id,
+        created=made.manifest.created,
+        code_version=made.manifest.code_version,
+        git_commit=made.manifest.git_commit,
+        command="python -m jobs.build_vidb CONFIG.yaml, with the resolved configuration below",
+        values=values,
+        judges=[judge],
+        counts={
+            "ingest": {k: v for k, v in store.need(texts).counts.items() if isinstance(v, int)},
+            "candidates": store.need(candidates).counts,
+            "rank": store.need(rankings).counts,
+        },
+        licenses=licenses,
+        config_yaml=yaml.safe_dump(made.manifest.config["resolved"], sort_keys=False, allow_unicode=True),
+        lineage=[f"{name}: {build_id}" for name, build_id in made.manifest.config["builds"].items()],
+        warnings=_warnings(values, judge),
+    )
+    return _write(f"{version.root.rstrip('/')}/reports/{version.build_id}.html", page.vidb_page(report))
+
+
+def evaluation_report(build: Build) -> str:
+    """Write the page of an evaluation; return its URL."""
+    manifest = store.need(build)
+    rows = store.read_table(build)
+    settings = manifest.config["resolved"]["evaluator"]
+    evaluated = page.Evaluated(
+        rows=rows,
+        vidb_version=manifest.config["vidb_version"],
+        judge=", ".join(sorted(set(rows["judge"].drop_null().to_pylist()))),
+        k=settings["k"],
+        m=settings["m"],
+        sampling=settings["sampling"],
+        sharpness=manifest.config["sharpness"],
+        counts=manifest.counts,
+        config_yaml=yaml.safe_dump(manifest.config["resolved"], sort_keys=False, allow_unicode=True),
+    )
+    return _write(f"{build.root.rstrip('/')}/reports/evaluation-{build.build_id}.html", page.evaluation_page(evaluated))
+
+
+def summary(build: Build) -> str:
+    """Return a short table of an evaluation for the terminal: per value the lowest, middle and highest response."""
+    rows = store.read_table(build).sort_by("intensity")
+    lines = [f"{'value':26} {'intensity':>9}  {'95 % interval':>15}  response"]
+    for value in sorted({(t, v) for t, v in zip(rows["theory"].to_pylist(), rows["value"].to_pylist(), strict=True)}):
+        mine = rows.filter(pc.and_(pc.equal(rows["theory"], value[0]), pc.equal(rows["value"], value[1])))
+        scored = mine.filter(pc.is_valid(mine["intensity"])).to_pylist()
+        for row in [scored[i] for i in sorted({0, len(scored) // 2, len(scored) - 1})] if scored else []:
+            interval = f"[{row['low']:+5.1f}, {row['high']:+5.1f}]"
+            lines.append(f"{':'.join(value):26} {row['intensity']:+9.1f}  {interval:>15}  {row['response'][:70]}")
+    return "\n".join(lines)
+
+
+def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict) -> page.ValueReport:
+    theory, _, node_id = value.partition(":")
+    node = theories()[theory].node(node_id)
+    folder = store.partition(theory, node_id)
+    pool = store.read_table(candidates, ["text_id", "neutral"], folder)
+    return page.ValueReport(
+        id=value,
+        name=node.name,
+        definition=node.definition.strip(),
+        theory_name=theories()[theory].name,
+        rows=store.read_table(made.build, folder=folder),
+        neutral_ids=set(pool.filter(pool["neutral"])["text_id"].to_pylist()),
+        fit=fit,
+        calibration=made.calibrations[value],
+    )
+
+
+def _judge(rankings: Build) -> page.JudgeReport:
+    manifest = store.need(rankings)
+    reasons: Counter[str] = Counter()
+    firsts: list[np.ndarray] = []
+    sizes: Counter[int] = Counter()
+    for file in manifest.files:
+        part = store.read_part(rankings, file.path, ["error", "order", "text_ids"])
+        reasons.update(part["error"].drop_null().to_pylist())
+        firsts.append(pc.list_element(part["order"].drop_null(), 0).to_numpy())
+        for entry in pc.value_counts(pc.list_value_length(part["text_ids"])).to_pylist():
+            sizes[entry["values"]] += entry["counts"]
+    k = max(sizes)
+    first = np.concatenate(firsts)
+    wins = np.bincount(first, minlength=k) / max(len(first), 1)
+    counts = manifest.counts
+    return page.JudgeReport(
+        manifest.config["name"], manifest.config["kind"], counts["windows"], counts["errors"], counts["tokens_in"],
+        counts["tokens_out"], dict(reasons), wins.tolist(), 1 / k,
+    )  # fmt: skip
+
+
+def _warnings(values: list[page.ValueReport], judge: page.JudgeReport) -> list[str]:
+    found = []
+    for value in values:
+        if value.fit["num_components"] > 1:
+            found.append(
+                f"{value.id}: the comparisons fall into {value.fit['num_components']} groups that never meet; intensities of "
+                "different groups are not comparable. Raise windows.m."
+            )
+        if value.fit["prior_sd"] >= MAX_PRIOR_SD:
+            found.append(
+                f"{value.id}: the judge never contradicts itself, so the spread of theta is set by its upper limit "
+                f"({MAX_PRIOR_SD:g} nats); order and intervals hold for this judge's own axis, not for people."
+            )
+    bias = max(judge.place_wins) - judge.place_expected
+    if judge.windows >= 100 and bias > 0.1:
+        found.append(
+            f"judge {judge.name}: one place wins {max(judge.place_wins):.0%} of windows; it follows places, not texts."
+        )
+    return found
+
+
+def _write(url: str, html: str) -> str:
+    store.write_bytes(url, html.encode())
+    return url
