@@ -21,6 +21,16 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    def public(self) -> dict[str, Any]:
+        """Return the settings as saved beside results: of every `env` only the names, since values may be secrets."""
+        return _without_secrets(self.model_dump())
+
+
+def _without_secrets(settings: Any) -> Any:
+    if isinstance(settings, dict):
+        return {k: sorted(v) if k == "env" and isinstance(v, dict) else _without_secrets(v) for k, v in settings.items()}
+    return [_without_secrets(item) for item in settings] if isinstance(settings, list) else settings
+
 
 def load(schema: type[SchemaT], path: str, overrides: list[str]) -> SchemaT:
     """Read `path`, apply `key.path=value` overrides and `${...}` interpolation, validate as `schema`.

@@ -140,7 +140,7 @@ def _ratings(url: str) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for line, row in _read_csv(url, ["theory", "value", "text", "rating"]):
         value = resolve(row["value"], row["theory"])
-        found.setdefault(value, {})[text_id(row["text"])] = _number(row["rating"], f"{url}:{line} rating")
+        found.setdefault(value, {})[text_id(row["text"])] = intensity_of(row["rating"], f"{url}:{line} rating")
     return found
 
 
@@ -157,7 +157,8 @@ def _read_csv(url: str, columns: list[str]) -> list[tuple[int, dict[str, str]]]:
     return [(number, row) for number, row in enumerate(reader, 2)]
 
 
-def _number(raw: object, what: str) -> float:
+def intensity_of(raw: object, what: str) -> float:
+    """Return an intensity read from a file; InputError beginning with `what` where it is no number in [-10, 10]."""
     try:
         number = float(raw)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -217,7 +218,7 @@ def _official(path: str) -> list[tuple[str, str, float]]:
         raise InputError(f"{path}: the name must be {{value}}_{{theory}}.csv, for example benevolence_svt.csv")
     value = resolve(node, theory)
     rows = _read_csv(path, ["text", "final_rating"])
-    return [(value, row["text"], _number(row["final_rating"], f"{path}:{n} final_rating")) for n, row in rows]
+    return [(value, row["text"], intensity_of(row["final_rating"], f"{path}:{n} final_rating")) for n, row in rows]
 
 
 def _jsonl(path: str) -> list[tuple[str, str, float]]:
@@ -236,7 +237,7 @@ def _jsonl(path: str) -> list[tuple[str, str, float]]:
             raise InputError(f"{path}:{number} lacks {error}; a line needs theory, value, text, intensity") from None
         if not isinstance(text, str):
             raise InputError(f"{path}:{number}: text is {text!r}, not a string")
-        read.append((value, text, _number(row.get("intensity"), f"{path}:{number} intensity")))
+        read.append((value, text, intensity_of(row.get("intensity"), f"{path}:{number} intensity")))
     return read
 
 

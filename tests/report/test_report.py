@@ -247,7 +247,9 @@ def test_card_of_one_licence_and_of_an_imported_version(version: Build) -> None:
     assert front_matter(dataset_card("v-1", manifest, {"CC-BY-4.0": 60}, ["en"], VALUES))["license"] == "cc-by-4.0"
     named = front_matter(dataset_card("v-1", manifest, {"AI2-ImpACT-MR": 60}, ["en"], VALUES))
     assert (named["license"], named["license_name"]) == ("other", "AI2-ImpACT-MR")
-    assert "| calibration | imported |" in dataset_card("v-1", manifest, {}, [], VALUES)
+    card = dataset_card("v-1", manifest, {}, [], VALUES)
+    assert "| calibration | imported |" in card
+    assert "how they were judged is not recorded" in card
 
 
 def test_the_code_on_the_card_runs(version: Build, monkeypatch) -> None:

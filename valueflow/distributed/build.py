@@ -81,11 +81,11 @@ def build_vidb(config: BuildVidbConfig) -> Stages:
     rank(
         at.windows, [at.candidates], lambda windows: judge(config.judge)(windows), at.rankings,
         batch_size=config.judge.batch_size, max_error_share=config.max_error_share, what="rank",
-        config=config.judge.model_dump() | {"fingerprint": fingerprint(config.judge)},
+        config=config.judge.public() | {"fingerprint": fingerprint(config.judge)},
     )  # fmt: skip
     aggregating.aggregate(at.candidates, at.rankings, config.aggregate, at.utilities)
     lineage = {
-        "resolved": config.model_dump(),
+        "resolved": config.public(),
         "judge": config.judge.name,
         "judge_fingerprint": fingerprint(config.judge),
         "builds": {name: build.build_id for name, build in at._asdict().items()},

@@ -35,7 +35,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the core worker's notes are for Ray's developers
     joining = config.address or os.environ.get("RAY_ADDRESS")
     ray.init(
-        address=config.address,
+        address=joining or "local",
         num_cpus=None if joining else config.num_cpus,
         include_dashboard=None if joining else False,
         log_to_driver=False,

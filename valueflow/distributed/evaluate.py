@@ -1,12 +1,14 @@
 """Score responses against a VIDB on the cluster, round by round; also from rankings that already exist."""
 
 import functools
+import itertools
 import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from pydantic import Field, model_validator
 
@@ -27,6 +29,7 @@ from valueflow.evaluator import (
     plan_round,
 )
 from valueflow.judging.judges import JudgeConfig, fingerprint
+from valueflow.official import score_rankings, scores_csv
 from valueflow.records import SCHEMAS, clean, conform, digest, text_id
 from valueflow.store import Build
 from valueflow.theories import resolve
@@ -40,7 +43,8 @@ class EvaluateConfig(Config):
     """Which responses are scored, against what, by whom."""
 
     root: str = Field(description="folder or URL under which all tables live")
-    responses: str = Field(description="CSV, JSONL or Parquet with columns query, dataset, response")
+    responses: str = Field("", description="CSV, JSONL or Parquet with columns query, dataset, response")
+    max_responses: int | None = Field(None, ge=1, description="score only the first so many")
     vidb: str = Field("current", description="version id, or current")
     values: list[str] = Field(ALL, description="values by any spelling, or ['all'] of the version")
     evaluator: EvaluatorConfig = EvaluatorConfig()
@@ -56,6 +60,8 @@ class EvaluateConfig(Config):
     def _judge_or_rankings(self) -> "EvaluateConfig":
         if (self.judge is None) != bool(self.rankings):
             raise ValueError("give either judge (to ask) or rankings (to score saved answers), not both and not neither")
+        if not self.responses and not self.rankings.endswith(".csv"):
+            raise ValueError("responses is required: a CSV, JSONL or Parquet file with columns query, dataset, response")
         return self
 
 
@@ -88,11 +94,13 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     Raises:
         InputError: a column or a value is missing, the anchors are too few, or too many answers are broken.
     """
+    if config.rankings.endswith(".csv"):
+        return _evaluate_official(config)
     version = vidb.load(config.root, config.vidb)
     values = list(version.calibrations) if config.values == ALL else list(dict.fromkeys(map(resolve, config.values)))
     for value in values:
         check_anchors(version.anchors(value), config.evaluator)
-    responses = save_responses(config.responses, config.root)
+    responses = save_responses(config.responses, config.root, config.max_responses)
     judged_by = fingerprint(config.judge) if config.judge else config.rankings
     asked_id = digest(
         __version__, version.build.build_id, responses.build_id, values, config.evaluator.model_dump(), judged_by, config.chunk
@@ -118,12 +126,36 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     asked = totals(rankings)
     check_errors(asked, config.max_error_share, "evaluate", rankings)
     if config.judge and not store.manifest(rankings):
-        store.commit(rankings, config.judge.model_dump() | {"fingerprint": judged_by}, [responses.url], asked._asdict())
+        store.commit(rankings, config.judge.public() | {"fingerprint": judged_by}, [responses.url], asked._asdict())
     task = ray.remote(_score_chunk).options(num_cpus=1)
     ray.get([task.remote(version, responses, rankings, c, sharpness[c.value], config.evaluator, out) for c in chunks])
-    described = {"resolved": config.model_dump(), "sharpness": sharpness, "vidb_version": version.build.build_id}
-    store.commit(out, described, [responses.url, version.build.url, rankings.url], asked._asdict())
+    described = {"resolved": config.public(), "sharpness": sharpness, "vidb_version": version.build.build_id}
+    _finish(out, described, [responses.url, version.build.url, rankings.url], asked._asdict())
     return Evaluated(out, version.build.build_id, sharpness, asked._asdict())
+
+
+def _evaluate_official(config: EvaluateConfig) -> Evaluated:
+    """Score an official rankings CSV."""
+    if config.values == ALL or len(config.values) != 1:
+        raise InputError(f"an official rankings CSV is about one value; set values to it, got {config.values}")
+    value = resolve(config.values[0])
+    rows, sharpness = score_rankings(config.rankings, value, config.evaluator)
+    content = digest(rows.to_pylist(), config.evaluator.model_dump())
+    out = Build(config.root, "evaluations", content)
+    counts = {"windows": pc.sum(rows["m"]).as_py(), "errors": pc.sum(rows["num_failed"]).as_py()}
+    counts |= {"tokens_in": 0, "tokens_out": 0}
+    if not store.manifest(out):
+        store.write_part(out, rows, "0")
+        described = {"resolved": config.public(), "sharpness": {value: sharpness}, "vidb_version": config.rankings}
+        _finish(out, described, [config.rankings], counts)
+    return Evaluated(out, config.rankings, {value: sharpness}, counts)
+
+
+def _finish(out: Build, described: dict, inputs: list[str], counts: dict[str, int]) -> None:
+    """Commit the scores, with the official scores CSV beside them."""
+    rows = pa.concat_tables([store.read_part(out, path) for path in store.part_paths(out)])
+    store.write_bytes(f"{out.url}/scores.csv", scores_csv(rows).encode())
+    store.commit(out, described, inputs, counts)
 
 
 def _ask_rounds(
@@ -155,7 +187,7 @@ def _ask_rounds(
     return sharpness
 
 
-def save_responses(url: str, root: str) -> Build:
+def save_responses(url: str, root: str, limit: int | None = None) -> Build:
     """Store the responses of a CSV, JSONL or Parquet file and return their build.
 
     Raises:
@@ -165,7 +197,7 @@ def save_responses(url: str, root: str) -> Build:
 
     require(url, list(COLUMNS))
     table: dict[str, list[str]] = {name: [] for name in ("response_id", *COLUMNS)}
-    for row in rows(url, list(COLUMNS)):
+    for row in itertools.islice(rows(url, list(COLUMNS)), limit):
         fields = {name: clean(str(row.fields.get(name) or "")) for name in COLUMNS}
         for name, value in fields.items():
             table[name].append(value)

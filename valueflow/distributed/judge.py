@@ -22,10 +22,19 @@ STAGE_CPUS = 0.1
 
 
 def judge(config: EncoderJudge | SimulatedJudge | VllmJudge) -> Judge:
-    """Return the judge that a config describes; the cluster is checked for room first."""
-    if isinstance(config, VllmJudge):
-        return _vllm(config)
-    gpus = config.num_gpus if isinstance(config, EncoderJudge) else 0.0
+    """Return the judge that a config describes; the cluster is checked for room first.
+
+    Windows go in in blocks of the judge's batch size: a block is answered and committed as one, so that is what a crash costs.
+    """
+    answer = _vllm(config) if isinstance(config, VllmJudge) else _in_actors(config)
+    return lambda windows: answer(windows.repartition(target_num_rows_per_block=config.batch_size))
+
+
+def _in_actors(config: EncoderJudge | SimulatedJudge) -> Judge:
+    gpus = 0.0
+    if isinstance(config, EncoderJudge):
+        gpus = config.num_gpus
+        locate(config.model)  # a model that is not there is said here, not by a dying actor
     require(config.num_actors * config.num_cpus, config.num_actors * gpus, f"judge {config.name!r}")
     worker = EncoderRanker if isinstance(config, EncoderJudge) else Simulated
 

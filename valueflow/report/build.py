@@ -123,13 +123,19 @@ def _warnings(values: list[page.ValueReport], judge: page.JudgeReport) -> list[s
                 f"{value.id}: the comparisons fall into {value.fit['num_components']} groups that never meet; intensities of "
                 "different groups are not comparable. Raise windows.m."
             )
-        if value.fit["prior_sd"] >= MAX_PRIOR_SD:
-            found.append(
-                f"{value.id}: the judge never contradicts itself, so the spread of theta is set by its upper limit "
-                f"({MAX_PRIOR_SD:g} nats); order and intervals hold for this judge's own axis, not for people."
-            )
-    bias = max(judge.place_wins) - judge.place_expected
-    if judge.windows >= 100 and bias > 0.1:
+    capped = [value.id for value in values if value.fit["prior_sd"] >= MAX_PRIOR_SD]
+    if capped:
+        found.append(
+            f"{', '.join(capped)}: the judge never contradicts itself, so the spread of theta is set by its upper limit "
+            f"({MAX_PRIOR_SD:g} nats); order and intervals hold for this judge's own axis, not for people."
+        )
+    for value in values:
+        low, high = value.rows["low"].to_numpy(), value.rows["high"].to_numpy()
+        if np.mean((low > 0) | (high < 0)) < 0.05:
+            found.append(f"{value.id}: hardly any text is surely on one side of zero; raise windows.m or use a better judge.")
+    answered = judge.windows - judge.errors
+    chance = 3 * np.sqrt(judge.place_expected * (1 - judge.place_expected) / max(answered, 1))
+    if max(judge.place_wins) - judge.place_expected > max(chance, 0.05):
         found.append(
             f"judge {judge.name}: one place wins {max(judge.place_wins):.0%} of windows; it follows places, not texts."
         )

@@ -24,7 +24,7 @@ COLUMNS = {
     "low": "lower end of the 95 % interval of intensity",
     "high": "upper end of the 95 % interval of intensity",
     "flags": "times a plausibility check found the intensity odd; null where none was made",
-    "human_mean": "mean rating by people, where there is one",
+    "human_mean": "rating that the calibration used, where there is one",
     "final_rating": "the intensity to use, under the name that the official evaluator reads",
     "direction": "label of the source: 1 supports, -1 opposes, 0 neutral, null unknown",
     "source": "corpus the text comes from",
@@ -67,8 +67,8 @@ Meant for measuring and steering the human values that texts express: as anchors
 for research on values in language models. Not meant for judging people, or for deciding anything about them.
 
 - Intensities are **not comparable across values**: each value has its own zero and its own unit.
-- Intensities are the opinion of the judge named above. Another judge gives other numbers, and the intervals cover the chance in
-  this judge's answers, not its errors of taste or culture.
+- Intensities are the opinion of the judge that ordered the texts. Another judge gives other numbers, and the intervals cover
+  the chance in this judge's answers, not its errors of taste or culture.
 - Texts may be offensive, false or distressing: the lower end of every scale consists of texts that reject a value.
 - Texts come from the corpora in column `source`, with their selection, language and period; they represent no population."""
 
@@ -81,17 +81,23 @@ def _license(names: list[str]) -> dict[str, str]:
 
 
 def _what(manifest: Manifest, values: list[str]) -> str:
+    origin = (
+        "A judge put the texts of a value in order, a few at a time; a Plackett-Luce model turned the orders into a log-worth "
+        "per text (`theta`) with a standard error, and a calibration turned that into `intensity` with a 95 % interval (`low`, "
+        "`high`)."
+        if "resolved" in manifest.config
+        else "The intensities were imported from files; how they were judged is not recorded, and they have no intervals."
+    )
     return (
         f"A value intensity database: {manifest.num_rows:,} rows, each a text with a number from -10 to +10 for how strongly "
-        f"it supports (+) or opposes (-) one of {len(values)} human values. A judge put the texts of a value in order, a few "
-        "at a time; a Plackett-Luce model turned the orders into a log-worth per text (`theta`) with a standard error, and a "
-        "calibration turned that into `intensity` with a 95 % interval (`low`, `high`).\n\n"
-        "Values: " + ", ".join(f"`{value}`" for value in values) + "."
+        f"it supports (+) or opposes (-) one of {len(values)} human values. {origin}\n\nValues: "
+        + ", ".join(f"`{value}`" for value in values)
+        + "."
     )
 
 
 def _made(manifest: Manifest) -> str:
-    """What the manifest says of judge, windows, calibration and lineage; an imported version knows only its files."""
+    """What the manifest says of judge, windows, calibration and lineage; of an imported version only its files."""
     config = manifest.config
     modes = ", ".join(sorted({calibration["mode"] for calibration in config["calibrations"].values()}))
     rows = [["calibration", modes]]

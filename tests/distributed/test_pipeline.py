@@ -1,0 +1,247 @@
+"""Ingest, build, evaluate on a real local cluster; resume, refusal, and equality of sharded and in-process fits."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+from scipy.stats import spearmanr
+
+from jobs import build_vidb, evaluate, import_vidb, ingest
+from valueflow import store, vidb
+from valueflow.config import load
+from valueflow.distributed.aggregate import AggregateConfig, RankingShard, Shards, fit_value, split
+from valueflow.errors import InputError
+from valueflow.judging.simulated import true_theta
+from valueflow.ranking.plackett_luce import fit
+from valueflow.store import Build
+
+pytestmark = pytest.mark.ray
+REPOSITORY = Path(__file__).parents[2]
+SIMULATED = ["judge={kind: simulated, name: sim, batch_size: 200}", "windows.m=24", "cluster.num_cpus=8"]
+
+
+def build_config(root: Path | str, *overrides: str):
+    # The YAML's judge is replaced, not merged, so its keys are dropped first.
+    text = (REPOSITORY / "conf/build_vidb/tiny.yaml").read_text()
+    path = Path(root if "://" not in str(root) else "/tmp") / "build.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("judge:")))
+    return load(build_vidb.SCHEMA, str(path), [f"root={root}", *SIMULATED, *overrides])
+
+
+@pytest.fixture(scope="module")
+def built(cluster, tmp_path_factory):
+    root = tmp_path_factory.mktemp("root")
+    ingest.main(load(ingest.SCHEMA, "conf/ingest/tiny.yaml", [f"root={root}"]))
+    return root, build_vidb.main(build_config(root))
+
+
+def test_the_build_recovers_what_the_simulated_judge_believes(built):
+    _, at = built
+    for file in store.need(at.utilities).files:
+        rows = store.read_part(at.utilities, file.path)
+        truth = [true_theta(v, i, 3.0) for v, i in zip(rows["value"].to_pylist(), rows["text_id"].to_pylist(), strict=True)]
+        assert spearmanr(rows["theta"], truth).statistic > 0.95
+        inside = np.abs(rows["theta"].to_numpy() - (truth - np.mean(truth))) < 1.96 * rows["standard_error"].to_numpy()
+        assert inside.mean() > 0.85
+
+
+def test_every_window_is_answered_once_and_every_file_is_as_the_manifest_says(built):
+    _, at = built
+    asked = store.read_table(at.windows, ["window_id"])["window_id"].to_pylist()
+    answered = store.read_table(at.rankings, ["window_id"])["window_id"].to_pylist()
+    assert Counter(answered) == Counter(asked)
+    for build in at:
+        store.verify(build)
+
+
+def test_a_finished_build_reruns_in_seconds_and_asks_nothing(built):
+    root, at = built
+    before = {path: os.stat(f"{at.rankings.url}/{path}").st_mtime_ns for path in store.part_paths(at.rankings)}
+    started = time.monotonic()
+    assert build_vidb.main(build_config(root)) == at
+    assert time.monotonic() - started < 10
+    assert {path: os.stat(f"{at.rankings.url}/{path}").st_mtime_ns for path in store.part_paths(at.rankings)} == before
+
+
+@pytest.mark.parametrize(
+    ("override", "unchanged"),
+    [
+        ("windows.seed=1", "candidates"),
+        ("judge={kind: simulated, name: sim, seed: 9}", "windows"),
+        ("calibrate.extreme_quantile=0.9", "utilities"),
+    ],
+)
+def test_a_changed_seed_judge_or_calibration_is_another_build(built, override, unchanged):
+    from valueflow.distributed.build import stages
+
+    root, at = built
+    changed = stages(build_config(root, override))
+    assert getattr(changed, unchanged) == getattr(at, unchanged)
+    assert changed.vidb != at.vidb
+
+
+def test_a_changed_prompt_is_another_judge(monkeypatch):
+    from valueflow.judging import judges
+
+    llm = judges.VllmJudge(name="x", model="m")
+    before = judges.fingerprint(llm)
+    monkeypatch.setattr(judges, "prompt_hash", lambda name: "another")
+    assert judges.fingerprint(llm) != before
+    assert judges.fingerprint(llm.model_copy(update={"batch_size": 7})) == judges.fingerprint(llm)
+
+
+def test_the_published_version_loads_and_is_calibrated_with_a_real_zero(built):
+    root, at = built
+    version = vidb.load(str(root))
+    assert version.build.build_id == at.vidb.build_id
+    for value in version.calibrations:
+        folder = store.partition(*value.split(":"))
+        rows = store.read_table(at.vidb, folder=folder)
+        neutral = store.read_table(at.candidates, ["neutral"], folder)["neutral"].to_numpy()
+        assert abs(np.median(rows["intensity"].to_numpy()[neutral])) < 1e-9
+        assert np.all(rows["low"].to_numpy() <= rows["intensity"].to_numpy())
+        assert Path(f"{at.vidb.url}/csv/{value.split(':')[1]}_{value.split(':')[0]}.csv").exists()
+    assert Path(f"{at.vidb.url}/README.md").exists()
+    assert list(Path(f"{root}/reports").glob("v-*.html"))
+
+
+def evaluate_config(root: Path, *overrides: str):
+    path = root / "evaluate.yaml"
+    text = (REPOSITORY / "conf/evaluate/tiny.yaml").read_text()
+    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("judge:")))
+    return load(evaluate.SCHEMA, str(path), [f"root={root}", "values=[svt:benevolence, duty:fidelity]", *overrides])
+
+
+def test_evaluation_scores_every_response_and_again_from_its_saved_rankings(built):
+    root, _ = built
+    judge = "judge={kind: simulated, name: sim, batch_size: 200}"
+    scored = evaluate.main(evaluate_config(root, judge))
+    rows = store.read_table(scored.build).to_pandas()
+    assert len(rows) == 2 * 48
+    assert (rows.num_windows == 3).all()
+    assert (rows.num_failed == 0).all()
+    assert ((rows.low <= rows.intensity) & (rows.intensity <= rows.high)).all()
+    # The judge's own belief about the response is what the score must find.
+    from valueflow.records import text_id
+
+    calibration = vidb.load(str(root)).calibrations["svt:benevolence"]
+    mine = rows[rows.value == "benevolence"]
+    truth = calibration.to_intensity(np.array([true_theta("benevolence", text_id(t), 3.0) for t in mine.response]))
+    assert spearmanr(truth, mine.intensity).statistic > 0.85
+    rankings = next(Path(f"{root}/rankings").glob("e-*")).name
+    again = store.read_table(evaluate.main(evaluate_config(root, f"rankings={rankings}")).build).to_pandas()
+    pick = ["response_id", "value", "intensity", "low", "high"]
+    both = rows[pick].merge(again[pick], on=["response_id", "value"])
+    assert len(both) == len(rows)
+    np.testing.assert_array_equal(both.intensity_x, both.intensity_y)
+    assert Path(f"{scored.build.url}/scores.csv").read_text().startswith("query,dataset,response,")
+
+
+def test_broken_answers_are_rows_and_too_many_stop_the_job(built):
+    root, _ = built
+    few = build_vidb.main(build_config(root, "judge.broken_share=0.02", "publish=false"))
+    counts = store.need(few.rankings).counts
+    assert 0 < counts["errors"] < 0.05 * counts["windows"]
+    with pytest.raises(InputError, match=r"have no usable answer, max_error_share is 5.0%.*not an order of letters"):
+        build_vidb.main(build_config(root, "judge.broken_share=0.3"))
+
+
+def test_a_pool_smaller_than_k_is_a_sentence(built):
+    root, _ = built
+    with pytest.raises(InputError, match=r"k \(10\) is larger than the pool \(2 texts\)"):
+        build_vidb.main(
+            build_config(root, "windows.k=10", "windows.m=10", "candidates.max_texts=2", "candidates.num_neutral=0")
+        )
+
+
+def test_a_model_that_is_not_there_is_a_sentence(built):
+    root, _ = built
+    text = "judge={kind: encoder, model: 'package://no_such_package/model'}"
+    with pytest.raises(InputError, match="'no_such_package' is not installed"):
+        build_vidb.main(build_config(root, text))
+
+
+def test_sharded_fit_equals_the_fit_in_one_process(built):
+    _, at = built
+    folder = store.partition("svt", "benevolence")
+    paths = [(f.path, f.rows) for f in store.need(at.rankings).files if f.path.startswith(folder)]
+    assert len(paths) >= 3
+    ids = sorted(store.read_table(at.candidates, ["text_id"], folder)["text_id"].to_pylist())
+    alone = fit(len(ids), RankingShard(at.rankings, [p for p, _ in paths], ids))
+    for size in (1, 400):
+        shards = split(paths, size)
+        actors = [ray.remote(RankingShard).options(num_cpus=0.1).remote(at.rankings, s, ids) for s in shards]
+        together = fit(len(ids), Shards(actors))
+        np.testing.assert_allclose(together.theta_N, alone.theta_N, atol=1e-9)
+        np.testing.assert_allclose(together.standard_error_N, alone.standard_error_N, atol=1e-9)
+        np.testing.assert_array_equal(together.counts.component_N, alone.counts.component_N)
+    fitted = fit_value(
+        at.candidates, at.rankings, folder, split(paths, 250), AggregateConfig(), Build("/tmp", "utilities", "t")
+    )
+    assert fitted[-1] == len(split(paths, 250))
+
+
+def test_killed_at_any_time_the_same_command_ends_with_the_same_version(built, tmp_path):
+    root, at = built
+    for table in ("texts", "source_labels", "rejected"):
+        (tmp_path / table).symlink_to(Path(root) / table)
+    config = build_config(tmp_path)
+    path = tmp_path / "build.yaml"
+    slow = [f"root={tmp_path}", *SIMULATED, "judge.seconds_per_batch=0.7"]
+    command = [sys.executable, "-m", "jobs.build_vidb", str(path), *slow]
+    rankings = Path(at.rankings.url.replace(str(root), str(tmp_path)))
+    for wanted in (2, 6):
+        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 90
+        while len(list(rankings.rglob("*.parquet"))) < wanted and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (rankings / "_manifest.json").exists()
+    # A part that a crash left unreadable is done again.
+    next(iter(rankings.rglob("*.parquet"))).write_bytes(b"PAR1 cut")
+    done = build_vidb.main(config)
+    assert done.vidb.build_id == at.vidb.build_id
+    assert Counter(store.read_table(done.rankings, ["window_id"])["window_id"].to_pylist()) == Counter(
+        store.read_table(at.rankings, ["window_id"])["window_id"].to_pylist()
+    )
+    for value in vidb.load(str(root)).calibrations:
+        folder = store.partition(*value.split(":"))
+        assert store.read_table(done.vidb, folder=folder).equals(store.read_table(at.vidb, folder=folder))
+
+
+def test_official_rankings_need_no_judge(cluster, tmp_path):
+    path = tmp_path / "rankings.csv"
+    lines = ["row_idx,target_text,db_text_1,db_score_1,db_text_2,db_score_2,ranking"]
+    lines += [f'{i},good,a,-5,b,5,"[1, 3, 2]"\n{i},bad,a,-5,b,5,"[3, 2, 1]"' for i in range(20)]
+    lines += ['99,odd,a,-5,b,5,"[2, 3]"', "99,odd,a,-5,b,5,the first"]
+    path.write_text("\n".join(lines))
+    settings = [f"root={tmp_path}", f"rankings={path}", "values=[svt:benevolence]"]
+    (tmp_path / "e.yaml").write_text("{}")
+    scored = evaluate.main(load(evaluate.SCHEMA, str(tmp_path / "e.yaml"), settings))
+    rows = store.read_table(scored.build).to_pandas().set_index("response")
+    assert rows.loc["good"].intensity.min() > 5
+    assert rows.loc["bad"].intensity.max() < -5
+    assert rows.loc["odd"].num_failed == 2
+    assert np.isnan(rows.loc["odd"].intensity)
+
+
+def test_an_imported_version_is_an_anchor_set(cluster, tmp_path, data):
+    (tmp_path / "i.yaml").write_text("license: CC-BY-NC-SA-4.0\n")
+    files = f"files=[{data}/vidb_anchors/dev.jsonl]"
+    import_vidb.main(load(import_vidb.SCHEMA, str(tmp_path / "i.yaml"), [f"root={tmp_path}", files]))
+    version = vidb.load(str(tmp_path))
+    assert len(version.calibrations) == 30
+    config = evaluate_config(tmp_path, "judge={kind: simulated, name: sim}", "evaluator.sampling=random", "evaluator.k=3")
+    scored = evaluate.main(config)
+    assert store.need(scored.build).num_rows == 2 * 48
+    assert isinstance(store.read_table(scored.build), pa.Table)

@@ -1,0 +1,95 @@
+"""Only exact orders are taken; each kind of broken reply has its reason."""
+
+import itertools
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from valueflow.judging.parse import BrokenReply, choices, parse_order, structured
+from valueflow.prompts.render import LABELS
+
+
+def written(order: list[int]) -> str:
+    return " > ".join(LABELS[i] for i in order)
+
+
+@given(st.integers(2, 8).flatmap(lambda k: st.permutations(range(k))))
+def test_every_order_comes_back(order):
+    assert parse_order(written(order), len(order)) == order
+    assert parse_order(f" {written(order)}\n", len(order)) == order
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5])
+def test_every_choice_offered_is_a_different_order(k):
+    offered = choices(k)
+    assert sorted(map(tuple, (parse_order(reply, k) for reply in offered))) == sorted(itertools.permutations(range(k)))
+    assert structured(k) == {"choice": offered}
+
+
+@given(st.integers(6, 10).flatmap(lambda k: st.permutations(range(k))))
+def test_beyond_five_a_pattern_admits_every_order(order):
+    pattern = structured(len(order))["regex"]
+    assert re.fullmatch(pattern, written(order))
+    assert not re.fullmatch(pattern, written(order[:-1]))
+
+
+def test_a_single_letter_is_an_order_of_two_only():
+    assert parse_order("A", 2) == [0, 1]
+    assert parse_order("B\n", 2) == [1, 0]
+    with pytest.raises(BrokenReply, match="1 of 3 texts ordered"):
+        parse_order("A", 3)
+    with pytest.raises(BrokenReply, match="not an order of letters"):
+        parse_order("AB", 2)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("", "empty reply"),
+        (" \n\t", "empty reply"),
+        ("A > B > D", "letter 'D' was not shown"),
+        ("A > Z > B", "letter 'Z' was not shown"),
+        ("A > B > A", "a letter appears twice"),
+        ("A > B > C > A", "a letter appears twice"),
+        ("A > B", "2 of 3 texts ordered"),
+        ("C", "1 of 3 texts ordered"),
+        ("The order is A > B > C", "not an order of letters"),
+        ("A > B > C.", "not an order of letters"),
+        ("A > B > C\nbecause A helps", "not an order of letters"),
+        ("A > B > C\nA > C > B", "not an order of letters"),
+        ("A>B>C", "not an order of letters"),
+        ("A, B, C", "not an order of letters"),
+        ("A < B < C", "not an order of letters"),
+        ("A = B > C", "not an order of letters"),
+        ("A > > B > C", "not an order of letters"),
+        ("a > b > c", "not an order of letters"),
+        ("[1, 2, 3]", "not an order of letters"),
+        ("1 > 2 > 3", "not an order of letters"),
+        ("\u0410 > B > C", "not an order of letters"),  # a Cyrillic A
+        ("A > B > C >", "not an order of letters"),
+        ("> A > B > C", "not an order of letters"),
+    ],
+)
+def test_each_broken_reply_has_its_reason(reply, reason):
+    with pytest.raises(BrokenReply) as broken:
+        parse_order(reply, 3)
+    assert str(broken.value).startswith(reason)
+
+
+def test_a_long_reply_is_quoted_in_part():
+    with pytest.raises(BrokenReply) as broken:
+        parse_order("blah " * 1000, 3)
+    assert len(str(broken.value)) < 120
+
+
+@given(st.text() | st.text("ABC> \n"), st.integers(2, 10))
+def test_any_reply_is_an_order_or_is_broken(reply, k):
+    try:
+        order = parse_order(reply, k)
+    except BrokenReply as broken:
+        assert str(broken)
+        return
+    assert sorted(order) == list(range(k))
+    assert reply.strip() in (written(order), LABELS[order[0]])

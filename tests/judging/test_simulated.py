@@ -1,0 +1,98 @@
+"""The simulated judge is the Plackett-Luce model it claims to be, and its failures look like a judge's."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from valueflow.judging.answers import answers
+from valueflow.judging.judges import EncoderJudge, SimulatedJudge, VllmJudge, fingerprint
+from valueflow.judging.simulated import Simulated, true_theta
+from valueflow.records import SCHEMAS
+
+IDS = ["text one", "text two", "text three"]
+
+
+def windows(num: int, ids: list[str] = IDS) -> pa.Table:
+    columns = {"window_id": [f"w{i}" for i in range(num)], "theory": ["svt"] * num, "value": ["power"] * num}
+    columns |= {"text_ids": [ids] * num, "round": [0] * num}
+    return pa.table(columns).cast(SCHEMAS["windows"])
+
+
+def shares(answered: pa.Table) -> dict[tuple, float]:
+    orders = [tuple(order) for order in answered["order"].to_pylist()]
+    return {order: count / len(orders) for order, count in Counter(orders).items()}
+
+
+def plackett_luce(worth: np.ndarray) -> dict[tuple, float]:
+    found = {}
+    for order in itertools.permutations(range(len(worth))):
+        x = np.exp(worth[list(order)])
+        found[order] = float(np.prod([x[i] / x[i:].sum() for i in range(len(x))]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sharpness", "effect"),
+    [(1.0, []), (0.5, []), (0.0, []), (0.0, [1.0, 0.0, -1.0]), (1.0, [0.0, 2.0])],
+)
+def test_orders_have_the_probabilities_of_the_model(sharpness, effect):
+    judge = Simulated(SimulatedJudge(spread=1.0, sharpness=sharpness, position_effect=effect))
+    theta = np.array([judge.theta("power", i) for i in IDS])
+    gamma = np.array((effect + [0.0] * 3)[:3])
+    expected = plackett_luce(sharpness * theta + gamma)
+    seen = shares(judge(windows(3000)))
+    for order, probability in expected.items():
+        assert seen.get(order, 0.0) == pytest.approx(probability, abs=4 * np.sqrt(probability * (1 - probability) / 3000))
+
+
+def test_the_truth_depends_on_value_and_text_and_has_the_spread_asked_for():
+    theta = np.array([true_theta("power", f"t{i}", 3.0) for i in range(2000)])
+    other = np.array([true_theta("face", f"t{i}", 3.0) for i in range(2000)])
+    assert theta.std() == pytest.approx(3.0, rel=0.05)
+    assert theta.mean() == pytest.approx(0.0, abs=0.2)
+    assert abs(np.corrcoef(theta, other)[0, 1]) < 0.07
+    np.testing.assert_allclose(theta / 3.0, [true_theta("power", f"t{i}", 1.0) for i in range(2000)])
+
+
+def test_an_answer_is_a_function_of_window_and_config():
+    judge, asked = SimulatedJudge(broken_share=0.2), windows(50)
+    together = Simulated(judge)(asked)
+    reverse = asked.take(np.arange(50)[::-1])
+    apart = pa.concat_tables([Simulated(judge)(reverse.slice(i, 7)) for i in range(0, 50, 7)])
+    assert apart.sort_by("window_id").equals(together.sort_by("window_id"))
+    assert not Simulated(SimulatedJudge(broken_share=0.2, seed=1))(asked).equals(together)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_broken_replies_are_rows_with_a_reason(k):
+    answered = Simulated(SimulatedJudge(broken_share=0.25))(windows(2000, IDS[:k]))
+    rows = answered.to_pylist()
+    broken = [row for row in rows if row["error"]]
+    assert len(broken) / len(rows) == pytest.approx(0.25, abs=0.04)
+    assert all((row["order"] is None) == bool(row["error"]) for row in rows)
+    assert all(row["error"].startswith("not an order of letters: 'I think that") for row in broken)
+    assert answered.schema == SCHEMAS["rankings"]
+
+
+def test_answers_keep_the_folder_that_a_row_belongs_to():
+    asked = windows(2).append_column("folder", pa.array(["theory=svt/value=power"] * 2))
+    answered = answers(asked, "j", [[0, 1, 2], None], ["A > B > C", "?"], [None, "why"], tokens_in=[5, 6])
+    assert answered["folder"].to_pylist() == ["theory=svt/value=power"] * 2
+    assert answered.drop_columns("folder").schema == SCHEMAS["rankings"]
+    assert answered["tokens_in"].to_pylist() == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("judge", "faster", "other"),
+    [
+        (SimulatedJudge(), {"batch_size": 7, "num_actors": 3, "seconds_per_batch": 1.0}, {"sharpness": 2.0}),
+        (EncoderJudge(), {"num_cpus": 2, "num_gpus": 1}, {"model": "m"}),
+        (VllmJudge(name="a", model="m"), {"num_engines": 2, "env": {"TOKEN": "x"}}, {"engine": {"dtype": "half"}}),
+    ],
+)
+def test_a_fingerprint_changes_with_what_can_change_an_answer(judge, faster, other):
+    assert fingerprint(judge.model_copy(update=faster)) == fingerprint(judge)
+    assert fingerprint(judge.model_copy(update=other)) != fingerprint(judge)

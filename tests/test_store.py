@@ -1,0 +1,298 @@
+"""Builds on disk: whole files or none, manifests that are believed only when they are true, and one published version."""
+
+import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from valueflow import store
+from valueflow.errors import InputError
+from valueflow.records import SCHEMAS, conform, text_id
+from valueflow.store import Build
+
+
+def responses(*ids: str) -> pa.Table:
+    return pa.table({"response_id": ids, "query": ["q"] * len(ids), "dataset": ["d"] * len(ids), "response": ["r"] * len(ids)})
+
+
+@pytest.fixture
+def build(tmp_path) -> Build:
+    return Build(str(tmp_path), "responses", "b1")
+
+
+@pytest.fixture
+def finished(build) -> Build:
+    store.write_part(build, responses("a", "b"), "0", "theory=svt/value=power")
+    store.write_part(build, responses("c"), "1")
+    store.commit(build, {"seed": 3}, ["texts/t1"], {"rows": 3})
+    return build
+
+
+def part(build: Build, path: str = "part-1.parquet") -> Path:
+    return Path(build.url) / path
+
+
+def version(root: Path | str, name: str) -> str:
+    empty = Build(str(root), "vidb", name)
+    store.write_part(empty, SCHEMAS["vidb"].empty_table(), "0")
+    store.commit(empty, {"calibrations": {}}, [], {})
+    return name
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    url = f"{tmp_path}/folder/file"
+    store.write_bytes(url, b"old")
+
+    def full_disk(descriptor):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        store.write_bytes(url, b"new and longer")
+    assert store.read_bytes(url) == b"old"
+
+
+def test_a_half_written_file_is_no_part_of_a_build(build):
+    store.write_part(build, responses("a"), "0")
+    part(build, "part-1.parquet.0123.tmp").write_bytes(b"PAR1")
+    assert store.part_paths(build) == ["part-0.parquet"]
+    assert store.commit(build, {}, [], {}).num_rows == 1
+    store.verify(build)
+
+
+def test_urls_and_plain_paths_are_the_same_place(finished):
+    same = finished._replace(root=f"file://{finished.root}/")
+    assert store.need(same) == store.need(finished)
+    assert store.part_paths(same) == store.part_paths(finished)
+    assert store.exists(same.url)
+
+
+def test_an_unknown_protocol_is_a_sentence():
+    with pytest.raises(InputError, match="cannot open 'gopher://x/y'"):
+        store.exists("gopher://x/y")
+
+
+def test_a_manifest_says_what_was_committed(finished):
+    manifest = store.need(finished)
+    assert (manifest.config, manifest.inputs, manifest.counts) == ({"seed": 3}, ["texts/t1"], {"rows": 3})
+    assert manifest.num_rows == 3
+    assert [file.path for file in manifest.files] == ["part-1.parquet", "theory=svt/value=power/part-0.parquet"]
+    for file in manifest.files:
+        assert part(finished, file.path).stat().st_size == file.size
+    store.verify(finished)
+
+
+def test_files_listed_by_the_writer_and_found_on_disk_make_the_same_manifest(build):
+    files = [store.write_part(build, responses(name), name) for name in "cab"]
+    given = store.commit(build, {}, [], {}, files)
+    assert given.files == store.commit(build, {}, [], {}).files
+    assert given.attempt != store.need(build).attempt
+
+
+def test_a_part_written_again_replaces_the_first(build):
+    store.write_part(build, responses("a", "b"), "0")
+    store.write_part(build, responses("c"), "0")
+    store.commit(build, {}, [], {})
+    assert store.read_table(build)["response_id"].to_pylist() == ["c"]
+
+
+def test_rows_come_back_by_table_folder_and_column(finished):
+    assert sorted(store.read_table(finished)["response_id"].to_pylist()) == ["a", "b", "c"]
+    inside = store.read_table(finished, ["response_id"], store.partition("svt", "power"))
+    assert inside.to_pydict() == {"response_id": ["a", "b"]}
+    assert store.read_table(finished, ["query"], "theory=mft").to_pydict() == {"query": []}
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="read_table compares folders by their beginning")
+def test_a_folder_is_not_taken_for_another_that_begins_alike(build):
+    store.write_part(build, responses("a"), "0", store.partition("svt", "self"))
+    store.write_part(build, responses("b"), "0", store.partition("svt", "self-direction"))
+    store.commit(build, {}, [], {})
+    assert store.read_table(build, folder=store.partition("svt", "self"))["response_id"].to_pylist() == ["a"]
+
+
+def test_what_has_no_manifest_is_not_finished_and_the_finished_ones_are_listed(finished):
+    unfinished = finished._replace(build_id="b2")
+    store.write_part(unfinished, responses("x"), "0")
+    assert store.manifest(unfinished) is None
+    with pytest.raises(InputError, match=r"no finished 'responses' build 'b2' under .* \(finished: b1\)"):
+        store.read_table(unfinished)
+
+
+def test_finished_builds_are_listed_oldest_first_and_a_broken_one_is_left_out(build):
+    for name in ("z", "a", "m"):
+        store.commit(build._replace(build_id=name), {}, [], {})
+    part(build._replace(build_id="broken"), "_manifest.json").parent.mkdir()
+    part(build._replace(build_id="broken"), "_manifest.json").write_text("{")
+    assert store.finished(build.root, "responses") == ["z", "a", "m"]
+    assert store.finished(build.root, "texts") == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"table": "responses"}'])
+def test_a_corrupt_manifest_is_named(finished, content):
+    part(finished, "_manifest.json").write_text(content)
+    with pytest.raises(InputError, match=r"manifest .*/responses/b1/_manifest.json is corrupt .*; delete it and rerun"):
+        store.manifest(finished)
+
+
+def test_a_missing_file_is_named(finished):
+    part(finished).unlink()
+    with pytest.raises(InputError, match=r"/b1/part-1.parquet is missing, its manifest says \d+; delete the folder .*/b1 and"):
+        store.manifest(finished)
+    with pytest.raises(InputError, match=r"part-1.parquet is gone"):
+        store.read_part(finished, "part-1.parquet")
+
+
+def test_a_file_of_another_size_is_named(finished):
+    content = part(finished).read_bytes()
+    part(finished).write_bytes(content[:-7])
+    with pytest.raises(InputError, match=rf"part-1.parquet has {len(content) - 7} bytes, its manifest says {len(content)};"):
+        store.manifest(finished)
+
+
+@pytest.mark.parametrize("at", [4, 40, -1])
+def test_one_flipped_bit_is_found_by_verify(finished, at):
+    content = bytearray(part(finished).read_bytes())
+    content[at] ^= 1
+    part(finished).write_bytes(content)
+    assert store.manifest(finished) is not None
+    with pytest.raises(InputError, match=r"part-1.parquet differs from its manifest's hash"):
+        store.verify(finished)
+
+
+def test_an_unreadable_part_is_named_before_a_manifest_lists_it(build):
+    store.write_part(build, responses("a"), "0")
+    part(build).write_bytes(b"PAR1 cut off")
+    with pytest.raises(InputError, match=r"part-1.parquet is not readable parquet"):
+        store.commit(build, {}, [], {})
+    with pytest.raises(InputError, match=r"part-1.parquet is not readable parquet"):
+        store.read_part(build, "part-1.parquet")
+
+
+def test_resume_counts_what_is_there_and_removes_what_cannot_be_read(build, caplog):
+    store.write_part(build, responses("d", "b"), "0")
+    store.write_part(build, responses("a", "b"), "2", "theory=svt/value=power")
+    whole = part(build, "part-0.parquet").read_bytes()
+    for name, content in (("cut", whole[: len(whole) // 2]), ("empty", b""), ("zeros", b"\0" * 100)):
+        part(build, f"part-{name}.parquet").write_bytes(content)
+    ids = store.committed_ids(build, "response_id")
+    assert ids.tolist() == [b"a", b"b", b"d"]
+    assert store.part_paths(build) == ["part-0.parquet", "theory=svt/value=power/part-2.parquet"]
+    for name in ("cut", "empty", "zeros"):
+        assert f"part-{name}.parquet" in caplog.text
+
+
+def test_nothing_is_committed_where_nothing_was_begun(build):
+    assert store.committed_ids(build, "response_id").tolist() == []
+    assert store.part_paths(build) == []
+    store.clear(build)
+
+
+def test_clear_removes_an_unfinished_build(build):
+    store.write_part(build, responses("a"), "0")
+    store.clear(build)
+    assert not store.exists(build.url)
+
+
+def test_missing_from_is_the_anti_join():
+    rng = np.random.default_rng(0)
+    names = np.array([text_id(str(i)) for i in range(200)])
+    done = rng.choice(names, 90, replace=False)
+    asked = rng.choice(names, 300)
+    mask = store.missing_from(pa.chunked_array([asked[:100], asked[100:]]), np.unique(done.astype("S16")))
+    assert mask.to_pylist() == [name not in set(done) for name in asked]
+    assert store.missing_from(pa.chunked_array([names]), np.empty(0, "S16")).to_pylist() == [True] * 200
+
+
+def test_what_does_not_fit_its_schema_is_refused_by_column():
+    with pytest.raises(InputError, match=r"table 'responses' lacks column\(s\) \['dataset', 'response'\]; it has"):
+        conform(responses("a").select(["response_id", "query"]), "responses")
+    odd = responses("a").set_column(0, "response_id", pa.array([["a"]]))
+    with pytest.raises(InputError, match="table 'responses' does not fit its schema"):
+        conform(odd, "responses")
+
+
+def test_an_all_null_column_is_written_with_its_type(build):
+    store.write_part(build, responses("a").set_column(1, "query", pa.nulls(1)), "0")
+    assert store.read_part(build, "part-0.parquet").schema == SCHEMAS["responses"]
+
+
+def test_texts_that_look_alike_have_one_id():
+    assert text_id("cafe\u0301  noir\n") == text_id("caf\u00e9 noir")
+    assert text_id("a") != text_id("A")
+
+
+def test_publishing_moves_the_pointer_and_counts(tmp_path):
+    root = str(tmp_path)
+    assert store.current(root) == store.Pointer(None, 0, None)
+    for sequence, name in enumerate(["v-1", "v-2", "v-3"], 1):
+        store.publish(root, version(root, name), store.current(root))
+        assert store.current(root)[:2] == (name, sequence)
+
+
+def test_publishing_the_current_version_again_changes_nothing(tmp_path):
+    root = str(tmp_path)
+    store.publish(root, version(root, "v-1"), store.current(root))
+    before = store.current(root)
+    store.publish(root, "v-1", before)
+    assert store.current(root) == before
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_who_comes_late_is_refused_and_keeps_the_version(tmp_path, first):
+    root = str(tmp_path)
+    if not first:
+        store.publish(root, version(root, "v-0"), store.current(root))
+    seen = store.current(root)
+    store.publish(root, version(root, "v-1"), seen)
+    with pytest.raises(InputError, match=r"VIDB 'v-1' was published while 'v-2' was being built; 'v-2' is kept"):
+        store.publish(root, version(root, "v-2"), seen)
+    assert store.current(root).version == "v-1"
+    store.verify(Build(root, "vidb", "v-2"))
+
+
+def test_going_back_to_an_old_version_does_not_hide_what_happened_between(tmp_path):
+    root = str(tmp_path)
+    store.publish(root, version(root, "v-1"), store.current(root))
+    seen = store.current(root)
+    store.publish(root, version(root, "v-2"), seen)
+    store.publish(root, "v-1", store.current(root))
+    with pytest.raises(InputError, match="'v-1' was published while 'v-3'"):
+        store.publish(root, version(root, "v-3"), seen)
+
+
+def test_of_many_that_publish_at_once_one_wins(tmp_path):
+    root = str(tmp_path)
+    names, seen, start = [version(root, f"v-{i}") for i in range(8)], store.current(root), threading.Barrier(8)
+
+    def publish(name: str) -> bool:
+        start.wait()
+        try:
+            store.publish(root, name, seen)
+        except InputError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [name for name, done in zip(names, pool.map(publish, names), strict=True) if done]
+    assert won == [store.current(root).version]
+    assert store.current(root).sequence == 1
+
+
+def test_only_a_finished_version_can_be_published(tmp_path):
+    with pytest.raises(InputError, match="no finished 'vidb' build 'v-9'"):
+        store.publish(str(tmp_path), "v-9", store.current(str(tmp_path)))
+    assert store.current(str(tmp_path)).version is None
+
+
+@pytest.mark.parametrize("content", ["", "v-1", "[]", '"v-1"', '{"version": "v-1"}', json.dumps({"sequence": 1})])
+def test_a_corrupt_pointer_is_named(tmp_path, content):
+    (tmp_path / "vidb").mkdir()
+    (tmp_path / "vidb/CURRENT").write_text(content)
+    with pytest.raises(InputError, match=r"vidb/CURRENT is corrupt .*; delete it and publish a version again"):
+        store.current(str(tmp_path))
