@@ -4,12 +4,10 @@ python -m benchmarks.pipeline
 """
 
 import shutil
-import sys
 import tempfile
 import threading
 import time
 
-import numpy as np
 import psutil
 import pyarrow as pa
 
@@ -43,7 +41,8 @@ def candidates(root: str) -> Build:
     for value in VALUES:
         columns = {
             "theory": ["svt"] * TEXTS, "value": [value] * TEXTS, "text_id": [text_id(t) for t in texts], "text": texts,
-            "direction": pa.nulls(TEXTS, pa.int8()), "neutral": [False] * TEXTS, "source": ["b"] * TEXTS, "license": ["MIT"] * TEXTS,
+            "direction": pa.nulls(TEXTS, pa.int8()), "neutral": [False] * TEXTS,
+            "source": ["b"] * TEXTS, "license": ["MIT"] * TEXTS,
         }  # fmt: skip
         store.write_part(build, pa.table(columns), "0", store.partition("svt", value))
     store.commit(build, {}, [], {})
@@ -59,6 +58,7 @@ class Peak(threading.Thread):
         self.stop = False
 
     def run(self) -> None:
+        """Sample until told to stop."""
         me = psutil.Process()
         while not self.stop:
             self.driver = max(self.driver, me.memory_info().rss)
@@ -74,11 +74,6 @@ class Peak(threading.Thread):
 
 def main() -> None:
     root = tempfile.mkdtemp()
-    logging_off = sys.argv[1:] != ["-v"]
-    if not logging_off:
-        import logging
-
-        logging.basicConfig(level=logging.INFO)
     with session(ClusterConfig(num_cpus=2)):
         pool = candidates(root)
         print(f"{'windows':>10} {'seconds':>8} {'windows/s':>10} {'driver MiB':>11} {'largest worker MiB':>19}")
@@ -97,7 +92,6 @@ def main() -> None:
             memory = (peak.driver / 2**20, peak.workers / 2**20)
             print(f"{rows:>10,} {seconds:>8.1f} {rows / seconds:>10,.0f} {memory[0]:>11.0f} {memory[1]:>19.0f}", flush=True)
     shutil.rmtree(root)
-    assert np.isfinite(seconds)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.judge import judge
 from valueflow.distributed.plan import plan
 from valueflow.distributed.rank import rank
+from valueflow.errors import InputError
 from valueflow.judging.judges import JudgeConfig, fingerprint
 from valueflow.ranking.calibrate import CalibrateConfig
 from valueflow.ranking.windows import WindowsConfig
@@ -51,7 +52,10 @@ class Stages(NamedTuple):
 
 def stages(config: BuildVidbConfig) -> Stages:
     """Return the address of every stage; each id is a fingerprint of all that can change its rows."""
-    texts_id = config.texts if config.texts != "latest" else (store.finished(config.root, "texts") or [""])[-1]
+    ingested = store.finished(config.root, "texts")
+    if not ingested:
+        raise InputError(f"no ingested texts under {config.root}; run python -m jobs.ingest first")
+    texts_id = ingested[-1] if config.texts == "latest" else config.texts
     texts = Build(config.root, "texts", texts_id)
     candidates = Build(config.root, "candidates", digest(__version__, texts_id, config.candidates.model_dump()))
     windows = Build(config.root, "windows", digest(__version__, candidates.build_id, config.windows.model_dump()))

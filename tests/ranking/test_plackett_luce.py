@@ -1,0 +1,276 @@
+"""Plackett-Luce: published answers, another implementation, numerical derivatives, recovery of known truth, invariances."""
+
+import itertools
+import json
+
+import choix
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import approx_fprime
+
+from benchmarks.coverage import simulate
+from valueflow.ranking.plackett_luce import NotConverged, Orders, Shard, fit
+from valueflow.ranking.rankings import orders_of
+from valueflow.records import SCHEMAS
+
+NUM_ITEMS = 12
+
+
+def mixed_orders(num_items: int, lengths: list[int], seed: int, weighted: bool = False, sd: float = 1.5) -> list[Orders]:
+    """Plackett-Luce orders of several lengths over items of known worth; `lengths` has one entry an order."""
+    rng = np.random.default_rng(seed)
+    theta = rng.normal(0.0, sd, num_items)
+    found = []
+    for k, group in itertools.groupby(sorted(lengths)):
+        items = np.stack([rng.choice(num_items, k, replace=False) for _ in group])
+        best_first = np.argsort(-(theta[items] + rng.gumbel(size=items.shape)), axis=1)
+        weight = rng.uniform(0.1, 2.0, len(items)) if weighted else np.ones(len(items))
+        found.append(Orders(np.take_along_axis(items, best_first, axis=1), weight))
+    return found
+
+
+@pytest.fixture
+def shard() -> Shard:
+    return Shard(NUM_ITEMS, mixed_orders(NUM_ITEMS, [2, 3, 5] * 10, seed=0, weighted=True))
+
+
+@pytest.fixture
+def theta() -> np.ndarray:
+    return np.random.default_rng(1).normal(0.0, 1.0, NUM_ITEMS)
+
+
+def test_nascar_2002_has_the_published_worths(data):
+    """Hunter (2004), Ann. Statist. 32(1): the season without the four drivers who were always last."""
+    races = json.loads((data / "plackett_luce" / "nascar2002.json").read_text())["races"]
+    published = json.loads((data / "plackett_luce" / "nascar2002_mle.json").read_text())
+    names = sorted(published["gamma"])
+    number = {name: i for i, name in enumerate(names)}
+    orders = sorted(([number[name] for name in race if name in number] for race in races), key=len)
+    by_length = [np.array(list(group)) for _, group in itertools.groupby(orders, key=len)]
+    found = fit(83, Shard(83, [Orders(items, np.ones(len(items))) for items in by_length]), prior_sd=1e4)
+    worth = np.exp(found.mode_N) / np.exp(found.mode_N).sum()
+    np.testing.assert_allclose(worth, [published["gamma"][name] for name in names], atol=5e-5)
+    assert found.log_likelihood == pytest.approx(published["loglik"], abs=1e-6)
+    assert found.num_components == 1
+
+
+@pytest.mark.parametrize("alpha", [0.02, 0.5])
+def test_the_mode_equals_that_of_choix(alpha):
+    orders = mixed_orders(25, [2, 3, 5] * 40, seed=2)
+    plain = [tuple(row) for group in orders for row in group.items_WK]
+    theirs = choix.opt_rankings(25, plain, alpha=alpha, method="Newton-CG", tol=1e-10)
+    ours = fit(25, Shard(25, orders), prior_sd=1 / np.sqrt(2 * alpha)).mode_N
+    np.testing.assert_allclose(ours, theirs - theirs.mean(), atol=1e-6)
+
+
+def test_two_items_have_the_closed_form():
+    """w wins against l with N(0, s^2) on each: the difference d solves w - (w + l) / (1 + e^-d) = d / (2 s^2)."""
+    orders = Orders(np.array([[0, 1], [1, 0]]), np.array([7.0, 3.0]))
+    mode = fit(2, Shard(2, [orders]), prior_sd=2.0).mode_N
+    difference = mode[0] - mode[1]
+    assert 7 - 10 / (1 + np.exp(-difference)) == pytest.approx(difference / (2 * 2.0**2), abs=1e-8)
+
+
+def test_the_gradient_is_that_of_the_log_likelihood(shard, theta):
+    numerical = approx_fprime(theta, lambda x: shard.moments(x).log_likelihood, 1e-6)
+    np.testing.assert_allclose(shard.moments(theta).gradient_N, numerical, atol=1e-4)
+
+
+def test_the_information_is_the_negative_derivative_of_the_gradient(shard, theta):
+    numerical = -approx_fprime(theta, lambda x: shard.moments(x).gradient_N, 1e-6)
+    information = shard.information(theta).toarray()
+    np.testing.assert_allclose(information, numerical, atol=1e-4)
+    np.testing.assert_allclose(information, information.T, atol=1e-12)
+    np.testing.assert_allclose(information.sum(1), 0.0, atol=1e-12)
+    np.testing.assert_allclose(np.diag(information), shard.moments(theta).diagonal_N, atol=1e-12)
+    v = np.random.default_rng(2).normal(size=NUM_ITEMS)
+    np.testing.assert_allclose(shard.product(theta, v), information @ v, atol=1e-12)
+
+
+def test_the_skewness_is_the_contraction_of_the_third_derivatives(shard, theta):
+    root = np.random.default_rng(3).normal(size=(NUM_ITEMS, NUM_ITEMS))
+    covariance, step = root @ root.T, 1e-5
+    numerical = np.empty(NUM_ITEMS)
+    for item, along in enumerate(np.eye(NUM_ITEMS) * step):
+        change = shard.information(theta + along) - shard.information(theta - along)
+        numerical[item] = (change.toarray() / (2 * step) * covariance).sum()
+    np.testing.assert_allclose(shard.skewness(theta, covariance), numerical, rtol=1e-5, atol=1e-5)
+
+
+def test_probabilities_of_all_orders_sum_to_one(theta):
+    for k in (2, 3, 4):
+        every = np.array(list(itertools.permutations(range(k))))
+        each = [Shard(NUM_ITEMS, [Orders(order[None], np.ones(1))]).moments(theta).log_likelihood for order in every]
+        assert np.exp(each).sum() == pytest.approx(1.0)
+
+
+SIZES = st.lists(st.integers(2, 5), min_size=1, max_size=30)
+
+
+@given(SIZES, st.integers(0, 99), st.floats(-50, 50))
+def test_a_shift_of_all_worths_changes_nothing(lengths, seed, shift):
+    sums = Shard(6, mixed_orders(6, lengths, seed, weighted=True))
+    theta = np.random.default_rng(seed).normal(size=6)
+    before, after = sums.moments(theta), sums.moments(theta + shift)
+    assert after.log_likelihood == pytest.approx(before.log_likelihood, rel=1e-9, abs=1e-9)
+    np.testing.assert_allclose(after.gradient_N, before.gradient_N, atol=1e-9)
+
+
+@settings(max_examples=25)
+@given(SIZES, st.integers(0, 99), st.permutations(range(6)))
+def test_relabelling_the_items_relabels_the_result(lengths, seed, names):
+    orders, names = mixed_orders(6, lengths, seed), np.array(names)
+    plain = fit(6, Shard(6, orders), prior_sd=2.0)
+    renamed = fit(6, Shard(6, [Orders(names[items], weight) for items, weight in orders]), prior_sd=2.0)
+    np.testing.assert_allclose(renamed.theta_N[names], plain.theta_N, atol=1e-7)
+    np.testing.assert_allclose(renamed.standard_error_N[names], plain.standard_error_N, atol=1e-7)
+
+
+@settings(max_examples=25)
+@given(SIZES, st.integers(0, 99))
+def test_duplicated_data_are_doubled_weights(lengths, seed):
+    orders = mixed_orders(6, lengths, seed)
+    twice = fit(6, Shard(6, orders + orders), prior_sd=2.0)
+    doubled = fit(6, Shard(6, [Orders(items, 2 * weight) for items, weight in orders]), prior_sd=2.0)
+    np.testing.assert_allclose(doubled.theta_N, twice.theta_N, atol=1e-7)
+    np.testing.assert_allclose(doubled.counts.num_windows_N, twice.counts.num_windows_N)
+    assert doubled.counts.num_comparisons == twice.counts.num_comparisons
+
+
+@settings(max_examples=25)
+@given(SIZES, st.integers(0, 99), st.integers(1, 5))
+def test_any_split_over_shards_gives_the_same_sums(lengths, seed, num_shards):
+    orders = mixed_orders(6, lengths, seed, weighted=True)
+    rng = np.random.default_rng(seed)
+    theta, covariance = rng.normal(size=6), np.cov(rng.normal(size=(6, 20)))
+    parts: list[list[Orders]] = [[] for _ in range(num_shards)]
+    for items, weight in orders:
+        goes_to = rng.integers(num_shards, size=len(items))
+        for at, part in enumerate(parts):
+            if (goes_to == at).any():
+                part.append(Orders(items[goes_to == at], weight[goes_to == at]))
+    whole, shards = Shard(6, orders), [Shard(6, part) for part in parts]
+    moments = [shard.moments(theta) for shard in shards]
+    np.testing.assert_allclose(sum(m.log_likelihood for m in moments), whole.moments(theta).log_likelihood)
+    np.testing.assert_allclose(sum(m.gradient_N for m in moments), whole.moments(theta).gradient_N, atol=1e-12)
+    np.testing.assert_allclose(sum(m.diagonal_N for m in moments), whole.moments(theta).diagonal_N, atol=1e-12)
+    for name, arguments in (
+        ("information", (theta,)),
+        ("product", (theta, rng.normal(size=6))),
+        ("skewness", (theta, covariance)),
+    ):
+        total = sum(getattr(shard, name)(*arguments) for shard in shards)
+        np.testing.assert_allclose(abs(total - getattr(whole, name)(*arguments)).max(), 0.0, atol=1e-10)
+    counts = [shard.counts() for shard in shards]
+    np.testing.assert_allclose(sum(c.wins_N for c in counts), whole.counts().wins_N)
+    np.testing.assert_allclose(sum(c.num_windows_N for c in counts), whole.counts().num_windows_N)
+
+
+def test_counts_are_windows_wins_and_comparisons():
+    orders = [Orders(np.array([[0, 1, 2]]), np.ones(1)), Orders(np.array([[2, 0], [0, 2]]), np.array([0.25, 0.75]))]
+    counts = Shard(4, orders).counts()
+    np.testing.assert_allclose(counts.num_windows_N, [2, 1, 2, 0])
+    np.testing.assert_allclose(counts.wins_N, [2.75, 1, 0.25, 0])
+    assert counts.num_comparisons == 3
+
+
+def test_components_are_the_groups_that_never_meet():
+    orders = [Orders(np.array([[0, 1, 2], [2, 1, 0]]), np.ones(2)), Orders(np.array([[3, 4]]), np.ones(1))]
+    found = fit(6, Shard(6, orders), prior_sd=2.0)
+    assert found.num_components == 3
+    component = found.counts.component_N
+    assert component[0] == component[1] == component[2]
+    assert len({component[0], component[3], component[5]}) == 3
+    # The text that was never asked about keeps the prior: its mode is 0 and it is the least certain.
+    assert found.mode_N[5] == 0.0
+    assert found.standard_error_N.argmax() == 5
+
+
+@pytest.mark.parametrize(
+    "orders", [[], [Orders(np.empty((0, 2), int), np.empty(0))], [Orders(np.array([[0, 1]]), np.zeros(1))]]
+)
+def test_nothing_to_fit_is_no_result(orders):
+    with pytest.raises(NotConverged, match="no usable comparison: every ranking is missing or broken"):
+        fit(3, Shard(3, orders))
+
+
+def test_a_tolerance_that_cannot_be_reached_is_no_result():
+    with pytest.raises(NotConverged, match=r"gradient .* per comparison after 100 Newton steps, tolerance 0e\+00"):
+        fit(NUM_ITEMS, Shard(NUM_ITEMS, mixed_orders(NUM_ITEMS, [3] * 40, 0)), prior_sd=2.0, tolerance=0.0)
+
+
+@pytest.mark.parametrize("orders", [Orders(np.array([[0], [1]]), np.ones(2)), Orders(np.array([[0, 1]]), np.ones(2))])
+def test_orders_of_one_item_or_without_a_weight_each_are_refused(orders):
+    with pytest.raises(ValueError, match="orders need two or more items and one weight each"):
+        Shard(2, [orders])
+
+
+def test_a_judge_that_never_contradicts_itself_still_has_a_result():
+    chain = np.array([[i, j] for i in range(10) for j in range(i + 1, 10)])
+    found = fit(10, Shard(10, [Orders(chain, np.ones(len(chain)))]))
+    assert (np.diff(found.theta_N) < 0).all()
+    assert np.isfinite(found.theta_N).all()
+    assert np.isfinite(found.standard_error_N).all()
+    assert found.prior_sd <= 10.0
+
+
+def test_a_fit_says_how_it_was_reached(shard):
+    found = fit(NUM_ITEMS, shard, tolerance=1e-7)
+    assert found.gradient_norm <= found.tolerance == 1e-7
+    assert found.iterations >= 1
+    assert found.theta_N.mean() == pytest.approx(0.0, abs=1e-12)
+    assert found.log_likelihood == pytest.approx(shard.moments(found.mode_N).log_likelihood)
+
+
+def test_simulated_truth_is_recovered_and_the_intervals_hold_it():
+    """`python -m benchmarks.coverage` is the same with 200 simulations."""
+    spearman, coverage = np.mean([simulate(k=2, m=40, sd=3.0, seed=seed) for seed in range(15)], axis=0)
+    assert spearman >= 0.98
+    assert 0.93 <= coverage <= 0.97
+
+
+def rankings(*answers: dict) -> pa.Table:
+    rows = [
+        {"window_id": f"w{i}", "theory": "svt", "value": "power", "round": 0, "judge": "j"} | answer
+        for i, answer in enumerate(answers)
+    ]
+    return pa.Table.from_pylist(rows, SCHEMAS["rankings"])
+
+
+def as_lists(found: list[Orders]) -> list[tuple[list[int], float]]:
+    pairs = [(i, w) for o in found for i, w in zip(o.items_WK.tolist(), o.weight_W.tolist(), strict=True)]
+    return sorted(pairs)
+
+
+def test_rankings_become_item_numbers_best_first():
+    table = rankings({"text_ids": ["c", "a", "b"], "order": [2, 0, 1]}, {"text_ids": ["b", "a"], "order": [1, 0]})
+    assert as_lists(orders_of(table, ["a", "b", "c"])) == [([0, 1], 1.0), ([1, 2, 0], 1.0)]
+
+
+def test_a_weighted_preference_is_two_orders():
+    table = rankings(
+        {"text_ids": ["a", "b"], "order": [0, 1], "weight": 0.75}, {"text_ids": ["c", "b"], "order": [0, 1]},
+        {"text_ids": ["a", "c"], "order": [1, 0], "weight": 1.0},
+    )  # fmt: skip
+    found = as_lists(orders_of(table, ["a", "b", "c"]))
+    assert found == [([0, 1], 0.75), ([0, 2], 0.0), ([1, 0], 0.25), ([2, 0], 1.0), ([2, 1], 1.0)]
+
+
+def test_half_and_half_says_nothing_about_which_is_stronger():
+    ids = ["a", "b", "c"]
+    table = rankings(
+        {"text_ids": ["a", "b"], "order": [0, 1], "weight": 0.5}, {"text_ids": ["a", "b"], "order": [1, 0], "weight": 0.5}
+    )
+    found = fit(3, Shard(3, orders_of(table, ids)), prior_sd=2.0)
+    assert found.mode_N[0] == pytest.approx(found.mode_N[1])
+    assert found.counts.num_windows_N.tolist() == [2.0, 2.0, 0.0]
+
+
+def test_broken_answers_are_left_out_and_a_window_counts_once():
+    twice = {"window_id": "w", "text_ids": ["a", "b"], "order": [0, 1]}
+    table = rankings(twice, twice, {"text_ids": ["a", "b"], "error": "empty reply"}, {"text_ids": ["a", "b"], "order": [1, 0]})
+    assert as_lists(orders_of(table, ["a", "b"])) == [([0, 1], 1.0), ([1, 0], 1.0)]
+    assert orders_of(rankings({"text_ids": ["a", "b"], "error": "empty reply"}), ["a", "b"]) == []
