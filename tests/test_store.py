@@ -108,7 +108,6 @@ def test_rows_come_back_by_table_folder_and_column(finished):
     assert store.read_table(finished, ["query"], "theory=mft").to_pydict() == {"query": []}
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="read_table compares folders by their beginning")
 def test_a_folder_is_not_taken_for_another_that_begins_alike(build):
     store.write_part(build, responses("a"), "0", store.partition("svt", "self"))
     store.write_part(build, responses("b"), "0", store.partition("svt", "self-direction"))

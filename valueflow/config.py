@@ -11,7 +11,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from valueflow import __version__
 from valueflow.errors import InputError, allowed
+
+log = logging.getLogger(__name__)
 
 SchemaT = TypeVar("SchemaT", bound="Config")
 
@@ -46,8 +49,8 @@ def load(schema: type[SchemaT], path: str, overrides: list[str]) -> SchemaT:
     try:
         merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides))
         values = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise InputError(f"{path}: {error}") from error
+    except (OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, OSError) as error:
+        raise InputError(f"{path}, with overrides {overrides}: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold a mapping of keys to values")
     try:
@@ -64,7 +67,9 @@ def cli(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
     try:
         if len(sys.argv) < 2:
             raise InputError(f"usage: python {sys.argv[0]} CONFIG.yaml [key.path=value ...]")
-        main(load(schema, sys.argv[1], sys.argv[2:]))
+        config = load(schema, sys.argv[1], sys.argv[2:])
+        log.info("%s, ValueFlow %s", " ".join(sys.argv[1:]), __version__)
+        main(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -85,16 +85,18 @@ def curate(texts: Build, config: CandidatesConfig, out: Build) -> dict[str, int]
 
 def _directions(labels: pa.Table, usable: set[str]) -> dict[str, dict[str, int | None]]:
     """Value -> text -> direction; a known direction wins over an unknown one, disagreement counts as unknown."""
-    found: dict[str, dict[str, int | None]] = {}
+    found: dict[str, dict[str, set[int | None]]] = {}
     columns = (labels[name].to_pylist() for name in ("text_id", "theory", "node", "direction"))
     for text_id, theory, node, direction in zip(*columns, strict=True):
         if text_id not in usable:
             continue
         for value in value_of(theory, node):
-            of_value = found.setdefault(f"{theory}:{value}", {})
-            before = of_value.get(text_id)
-            of_value[text_id] = direction if before is None else (before if direction in (None, before) else None)
-    return found
+            found.setdefault(f"{theory}:{value}", {}).setdefault(text_id, set()).add(direction)
+    return {value: {i: _agreed(said - {None}) for i, said in texts.items()} for value, texts in found.items()}
+
+
+def _agreed(said: set[int | None]) -> int | None:
+    return next(iter(said)) if len(said) == 1 else None
 
 
 def _balanced(directions: dict[str, int | None], limit: int, rng: np.random.Generator) -> dict[str, int | None]:

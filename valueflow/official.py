@@ -7,12 +7,11 @@ import io
 import numpy as np
 import pyarrow as pa
 
-from valueflow import store
 from valueflow.errors import InputError
 from valueflow.evaluator import Anchors, EvaluatorConfig, Posterior, Window, estimate_sharpness
 from valueflow.ranking.calibrate import LIMIT, Calibration
 from valueflow.records import SCHEMAS, clean, digest
-from valueflow.vidb import intensity_of
+from valueflow.vidb import intensity_of, read_csv
 
 IDENTITY = Calibration(mode="imported", theta=[-LIMIT, LIMIT], intensity=[-LIMIT, LIMIT])
 
@@ -26,15 +25,10 @@ def score_rankings(url: str, value: str, config: EvaluatorConfig) -> tuple[pa.Ta
     Raises:
         InputError: a column is missing, or an anchor's score is not a number in [-10, 10].
     """
-    reader = csv.DictReader(io.StringIO(store.read_bytes(url).decode("utf-8-sig")))
-    columns = reader.fieldnames or []
-    scores = [c for c in columns if c.startswith("db_score_")]
-    for name in ("row_idx", "target_text", "ranking"):
-        if name not in columns:
-            raise InputError(f"{url} lacks column {name!r}; it has {', '.join(columns) or 'none'}")
-    if not scores:
-        raise InputError(f"{url} has no column db_score_1, db_score_2, …; it has {', '.join(columns)}")
-    rows = list(reader)
+    rows = [row for _, row in read_csv(url, ["row_idx", "target_text", "ranking", "db_score_1"])]
+    if not rows:
+        raise InputError(f"{url} holds no ranking")
+    scores = [c for c in rows[0] if c and c.startswith("db_score_")]
     theta_A = np.array([intensity_of(row[c], f"{url}:{n} {c}") for n, row in enumerate(rows, 2) for c in scores])
     per_window = len(scores)
     windows = [Window(np.arange(i * per_window, (i + 1) * per_window), 0) for i in range(len(rows))]

@@ -97,6 +97,14 @@ def read_bytes(url: str) -> bytes:
     return fs.cat_file(path)
 
 
+def read_input(url: str) -> bytes:
+    """Return the bytes of a file the user named; InputError where there is none."""
+    try:
+        return read_bytes(url)
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{url} does not exist or is not a file") from None
+
+
 def write_bytes(url: str, content: bytes) -> None:
     """Write a whole file or nothing: readers never see a part of it."""
     fs, path = filesystem(url)
@@ -152,7 +160,9 @@ def read_part(build: Build, path: str, columns: list[str] | None = None) -> pa.T
 
 def read_table(build: Build, columns: list[str] | None = None, folder: str = "") -> pa.Table:
     """Return the rows of a committed build, or of one of its hive folders. For tables that fit one machine."""
-    parts = [read_part(build, file.path, columns) for file in need(build).files if file.path.startswith(folder)]
+    parts = [
+        read_part(build, file.path, columns) for file in need(build).files if not folder or file.path.startswith(f"{folder}/")
+    ]
     schema = SCHEMAS[build.table]
     return pa.concat_tables(parts) if parts else schema.empty_table().select(columns or schema.names)
 
@@ -232,6 +242,20 @@ def commit(build: Build, config: dict, inputs: list[str], counts: dict, files: l
     return made
 
 
+def drop_duplicates(build: Build, column: str) -> None:
+    """Rewrite the parts of an unfinished build so that each id stands in one row (two attempts may have answered it)."""
+    seen: set[bytes] = set()
+    for path in part_paths(build):
+        part = read_part(build, path)
+        ids = part[column].to_numpy().astype("S16").tolist()
+        first = [i not in seen and i not in ids[:n] for n, i in enumerate(ids)] if len(set(ids)) < len(ids) else None
+        keep = first or [i not in seen for i in ids]
+        seen.update(ids)
+        if not all(keep):
+            folder, _, name = path.rpartition("/")
+            write_part(build, part.filter(pa.array(keep)), name.removeprefix("part-").removesuffix(".parquet"), folder)
+
+
 def clear(build: Build) -> None:
     """Remove what an unfinished build left behind, for stages that start over rather than continue."""
     fs, path = filesystem(build.url)
@@ -280,7 +304,7 @@ def publish(root: str, version: str, seen: Pointer) -> None:
     if not _swap(f"{root.rstrip('/')}/vidb/CURRENT", json.dumps(content).encode(), seen.raw):
         raise InputError(
             f"VIDB {current(root).version!r} was published while {version!r} was being built; {version!r} is kept but not "
-            f"made current. Rerun the command to publish it, or load it with vidb.version={version}"
+            f"made current. Rerun the command to publish it, or use it with vidb={version}"
         )
 
 

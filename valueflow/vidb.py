@@ -17,7 +17,7 @@ from valueflow.ranking import calibrate
 from valueflow.ranking.calibrate import LIMIT, CalibrateConfig, Calibration
 from valueflow.records import clean, conform, digest, text_id
 from valueflow.store import Build
-from valueflow.theories import resolve
+from valueflow.theories import operational, resolve
 
 log = logging.getLogger(__name__)
 Z95 = 1.959964
@@ -92,7 +92,7 @@ def write(candidates: Build, utilities: Build, config: CalibrateConfig, lineage:
         for license_, count in zip(*np.unique(rows["license"].to_numpy(), return_counts=True), strict=True):
             licenses[str(license_)] = licenses.get(str(license_), 0) + int(count)
     described = lineage | {"calibrations": {v: c.model_dump() for v, c in calibrations.items()}}
-    return store.commit(out, described, [candidates.url, utilities.url], {"texts": licenses})
+    return store.commit(out, described, [candidates.url, utilities.url], {"licenses": licenses})
 
 
 def _calibrate(value: str, theta: pa.Table, pool: pa.Table, ratings: dict[str, float], config: CalibrateConfig) -> Calibration:
@@ -138,17 +138,16 @@ def _write_csv(rows: pa.Table, value: str, out: Build) -> None:
 def _ratings(url: str) -> dict[str, dict[str, float]]:
     """Value -> text id -> rating."""
     found: dict[str, dict[str, float]] = {}
-    for line, row in _read_csv(url, ["theory", "value", "text", "rating"]):
+    for line, row in read_csv(url, ["theory", "value", "text", "rating"]):
         value = resolve(row["value"], row["theory"])
         found.setdefault(value, {})[text_id(row["text"])] = intensity_of(row["rating"], f"{url}:{line} rating")
     return found
 
 
-def _read_csv(url: str, columns: list[str]) -> list[tuple[int, dict[str, str]]]:
+def read_csv(url: str, columns: list[str]) -> list[tuple[int, dict[str, str]]]:
+    """Return (line, row) of a small CSV; InputError where it is missing, not UTF-8 or lacks a column."""
     try:
-        reader = csv.DictReader(io.StringIO(store.read_bytes(url).decode("utf-8-sig")))
-    except FileNotFoundError:
-        raise InputError(f"{url} does not exist") from None
+        reader = csv.DictReader(io.StringIO(store.read_input(url).decode("utf-8-sig")))
     except UnicodeDecodeError as error:
         raise InputError(f"{url} is not UTF-8 text: {error}") from None
     missing = [c for c in columns if c not in (reader.fieldnames or [])]
@@ -182,6 +181,8 @@ def import_version(paths: list[str], license_: str, source: str, root: str) -> t
     for path in paths:
         reader = _jsonl if path.endswith((".jsonl", ".json")) else _official
         for value, text, intensity in reader(path):
+            if value not in operational():
+                raise InputError(f"{path}: {value} is not one of the 32 operational values: {', '.join(operational())}")
             text = clean(text)
             pool = pools.setdefault(value, {})
             counts["empty" if not text else "duplicates" if text_id(text) in pool else "texts"] += 1
@@ -217,17 +218,19 @@ def _official(path: str) -> list[tuple[str, str, float]]:
     if not node:
         raise InputError(f"{path}: the name must be {{value}}_{{theory}}.csv, for example benevolence_svt.csv")
     value = resolve(node, theory)
-    rows = _read_csv(path, ["text", "final_rating"])
+    rows = read_csv(path, ["text", "final_rating"])
     return [(value, row["text"], intensity_of(row["final_rating"], f"{path}:{n} final_rating")) for n, row in rows]
 
 
 def _jsonl(path: str) -> list[tuple[str, str, float]]:
     try:
-        lines = store.read_bytes(path).decode("utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
+        lines = store.read_input(path).decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text: {error}") from None
     read = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             value, text = resolve(row["value"], row["theory"]), row["text"]

@@ -138,7 +138,10 @@ def test_evaluation_scores_every_response_and_again_from_its_saved_rankings(buil
     truth = calibration.to_intensity(np.array([true_theta("benevolence", text_id(t), 3.0) for t in mine.response]))
     assert spearmanr(truth, mine.intensity).statistic > 0.85
     rankings = next(Path(f"{root}/rankings").glob("e-*")).name
-    again = store.read_table(evaluate.main(evaluate_config(root, f"rankings={rankings}")).build).to_pandas()
+    (root / "saved.yaml").write_text(f"{{root: {root}, rankings: {rankings}}}")
+    again = store.read_table(evaluate.main(load(evaluate.SCHEMA, str(root / "saved.yaml"), [])).build).to_pandas()
+    with pytest.raises(InputError, match="do not ask about duty:justice"):
+        evaluate.main(load(evaluate.SCHEMA, str(root / "saved.yaml"), ["values=[duty:justice]"]))
     pick = ["response_id", "value", "intensity", "low", "high"]
     both = rows[pick].merge(again[pick], on=["response_id", "value"])
     assert len(both) == len(rows)
@@ -157,9 +160,9 @@ def test_broken_answers_are_rows_and_too_many_stop_the_job(built):
 
 def test_a_pool_smaller_than_k_is_a_sentence(built):
     root, _ = built
-    with pytest.raises(InputError, match=r"k \(10\) is larger than the pool \(2 texts\)"):
+    with pytest.raises(InputError, match=r"k \(10\) is larger than the pool \(3 texts\)"):
         build_vidb.main(
-            build_config(root, "windows.k=10", "windows.m=10", "candidates.max_texts=2", "candidates.num_neutral=0")
+            build_config(root, "windows.k=10", "windows.m=10", "candidates.max_texts=2", "candidates.num_neutral=1")
         )
 
 
@@ -225,7 +228,7 @@ def test_official_rankings_need_no_judge(cluster, tmp_path):
     lines += [f'{i},good,a,-5,b,5,"[1, 3, 2]"\n{i},bad,a,-5,b,5,"[3, 2, 1]"' for i in range(20)]
     lines += ['99,odd,a,-5,b,5,"[2, 3]"', "99,odd,a,-5,b,5,the first"]
     path.write_text("\n".join(lines))
-    settings = [f"root={tmp_path}", f"rankings={path}", "values=[svt:benevolence]"]
+    settings = [f"root={tmp_path}", f"rankings={path}", "values=[svt:benevolence]", "max_error_share=0.1"]
     (tmp_path / "e.yaml").write_text("{}")
     scored = evaluate.main(load(evaluate.SCHEMA, str(tmp_path / "e.yaml"), settings))
     rows = store.read_table(scored.build).to_pandas().set_index("response")

@@ -98,7 +98,6 @@ def test_any_ratings_give_a_rising_map_or_a_sentence(pairs):
     assert "do not increase with theta" in refused
 
 
-@pytest.mark.xfail(strict=True, raises=ValidationError, reason="isotonic pools equal ratings but not equal thetas")
 def test_texts_of_equal_theta_are_rated_by_their_mean():
     found = isotonic(np.array([0.0, 0.0, 1.0]), np.array([-1.0, 0.0, 5.0]), "human")
     np.testing.assert_allclose(found.unclipped(np.array([0.0, 1.0])), [-0.5, 5.0])
@@ -125,9 +124,6 @@ def test_no_neutral_text_and_no_spread_are_refused():
         neutral(np.zeros(5), np.ones(5, bool), 0.99)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the message names candidates.neutral_texts, which does not exist"
-)
 def test_the_setting_to_change_exists():
     with pytest.raises(InputError) as refused:
         neutral(np.array([0.0, 1.0]), np.array([False, False]), 0.99)

@@ -16,7 +16,7 @@ from valueflow.distributed.plan import plan
 from valueflow.distributed.rank import rank
 from valueflow.errors import InputError
 from valueflow.judging.judges import JudgeConfig, fingerprint
-from valueflow.ranking.calibrate import CalibrateConfig
+from valueflow.ranking.calibrate import NO_NEUTRAL, CalibrateConfig
 from valueflow.ranking.windows import WindowsConfig
 from valueflow.records import digest
 from valueflow.store import Build
@@ -62,7 +62,9 @@ def stages(config: BuildVidbConfig) -> Stages:
     rankings = Build(config.root, "rankings", digest(__version__, windows.build_id, fingerprint(config.judge)))
     fit_settings = config.aggregate.model_dump(exclude={"windows_per_shard"})
     utilities = Build(config.root, "utilities", digest(__version__, rankings.build_id, fit_settings))
-    version = Build(config.root, "vidb", f"v-{digest(__version__, utilities.build_id, config.calibrate.model_dump())}")
+    ratings = digest(store.read_input(config.calibrate.ratings).hex()) if config.calibrate.ratings else ""
+    published = digest(__version__, utilities.build_id, config.calibrate.model_dump(), ratings)
+    version = Build(config.root, "vidb", f"v-{published}")
     return Stages(texts, candidates, windows, rankings, utilities, version)
 
 
@@ -81,6 +83,8 @@ def build_vidb(config: BuildVidbConfig) -> Stages:
         store.commit(at.candidates, config.candidates.model_dump(), [at.texts.url], sizes)
     sizes = store.need(at.candidates).counts
     log.info("candidates: %s texts for %d values", f"{sum(sizes.values()):,}", len(sizes))
+    if config.calibrate.mode == "neutral" and not any(store.read_table(at.candidates, ["neutral"])["neutral"].to_pylist()):
+        raise InputError(NO_NEUTRAL)
     plan(at.candidates, config.windows, at.windows)
     rank(
         at.windows, [at.candidates], lambda windows: judge(config.judge)(windows), at.rankings,

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,11 +15,12 @@ from pydantic import Field, model_validator
 
 from valueflow import __version__, store, vidb
 from valueflow.config import Config
+from valueflow.corpora.rows import cell, require, rows, urls
 from valueflow.curate import ALL
 from valueflow.distributed.cluster import ClusterConfig, Progress
 from valueflow.distributed.judge import judge
-from valueflow.distributed.rank import ask, check_errors, totals, with_texts
-from valueflow.errors import InputError
+from valueflow.distributed.rank import Asked, ask, check, check_errors, with_texts
+from valueflow.errors import InputError, allowed
 from valueflow.evaluator import (
     Anchors,
     EvaluatorConfig,
@@ -28,7 +30,7 @@ from valueflow.evaluator import (
     estimate_sharpness,
     plan_round,
 )
-from valueflow.judging.judges import JudgeConfig, fingerprint
+from valueflow.judging.judges import EncoderJudge, JudgeConfig, SimulatedJudge, VllmJudge, fingerprint
 from valueflow.official import score_rankings, scores_csv
 from valueflow.records import SCHEMAS, clean, conform, digest, text_id
 from valueflow.store import Build
@@ -50,7 +52,7 @@ class EvaluateConfig(Config):
     evaluator: EvaluatorConfig = EvaluatorConfig()
     judge: JudgeConfig | None = Field(None, description="not needed with rankings")
     rankings: str = Field(
-        "", description="score saved rankings instead of asking: a build id (e-…) under root, or an official rankings CSV"
+        "", description="score saved rankings again instead of asking: a build id (e-…) under root, or an official rankings CSV"
     )
     max_error_share: float = Field(0.05, ge=0, le=1)
     chunk: int = Field(500, ge=1, description="responses planned and scored together by one task")
@@ -60,8 +62,8 @@ class EvaluateConfig(Config):
     def _judge_or_rankings(self) -> "EvaluateConfig":
         if (self.judge is None) != bool(self.rankings):
             raise ValueError("give either judge (to ask) or rankings (to score saved answers), not both and not neither")
-        if not self.responses and not self.rankings.endswith(".csv"):
-            raise ValueError("responses is required: a CSV, JSONL or Parquet file with columns query, dataset, response")
+        if bool(self.responses) == bool(self.rankings):
+            raise ValueError("responses (a CSV, JSONL or Parquet file with columns query, dataset, response) goes with judge")
         return self
 
 
@@ -96,44 +98,81 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     """
     if config.rankings.endswith(".csv"):
         return _evaluate_official(config)
+    return _evaluate_asking(config, config.judge) if config.judge else _evaluate_saved(config)
+
+
+def _evaluate_asking(config: EvaluateConfig, judging: EncoderJudge | SimulatedJudge | VllmJudge) -> Evaluated:
     version = vidb.load(config.root, config.vidb)
-    values = list(version.calibrations) if config.values == ALL else list(dict.fromkeys(map(resolve, config.values)))
+    values = _values(config, list(version.calibrations))
     for value in values:
         check_anchors(version.anchors(value), config.evaluator)
     responses = save_responses(config.responses, config.root, config.max_responses)
-    judged_by = fingerprint(config.judge) if config.judge else config.rankings
-    asked_id = digest(
-        __version__, version.build.build_id, responses.build_id, values, config.evaluator.model_dump(), judged_by, config.chunk
-    )
-    rankings = Build(config.root, "rankings", config.rankings or f"e-{asked_id}")
-    out = Build(config.root, "evaluations", asked_id)
-    if finished := store.manifest(out):
-        log.info("evaluate: %s scores, done before", f"{finished.num_rows:,}")
-        return Evaluated(out, version.build.build_id, finished.config["sharpness"], finished.counts)
+    asked = {
+        "vidb_version": version.build.build_id, "responses": responses.build_id, "values": values, "chunk": config.chunk,
+        "evaluator": config.evaluator.model_dump(), "fingerprint": fingerprint(judging),
+    }  # fmt: skip
+    rankings = Build(config.root, "rankings", f"e-{digest(__version__, asked)}")
+    out = Build(config.root, "evaluations", digest(__version__, asked))
+    chunks = _chunks(responses, values, config.chunk)
+    if not store.manifest(out):
+        sharpness = _ask_rounds(config.evaluator, judging, version, responses, chunks, rankings)
+        total = config.evaluator.m * sum(len(c.text_ids) for c in chunks)
+        counts = check(rankings, total, config.max_error_share, "evaluate")._asdict()
+        store.commit(rankings, judging.public() | asked, [responses.url, version.build.url], counts)
+        _score(config, version, responses, rankings, chunks, sharpness, config.evaluator, out)
+    return _scored(out)
+
+
+def _evaluate_saved(config: EvaluateConfig) -> Evaluated:
+    """Score answered windows again, with another sharpness or other values; all else is as they were asked."""
+    rankings = Build(config.root, "rankings", config.rankings)
+    asked = store.need(rankings).config
+    if "evaluator" not in asked:
+        there = ", ".join(b for b in store.finished(config.root, "rankings") if b.startswith("e-")) or "none"
+        raise InputError(f"rankings {config.rankings!r} are not those of an evaluation; there are: {there}")
+    version = vidb.load(config.root, asked["vidb_version"])
+    responses = Build(config.root, "responses", asked["responses"])
+    values = _values(config, asked["values"])
+    unasked = [value for value in values if value not in asked["values"]]
+    if unasked:
+        raise InputError(f"rankings {config.rankings!r} do not ask about {unasked[0]}; {allowed(unasked[0], asked['values'])}")
+    evaluator = EvaluatorConfig.model_validate(asked["evaluator"] | {"sharpness": config.evaluator.sharpness})
+    out = Build(config.root, "evaluations", digest(__version__, rankings.build_id, values, evaluator.model_dump()))
+    chunks = _chunks(responses, values, asked["chunk"])
+    if not store.manifest(out):
+        given = _given_sharpness(version, evaluator, asked["fingerprint"])
+        sharpness = {v: given or _sharpness_of(version, rankings, [c for c in chunks if c.value == v]) for v in values}
+        _score(config, version, responses, rankings, chunks, sharpness, evaluator, out)
+    return _scored(out)
+
+
+def _values(config: EvaluateConfig, there: list[str]) -> list[str]:
+    return there if config.values == ALL else list(dict.fromkeys(map(resolve, config.values)))
+
+
+def _chunks(responses: Build, values: list[str], size: int) -> list[Chunk]:
     texts = store.read_table(responses, ["response"])["response"]
     ids = sorted({text_id(text) for text in texts.to_pylist()} - {text_id("")})
     if not ids:
-        raise InputError(f"every response in {config.responses} is empty")
-    chunks = [
-        Chunk(value, n, ids[start : start + config.chunk])
-        for value in values
-        for n, start in enumerate(range(0, len(ids), config.chunk))
-    ]
-    if config.rankings and not any(_answers(rankings, chunk, config.evaluator.m) for chunk in chunks):
-        known = ", ".join(b for b in store.finished(config.root, "rankings") if b.startswith("e-")) or "none"
-        raise InputError(
-            f"rankings build {config.rankings!r} answers nothing about these responses and values; there are: {known}"
-        )
-    sharpness = _ask_rounds(config, version, responses, chunks, rankings)
-    asked = totals(rankings)
-    check_errors(asked, config.max_error_share, "evaluate", rankings)
-    if config.judge and not store.manifest(rankings):
-        store.commit(rankings, config.judge.public() | {"fingerprint": judged_by}, [responses.url], asked._asdict())
+        raise InputError(f"every response in {store.need(responses).inputs[0]} is empty")
+    starts = range(0, len(ids), size)
+    return [Chunk(value, n, ids[start : start + size]) for value in values for n, start in enumerate(starts)]
+
+
+def _score(
+    config: EvaluateConfig, version: Vidb, responses: Build, rankings: Build, chunks: list[Chunk],
+    sharpness: dict[str, float], evaluator: EvaluatorConfig, out: Build,
+) -> None:  # fmt: skip
     task = ray.remote(_score_chunk).options(num_cpus=1)
-    ray.get([task.remote(version, responses, rankings, c, sharpness[c.value], config.evaluator, out) for c in chunks])
+    ray.get([task.remote(version, responses, rankings, c, sharpness[c.value], evaluator, out) for c in chunks])
     described = {"resolved": config.public(), "sharpness": sharpness, "vidb_version": version.build.build_id}
-    _finish(out, described, [responses.url, version.build.url, rankings.url], asked._asdict())
-    return Evaluated(out, version.build.build_id, sharpness, asked._asdict())
+    _finish(out, described, [responses.url, version.build.url, rankings.url], store.need(rankings).counts)
+
+
+def _scored(out: Build) -> Evaluated:
+    made = store.need(out)
+    log.info("evaluate: %s scores", f"{made.num_rows:,}")
+    return Evaluated(out, made.config["vidb_version"], made.config["sharpness"], made.counts)
 
 
 def _evaluate_official(config: EvaluateConfig) -> Evaluated:
@@ -146,6 +185,8 @@ def _evaluate_official(config: EvaluateConfig) -> Evaluated:
     out = Build(config.root, "evaluations", content)
     counts = {"windows": pc.sum(rows["m"]).as_py(), "errors": pc.sum(rows["num_failed"]).as_py()}
     counts |= {"tokens_in": 0, "tokens_out": 0}
+    reasons = Counter({"not an order of all positions": counts["errors"]})
+    check_errors(Asked(**counts), config.max_error_share, "official rankings", config.rankings, reasons)
     if not store.manifest(out):
         store.write_part(out, rows, "0")
         described = {"resolved": config.public(), "sharpness": {value: sharpness}, "vidb_version": config.rankings}
@@ -161,32 +202,35 @@ def _finish(out: Build, described: dict, inputs: list[str], counts: dict[str, in
 
 
 def _ask_rounds(
-    config: EvaluateConfig, version: Vidb, responses: Build, chunks: list[Chunk], rankings: Build
-) -> dict[str, float]:
+    config: EvaluatorConfig, judging: EncoderJudge | SimulatedJudge | VllmJudge, version: Vidb, responses: Build,
+    chunks: list[Chunk], rankings: Build,
+) -> dict[str, float]:  # fmt: skip
     """Bring every round to its end and return each value's sharpness, fixed after the first round where it is estimated."""
-    judged_by = fingerprint(config.judge) if config.judge else store.need(rankings).config.get("fingerprint", "")
-    same = bool(version.judge_fingerprint) and version.judge_fingerprint == judged_by
-    given = config.evaluator.sharpness or (1.0 if same else None)
+    given = _given_sharpness(version, config, fingerprint(judging))
     sharpness = {c.value: given or 1.0 for c in chunks}
     per_round = sum(len(c.text_ids) for c in chunks)
-    for round_ in range(config.evaluator.m):
-        if config.judge:
-            done = store.committed_ids(rankings, "window_id")
-            total = per_round * (round_ + 1)
-            progress = Progress(f"evaluate round {round_ + 1}/{config.evaluator.m}", total, len(done))
-            if len(done) < total:
-                settings = {
-                    "version": version, "responses": responses, "rankings": rankings, "round_": round_,
-                    "config": config.evaluator, "sharpness": sharpness, "done": ray.put(done),
-                }  # fmt: skip
-                planned = ray.data.from_items([c._asdict() for c in chunks], override_num_blocks=len(chunks)).map_batches(
-                    _plan_chunk, fn_kwargs=settings, batch_size=1, batch_format="pyarrow", num_cpus=0.1
-                )
-                ask(judge(config.judge)(planned), rankings, progress)
+    for round_ in range(config.m):
+        done = store.committed_ids(rankings, "window_id")
+        total = per_round * (round_ + 1)
+        progress = Progress(f"evaluate round {round_ + 1}/{config.m}", total, len(done))
+        if len(done) < total:
+            settings = {
+                "version": version, "responses": responses, "rankings": rankings, "round_": round_,
+                "config": config, "sharpness": sharpness, "done": ray.put(done),
+            }  # fmt: skip
+            planned = ray.data.from_items([c._asdict() for c in chunks], override_num_blocks=len(chunks)).map_batches(
+                _plan_chunk, fn_kwargs=settings, batch_size=1, batch_format="pyarrow", num_cpus=0.1
+            )
+            ask(judge(judging)(planned), rankings, progress)
         if round_ == 0 and given is None:
             sharpness = {v: _sharpness_of(version, rankings, [c for c in chunks if c.value == v]) for v in sharpness}
             log.info("judge sharpness, nats per unit of theta: %s", {v: round(s, 3) for v, s in sharpness.items()})
     return sharpness
+
+
+def _given_sharpness(version: Vidb, config: EvaluatorConfig, judged_by: str) -> float | None:
+    """The configured sharpness, or 1 for the judge whose scale theta is on; None where it must be estimated."""
+    return config.sharpness or (1.0 if version.judge_fingerprint == judged_by else None)
 
 
 def save_responses(url: str, root: str, limit: int | None = None) -> Build:
@@ -195,21 +239,25 @@ def save_responses(url: str, root: str, limit: int | None = None) -> Build:
     Raises:
         InputError: the file or a column is missing; the message names both and says what exists.
     """
-    from valueflow.corpora.rows import require, rows
-
-    require(url, list(COLUMNS))
     table: dict[str, list[str]] = {name: [] for name in ("response_id", *COLUMNS)}
-    for row in itertools.islice(rows(url, list(COLUMNS)), limit):
-        fields = {name: clean(str(row.fields.get(name) or "")) for name in COLUMNS}
-        for name, value in fields.items():
-            table[name].append(value)
-        table["response_id"].append(digest(row.place, *fields.values()))
+    unreadable = 0
+    for file in urls(url):
+        require(file, list(COLUMNS))
+        for row in itertools.islice(rows(file, list(COLUMNS)), limit):
+            if row.error:
+                unreadable += 1
+                log.warning("responses: %s %s; left out", row.place, row.error)
+                continue
+            fields = {name: clean(cell(row.fields, name).encode("utf-8", "replace").decode()) for name in COLUMNS}
+            for name, value in fields.items():
+                table[name].append(value)
+            table["response_id"].append(digest(row.place, *fields.values()))
     if not table["response"]:
         raise InputError(f"{url} holds no response")
     out = Build(root, "responses", digest(table))
     if not store.manifest(out):
         written = [store.write_part(out, pa.table(table), "0")]
-        store.commit(out, {"path": url}, [url], {"responses": len(table["response"])}, written)
+        store.commit(out, {"path": url}, [url], {"responses": len(table["response"]), "unreadable": unreadable}, written)
     return out
 
 

@@ -11,6 +11,7 @@ import ray
 
 from valueflow import __version__, corpora, store
 from valueflow.corpora import CorpusConfig
+from valueflow.corpora.rows import urls
 from valueflow.errors import InputError
 from valueflow.records import digest
 from valueflow.store import Build
@@ -62,11 +63,11 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
 
 
 def _content_hash(url: str) -> list[str]:
-    fs, path = store.filesystem(url)
     hashes = []
-    for found in sorted(fs.glob(path)) if "*" in path else [path]:
+    for found in urls(url):
         running = hashlib.sha256()
-        with fs.open(found, "rb") as file:
+        fs, path = store.filesystem(found)
+        with fs.open(path, "rb") as file:
             while block := file.read(1 << 22):
                 running.update(block)
         hashes.append(running.hexdigest())

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -95,11 +96,22 @@ def rank(
     progress = Progress(what, total, len(done))
     if len(done) < total:
         ask(judge(read_windows(plan, texts, ray.put(done), batch_size)), out, progress)
+    asked = check(out, total, max_error_share, what)
+    return store.commit(out, config, [plan.url], asked._asdict())
+
+
+def check(out: Build, total: int, max_error_share: float, what: str) -> Asked:
+    """Return the totals of an answered build, each window once.
+
+    Raises:
+        InputError: too many windows have no usable answer.
+    """
+    store.drop_duplicates(out, "window_id")
     asked = totals(out)
     if asked.windows != total:
         raise RuntimeError(f"{what}: {asked.windows} of {total} windows answered; rerun the command to ask the rest")
-    check_errors(asked, max_error_share, what, out)
-    return store.commit(out, config, [plan.url], asked._asdict())
+    check_errors(asked, max_error_share, what, out.url, _reasons(out))
+    return asked
 
 
 def ask(answered: Dataset, out: Build, progress: Progress) -> None:
@@ -133,18 +145,20 @@ def totals(out: Build) -> Asked:
     return Asked(len(store.committed_ids(out, "window_id")), errors, tokens_in, tokens_out)
 
 
-def check_errors(asked: Asked, max_error_share: float, what: str, out: Build) -> None:
-    """Refuse a build in which too many windows have no order; say which reasons were most common."""
-    share = asked.errors / max(asked.windows, 1)
-    if share <= max_error_share:
-        return
-    reasons: dict[str, int] = {}
+def _reasons(out: Build) -> Counter[str]:
+    found: Counter[str] = Counter()
     for path in store.part_paths(out):
-        for reason in store.read_part(out, path, ["error"])["error"].drop_null().to_pylist():
-            reasons[reason] = reasons.get(reason, 0) + 1
-    common = "; ".join(f"{n}x {r}" for r, n in sorted(reasons.items(), key=lambda item: -item[1])[:3])
-    raise InputError(
-        f"{what}: {asked.errors} of {asked.windows} windows ({share:.1%}) have no usable answer, max_error_share is "
-        f"{max_error_share:.1%}. Most common: {common}. The answers are kept in {out.url}; fix the judge (a changed judge is "
-        "a new build) or raise max_error_share"
-    )
+        found.update(store.read_part(out, path, ["error"])["error"].drop_null().to_pylist())
+    return found
+
+
+def check_errors(asked: Asked, max_error_share: float, what: str, where: str, reasons: Counter[str]) -> None:
+    """Refuse answers of which too many are broken; say which reasons were most common."""
+    share = asked.errors / max(asked.windows, 1)
+    if share > max_error_share:
+        common = "; ".join(f"{n}x {r}" for r, n in reasons.most_common(3))
+        raise InputError(
+            f"{what}: {asked.errors} of {asked.windows} windows ({share:.1%}) have no usable answer, max_error_share is "
+            f"{max_error_share:.1%}. Most common: {common}. The answers are kept in {where}; fix the judge (a changed judge is "
+            "a new build) or raise max_error_share"
+        )

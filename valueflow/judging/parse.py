@@ -36,7 +36,7 @@ def parse_order(reply: str, k: int) -> list[int]:
     text = reply.strip()
     if not text:
         raise BrokenReply("empty reply")
-    if k == 2 and text in LABELS[:2]:
+    if k == 2 and text in tuple(LABELS[:2]):
         return [0, 1] if text == LABELS[0] else [1, 0]
     if not re.fullmatch(r"[A-Z]( > [A-Z])*", text):
         raise BrokenReply(f"not an order of letters: {text[:80]!r}")

@@ -31,7 +31,7 @@ def rank_messages(theory: str, value: str, texts: list[str], max_chars: int) -> 
         _template("rank")[1]
         .render(
             name=node.name, theory=theories()[theory].name, definition=node.definition.strip(), supports=node.supports.strip(),
-            opposes=node.opposes.strip(), texts=quoted, labels=LABELS, example=" > ".join(LABELS[: len(texts)]),
+            opposes=node.opposes.strip(), texts=quoted, labels=LABELS, example=" > ".join(LABELS[1 : len(texts)] + LABELS[0]),
         )
         .split("===", 1)
     )  # fmt: skip

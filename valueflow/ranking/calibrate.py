@@ -10,6 +10,10 @@ from valueflow.config import Config
 from valueflow.errors import InputError
 
 LIMIT = 10.0
+NO_NEUTRAL = (
+    "calibration mode 'neutral' needs neutral texts in the pool: ingest a corpus of mundane texts, name its source in "
+    "candidates.neutral_sources, set candidates.num_neutral above 0 and let its licence pass candidates.license_filter"
+)
 
 
 class CalibrateConfig(Config):
@@ -63,9 +67,7 @@ def neutral(theta: np.ndarray, is_neutral: np.ndarray, extreme_quantile: float) 
         InputError: no neutral text, or no spread.
     """
     if not is_neutral.any():
-        raise InputError(
-            "calibration mode 'neutral' needs neutral texts in the pool; set candidates.neutral_texts or another mode"
-        )
+        raise InputError(NO_NEUTRAL)
     zero = float(np.median(theta[is_neutral]))
     extreme = float(np.quantile(np.abs(theta - zero), extreme_quantile))
     if extreme <= 0:
@@ -79,14 +81,14 @@ def isotonic(theta: np.ndarray, rating: np.ndarray, mode: Literal["human", "rate
     Raises:
         InputError: the ratings do not increase with theta anywhere, so there is no scale.
     """
-    order = np.argsort(theta)
-    pooled = isotonic_regression(rating[order]).x
+    distinct, group, size = np.unique(theta, return_inverse=True, return_counts=True)
+    pooled = isotonic_regression(np.bincount(group, rating) / size, weights=size).x
     steps = [np.flatnonzero(pooled == level) for level in np.unique(pooled)]
     if len(steps) < 2:
         raise InputError(
             f"calibration mode {mode!r}: the {len(theta)} ratings do not increase with theta; is this judge valid?"
         )
-    knots = [float(theta[order][step].mean()) for step in steps]
+    knots = [float(np.average(distinct[step], weights=size[step])) for step in steps]
     return Calibration(mode=mode, theta=knots, intensity=[float(pooled[step[0]]) for step in steps])
 
 

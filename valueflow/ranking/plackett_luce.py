@@ -275,7 +275,9 @@ def _covariance(information: scipy.sparse.csr_matrix, precision: float) -> np.nd
     """Inverse of the posterior information; dense, 8 N^2 bytes (800 MB for VIDB's 10,000 texts a value)."""
     dense = information.toarray()
     dense[np.diag_indices_from(dense)] += precision
-    factor = scipy.linalg.lapack.dpotrf(dense, lower=True, overwrite_a=True)[0]
+    factor, failed = scipy.linalg.lapack.dpotrf(dense, lower=True, overwrite_a=True)
+    if failed:
+        raise NotConverged("the information matrix is not positive definite; set aggregate.prior_sd to a smaller value")
     inverse = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)[0]
     lower = np.tril(inverse)
     return lower + np.tril(lower, -1).T

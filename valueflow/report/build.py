@@ -49,14 +49,14 @@ def evaluation_report(build: Build) -> str:
     """Write the page of an evaluation; return its URL."""
     manifest = store.need(build)
     rows = store.read_table(build)
-    settings = manifest.config["resolved"]["evaluator"]
+    made = rows.slice(0, 1).to_pylist()[0]
     evaluated = page.Evaluated(
         rows=rows,
         vidb_version=manifest.config["vidb_version"],
         judge=", ".join(sorted(set(rows["judge"].drop_null().to_pylist()))),
-        k=settings["k"],
-        m=settings["m"],
-        sampling=settings["sampling"],
+        k=made["k"],
+        m=made["m"],
+        sampling=made["sampling"],
         sharpness=manifest.config["sharpness"],
         counts=manifest.counts,
         config_yaml=yaml.safe_dump(manifest.config["resolved"], sort_keys=False, allow_unicode=True),
