@@ -147,7 +147,6 @@ def test_a_known_direction_wins_and_two_that_disagree_are_unknown(tmp_path, give
         assert {row["text"]: row["direction"] for row in rows}["text"] == direction
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="curate._directions forgets a disagreement at the third label")
 def test_a_third_label_does_not_settle_a_disagreement(tmp_path):
     for at, ordered in enumerate([(1, 1, -1), (1, -1, 1), (-1, 1, 1)]):
         labels = [("text", "svt:power", direction) for direction in ordered] + many("svt:power", 1, 1)

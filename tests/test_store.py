@@ -44,14 +44,15 @@ def version(root: Path | str, name: str) -> str:
     return name
 
 
-def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch, step):
     url = f"{tmp_path}/folder/file"
     store.write_bytes(url, b"old")
 
-    def full_disk(descriptor):
+    def full_disk(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(os, "fsync", full_disk)
+    monkeypatch.setattr(os, step, full_disk)
     with pytest.raises(OSError, match="no space"):
         store.write_bytes(url, b"new and longer")
     assert store.read_bytes(url) == b"old"
@@ -184,6 +185,18 @@ def test_resume_counts_what_is_there_and_removes_what_cannot_be_read(build, capl
     assert store.part_paths(build) == ["part-0.parquet", "theory=svt/value=power/part-2.parquet"]
     for name in ("cut", "empty", "zeros"):
         assert f"part-{name}.parquet" in caplog.text
+
+
+def test_ids_answered_twice_are_kept_once(build):
+    store.write_part(build, responses("b", "a", "b"), "0", "theory=svt/value=power")
+    store.write_part(build, responses("c", "d"), "1")
+    store.write_part(build, responses("a", "e", "c"), "2")
+    store.drop_duplicates(build, "response_id")
+    found = [i for path in store.part_paths(build) for i in store.read_part(build, path)["response_id"].to_pylist()]
+    assert sorted(found) == ["a", "b", "c", "d", "e"]
+    before = {path: part(build, path).read_bytes() for path in store.part_paths(build)}
+    store.drop_duplicates(build, "response_id")
+    assert {path: part(build, path).read_bytes() for path in store.part_paths(build)} == before
 
 
 def test_nothing_is_committed_where_nothing_was_begun(build):

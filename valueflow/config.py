@@ -50,7 +50,7 @@ def load(schema: type[SchemaT], path: str, overrides: list[str]) -> SchemaT:
         merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides))
         values = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"{path}, with overrides {overrides}: {error}") from error
+        raise InputError(f"{path}: {error}" + (f" (overrides: {' '.join(overrides)})" if overrides else "")) from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold a mapping of keys to values")
     try:

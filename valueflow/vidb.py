@@ -153,7 +153,11 @@ def read_csv(url: str, columns: list[str]) -> list[tuple[int, dict[str, str]]]:
     missing = [c for c in columns if c not in (reader.fieldnames or [])]
     if missing:
         raise InputError(f"{url} lacks column {missing[0]!r}; it has {', '.join(reader.fieldnames or []) or 'none'}")
-    return [(number, row) for number, row in enumerate(reader, 2)]
+    found = [(number, row) for number, row in enumerate(reader, 2)]
+    for number, row in found:
+        if any(row[column] is None for column in columns):
+            raise InputError(f"{url}:{number} has fewer fields than the header")
+    return found
 
 
 def intensity_of(raw: object, what: str) -> float:
@@ -238,6 +242,8 @@ def _jsonl(path: str) -> list[tuple[str, str, float]]:
             raise InputError(f"{path}:{number} is not JSON: {error}") from None
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}:{number} lacks {error}; a line needs theory, value, text, intensity") from None
+        except InputError as error:
+            raise InputError(f"{path}:{number}: {error}") from None
         if not isinstance(text, str):
             raise InputError(f"{path}:{number}: text is {text!r}, not a string")
         read.append((value, text, intensity_of(row.get("intensity"), f"{path}:{number} intensity")))

@@ -76,7 +76,7 @@ def test_the_prompt_says_what_the_value_means(value):
 
 def test_the_form_of_the_answer_depends_on_k():
     assert user(["x", "y"]).splitlines()[-1].endswith("Answer with its letter only: A or B.")
-    assert "written like this: A > B > C > D." in user(list("wxyz"))
+    assert "written like this: B > C > D > A." in user(list("wxyz"))
 
 
 def test_a_long_text_is_cut_with_an_ellipsis_and_a_short_one_is_not():

@@ -217,6 +217,20 @@ def test_a_judge_that_never_contradicts_itself_still_has_a_result():
     assert found.prior_sd <= 10.0
 
 
+def test_mean_and_standard_errors_are_those_of_the_second_order(shard):
+    found = fit(NUM_ITEMS, shard, prior_sd=1.5)
+
+    def covariance(theta: np.ndarray) -> np.ndarray:
+        return np.linalg.inv(shard.information(theta).toarray() + np.eye(NUM_ITEMS) / 1.5**2)
+
+    at_mode = covariance(found.mode_N)
+    mean = found.mode_N - 0.5 * at_mode @ shard.skewness(found.mode_N, at_mode)
+    np.testing.assert_allclose(found.theta_N, mean - mean.mean(), atol=1e-10)
+    # Only differences are known: the error of an item is that of its distance from the mean of all.
+    centring = np.eye(NUM_ITEMS) - 1 / NUM_ITEMS
+    np.testing.assert_allclose(found.standard_error_N**2, np.diag(centring @ covariance(mean) @ centring), atol=1e-10)
+
+
 def test_a_fit_says_how_it_was_reached(shard):
     found = fit(NUM_ITEMS, shard, tolerance=1e-7)
     assert found.gradient_norm <= found.tolerance == 1e-7
