@@ -61,7 +61,7 @@ def simulate(
 ) -> Simulation:
     """Plan, answer and score m rounds, as the batch job does.
 
-    The sharpness is estimated from the first round's answers; a judge without noise has none that is finite, and 1 is kept.
+    The sharpness is estimated from the first round's answers, as the job does.
     """
     config = EvaluatorConfig(k=k, m=m, sampling=sampling, seed=seed)
     rng = np.random.default_rng(seed + 1)
@@ -75,7 +75,7 @@ def simulate(
             heard_K = np.insert(anchors.theta_A[window.anchors], window.place, truth_R[unit])
             heard_K[0] += bias
             answered.append(Answered(unit, window, np.argsort(-(heard_K + noise * rng.gumbel(size=k))).tolist()))
-        if round_ == 0 and noise > 0:
+        if round_ == 0:
             shown = [np.insert(anchors.theta_A[a.window.anchors], a.window.place, np.nan) for a in answered]
             sharpness = estimate_sharpness(shown, [a.order for a in answered])
     scores = np.array(_posterior(anchors, len(units), sharpness, answered).scores())
