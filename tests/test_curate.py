@@ -107,10 +107,10 @@ def test_neutral_texts_join_every_pool_with_direction_zero(tmp_path):
 
 def test_other_texts_come_without_a_direction_and_are_none_of_the_values_own(tmp_path):
     labels = many("svt:power", 3, 3) + many("svt:face", 5, 5)
-    rows = pools(tmp_path, labels, unlabelled=4, neutral=9, num_other=8, num_neutral=2, **POWER)["svt:power"]
+    rows = pools(tmp_path, labels, unlabelled=4, neutral=9, max_texts=4, num_other=14, num_neutral=2, **POWER)["svt:power"]
     others = [row for row in rows if row["direction"] is None]
-    assert len(rows) == 6 + 8 + 2
-    assert len(others) == 8
+    assert len(rows) == 4 + 14 + 2
+    assert len(others) == 14
     assert all(row["text"].startswith(("unlabelled", "svt:face")) for row in others)
 
 

@@ -318,6 +318,7 @@ def test_what_is_wrong_with_ratings_is_said_of_the_value_or_the_line(pool):
     falling = [("duty", "fidelity", f"text {i} of fidelity", -i / 4) for i in (0, 7, 20)]
     for rows, said in (
         (few, r"duty:fidelity: .*ratings.csv rates 0 of its texts; at least 3 are needed"),
+        (falling[:2], r"duty:fidelity: .*ratings.csv rates 2 of its texts; at least 3 are needed"),
         (few + falling, r"duty:fidelity: calibration mode 'human': the 3 ratings do not increase with theta"),
         ([*few, ("svt", "power", "x", "12")], r"ratings.csv:5 rating is 12; intensities lie in"),
         ([("svt", "powr", "x", "1")], r"unknown value 'svt:powr'; did you mean 'power'\?"),

@@ -1,7 +1,7 @@
 """Score a response against a published VIDB: plan windows of anchors, then the posterior of the one unknown theta.
 
 Shapes: U units (a response and a value), K texts in a window, A anchors of a value, G grid points of the posterior.
-The batch job and the service run this same code; only who judges differs.
+Pure: whoever judges, the windows and the posterior are the same.
 """
 
 from typing import Literal, NamedTuple

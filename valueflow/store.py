@@ -135,13 +135,14 @@ def partition(theory: str, value: str) -> str:
     return f"theory={theory}/value={value}"
 
 
-def part_paths(build: Build) -> list[str]:
-    """Return the relative paths of every part of a build, committed by a manifest or not, sorted."""
+def part_paths(build: Build, folder: str = "") -> list[str]:
+    """Return the relative paths of every part of a build or of one of its folders, committed or not, sorted."""
     fs, path = filesystem(build.url)
-    if not fs.exists(path):
-        return []
     prefix = fs._strip_protocol(path).rstrip("/") + "/"
-    found = (str(p).removeprefix(prefix) for p in fs.find(path))
+    searched = f"{prefix}{folder}".rstrip("/")
+    if not fs.exists(searched):
+        return []
+    found = (str(p).removeprefix(prefix) for p in fs.find(searched))
     return sorted(p for p in found if p.endswith(".parquet"))
 
 

@@ -42,7 +42,13 @@ def test_smollm2_ranks_and_its_replies_cannot_be_malformed(tmp_path):
     # Again: done before, no engine is started.
     assert "done before" in run(*build, "candidates.max_texts=10", "candidates.num_neutral=6")
     # Windows of three: every reply is one of the six orders.
-    run(*build, "candidates.max_texts=6", "candidates.num_neutral=3", "windows={k: 3, m: 3}", "judge.logprobs=false")
+    run(
+        *build,
+        "candidates.max_texts=6",
+        "candidates.num_neutral=3",
+        "windows={k: 3, m: 3, mirrored: false}",
+        "judge.logprobs=false",
+    )
     k3 = next(b for b in store.finished(str(tmp_path), "rankings") if b != rankings.build_id)
     orders = store.read_table(store.Build(str(tmp_path), "rankings", k3)).to_pandas()
     assert orders.error.isna().all()

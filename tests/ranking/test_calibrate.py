@@ -101,6 +101,8 @@ def test_any_ratings_give_a_rising_map_or_a_sentence(pairs):
 def test_texts_of_equal_theta_are_rated_by_their_mean():
     found = isotonic(np.array([0.0, 0.0, 1.0]), np.array([-1.0, 0.0, 5.0]), "human")
     np.testing.assert_allclose(found.unclipped(np.array([0.0, 1.0])), [-0.5, 5.0])
+    pooled = isotonic(np.array([0.0, 0.0, 1.0, 2.0]), np.array([6.0, 6.0, 3.0, 9.0]), "human")
+    assert pooled.intensity == [5.0, 9.0]
 
 
 def test_a_human_scale_is_recovered_from_noisy_ratings():

@@ -307,7 +307,7 @@ def _windows_table(chunk: Chunk, anchors: Anchors, windows: list[Window], round_
 def _answers(rankings: Build, chunk: Chunk, rounds: int) -> list[tuple[str, dict]]:
     """The chunk's answered windows of the first rounds, each once, with the response each is about."""
     asked = {_window_id(chunk, i, r): i for i in chunk.text_ids for r in range(rounds)}
-    paths = [p for p in store.part_paths(rankings) if p.startswith(f"{chunk.folder}/")]
+    paths = store.part_paths(rankings, chunk.folder)
     rows = {row["window_id"]: row for path in paths for row in store.read_part(rankings, path).to_pylist()}
     return [(asked[i], row) for i, row in rows.items() if i in asked]
 
