@@ -224,7 +224,7 @@ def finished(root: str, table: str) -> list[str]:
         return []
     created = {}
     for found in fs.glob(f"{path}/*/_manifest.json"):
-        with contextlib.suppress(json.JSONDecodeError, KeyError):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             created[str(found).split("/")[-2]] = json.loads(fs.cat_file(found))["created"]
     return sorted(created, key=lambda build_id: created[build_id])
 
@@ -288,7 +288,7 @@ def current(root: str) -> Pointer:
         return Pointer(content["version"], content["sequence"], raw)
     except FileNotFoundError:
         return Pointer(None, 0, None)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{url} is corrupt ({error!r}); delete it and publish a version again") from error
 
 

@@ -207,6 +207,11 @@ def _ask_rounds(
 ) -> dict[str, float]:  # fmt: skip
     """Bring every round to its end and return each value's sharpness, fixed after the first round where it is estimated."""
     given = _given_sharpness(version, config, fingerprint(judging))
+    if given is None and config.k == 2:
+        raise InputError(
+            "evaluator.k (2) shows one anchor a window, too few to tell the sharpness of a judge that did not build this VIDB; "
+            "set evaluator.k to 3 or more, or evaluator.sharpness to the judge's nats per unit of theta"
+        )
     sharpness = {c.value: given or 1.0 for c in chunks}
     per_round = sum(len(c.text_ids) for c in chunks)
     for round_ in range(config.m):

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 MAX_NEWTON = 100
 MAX_CONJUGATE = 500
-MAX_EM = 50
+MAX_EM = 500
 # A judge that never contradicts itself would drive the estimated spread to infinity; nats.
 MAX_PRIOR_SD = 10.0
 
