@@ -106,11 +106,13 @@ def check(out: Build, total: int, max_error_share: float, what: str) -> Asked:
     Raises:
         InputError: too many windows have no usable answer.
     """
-    store.drop_duplicates(out, "window_id")
-    asked = totals(out)
+    asked, rows, reasons = _count(out)
+    if rows > asked.windows:  # two attempts answered some windows
+        store.drop_duplicates(out, "window_id")
+        asked, rows, reasons = _count(out)
     if asked.windows != total:
         raise RuntimeError(f"{what}: {asked.windows} of {total} windows answered; rerun the command to ask the rest")
-    check_errors(asked, max_error_share, what, out.url, _reasons(out))
+    check_errors(asked, max_error_share, what, out.url, reasons)
     return asked
 
 
@@ -134,22 +136,18 @@ def _commit(batch: pa.Table, out: Build) -> pa.Table:
     return pa.table({"rows": pa.array(rows, pa.int64()), "errors": pa.array(errors, pa.int64())})
 
 
-def totals(out: Build) -> Asked:
-    """Return the totals over everything a build holds."""
-    errors, tokens_in, tokens_out = 0, 0, 0
+def _count(out: Build) -> tuple[Asked, int, Counter[str]]:
+    """The totals over everything a build holds, its rows (a window answered twice counts twice) and the reasons of errors."""
+    rows, tokens_in, tokens_out = 0, 0, 0
+    reasons: Counter[str] = Counter()
     for path in store.part_paths(out):
         part = store.read_part(out, path, ["error", "tokens_in", "tokens_out"])
-        errors += len(part["error"]) - part["error"].null_count
+        rows += part.num_rows
+        reasons.update(part["error"].drop_null().to_pylist())
         tokens_in += pc.sum(part["tokens_in"]).as_py() or 0
         tokens_out += pc.sum(part["tokens_out"]).as_py() or 0
-    return Asked(len(store.committed_ids(out, "window_id")), errors, tokens_in, tokens_out)
-
-
-def _reasons(out: Build) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for path in store.part_paths(out):
-        found.update(store.read_part(out, path, ["error"])["error"].drop_null().to_pylist())
-    return found
+    windows = len(store.committed_ids(out, "window_id"))
+    return Asked(windows, reasons.total(), tokens_in, tokens_out), rows, reasons
 
 
 def check_errors(asked: Asked, max_error_share: float, what: str, where: str, reasons: Counter[str]) -> None:
