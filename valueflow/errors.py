@@ -15,3 +15,7 @@ def allowed(word: object, choices: Iterable[str]) -> str:
     if near:
         return f"did you mean {next(c for c in choices if c.lower() == near[0])!r}?"
     return "allowed: " + ", ".join(map(str, choices))
+
+
+class BudgetSpent(InputError):
+    """A judge has used up what it may spend; everything answered is kept and a rerun with a larger budget continues."""

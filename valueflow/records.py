@@ -20,6 +20,31 @@ SCHEMAS = {
         [("text_id", S), ("theory", S), ("node", S), ("direction", pa.int8()), ("annotators", N), ("source", S)]
     ),
     "rejected": pa.schema([("source", S), ("source_id", S), ("file", S), ("reason", S)]),
+    "ballots": pa.schema(
+        [
+            ("ballot_id", S), ("kind", S), ("theory", S), ("node", S), ("text_id", S), ("options", pa.list_(S)),
+            ("round", N), ("detail", S),
+        ]
+    ),
+    "votes": pa.schema(
+        [
+            ("vote_id", S), ("ballot_id", S), ("kind", S), ("theory", S), ("node", S), ("text_id", S), ("round", N),
+            ("voter", S), ("options", pa.list_(S)), ("choice", S), ("error", S), ("reply", S), ("tokens_in", N),
+            ("tokens_out", N), ("cost", F),
+        ]
+    ),
+    "labels": pa.schema(
+        [
+            ("text_id", S), ("theory", S), ("path", pa.list_(S)), ("paths", pa.list_(pa.list_(S))), ("direction", pa.int8()),
+            ("decision", S), ("agreement", F), ("unanimous", pa.bool_()),
+        ]
+    ),
+    "queue": pa.schema(
+        [
+            ("text_id", S), ("text", S), ("theory", S), ("path", pa.list_(S)), ("kind", S), ("asked", S),
+            ("options", pa.list_(S)), ("counts", S),
+        ]
+    ),
     "candidates": pa.schema(
         [
             ("theory", S), ("value", S), ("text_id", S), ("text", S), ("direction", pa.int8()),
@@ -43,7 +68,8 @@ SCHEMAS = {
         [
             ("theory", S), ("value", S), ("text_id", S), ("text", S), ("theta", F), ("standard_error", F),
             ("num_windows", N), ("wins", F), ("component", N), ("intensity", F), ("low", F), ("high", F), ("flags", N),
-            ("human_mean", F), ("final_rating", F), ("direction", pa.int8()), ("source", S), ("license", S),
+            ("human_mean", F), ("final_rating", F), ("agreed", pa.bool_()), ("direction", pa.int8()), ("source", S),
+            ("license", S),
         ]
     ),
     "responses": pa.schema([("response_id", S), ("query", S), ("dataset", S), ("response", S)]),

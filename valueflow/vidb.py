@@ -4,13 +4,17 @@ import csv
 import io
 import json
 import logging
+from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from valueflow import store
+from valueflow.config import Config
 from valueflow.errors import InputError, allowed
 from valueflow.evaluator import Anchors
 from valueflow.ranking import calibrate
@@ -18,9 +22,13 @@ from valueflow.ranking.calibrate import LIMIT, CalibrateConfig, Calibration
 from valueflow.records import clean, conform, digest, text_id
 from valueflow.store import Build
 from valueflow.theories import operational, resolve
+from valueflow.voting.descend import Ballot, ballot_table
 
 log = logging.getLogger(__name__)
 Z95 = 1.959964
+PLAUSIBLE = ("plausible", "weird")
+# What people see of a flagged text; they fill in a rating, and the file can be given back as it is.
+QUEUE = ["theory", "value", "text_id", "text", "intensity", "low", "high", "flags"]
 
 
 class Vidb(NamedTuple):
@@ -63,13 +71,71 @@ def load(root: str, version: str = "current") -> Vidb:
     return Vidb(build, manifest, calibrations)
 
 
-def write(candidates: Build, utilities: Build, config: CalibrateConfig, lineage: dict, out: Build) -> store.Manifest:
-    """Calibrate every value and write a version: parquet, one CSV a value in the official columns, manifest last.
+class HumanConfig(Config):
+    """What people say of single texts, and how much it counts (VALUEFLOW, step 5 of VIDB)."""
+
+    ratings: str = Field("", description="CSV: theory, value, text, rating in [-10, 10]; one row a rater")
+    weight: float = Field(0.5, ge=0, le=1, description="lambda: final rating = (1 - lambda) * intensity + lambda * human mean")
+    agreement: float = Field(
+        4.0, ge=0, le=20, description="filtered release: judges and humans agree when they are no further apart than this"
+    )
+
+
+class Review(NamedTuple):
+    """What the plausibility panel and people said: flags by (value, text id), None without a panel; human means likewise."""
+
+    flags: dict[tuple[str, str], int] | None = None
+    human: dict[str, dict[str, float]] = {}
+    config: HumanConfig = HumanConfig()
+    max_flags: int = 1
+
+
+class Calibrated(NamedTuple):
+    """The rows of one value in the order of text ids, with what makes their intensity."""
+
+    value: str
+    folder: str
+    theta: pa.Table
+    pool: pa.Table
+    calibration: Calibration
+
+
+def calibrated(candidates: Build, utilities: Build, config: CalibrateConfig) -> Iterator[Calibrated]:
+    """Yield every value of a build with its calibration; one value is in memory at a time."""
+    ratings = read_ratings(config.ratings) if config.ratings else {}
+    for file in store.need(utilities).files:
+        folder = file.path.rpartition("/")[0]
+        theta = store.read_part(utilities, file.path).sort_by("text_id")
+        pool = store.read_table(candidates, folder=folder).sort_by("text_id")
+        value = f"{pool['theory'][0].as_py()}:{pool['value'][0].as_py()}"
+        yield Calibrated(value, folder, theta, pool, _calibrate(value, theta, pool, ratings.get(value, {}), config))
+
+
+def plausibility_ballots(values: Iterator[Calibrated], out: Build) -> None:
+    """Write one ballot a text and value, which asks whether the intensity is plausible or weird."""
+    for at in values:
+        theory, _, node = at.value.partition(":")
+        intensities = at.calibration.to_intensity(at.theta["theta"].to_numpy())
+        ballots = [
+            Ballot("plausible", theory, node, i, PLAUSIBLE, 0, f"{intensity:+.1f}")
+            for i, intensity in zip(at.theta["text_id"].to_pylist(), intensities, strict=True)
+        ]
+        store.write_part(out, ballot_table(ballots), "0", at.folder)
+
+
+def write(
+    candidates: Build, utilities: Build, config: CalibrateConfig, review: Review, lineage: dict, out: Build
+) -> store.Manifest:
+    """Calibrate every value, merge what people said, and write a version.
+
+    Parquet; `csv/{value}_{theory}.csv` in the official columns (the full release), `csv-filtered/` (the texts on which judges
+    and humans agree); `human_queue.csv` with the texts that the panel flagged; the manifest last.
 
     Args:
         candidates: texts with their sources and licences.
         utilities: theta of each.
         config: where zero and the unit come from.
+        review: flags and human ratings; ratings that the calibration uses count among these.
         lineage: what the manifest's config shall say of how the version was made.
         out: the version.
     """
@@ -77,22 +143,30 @@ def write(candidates: Build, utilities: Build, config: CalibrateConfig, lineage:
     if finished:
         log.info("publish: version %s, done before", out.build_id)
         return finished
-    ratings = _ratings(config.ratings) if config.ratings else {}
     calibrations: dict[str, Calibration] = {}
-    licenses: dict[str, int] = {}
-    for file in store.need(utilities).files:
-        folder = file.path.rpartition("/")[0]
-        theta = store.read_part(utilities, file.path).sort_by("text_id")
-        pool = store.read_table(candidates, folder=folder).sort_by("text_id")
-        value = f"{pool['theory'][0].as_py()}:{pool['value'][0].as_py()}"
-        calibrations[value] = _calibrate(value, theta, pool, ratings.get(value, {}), config)
-        rows = _rows(theta, pool, calibrations[value], ratings.get(value, {}))
-        store.write_part(out, rows, "0", folder)
-        _write_csv(rows, value, out)
-        for license_, count in zip(*np.unique(rows["license"].to_numpy(), return_counts=True), strict=True):
-            licenses[str(license_)] = licenses.get(str(license_), 0) + int(count)
+    licenses: Counter[str] = Counter()
+    counts = Counter({"flagged": 0, "rated by humans": 0, "filtered release": 0})
+    if config.ratings:
+        rated = read_ratings(config.ratings)
+        review = review._replace(human={v: rated.get(v, {}) | review.human.get(v, {}) for v in rated | review.human})
+    queue = io.StringIO()
+    csv.writer(queue).writerow([*QUEUE, "rating"])
+    for at in calibrated(candidates, utilities, config):
+        calibrations[at.value] = at.calibration
+        rows = _rows(at, review)
+        store.write_part(out, rows, "0", at.folder)
+        _write_csv(rows, at.value, out, "csv")
+        _write_csv(rows.filter(rows["agreed"]), at.value, out, "csv-filtered")
+        licenses.update(rows["license"].to_pylist())
+        flagged = pc.greater_equal(pc.fill_null(rows["flags"], 0), review.max_flags)
+        waiting = rows.filter(pc.and_(flagged, pc.is_null(rows["human_mean"])))
+        csv.writer(queue).writerows([*row.values(), ""] for row in waiting.select(QUEUE).to_pylist())
+        counts["flagged"] += pc.sum(flagged).as_py() or 0
+        counts["rated by humans"] += rows.num_rows - rows["human_mean"].null_count
+        counts["filtered release"] += pc.sum(rows["agreed"]).as_py() or 0
+    store.write_bytes(f"{out.url}/human_queue.csv", queue.getvalue().encode())
     described = lineage | {"calibrations": {v: c.model_dump() for v, c in calibrations.items()}}
-    return store.commit(out, described, [candidates.url, utilities.url], {"licenses": licenses})
+    return store.commit(out, described, [candidates.url, utilities.url], {"licenses": dict(licenses)} | dict(counts))
 
 
 def _calibrate(value: str, theta: pa.Table, pool: pa.Table, ratings: dict[str, float], config: CalibrateConfig) -> Calibration:
@@ -109,39 +183,49 @@ def _calibrate(value: str, theta: pa.Table, pool: pa.Table, ratings: dict[str, f
         raise InputError(f"{value}: {error}") from None
 
 
-def _rows(theta: pa.Table, pool: pa.Table, calibration: Calibration, ratings: dict[str, float]) -> pa.Table:
-    theta_N, error_N = theta["theta"].to_numpy(), theta["standard_error"].to_numpy()
-    intensity = calibration.to_intensity(theta_N)
-    columns = {name: theta[name] for name in theta.column_names}
-    columns |= {name: pool[name] for name in ("text", "direction", "source", "license")}
+def _rows(at: Calibrated, review: Review) -> pa.Table:
+    theta_N, error_N = at.theta["theta"].to_numpy(), at.theta["standard_error"].to_numpy()
+    intensity_N = at.calibration.to_intensity(theta_N)
+    ids = at.theta["text_id"].to_pylist()
+    human_N = np.array([review.human.get(at.value, {}).get(i, np.nan) for i in ids])
+    flags = None if review.flags is None else [review.flags.get((at.value, i), 0) for i in ids]
+    rated_N, weight = np.isfinite(human_N), review.config.weight
+    apart_N = np.abs(human_N - intensity_N) > review.config.agreement
+    flagged_N = np.array(flags or [0] * len(ids)) >= review.max_flags
+    columns = {name: at.theta[name] for name in at.theta.column_names}
+    columns |= {name: at.pool[name] for name in ("text", "direction", "source", "license")}
     columns |= {
-        "intensity": intensity,
-        "low": calibration.to_intensity(theta_N - Z95 * error_N),
-        "high": calibration.to_intensity(theta_N + Z95 * error_N),
-        "flags": pa.nulls(len(theta_N), pa.int32()),
-        "human_mean": pa.array([ratings.get(i) for i in theta["text_id"].to_pylist()], pa.float64()),
-        "final_rating": intensity,
+        "intensity": intensity_N,
+        "low": at.calibration.to_intensity(theta_N - Z95 * error_N),
+        "high": at.calibration.to_intensity(theta_N + Z95 * error_N),
+        "flags": pa.array(flags, pa.int32()) if flags else pa.nulls(len(ids), pa.int32()),
+        "human_mean": pa.array(human_N, from_pandas=True),
+        "final_rating": np.where(rated_N, (1 - weight) * intensity_N + weight * np.nan_to_num(human_N), intensity_N),
+        # A flag stands until a person has looked; a person's rating far from the judges' takes the text out.
+        "agreed": np.where(rated_N, ~apart_N, ~flagged_N),
     }
     return conform(pa.table(columns), "vidb")
 
 
-def _write_csv(rows: pa.Table, value: str, out: Build) -> None:
-    """`csv/{value}_{theory}.csv` with the official evaluator's columns."""
+def _write_csv(rows: pa.Table, value: str, out: Build, folder: str) -> None:
+    """`{folder}/{value}_{theory}.csv` with the official evaluator's columns."""
     theory, _, node = value.partition(":")
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["text", "final_rating"])
     writer.writerows(zip(rows["text"].to_pylist(), rows["final_rating"].to_pylist(), strict=True))
-    store.write_bytes(f"{out.url}/csv/{node}_{theory}.csv", text.getvalue().encode())
+    store.write_bytes(f"{out.url}/{folder}/{node}_{theory}.csv", text.getvalue().encode())
 
 
-def _ratings(url: str) -> dict[str, dict[str, float]]:
-    """Value -> text id -> rating."""
-    found: dict[str, dict[str, float]] = {}
+def read_ratings(url: str) -> dict[str, dict[str, float]]:
+    """Return value -> text id -> mean rating of a CSV with columns theory, value, text, rating; empty ratings are left out."""
+    found: dict[str, dict[str, list[float]]] = {}
     for line, row in read_csv(url, ["theory", "value", "text", "rating"]):
-        value = resolve(row["value"], row["theory"])
-        found.setdefault(value, {})[text_id(row["text"])] = intensity_of(row["rating"], f"{url}:{line} rating")
-    return found
+        if row["rating"].strip():
+            value = resolve(row["value"], row["theory"])
+            rating = intensity_of(row["rating"], f"{url}:{line} rating")
+            found.setdefault(value, {}).setdefault(text_id(row["text"]), []).append(rating)
+    return {value: {i: sum(said) / len(said) for i, said in texts.items()} for value, texts in found.items()}
 
 
 def read_csv(url: str, columns: list[str]) -> list[tuple[int, dict[str, str]]]:
@@ -183,8 +267,7 @@ def import_version(paths: list[str], license_: str, source: str, root: str) -> t
     counts = {"texts": 0, "duplicates": 0, "empty": 0}
     pools: dict[str, dict[str, tuple[str, float]]] = {}
     for path in paths:
-        reader = _jsonl if path.endswith((".jsonl", ".json")) else _official
-        for value, text, intensity in reader(path):
+        for value, text, intensity in read_anchors(path):
             if value not in operational():
                 raise InputError(f"{path}: {value} is not one of the 32 operational values: {', '.join(operational())}")
             text = clean(text)
@@ -207,13 +290,22 @@ def import_version(paths: list[str], license_: str, source: str, root: str) -> t
             "theory": [theory] * size, "value": [node] * size, "text_id": ids, "text": [pool[i][0] for i in ids],
             "theta": rating, "standard_error": [None] * size, "num_windows": [None] * size, "wins": [None] * size,
             "component": [None] * size, "intensity": rating, "low": [None] * size, "high": [None] * size,
-            "flags": [None] * size, "human_mean": [None] * size, "final_rating": rating,
+            "flags": [None] * size, "human_mean": [None] * size, "final_rating": rating, "agreed": [True] * size,
             "direction": np.sign(rating).astype(np.int8), "source": [source] * size, "license": [license_] * size,
         }  # fmt: skip
         store.write_part(out, pa.table(columns), "0", store.partition(theory, node))
     identity = Calibration(mode="imported", theta=[-LIMIT, LIMIT], intensity=[-LIMIT, LIMIT]).model_dump()
     store.commit(out, {"imported": paths, "calibrations": dict.fromkeys(pools, identity)}, paths, counts)
     return out, counts
+
+
+def read_anchors(path: str) -> list[tuple[str, str, float]]:
+    """Return (value id, text, intensity) of an official CSV (`{value}_{theory}.csv`) or a JSONL file.
+
+    Raises:
+        InputError: the file is missing, a column or field is missing, or an intensity is no number in [-10, 10].
+    """
+    return (_jsonl if path.endswith((".jsonl", ".json")) else _official)(path)
 
 
 def _official(path: str) -> list[tuple[str, str, float]]:

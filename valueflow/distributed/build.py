@@ -10,18 +10,29 @@ from valueflow.config import Config
 from valueflow.curate import CandidatesConfig
 from valueflow.distributed import aggregate as aggregating
 from valueflow.distributed.aggregate import AggregateConfig
+from valueflow.distributed.audit import Policy, admit, measured
 from valueflow.distributed.cluster import ClusterConfig
-from valueflow.distributed.judge import judge
 from valueflow.distributed.plan import plan
-from valueflow.distributed.rank import rank
+from valueflow.distributed.rank import rank, with_texts
+from valueflow.distributed.vote import PanelConfig, poll, votes_of, weird
 from valueflow.errors import InputError
+from valueflow.judging.cost import estimate
 from valueflow.judging.judges import JudgeConfig, fingerprint
+from valueflow.judging.tasks import RANK
 from valueflow.ranking.calibrate import NO_NEUTRAL, CalibrateConfig
 from valueflow.ranking.windows import WindowsConfig
 from valueflow.records import digest
 from valueflow.store import Build
+from valueflow.vidb import HumanConfig, Review, read_ratings
 
 log = logging.getLogger(__name__)
+
+
+class PlausibilityConfig(Config):
+    """Who looks for weird intensities, and how many of them send a text to people."""
+
+    panel: PanelConfig
+    max_flags: int = Field(2, ge=1, description="as many voters who find the intensity weird put the text in the human queue")
 
 
 class BuildVidbConfig(Config):
@@ -35,6 +46,10 @@ class BuildVidbConfig(Config):
     max_error_share: float = Field(0.05, ge=0, le=1, description="share of windows without an order above which the job fails")
     aggregate: AggregateConfig = AggregateConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
+    plausibility: PlausibilityConfig | None = Field(None, description="a panel that looks at every text and intensity")
+    human: HumanConfig = HumanConfig()
+    audit: Policy = Field("refuse", description="refuse a judge that failed its audit, require a passed one, or ignore")
+    dry_run: bool = Field(False, description="plan, print what the judge's calls will take, ask nothing")
     publish: bool = Field(True, description="point CURRENT at the version")
     cluster: ClusterConfig = ClusterConfig()
 
@@ -62,10 +77,17 @@ def stages(config: BuildVidbConfig) -> Stages:
     rankings = Build(config.root, "rankings", digest(__version__, windows.build_id, fingerprint(config.judge)))
     fit_settings = config.aggregate.model_dump(exclude={"windows_per_shard"})
     utilities = Build(config.root, "utilities", digest(__version__, rankings.build_id, fit_settings))
-    ratings = digest(store.read_input(config.calibrate.ratings).hex()) if config.calibrate.ratings else ""
-    published = digest(__version__, utilities.build_id, config.calibrate.model_dump(), ratings)
+    ratings = _content(config.calibrate.ratings)
+    calibrated = digest(__version__, utilities.build_id, config.calibrate.model_dump(), ratings)
+    panel = config.plausibility
+    asked = [panel.panel.fingerprint(), panel.max_flags] if panel else []
+    published = digest(calibrated, asked, config.human.model_dump(), _content(config.human.ratings))
     version = Build(config.root, "vidb", f"v-{published}")
     return Stages(texts, candidates, windows, rankings, utilities, version)
+
+
+def _content(url: str) -> str:
+    return digest(store.read_input(url).hex()) if url else ""
 
 
 def build_vidb(config: BuildVidbConfig) -> Stages:
@@ -86,19 +108,57 @@ def build_vidb(config: BuildVidbConfig) -> Stages:
     if config.calibrate.mode == "neutral" and not any(store.read_table(at.candidates, ["neutral"])["neutral"].to_pylist()):
         raise InputError(NO_NEUTRAL)
     plan(at.candidates, config.windows, at.windows)
-    rank(
-        at.windows, [at.candidates], lambda windows: judge(config.judge)(windows), at.rankings,
-        batch_size=config.judge.batch_size, max_error_share=config.max_error_share, what="rank",
-        config=config.judge.public() | {"fingerprint": fingerprint(config.judge)},
-    )  # fmt: skip
+    admitted = admit(config.root, config.judge, config.audit)
+    if config.dry_run:
+        sample = _sample(at)
+        log.info(
+            "%s", estimate(config.judge, RANK, sample, store.need(at.windows).num_rows, measured(config.root, config.judge))
+        )
+        return at
+    described = config.judge.public() | {"fingerprint": fingerprint(config.judge), "audit": admitted}
+    rank(at.windows, [at.candidates], config.judge, at.rankings, config.max_error_share, described)
     aggregating.aggregate(at.candidates, at.rankings, config.aggregate, at.utilities)
+    review = Review(human=read_ratings(config.human.ratings) if config.human.ratings else {}, config=config.human)
+    if config.plausibility and not store.manifest(at.vidb):
+        review = review._replace(flags=_flags(config, config.plausibility, at), max_flags=config.plausibility.max_flags)
     lineage = {
         "resolved": config.public(),
         "judge": config.judge.name,
         "judge_fingerprint": fingerprint(config.judge),
+        "judge_audit": admitted,
         "builds": {name: build.build_id for name, build in at._asdict().items()},
     }
-    vidb.write(at.candidates, at.utilities, config.calibrate, lineage, at.vidb)
+    vidb.write(at.candidates, at.utilities, config.calibrate, review, lineage, at.vidb)
     if config.publish:
         store.publish(config.root, at.vidb.build_id, seen)
     return at
+
+
+class PoolTexts(NamedTuple):
+    """The candidates of a value by id: the texts of a plausibility plan's folder."""
+
+    candidates: Build
+
+    def __call__(self, folder: str) -> dict[str, str]:
+        """Return text by id."""
+        table = store.read_table(self.candidates, ["text_id", "text"], folder)
+        return dict(zip(table["text_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+
+
+def _flags(config: BuildVidbConfig, plausibility: PlausibilityConfig, at: Stages) -> dict[tuple[str, str], int]:
+    """How many voters find each (value, text)'s intensity weird."""
+    settings = [config.calibrate.model_dump(), _content(config.calibrate.ratings)]
+    ballots = Build(config.root, "ballots", f"p-{digest(__version__, at.utilities.build_id, settings)}")
+    if not store.manifest(ballots):
+        vidb.plausibility_ballots(vidb.calibrated(at.candidates, at.utilities, config.calibrate), ballots)
+        store.commit(ballots, config.calibrate.model_dump(), [at.utilities.url], {})
+    votes = votes_of(config.root, plausibility.panel, ballots.build_id)
+    poll(plausibility.panel, ballots, PoolTexts(at.candidates), votes, 0, "plausibility")
+    return weird(votes.values())
+
+
+def _sample(at: Stages, size: int = 50) -> list[dict]:
+    """Some planned windows with their texts, for an estimate."""
+    file = store.need(at.windows).files[0]
+    windows = store.read_part(at.windows, file.path).slice(0, size)
+    return with_texts(windows, [at.candidates], "").to_pylist()

@@ -17,9 +17,9 @@ from valueflow import __version__, store, vidb
 from valueflow.config import Config
 from valueflow.corpora.rows import cell, require, rows, urls
 from valueflow.curate import ALL
-from valueflow.distributed.cluster import ClusterConfig, Progress
-from valueflow.distributed.judge import judge
-from valueflow.distributed.rank import Asked, ask, check, check_errors, with_texts
+from valueflow.distributed.ask import Asked, ask, check, check_errors
+from valueflow.distributed.cluster import ClusterConfig
+from valueflow.distributed.rank import counts, with_texts
 from valueflow.errors import InputError, allowed
 from valueflow.evaluator import (
     Anchors,
@@ -30,7 +30,8 @@ from valueflow.evaluator import (
     estimate_sharpness,
     plan_round,
 )
-from valueflow.judging.judges import EncoderJudge, JudgeConfig, SimulatedJudge, VllmJudge, fingerprint
+from valueflow.judging.judges import AnyJudge, JudgeConfig, fingerprint
+from valueflow.judging.tasks import RANK
 from valueflow.official import score_rankings, scores_csv
 from valueflow.records import SCHEMAS, clean, conform, digest, text_id
 from valueflow.store import Build
@@ -101,7 +102,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     return _evaluate_asking(config, config.judge) if config.judge else _evaluate_saved(config)
 
 
-def _evaluate_asking(config: EvaluateConfig, judging: EncoderJudge | SimulatedJudge | VllmJudge) -> Evaluated:
+def _evaluate_asking(config: EvaluateConfig, judging: AnyJudge) -> Evaluated:
     version = vidb.load(config.root, config.vidb)
     values = _values(config, list(version.calibrations))
     for value in values:
@@ -117,8 +118,8 @@ def _evaluate_asking(config: EvaluateConfig, judging: EncoderJudge | SimulatedJu
     if not store.manifest(out):
         sharpness = _ask_rounds(config.evaluator, judging, version, responses, chunks, rankings)
         total = config.evaluator.m * sum(len(c.text_ids) for c in chunks)
-        counts = check(rankings, total, config.max_error_share, "evaluate")._asdict()
-        store.commit(rankings, judging.public() | asked, [responses.url, version.build.url], counts)
+        totals = check(rankings, RANK, total, config.max_error_share, "evaluate")
+        store.commit(rankings, judging.public() | asked, [responses.url, version.build.url], counts(totals))
         _score(config, version, responses, rankings, chunks, sharpness, config.evaluator, out)
     return _scored(out)
 
@@ -183,15 +184,14 @@ def _evaluate_official(config: EvaluateConfig) -> Evaluated:
     rows, sharpness = score_rankings(config.rankings, value, config.evaluator)
     content = digest(rows.to_pylist(), config.evaluator.model_dump())
     out = Build(config.root, "evaluations", content)
-    counts = {"windows": pc.sum(rows["m"]).as_py(), "errors": pc.sum(rows["num_failed"]).as_py()}
-    counts |= {"tokens_in": 0, "tokens_out": 0}
-    reasons = Counter({"not an order of all positions": counts["errors"]})
-    check_errors(Asked(**counts), config.max_error_share, "official rankings", config.rankings, reasons)
+    totals = Asked(pc.sum(rows["m"]).as_py(), pc.sum(rows["num_failed"]).as_py(), 0, 0)
+    reasons = Counter({"not an order of all positions": totals.errors})
+    check_errors(totals, config.max_error_share, "official rankings", config.rankings, reasons)
     if not store.manifest(out):
         store.write_part(out, rows, "0")
         described = {"resolved": config.public(), "sharpness": {value: sharpness}, "vidb_version": config.rankings}
-        _finish(out, described, [config.rankings], counts)
-    return Evaluated(out, config.rankings, {value: sharpness}, counts)
+        _finish(out, described, [config.rankings], counts(totals))
+    return Evaluated(out, config.rankings, {value: sharpness}, counts(totals))
 
 
 def _finish(out: Build, described: dict, inputs: list[str], counts: dict[str, int]) -> None:
@@ -202,7 +202,7 @@ def _finish(out: Build, described: dict, inputs: list[str], counts: dict[str, in
 
 
 def _ask_rounds(
-    config: EvaluatorConfig, judging: EncoderJudge | SimulatedJudge | VllmJudge, version: Vidb, responses: Build,
+    config: EvaluatorConfig, judging: AnyJudge, version: Vidb, responses: Build,
     chunks: list[Chunk], rankings: Build,
 ) -> dict[str, float]:  # fmt: skip
     """Bring every round to its end and return each value's sharpness, fixed after the first round where it is estimated."""
@@ -215,22 +215,23 @@ def _ask_rounds(
     sharpness = {c.value: given or 1.0 for c in chunks}
     per_round = sum(len(c.text_ids) for c in chunks)
     for round_ in range(config.m):
-        done = store.committed_ids(rankings, "window_id")
-        total = per_round * (round_ + 1)
-        progress = Progress(f"evaluate round {round_ + 1}/{config.m}", total, len(done))
-        if len(done) < total:
-            settings = {
-                "version": version, "responses": responses, "rankings": rankings, "round_": round_,
-                "config": config, "sharpness": sharpness, "done": ray.put(done),
-            }  # fmt: skip
-            planned = ray.data.from_items([c._asdict() for c in chunks], override_num_blocks=len(chunks)).map_batches(
-                _plan_chunk, fn_kwargs=settings, batch_size=1, batch_format="pyarrow", num_cpus=0.1
-            )
-            ask(judge(judging)(planned), rankings, progress)
+        settings = {
+            "version": version, "responses": responses, "rankings": rankings, "round_": round_,
+            "config": config, "sharpness": sharpness,
+        }  # fmt: skip
+        planned = functools.partial(_planned, chunks, settings)
+        ask(judging, RANK, planned, rankings, per_round * (round_ + 1), f"evaluate round {round_ + 1}/{config.m}")
         if round_ == 0 and given is None:
             sharpness = {v: _sharpness_of(version, rankings, [c for c in chunks if c.value == v]) for v in sharpness}
             log.info("judge sharpness, nats per unit of theta: %s", {v: round(s, 3) for v, s in sharpness.items()})
     return sharpness
+
+
+def _planned(chunks: list[Chunk], settings: dict, done: "ray.ObjectRef") -> ray.data.Dataset:
+    """The windows of a round with their texts, without those that are done."""
+    return ray.data.from_items([c._asdict() for c in chunks], override_num_blocks=len(chunks)).map_batches(
+        _plan_chunk, fn_kwargs=settings | {"done": done}, batch_size=1, batch_format="pyarrow", num_cpus=0.1
+    )
 
 
 def _given_sharpness(version: Vidb, config: EvaluatorConfig, judged_by: str) -> float | None:

@@ -1,45 +1,103 @@
-"""Judges as functions Dataset -> Dataset: windows with their texts go in, rankings come out."""
+"""Judges as functions Dataset -> Dataset: windows or ballots with their texts go in, rankings or votes come out."""
 
+import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray
 from ray.data import Dataset
 
+from valueflow import store
 from valueflow.distributed.cluster import require
-from valueflow.judging.answers import answers
+from valueflow.errors import InputError
+from valueflow.judging.cache import CallCache, Reply
 from valueflow.judging.encoder import EncoderRanker
-from valueflow.judging.judges import EncoderJudge, SimulatedJudge, VllmJudge
-from valueflow.judging.parse import BrokenReply, parse_order, structured
+from valueflow.judging.endpoint import Endpoint
+from valueflow.judging.judges import AnyJudge, EncoderJudge, LlmJudge, OpenaiJudge, SimulatedJudge, VllmJudge
+from valueflow.judging.limits import Spent
 from valueflow.judging.simulated import Simulated
+from valueflow.judging.tasks import RANK, Task, sampling, vllm_key
+from valueflow.judging.voters import EncoderVoter, SimulatedVoter
 from valueflow.judging.weights import locate
-from valueflow.prompts.render import LABELS, rank_messages
+from valueflow.prompts.render import LABELS
 
 Judge = Callable[[Dataset], Dataset]
 # The tokenizer, chat template and detokenizer stages of ray.data.llm each hold this share of a logical CPU.
 STAGE_CPUS = 0.1
+REPLY = {"reply": pa.string(), "failure": pa.string(), "tokens_in": pa.int32(), "tokens_out": pa.int32(), "first": pa.float64()}
+# Cached replies read at once: object stores answer slowly but in parallel.
+READERS = 16
 
 
-def judge(config: EncoderJudge | SimulatedJudge | VllmJudge) -> Judge:
+class Resources(NamedTuple):
+    """What a judge holds while it works."""
+
+    cpus: float
+    gpus: float
+
+
+def resources(config: AnyJudge) -> Resources:
+    """Return the logical CPUs and GPUs that a judge's actors or engines take."""
+    if isinstance(config, VllmJudge):
+        return Resources(config.num_engines * config.cpus_per_engine + 2, config.num_engines * config.gpus_per_engine)
+    if isinstance(config, OpenaiJudge):
+        return Resources(config.num_cpus + 1, 0)
+    gpus = config.num_actors * config.num_gpus if isinstance(config, EncoderJudge) else 0.0
+    return Resources(config.num_actors * config.num_cpus, gpus)
+
+
+def judge(config: AnyJudge, task: Task = RANK, cache: str = "", spent: tuple[int, int] = (0, 0)) -> Judge:
     """Return the judge that a config describes; the cluster is checked for room first.
 
-    Windows go in in blocks of the judge's batch size: a block is answered and committed as one, so that is what a crash costs.
+    Questions go in in blocks of the judge's batch size: a block is answered and committed as one, so that is what a crash costs
+    (with a call cache, only what was in flight).
+
+    Args:
+        config: the judge.
+        task: what it is asked.
+        cache: folder or URL of the call cache; "" for none.
+        spent: tokens in and out that the same build has spent on it before, for its budget.
     """
-    answer = _vllm(config) if isinstance(config, VllmJudge) else _in_actors(config)
-    return lambda windows: answer(windows.repartition(target_num_rows_per_block=config.batch_size))
+    require(*resources(config), f"judge {config.name!r}")
+    if isinstance(config, VllmJudge):
+        answer = _vllm(config, task, cache)
+    elif isinstance(config, OpenaiJudge):
+        answer = _endpoint(config, task, cache, spent)
+    else:
+        answer = _in_actors(config, task)
+    return lambda questions: answer(questions.repartition(target_num_rows_per_block=config.batch_size))
 
 
-def _in_actors(config: EncoderJudge | SimulatedJudge) -> Judge:
+def replay(config: AnyJudge, task: Task, cache: str) -> Judge | None:
+    """Return the judge's memory: it answers the questions whose replies are in the cache and drops the others.
+
+    None where there is nothing to replay, and for an endpoint, which looks into the cache before each call.
+    """
+    if not isinstance(config, VllmJudge) or not config.cache or not store.exists(cache):
+        return None
+    return lambda questions: questions.map_batches(
+        _from_cache,
+        fn_kwargs={"config": config, "task": task, "cache": cache},
+        batch_format="pyarrow",
+        batch_size=config.batch_size,
+        num_cpus=STAGE_CPUS,
+    )
+
+
+def _in_actors(config: EncoderJudge | SimulatedJudge, task: Task) -> Judge:
     gpus = 0.0
     if isinstance(config, EncoderJudge):
         gpus = config.num_gpus
         locate(config.model)  # a model that is not there is said here, not by a dying actor
-    require(config.num_actors * config.num_cpus, config.num_actors * gpus, f"judge {config.name!r}")
-    worker = EncoderRanker if isinstance(config, EncoderJudge) else Simulated
+        worker: type = EncoderRanker if task is RANK else EncoderVoter
+    else:
+        worker = Simulated if task is RANK else SimulatedVoter
 
-    def rank(windows: Dataset) -> Dataset:
-        return windows.map_batches(
+    def answer(questions: Dataset) -> Dataset:
+        return questions.map_batches(
             worker,
             fn_constructor_kwargs={"config": config},
             batch_format="pyarrow",
@@ -49,19 +107,75 @@ def _in_actors(config: EncoderJudge | SimulatedJudge) -> Judge:
             num_gpus=gpus,
         )
 
-    return rank
+    return answer
 
 
-def _vllm(config: VllmJudge) -> Judge:
+def _endpoint(config: OpenaiJudge, task: Task, cache: str, spent: tuple[int, int]) -> Judge:
+    Endpoint(config, None, Spent())  # a missing key is said here, not by a dying actor
+
+    def answer(questions: Dataset) -> Dataset:
+        # One actor keeps thousands of calls in flight; enough batches are in it at once to fill the server's concurrency
+        # while the slowest calls of other batches are still out.
+        batches = math.ceil(2 * config.concurrency / config.batch_size) + 1
+        return questions.map_batches(
+            _EndpointActor,
+            fn_constructor_kwargs={"config": config, "task": task, "cache": cache if config.cache else "", "spent": spent},
+            batch_format="pyarrow",
+            batch_size=config.batch_size,
+            compute=ray.data.ActorPoolStrategy(
+                size=1, max_tasks_in_flight_per_actor=batches, max_concurrent_calls_per_actor=batches
+            ),
+            num_cpus=config.num_cpus,
+        )
+
+    return answer
+
+
+class _EndpointActor:
+    """The one caller of an endpoint in a job; rows that the budget has no room for are left out."""
+
+    def __init__(self, config: OpenaiJudge, task: Task, cache: str, spent: tuple[int, int]) -> None:
+        self.config, self.task = config, task
+        self.endpoint = Endpoint(config, CallCache(cache) if cache else None, Spent(*spent))
+
+    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
+        """Ask all questions of a batch at once."""
+        replies = await asyncio.gather(*(self._ask(row) for row in batch.to_pylist()))
+        asked = [i for i, reply in enumerate(replies) if reply is not None]
+        answered = _with_replies(batch.take(asked), [reply for reply in replies if reply is not None])
+        if answered.num_rows:
+            yield self.task.read(answered, self.config)
+
+    async def _ask(self, row: dict) -> Reply | None:
+        question = self.task.question(row, self.config)
+        return await self.endpoint.ask(*question, round_=row["round"])
+
+
+def _with_replies(batch: pa.Table, replies: list[Reply]) -> pa.Table:
+    columns = [
+        [r.text for r in replies], [r.error for r in replies], [r.tokens_in for r in replies],
+        [r.tokens_out for r in replies], [r.first for r in replies],
+    ]  # fmt: skip
+    for (name, kind), column in zip(REPLY.items(), columns, strict=True):
+        batch = batch.append_column(name, pa.array(column, kind))
+    return batch
+
+
+def _from_cache(batch: pa.Table, config: VllmJudge, task: Task, cache: str) -> Iterator[pa.Table]:
+    calls = CallCache(cache)
+    rows = batch.to_pylist()
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(lambda row: calls.get(vllm_key(task.question(row, config), config, row["round"])), rows))
+    known = [i for i, reply in enumerate(found) if reply is not None]
+    if known:
+        yield task.read(_with_replies(batch.take(known), [reply for reply in found if reply is not None]), config)
+
+
+def _vllm(config: VllmJudge, task: Task, cache: str) -> Judge:
     try:
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
     except ImportError as error:
-        from valueflow.errors import InputError
-
         raise InputError("judge kind 'vllm' needs vLLM: pip install 'valueflow[llm]' (GPU) or run `make llm` (CPU)") from error
-    require(
-        config.num_engines * config.cpus_per_engine + 2, config.num_engines * config.gpus_per_engine, f"judge {config.name!r}"
-    )
     bundle = {"CPU": config.cpus_per_engine} | ({"GPU": config.gpus_per_engine} if config.gpus_per_engine else {})
     revision = {"revision": config.revision} if config.revision else {}
     stage = {"num_cpus": STAGE_CPUS, "batch_size": config.batch_size}
@@ -80,55 +194,57 @@ def _vllm(config: VllmJudge) -> Judge:
             log_engine_metrics=False,
             runtime_env={"env_vars": config.env},
         ),
-        preprocess=_Ask(config),
-        postprocess=_keep,
+        preprocess=_Ask(config, task),
+        postprocess=_Keep(task),
     )
 
-    def rank(windows: Dataset) -> Dataset:
-        answered = processor(windows)
-        return answered.map_batches(
+    def answer(questions: Dataset) -> Dataset:
+        return processor(questions).map_batches(
             _read_replies,
-            fn_kwargs={"name": config.name, "logprobs": config.logprobs},
+            fn_kwargs={"config": config, "task": task, "cache": cache if config.cache else ""},
             batch_format="pyarrow",
             batch_size=config.batch_size,
             num_cpus=STAGE_CPUS,
         )
 
-    return rank
+    return answer
 
 
 class _Ask:
-    """A window as a chat request."""
+    """A planned row as a chat request."""
 
-    def __init__(self, config: VllmJudge) -> None:
-        self.config = config
+    def __init__(self, config: LlmJudge, task: Task) -> None:
+        self.config, self.task = config, task
 
     def __call__(self, row: dict) -> dict:
-        k = len(row["texts"])
-        sampling = {
-            "temperature": self.config.temperature,
-            "max_tokens": 2 * k + 4,
-            "structured_outputs": structured(k),
-        } | ({"logprobs": 5} if self.config.logprobs and k == 2 else {})
-        messages = rank_messages(row["theory"], row["value"], list(row["texts"]), self.config.max_chars)
-        return {"messages": messages, "sampling_params": sampling, **row}
+        question = self.task.question(row, self.config)
+        call = {"key": vllm_key(question, self.config, row["round"])}
+        return {"messages": question.messages, "sampling_params": sampling(question, self.config), **call, **row}
 
 
-def _keep(row: dict) -> dict:
+class _Keep:
     """The columns that are read afterwards; errors and log-probabilities as plain strings and numbers."""
-    error = row.get("__inference_error__") or ""
-    return {
-        **{name: row[name] for name in ("window_id", "theory", "value", "round", "folder")},
-        "text_ids": [str(i) for i in row["text_ids"]],
-        "reply": "" if error else str(row.get("generated_text") or ""),
-        "failure": str(error)[:500],
-        "tokens_in": int(row.get("num_input_tokens") or 0),
-        "tokens_out": int(row.get("num_generated_tokens") or 0),
-        "first_wins": _first_wins(row.get("logprobs")),
-    }
+
+    def __init__(self, task: Task) -> None:
+        self.columns = (*task.columns, "folder", "key")
+
+    def __call__(self, row: dict) -> dict:
+        error = row.get("__inference_error__") or ""
+        kept = {name: row[name] for name in self.columns}
+        return {name: [str(i) for i in column] if _is_list(column) else column for name, column in kept.items()} | {
+            "reply": "" if error else str(row.get("generated_text") or ""),
+            "failure": str(error)[:500],
+            "tokens_in": int(row.get("num_input_tokens") or 0),
+            "tokens_out": int(row.get("num_generated_tokens") or 0),
+            "first": _first(row.get("logprobs")),
+        }
 
 
-def _first_wins(logprobs: list | None) -> float:
+def _is_list(column: Any) -> bool:
+    return hasattr(column, "__iter__") and not isinstance(column, str)
+
+
+def _first(logprobs: list | None) -> float:
     """P(first label) among the two labels from the first token's log-probabilities; nan where they were not asked for."""
     if logprobs is None or not len(logprobs):
         return math.nan
@@ -140,22 +256,12 @@ def _first_wins(logprobs: list | None) -> float:
     return seen.get(LABELS[0], 0.0) / sum(seen.values()) if sum(seen.values()) else math.nan
 
 
-def _read_replies(batch: pa.Table, name: str, logprobs: bool) -> pa.Table:
-    orders: list[list[int] | None] = []
-    errors: list[str | None] = []
-    weights: list[float | None] = []
-    columns = (batch[c].to_pylist() for c in ("text_ids", "reply", "failure", "first_wins"))
-    for ids, reply, failure, first_wins in zip(*columns, strict=True):
-        order, error, weight = None, failure or None, None
-        if not failure:
-            try:
-                order = parse_order(reply, len(ids))
-                if logprobs and len(ids) == 2 and not math.isnan(first_wins):
-                    weight = first_wins if order == [0, 1] else 1 - first_wins
-            except BrokenReply as broken:
-                error = str(broken)
-        orders.append(order)
-        errors.append(error)
-        weights.append(weight)
-    tokens = (batch["tokens_in"].to_pylist(), batch["tokens_out"].to_pylist())
-    return answers(batch, name, orders, batch["reply"].to_pylist(), errors, weights, *tokens)
+def _read_replies(batch: pa.Table, config: VllmJudge, task: Task, cache: str) -> pa.Table:
+    first = [None if math.isnan(p) else p for p in batch["first"].to_pylist()]
+    batch = batch.set_column(batch.column_names.index("first"), "first", pa.array(first, pa.float64()))
+    if cache:
+        calls = CallCache(cache)
+        columns = (batch[name].to_pylist() for name in ("key", *REPLY))
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(lambda row: calls.put(row[0], Reply(*row[1:])), zip(*columns, strict=True)))
+    return task.read(batch, config)

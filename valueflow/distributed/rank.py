@@ -1,33 +1,20 @@
-"""Ask a judge every window of a plan, commit answers as they come, continue where an earlier run stopped."""
+"""Ask a judge every window of a plan: the windows with their texts, and the answered build."""
 
 import functools
 import logging
-from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
 from valueflow import store
-from valueflow.distributed.cluster import Progress
-from valueflow.distributed.judge import Judge
-from valueflow.errors import InputError
-from valueflow.records import digest
+from valueflow.distributed.ask import Asked, ask, check
+from valueflow.judging.judges import AnyJudge
+from valueflow.judging.tasks import RANK
 from valueflow.store import Build
 
 log = logging.getLogger(__name__)
-
-
-class Asked(NamedTuple):
-    """Totals over all windows of a build, earlier runs included."""
-
-    windows: int
-    errors: int
-    tokens_in: int
-    tokens_out: int
 
 
 def read_windows(plan: Build, texts: list[Build], done: "ray.ObjectRef", chunk: int) -> Dataset:
@@ -71,92 +58,23 @@ def _texts_of(sources: tuple[Build, ...], theory: str, value: str) -> dict[str, 
     return found
 
 
-def rank(
-    plan: Build,
-    texts: list[Build],
-    judge: Judge,
-    out: Build,
-    *,
-    batch_size: int,
-    max_error_share: float,
-    what: str,
-    config: dict,
-) -> store.Manifest:
+def rank(plan: Build, texts: list[Build], judge: AnyJudge, out: Build, max_error_share: float, config: dict) -> store.Manifest:
     """Return the manifest of the answered plan; a finished build is returned as it is, an unfinished one continued.
 
     Raises:
-        InputError: the share of windows without an order exceeds `max_error_share`. The answers are kept.
+        InputError: the share of windows without an order exceeds `max_error_share`, or the judge's budget is spent. The answers
+            are kept.
     """
     finished = store.manifest(out)
     if finished:
-        log.info("%s: %s windows, done before", what, f"{finished.num_rows:,}")
+        log.info("rank: %s windows, done before", f"{finished.num_rows:,}")
         return finished
     total = store.need(plan).num_rows
-    done = store.committed_ids(out, "window_id")
-    progress = Progress(what, total, len(done))
-    if len(done) < total:
-        ask(judge(read_windows(plan, texts, ray.put(done), batch_size)), out, progress)
-    asked = check(out, total, max_error_share, what)
-    return store.commit(out, config, [plan.url], asked._asdict())
+    ask(judge, RANK, lambda done: read_windows(plan, texts, done, judge.batch_size), out, total, "rank")
+    asked = check(out, RANK, total, max_error_share, "rank")
+    return store.commit(out, config, [plan.url], counts(asked))
 
 
-def check(out: Build, total: int, max_error_share: float, what: str) -> Asked:
-    """Return the totals of an answered build, each window once.
-
-    Raises:
-        InputError: too many windows have no usable answer.
-    """
-    asked, rows, reasons = _count(out)
-    if rows > asked.windows:  # two attempts answered some windows
-        store.drop_duplicates(out, "window_id")
-        asked, rows, reasons = _count(out)
-    if asked.windows != total:
-        raise RuntimeError(f"{what}: {asked.windows} of {total} windows answered; rerun the command to ask the rest")
-    check_errors(asked, max_error_share, what, out.url, reasons)
-    return asked
-
-
-def ask(answered: Dataset, out: Build, progress: Progress) -> None:
-    """Run a judged dataset to the end, committing every batch as one or more parts."""
-    committed = answered.map_batches(_commit, fn_kwargs={"out": out}, batch_format="pyarrow", batch_size=None, num_cpus=0.1)
-    errors = 0
-    for batch in committed.iter_batches(batch_format="pyarrow", batch_size=None):
-        errors += pc.sum(batch["errors"]).as_py() or 0
-        progress.add(pc.sum(batch["rows"]).as_py() or 0, f", {errors:,} broken" if errors else "")
-
-
-def _commit(batch: pa.Table, out: Build) -> pa.Table:
-    """Write the answers of each folder as a part whose name follows from its content, so a retried task replaces itself."""
-    rows, errors = [], []
-    for folder in pc.unique(batch["folder"]).to_pylist():
-        part = batch.filter(pc.equal(batch["folder"], folder)).drop_columns(["folder"])
-        store.write_part(out, part, digest(sorted(part["window_id"].to_pylist())), folder)
-        rows.append(part.num_rows)
-        errors.append(part["error"].length() - part["error"].null_count)
-    return pa.table({"rows": pa.array(rows, pa.int64()), "errors": pa.array(errors, pa.int64())})
-
-
-def _count(out: Build) -> tuple[Asked, int, Counter[str]]:
-    """The totals over everything a build holds, its rows (a window answered twice counts twice) and the reasons of errors."""
-    rows, tokens_in, tokens_out = 0, 0, 0
-    reasons: Counter[str] = Counter()
-    for path in store.part_paths(out):
-        part = store.read_part(out, path, ["error", "tokens_in", "tokens_out"])
-        rows += part.num_rows
-        reasons.update(part["error"].drop_null().to_pylist())
-        tokens_in += pc.sum(part["tokens_in"]).as_py() or 0
-        tokens_out += pc.sum(part["tokens_out"]).as_py() or 0
-    windows = len(store.committed_ids(out, "window_id"))
-    return Asked(windows, reasons.total(), tokens_in, tokens_out), rows, reasons
-
-
-def check_errors(asked: Asked, max_error_share: float, what: str, where: str, reasons: Counter[str]) -> None:
-    """Refuse answers of which too many are broken; say which reasons were most common."""
-    share = asked.errors / max(asked.windows, 1)
-    if share > max_error_share:
-        common = "; ".join(f"{n}x {r}" for r, n in reasons.most_common(3))
-        raise InputError(
-            f"{what}: {asked.errors} of {asked.windows} windows ({share:.1%}) have no usable answer, max_error_share is "
-            f"{max_error_share:.1%}. Most common: {common}. The answers are kept in {where}; fix the judge (a changed judge is "
-            "a new build) or raise max_error_share"
-        )
+def counts(asked: Asked) -> dict[str, int]:
+    """Return the totals as a manifest of rankings keeps them."""
+    return {"windows": asked.questions, "errors": asked.errors, "tokens_in": asked.tokens_in, "tokens_out": asked.tokens_out}

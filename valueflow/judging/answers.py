@@ -1,7 +1,8 @@
-"""Assemble `rankings` rows from windows and what a judge said."""
+"""Assemble `rankings` and `votes` rows from what was asked and what a judge said."""
 
 import pyarrow as pa
 
+from valueflow.judging.judges import AnyJudge
 from valueflow.records import SCHEMAS, conform
 
 
@@ -31,3 +32,28 @@ def answers(
         table = table.append_column(schema.field(name), pa.array(column, schema.field(name).type))
     table = conform(table, "rankings")
     return table.append_column("folder", windows["folder"]) if "folder" in windows.column_names else table
+
+
+def votes(ballots: pa.Table, voter: AnyJudge, choices: list[str | None], errors: list[str | None]) -> pa.Table:
+    """Return one row a ballot; exactly one of choice and error is set in each.
+
+    `ballots` has the plan's columns, `vote_id`, `folder` and, where an LLM was asked, `reply` and tokens.
+    """
+    count, schema = ballots.num_rows, SCHEMAS["votes"]
+    asked = "reply" in ballots.column_names
+    tokens_in = ballots["tokens_in"].to_pylist() if asked else [0] * count
+    tokens_out = ballots["tokens_out"].to_pylist() if asked else [0] * count
+    price = getattr(voter, "price", None)
+    columns = {
+        "voter": [voter.name] * count,
+        "choice": choices,
+        "error": errors,
+        "reply": ballots["reply"].to_pylist() if asked else choices,
+        "tokens_in": tokens_in,
+        "tokens_out": tokens_out,
+        "cost": [price.of(i, o) for i, o in zip(tokens_in, tokens_out, strict=True)] if price else [0.0] * count,
+    }
+    table = ballots.select(["vote_id", *SCHEMAS["ballots"].names]).drop_columns("detail")
+    for name, column in columns.items():
+        table = table.append_column(schema.field(name), pa.array(column, schema.field(name).type))
+    return conform(table, "votes").append_column("folder", ballots["folder"])

@@ -109,13 +109,25 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
+def _bag(seed: int | None) -> np.ndarray:
+    """Positions of the exemplars to learn from: all, or a resample that keeps every pole."""
+    known = exemplars()
+    if seed is None:
+        return np.arange(len(known))
+    poles = np.flatnonzero([row["kind"] == "pole" for row in known])
+    others = np.setdiff1d(np.arange(len(known)), poles)
+    return np.sort(np.concatenate([np.random.default_rng(seed).choice(others, len(others)), poles]))
+
+
 class EncoderRanker:
     """Answer windows with the encoder; every text is embedded once per actor."""
 
     def __init__(self, config: EncoderJudge) -> None:
         self.config = config
         self.encoder = Encoder(config.model)
-        self.knowledge = learn(self._exemplar_features(), exemplars())
+        chosen = _bag(config.bag)
+        self.rows = [exemplars()[i] for i in chosen]
+        self.knowledge = learn(self._exemplar_features()[chosen], self.rows)
         self.columns = {value: i for i, value in enumerate(operational())}
         self._scores: dict[str, np.ndarray] = {}
 

@@ -49,3 +49,17 @@ def parse_order(reply: str, k: int) -> list[int]:
     if len(letters) < k:
         raise BrokenReply(f"{len(letters)} of {k} texts ordered")
     return [LABELS.index(letter) for letter in letters]
+
+
+def parse_choice(reply: str, options: list[str]) -> str:
+    """Return the option that the reply names, in the options' spelling.
+
+    Raises:
+        BrokenReply: empty, prose around the answer, or something that was not offered.
+    """
+    text = reply.strip()
+    if not text:
+        raise BrokenReply("empty reply")
+    if text not in options:
+        raise BrokenReply(f"not one of the options: {text[:80]!r}")
+    return text

@@ -3,11 +3,13 @@
 import functools
 import json
 from importlib import resources
+from typing import Any
 
 import jinja2
 
 from valueflow.records import clean, digest
-from valueflow.theories import theories
+from valueflow.theories import Theory, theories
+from valueflow.voting.descend import NEUTRAL
 
 LABELS = "ABCDEFGHIJ"
 
@@ -36,6 +38,28 @@ def rank_messages(theory: str, value: str, texts: list[str], max_chars: int) -> 
         .split("===", 1)
     )  # fmt: skip
     return [{"role": "system", "content": system.strip()}, {"role": "user", "content": user.strip()}]
+
+
+def vote_messages(ballot: dict[str, Any], text: str, max_chars: int) -> list[dict[str, str]]:
+    """Return the system and user message of a ballot (a row of `ballots`, its options in the order shown)."""
+    theory = theories()[ballot["theory"]]
+    node = theory.node(ballot["node"]) if ballot["node"] else None
+    options = [{"id": option, "meaning": _meaning(theory, option)} for option in ballot["options"]]
+    system, user = (
+        _template(ballot["kind"])[1]
+        .render(
+            theory=theory.name, name=node.name if node else "", meaning=node.definition.strip() if node else "",
+            options=options, detail=ballot["detail"], text=json.dumps(_shorten(clean(text), max_chars), ensure_ascii=False),
+        )
+        .split("===", 1)
+    )  # fmt: skip
+    return [{"role": "system", "content": system.strip()}, {"role": "user", "content": user.strip()}]
+
+
+def _meaning(theory: Theory, option: str) -> str:
+    if option == NEUTRAL:
+        return "none of them; the text does not concern any of these"
+    return theory.node(option).definition.strip() if option in theory else option
 
 
 def _shorten(text: str, max_chars: int) -> str:

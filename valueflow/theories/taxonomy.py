@@ -63,6 +63,10 @@ class Theory(Config):
         """Return the node with this exact id."""
         return self._by_id[node_id]
 
+    def __contains__(self, node_id: object) -> bool:
+        """Whether a node has this exact id."""
+        return node_id in self._by_id
+
     def children(self, node_id: str | None) -> list[Node]:
         """Return the nodes directly below `node_id`; the top level for None."""
         return [node for node in self.nodes if (node_id in node.parents if node_id else not node.parents)]

@@ -1,0 +1,31 @@
+"""Examine a judge on anchors of known intensity; jobs under the same root refuse a judge that failed.
+
+python -m jobs.audit_judge conf/audit_judge/tiny.yaml
+"""
+
+from valueflow.report.audit import audit_page
+
+from valueflow import config as configs
+from valueflow.distributed.audit import AuditJudgeConfig, audit_judge
+from valueflow.distributed.cluster import session
+from valueflow.judging.audit import Verdict
+from valueflow.store import write_bytes
+
+SCHEMA = AuditJudgeConfig
+
+
+def main(config: AuditJudgeConfig) -> Verdict:
+    """Examine, print the verdict, its reasons and where the page is."""
+    with session(config.cluster):
+        verdict, url = audit_judge(config)
+    page = url.replace("/audits/", "/reports/audit-").replace(".json", ".html")
+    write_bytes(page, audit_page(verdict, config.judge.public()).encode())
+    print(f"judge {verdict.judge}: {'passed' if verdict.passed else 'REFUSED'}")
+    for reason in verdict.reasons:
+        print(f"- {reason}")
+    print(f"verdict: {url}\nreport: {page}")
+    return verdict
+
+
+if __name__ == "__main__":
+    configs.cli(SCHEMA, main)

@@ -1,0 +1,23 @@
+"""Label texts by a panel of voters, level by level through the theories; what stays open goes to a human queue.
+
+python -m jobs.categorize conf/categorize/tiny.yaml
+"""
+
+from valueflow import config as configs
+from valueflow.distributed.categorize import CategorizeConfig, Categorized, categorize
+from valueflow.distributed.cluster import session
+
+SCHEMA = CategorizeConfig
+
+
+def main(config: CategorizeConfig) -> Categorized:
+    """Label, and print where the labels and the human queue are."""
+    with session(config.cluster):
+        at = categorize(config)
+    print(f"labels: {at.labels.url}")
+    print(f"human queue: {at.queue.url}/human_queue.csv")
+    return at
+
+
+if __name__ == "__main__":
+    configs.cli(SCHEMA, main)

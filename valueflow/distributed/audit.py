@@ -1,0 +1,114 @@
+"""Examine a judge on anchors of known intensity, keep the verdict, and refuse judges that failed."""
+
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Literal
+
+import pyarrow as pa
+import ray
+from pydantic import Field
+
+from valueflow import __version__, store
+from valueflow.config import Config
+from valueflow.distributed.ask import ask, check
+from valueflow.distributed.cluster import ClusterConfig
+from valueflow.distributed.rank import counts
+from valueflow.errors import InputError
+from valueflow.judging import audit
+from valueflow.judging.audit import AuditConfig, Verdict
+from valueflow.judging.cost import Measured
+from valueflow.judging.judges import AnyJudge, JudgeConfig, fingerprint
+from valueflow.judging.known import SAMPLE, known, known_to
+from valueflow.judging.tasks import RANK
+from valueflow.records import digest
+from valueflow.store import Build
+from valueflow.theories import resolve
+
+log = logging.getLogger(__name__)
+
+Policy = Literal["refuse", "require", "ignore"]
+
+
+class AuditJudgeConfig(Config):
+    """Which judge is examined, on what."""
+
+    root: str = Field(description="folder or URL under which all tables live")
+    judge: JudgeConfig
+    anchors: str = Field(SAMPLE, description="'sample', or an official CSV or JSONL with intensities")
+    values: list[str] = Field([], description="values by any spelling; empty: all that the anchors have")
+    exam: AuditConfig = AuditConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+
+def audit_judge(config: AuditJudgeConfig) -> tuple[Verdict, str]:
+    """Ask the exam's windows and return the verdict and the URL where it is kept for later jobs."""
+    anchors = known_to(config.judge, known(config.anchors, [resolve(value) for value in config.values]))
+    windows = audit.plan(anchors, config.exam)
+    asked = digest(__version__, windows["window_id"].to_pylist(), fingerprint(config.judge))
+    out = Build(config.root, "rankings", f"a-{asked}")
+    made = store.manifest(out)
+    if not made:
+        started, before = time.monotonic(), len(store.committed_ids(out, "window_id"))
+        texts = dict(zip(anchors["text_id"].to_pylist(), anchors["text"].to_pylist(), strict=True))
+        shown = pa.array([[texts[i] for i in ids] for ids in windows["text_ids"].to_pylist()], pa.list_(pa.string()))
+        table = windows.append_column("texts", shown).append_column("folder", pa.array([""] * windows.num_rows, pa.string()))
+        ask(config.judge, RANK, lambda done: _open(table, done), out, table.num_rows, "audit")
+        seconds = time.monotonic() - started if not before else 0.0
+        totals = check(out, RANK, table.num_rows, 1.0, "audit")
+        described = config.judge.public() | {"fingerprint": fingerprint(config.judge), "seconds": seconds}
+        made = store.commit(out, described, [], counts(totals))
+    rankings = store.read_table(out)
+    price = getattr(config.judge, "price", None)
+    verdict = audit.examine(anchors, rankings, config.exam, made.config["seconds"], price)
+    verdict = verdict.model_copy(update={"created": datetime.now(UTC).isoformat(timespec="seconds")})
+    url = _url(config.root, config.judge)
+    store.write_bytes(url, verdict.model_dump_json(indent=1).encode())
+    return verdict, url
+
+
+def _open(windows: pa.Table, done: "ray.ObjectRef") -> ray.data.Dataset:
+    return ray.data.from_arrow(windows.filter(store.missing_from(windows["window_id"], ray.get(done))))
+
+
+def verdict_of(root: str, judge: AnyJudge) -> Verdict | None:
+    """Return the kept verdict on a judge, None where it was not examined."""
+    try:
+        return Verdict.model_validate_json(store.read_bytes(_url(root, judge)))
+    except FileNotFoundError:
+        return None
+
+
+def measured(root: str, judge: AnyJudge) -> Measured | None:
+    """Return what the audit measured of a judge's speed and tokens, None where there is nothing."""
+    verdict = verdict_of(root, judge)
+    if verdict is None or not verdict.windows_per_second:
+        return None
+    return Measured(verdict.windows_per_second, verdict.tokens_in, verdict.tokens_out)
+
+
+def admit(root: str, judge: AnyJudge, policy: Policy) -> str:
+    """Return what is to be said of a judge's audit in everything it judges.
+
+    Raises:
+        InputError: the judge failed its audit, or was not audited though `policy` requires it.
+    """
+    verdict = verdict_of(root, judge)
+    if verdict is None:
+        if policy == "require":
+            raise InputError(
+                f"judge {judge.name!r} has not been audited under {root}; run python -m jobs.audit_judge with it, "
+                "or set audit=refuse"
+            )
+        return "not audited"
+    if verdict.passed:
+        return f"passed its audit of {verdict.created}"
+    failed = f"failed its audit of {verdict.created}: {'; '.join(verdict.reasons)}"
+    if policy != "ignore":
+        raise InputError(f"judge {judge.name!r} {failed}. Use another judge, or set audit=ignore to use it all the same")
+    log.warning("judge %r %s; used because audit=ignore", judge.name, failed)
+    return f"{failed}; used all the same (audit=ignore)"
+
+
+def _url(root: str, judge: AnyJudge) -> str:
+    return f"{root.rstrip('/')}/audits/{fingerprint(judge)}.json"

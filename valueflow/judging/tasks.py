@@ -1,0 +1,105 @@
+"""The two things judges are asked to do, rank windows and vote on ballots: as questions to an LLM, and reading its replies.
+
+A batch of questions carries the columns of its plan, `folder` (where its answers are written) and the texts; a batch of replies
+carries `reply`, `failure`, `tokens_in`, `tokens_out` and `first` (see `cache.Reply`) beside the plan's columns.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from valueflow.judging.answers import answers, votes
+from valueflow.judging.cache import call_key
+from valueflow.judging.judges import AnyJudge, LlmJudge, VllmJudge
+from valueflow.judging.parse import BrokenReply, parse_choice, parse_order, structured
+from valueflow.prompts.render import rank_messages, vote_messages
+from valueflow.records import SCHEMAS
+
+
+class Question(NamedTuple):
+    """One call: chat messages and how the answer is constrained (vLLM's structured-outputs form)."""
+
+    messages: list[dict[str, str]]
+    constraint: dict[str, object]
+    max_tokens: int
+    logprobs: bool = False
+
+
+class Task(NamedTuple):
+    """What is asked: the plan's columns, a row's question, and the answer table of a batch of replies."""
+
+    table: str
+    id_column: str
+    columns: tuple[str, ...]
+    question: Callable[[dict, LlmJudge], Question]
+    read: Callable[[pa.Table, AnyJudge], pa.Table]
+
+
+def sampling(question: Question, judge: VllmJudge) -> dict:
+    """Return vLLM's sampling parameters of a question."""
+    settings = {
+        "temperature": judge.temperature, "max_tokens": question.max_tokens, "structured_outputs": question.constraint,
+    }  # fmt: skip
+    return settings | ({"logprobs": 5} if question.logprobs else {})
+
+
+def vllm_key(question: Question, judge: VllmJudge, round_: int) -> str:
+    """Return the call's key in the cache; quantisation, data type and the like are part of what answers."""
+    model = f"vllm {judge.model} {sorted(judge.engine.items())}"
+    return call_key(model, judge.revision, question.messages, sampling(question, judge), round_)
+
+
+def _rank_question(row: dict, judge: LlmJudge) -> Question:
+    k = len(row["texts"])
+    messages = rank_messages(row["theory"], row["value"], list(row["texts"]), judge.max_chars)
+    return Question(messages, structured(k), 2 * k + 4, judge.logprobs and k == 2)
+
+
+def _read_ranking(batch: pa.Table, judge: AnyJudge) -> pa.Table:
+    orders: list[list[int] | None] = []
+    errors: list[str | None] = []
+    weights: list[float | None] = []
+    for ids, reply, failure, first in _rows(batch, "text_ids", "reply", "failure", "first"):
+        order, error, weight = None, failure or None, None
+        if not failure:
+            try:
+                order = parse_order(reply, len(ids))
+                if first is not None and len(ids) == 2:
+                    weight = first if order == [0, 1] else 1 - first
+            except BrokenReply as broken:
+                error = str(broken)
+        orders.append(order)
+        errors.append(error)
+        weights.append(weight)
+    tokens = (batch["tokens_in"].to_pylist(), batch["tokens_out"].to_pylist())
+    return answers(batch, judge.name, orders, batch["reply"].to_pylist(), errors, weights, *tokens)
+
+
+def _vote_question(row: dict, judge: LlmJudge) -> Question:
+    options = list(row["options"])
+    longest = max(len(option) for option in options)
+    return Question(vote_messages(row, row["text"], judge.max_chars), {"choice": options}, longest // 2 + 8)
+
+
+def _read_vote(batch: pa.Table, judge: AnyJudge) -> pa.Table:
+    choices: list[str | None] = []
+    errors: list[str | None] = []
+    for options, reply, failure in _rows(batch, "options", "reply", "failure"):
+        choice, error = None, failure or None
+        if not failure:
+            try:
+                choice = parse_choice(reply, options)
+            except BrokenReply as broken:
+                error = str(broken)
+        choices.append(choice)
+        errors.append(error)
+    return votes(batch, judge, choices, errors)
+
+
+def _rows(batch: pa.Table, *names: str) -> zip:
+    return zip(*(batch[name].to_pylist() for name in names), strict=True)
+
+
+RANK = Task("rankings", "window_id", tuple(SCHEMAS["windows"].names), _rank_question, _read_ranking)
+VOTE = Task("votes", "vote_id", ("vote_id", *SCHEMAS["ballots"].names), _vote_question, _read_vote)

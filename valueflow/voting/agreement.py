@@ -1,0 +1,136 @@
+"""How far the voters of a panel agree: Krippendorff's alpha, agreement of pairs, broken votes."""
+
+import math
+from collections import defaultdict
+from typing import NamedTuple
+
+import krippendorff
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from valueflow.theories import theories
+
+NOT_ASKED, BROKEN = -2, -1  # below every code of a choice, broken above not asked
+
+
+class Alpha(NamedTuple):
+    """Krippendorff's nominal alpha of the first-round ballots of one theory, kind and level."""
+
+    theory: str
+    kind: str
+    level: int  # depth of the node asked, 0 for the top
+    alpha: float  # nan: no ballot has two valid votes, or all votes on a node are for one option
+    num_ballots: int  # with at least two valid votes
+    num_votes: int  # valid votes on these
+
+
+class Pairwise(NamedTuple):
+    """Agreement of every two voters over the ballots, of all rounds, on which both gave a valid vote."""
+
+    voters: list[str]
+    agreement: list[list[float]]  # share of equal choices, 1 on the diagonal; nan: no common ballot
+    num_ballots: list[list[int]]  # common ballots; on the diagonal the voter's valid votes
+
+
+class Broken(NamedTuple):
+    """How often a voter gave no valid vote, over all rounds."""
+
+    voter: str
+    num_votes: int  # ballots asked
+    share: float
+
+
+class Agreement(NamedTuple):
+    """The agreement of a panel."""
+
+    alphas: list[Alpha]
+    pairwise: Pairwise
+    broken: list[Broken]
+
+
+def agreement(votes: pa.Table) -> Agreement:
+    """Return the agreement of the voters in rows of `votes`; of a voter's votes on one ballot, one counts, a valid one first.
+
+    Alpha compares with the agreement of chance. On a node, chance is a draw from all votes on that node: voters asked
+    about different nodes have different options and cannot agree. The alpha of a level is
+    1 - (sum of observed) / (sum of expected disagreements) over its nodes, so the mean of the nodes' alphas weighted
+    by expected disagreement.
+
+    Raises:
+        KeyError: a theory or node that the taxonomies do not have.
+    """
+    ballot, ballots = _codes(votes["ballot_id"])
+    voter, voters = _codes(votes["voter"])
+    choice, _ = _codes(votes["choice"])
+    choices_BV = np.full((len(ballots), len(voters)), NOT_ASKED)
+    np.maximum.at(choices_BV, (ballot, voter), choice)  # rows of one vote may repeat after a crash, in any order
+    first = np.unique(ballot, return_index=True)[1]
+    asked = votes.select(["theory", "kind", "node", "round"]).take(first)
+    return Agreement(_alphas(asked, choices_BV), _pairwise(voters, choices_BV), _broken(voters, choices_BV))
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Each row as its position among the sorted distinct values, null as BROKEN; and these values."""
+    names = pc.unique(column).drop_null()
+    names = names.take(pc.sort_indices(names))
+    return pc.index_in(column, names).fill_null(BROKEN).to_numpy(), names.to_pylist()
+
+
+def _alphas(asked: pa.Table, choices_BV: np.ndarray) -> list[Alpha]:
+    rows = asked.append_column("row", pa.array(np.arange(asked.num_rows))).filter(pc.field("round") == 0)
+    nodes = rows.group_by(["theory", "kind", "node"], use_threads=False).aggregate([("row", "list")])
+    levels: dict[tuple[str, str, int], list[_OfNode]] = defaultdict(list)
+    for n in range(nodes.num_rows):
+        theory, kind, node = (nodes[name][n].as_py() for name in ("theory", "kind", "node"))
+        of_node = _of_node(choices_BV[nodes["row_list"][n].values.to_numpy()])
+        levels[theory, kind, _level(theory, node)].append(of_node)
+    return [Alpha(*key, *_pool(levels[key])) for key in sorted(levels)]
+
+
+def _level(theory: str, node: str) -> int:
+    return min(len(path) for path in theories()[theory].paths(node)) if node else 0
+
+
+class _OfNode(NamedTuple):
+    alpha: float
+    expected: float  # votes times expected disagreement: the denominator of alpha
+    num_ballots: int
+    num_votes: int
+
+
+def _of_node(choices_BV: np.ndarray) -> _OfNode:
+    comparable_BV = choices_BV[(choices_BV > BROKEN).sum(axis=1) > 1]
+    ballot, voter = np.nonzero(comparable_BV > BROKEN)
+    options, option = np.unique(comparable_BV[ballot, voter], return_inverse=True)
+    num_ballots, num_votes, num_options = len(comparable_BV), len(ballot), len(options)
+    if num_options < 2:
+        return _OfNode(0.0, 0.0, num_ballots, num_votes)  # nothing to disagree on: no weight in its level
+    counts_BO = np.bincount(ballot * num_options + option, minlength=num_ballots * num_options).reshape(num_ballots, -1)
+    expected = (num_votes**2 - (counts_BO.sum(axis=0) ** 2).sum()) / (num_votes - 1)
+    alpha = krippendorff.alpha(value_counts=counts_BO, level_of_measurement="nominal")
+    return _OfNode(float(alpha), float(expected), num_ballots, num_votes)
+
+
+def _pool(nodes: list[_OfNode]) -> tuple[float, int, int]:
+    expected = sum(node.expected for node in nodes)
+    alpha = sum(node.alpha * node.expected for node in nodes) / expected if expected else math.nan
+    return alpha, sum(node.num_ballots for node in nodes), sum(node.num_votes for node in nodes)
+
+
+def _pairwise(voters: list[str], choices_BV: np.ndarray) -> Pairwise:
+    valid_BV = choices_BV > BROKEN
+    shares, nums = [], []
+    for v in range(len(voters)):
+        both_BV = valid_BV & valid_BV[:, [v]]
+        num_V = both_BV.sum(axis=0)
+        equal_V = (both_BV & (choices_BV == choices_BV[:, [v]])).sum(axis=0)
+        shares.append(np.divide(equal_V, num_V, out=np.full(len(voters), np.nan), where=num_V > 0).tolist())
+        nums.append(num_V.tolist())
+    return Pairwise(voters, shares, nums)
+
+
+def _broken(voters: list[str], choices_BV: np.ndarray) -> list[Broken]:
+    num_V = (choices_BV > NOT_ASKED).sum(axis=0).tolist()
+    broken_V = (choices_BV == BROKEN).sum(axis=0).tolist()
+    return [Broken(voter, num, broken / num) for voter, num, broken in zip(voters, num_V, broken_V, strict=True)]
