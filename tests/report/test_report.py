@@ -56,8 +56,8 @@ def vidb_rows(value: str, texts: list[str], theta: np.ndarray, num_windows: np.n
         "theta": theta, "standard_error": error, "num_windows": num_windows, "wins": theta * 0, "component": theta * 0,
         "intensity": to.to_intensity(theta), "low": to.to_intensity(theta - 2 * error),
         "high": to.to_intensity(theta + 2 * error), "flags": [None] * size, "human_mean": [None] * size,
-        "final_rating": to.to_intensity(theta), "agreed": [True] * size, "direction": np.sign(theta), "source": ["made up"] * size,
-        "license": ["MIT"] * size,
+        "final_rating": to.to_intensity(theta), "agreed": [True] * size, "direction": np.sign(theta),
+        "source": ["made up"] * size, "license": ["MIT"] * size,
     }  # fmt: skip
     return pa.table(columns).cast(SCHEMAS["vidb"], safe=False)
 

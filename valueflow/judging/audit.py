@@ -190,7 +190,7 @@ def examine(
         "transitivity": measures.transitivity(won_TPSR),
         "retest": measures.retest(won_TPSR),
         "accuracy": measures.accuracy(won_TPSR),
-        "spearman": measures.spearman(triples, won_TPSR, config.seed),
+        "spearman": measures.spearman(triples, won_TPSR),
     }
     metrics = [_metric(rule, found[rule.name], getattr(config, rule.setting)) for rule in RULES]
     contradictions = _contradictions(triples, won_TPSR)

@@ -108,7 +108,7 @@ def compare(scores: list[Scores], judges: list[str], seed: int, num_draws: int =
     weight_BT = _weights(len(rating.value_T), seed, num_draws)
     rows = _rows(rating, ranking, weight_BT)
     alone = [[each._replace(score_JRT=judge[None]) for judge in each.score_JRT] for each in (rating, ranking)]
-    by_judge = [_rows(*both, weight_BT) for both in zip(*alone, strict=True)]
+    by_judge = [_rows(one, other, weight_BT) for one, other in zip(alone[0], alone[1], strict=True)]
     return Comparison(list(judges), rows, by_judge, rating, ranking, num_draws, seed)
 
 

@@ -18,8 +18,8 @@ BACKOFF, LONGEST = 0.5, 30.0
 BURST = 1.0
 # Calls in flight before anything is known of the server (TCP's initial window).
 START = 10.0
-# Shares of the slots that rest after a refusal: up to FEW the limit grows, above MANY a refused slot is closed for good. Between
-# them it shrinks slowly: some calls are refused whatever the limit, and a slot too many keeps the server full at little cost.
+# Shares of the slots that rest after a refusal: up to FEW the limit grows, above MANY a refused slot is closed for good. In
+# between it shrinks slowly: some calls are refused whatever the limit, and a slot too many keeps the server full at little cost.
 FEW, MANY = 0.04, 0.25
 # What a refusal takes from the limit where it is one of a few.
 SHRINK = 0.1
@@ -145,7 +145,7 @@ class Gate:
         if self._starting:
             return 1.0 if self.resting <= MANY / 2 * self.limit else 0.0
         rounds = (time.monotonic() - self._closed) / self.round_trip
-        return min(1.0, (1 + rounds / 4) / self.limit) if self.resting <= FEW * self.limit else 0.0
+        return min(1 + rounds / 4, max(1.0, self.limit / 10)) / self.limit if self.resting <= FEW * self.limit else 0.0
 
     def _pause(self, now: float, wait: float | None) -> None:
         self._paused_until = max(self._paused_until, now + (wait or min(LONGEST, BACKOFF * 2.0**self._pauses)))

@@ -10,9 +10,7 @@ import numpy as np
 from scipy.stats import rankdata, t
 
 from valueflow.judging.triples import PAIRS, Triples
-from valueflow.records import digest
 
-NUM_DRAWS = 500
 RIDGE = 0.1
 Z = 1.959964
 
@@ -97,29 +95,31 @@ def share(hits: np.ndarray, of: np.ndarray) -> Interval:
     return Interval(float(p), low, high, int(count))
 
 
-def spearman(triples: Triples, won_TPSR: np.ndarray, seed: int) -> Interval:
+def spearman(triples: Triples, won_TPSR: np.ndarray) -> Interval:
     """Return the rank correlation of ratings and the order fitted to a value's answers, its mean over values.
 
-    Texts are placed by least squares: differences of worth explain the answers. (Plackett-Luce, for audits of this size, gives
-    the same within 0.01 and cannot be drawn again 500 times.) The interval is two standard deviations of draws that
-    weigh the triples at random (Bayesian bootstrap), within each value.
+    Texts are placed by least squares: differences of worth explain the answers. (Plackett-Luce gives the same within 0.01 for
+    audits of this size, and cannot be fitted once a triple.) The interval is the jackknife's, leaving out one triple at a time;
+    in simulation it covers 94 % for a coin flip and more for good judges, where a bootstrap over triples covers 70 %.
     """
-    found, variances, count = [], [], 0
-    for number, value in enumerate(triples.values):
+    found, variances, count, freedom = [], [], 0, 0
+    for number in range(len(triples.values)):
         mine = triples.value_T == number
-        rng = np.random.default_rng(int(digest(seed, "spearman", value), 16))
-        weight_BT = np.concatenate([np.ones((1, mine.sum())), rng.exponential(size=(NUM_DRAWS, mine.sum()))])
-        worth_BN, rows_N = _worths(triples.rows_T3[mine], won_TPSR[mine], weight_BT)
+        size = int(mine.sum())
+        worth_BN, rows_N = _worths(
+            triples.rows_T3[mine], won_TPSR[mine], np.concatenate([np.ones((1, size)), 1 - np.eye(size)])
+        )
         rating_N = triples.rating_N[rows_N]
         if len(rows_N) < 3 or np.ptp(rating_N) == 0:
             continue
-        drawn_B = _rank_correlation(rating_N, worth_BN)
-        found.append(drawn_B[0])
-        variances.append(drawn_B[1:].var())
-        count += len(rows_N)
+        whole, *without = _rank_correlation(rating_N, worth_BN)
+        found.append(whole)
+        variances.append((size - 1) * np.var(without) if size > 1 else np.inf)
+        count, freedom = count + len(rows_N), freedom + size - 1
     if not found:
         return UNKNOWN
-    estimate, half = float(np.mean(found)), Z * float(np.sqrt(np.sum(variances))) / len(found)
+    half = float(t.ppf(0.975, max(freedom, 1)) * np.sqrt(np.sum(variances)) / len(found))
+    estimate = float(np.mean(found))
     return Interval(estimate, max(estimate - half, -1.0), min(estimate + half, 1.0), count)
 
 

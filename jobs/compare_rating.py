@@ -1,0 +1,34 @@
+"""Ask judges for ratings and for rankings of the same texts, and compare: variance, sign flips, re-prompts, accuracy.
+
+python -m jobs.compare_rating conf/compare_rating/tiny.yaml
+"""
+
+import yaml
+
+from valueflow import config as configs
+from valueflow.distributed.baseline import CompareRatingConfig, compare_rating
+from valueflow.distributed.cluster import session
+from valueflow.judging.baseline import Comparison
+from valueflow.records import digest
+from valueflow.report.baseline import baseline_page, table
+from valueflow.store import write_bytes
+
+SCHEMA = CompareRatingConfig
+
+
+def main(config: CompareRatingConfig) -> Comparison:
+    """Compare, print the table and where the page is."""
+    with session(config.cluster):
+        comparison = compare_rating(config)
+    resolved = config.public()
+    url = f"{config.root.rstrip('/')}/reports/rating-{digest(resolved)}.html"
+    settings = {"values": ", ".join(config.values), "repeats": str(config.repeats), "windows": str(config.windows)}
+    page = baseline_page(comparison, config.anchors, settings, yaml.safe_dump(resolved, sort_keys=False))
+    write_bytes(url, page.encode())
+    print(table(comparison))
+    print(f"report: {url}")
+    return comparison
+
+
+if __name__ == "__main__":
+    configs.cli(SCHEMA, main)

@@ -1,0 +1,137 @@
+"""The page of an audit says why in words, shows what was measured, keeps texts text and loads nothing."""
+
+import re
+from html.parser import HTMLParser
+
+import pyarrow as pa
+import pytest
+from markupsafe import escape
+
+from valueflow.judging.answers import answers
+from valueflow.judging.audit import KNOWN, AuditConfig, Verdict, examine, plan
+from valueflow.judging.judges import Price, SimulatedJudge
+from valueflow.judging.simulated import Simulated, true_theta
+from valueflow.report.audit import audit_page
+
+HOSTILE = "<script>alert('x')</script><img src=https://evil.example/x.png onerror=alert(1)>"
+VALUES = ("power", "face")
+
+
+class Outline(HTMLParser):
+    """What a browser would act on: tags, heading levels, addresses, and figures' descriptions."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.headings: list[int] = []
+        self.addresses: list[str] = []
+        self.figures: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        given = dict(attrs)
+        self.tags.add(tag)
+        if re.fullmatch(r"h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag == "svg" and "aria-hidden" not in given:
+            self.figures.append(given["aria-label"] if given.get("role") == "img" else "")
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action", "data", "srcset")]
+        assert not any(k.startswith("on") for k in given)
+
+
+def known() -> pa.Table:
+    rows = [
+        {"theory": "svt", "value": v, "text_id": f"t{i}", "text": f"{HOSTILE} text {i}", "rating": true_theta(v, f"t{i}", 3.0)}
+        for v in VALUES
+        for i in range(12)
+    ]
+    return pa.Table.from_pylist(rows, KNOWN)
+
+
+def verdict(price: Price | None = None, **judge) -> Verdict:
+    rankings = Simulated(SimulatedJudge(name=HOSTILE, **judge))(plan(known(), AuditConfig()))
+    return examine(known(), rankings, AuditConfig(), 8.0, price, "2026-11-21T12:40:00+00:00")
+
+
+def page_of(found: Verdict) -> str:
+    return audit_page(found, SimulatedJudge(name=HOSTILE).public(), "anchors & <more>.csv")
+
+
+@pytest.mark.parametrize(
+    "judge", [{}, {"position_effect": [50.0]}, {"sharpness": 0.0}, {"broken_share": 0.5}, {"broken_share": 1.0}]
+)
+def test_a_page_gives_the_verdict_its_reasons_and_every_measure(judge):
+    found = verdict(**judge)
+    page = page_of(found)
+    assert ("Passed." in page, "Refused." in page) == (found.passed, not found.passed)
+    for sentence in [*found.reasons, *found.advice]:
+        assert str(escape(sentence)) in page
+    for metric in found.metrics:
+        assert f'<th scope="row">{metric.label}' in page
+        if metric.estimate is not None:
+            assert f"{abs(metric.estimate):.2f}" in page
+    unmeasured = sum(metric.estimate is None for metric in found.metrics)
+    assert page.count('<span class="good">passed</span>') == sum(metric.passed for metric in found.metrics)
+    assert page.count('<span class="bad">failed</span>') == sum(not m.passed for m in found.metrics) - unmeasured
+    assert page.count('<span class="bad">not measurable</span>') == unmeasured
+    for group in found.by_value:
+        assert f"<code>{group.label}</code>" in page
+    assert "2026-11-21 12:40" in page
+
+
+@pytest.mark.parametrize("judge", [{}, {"position_effect": [50.0]}, {"broken_share": 1.0}])
+def test_a_page_keeps_texts_text_and_loads_nothing(judge):
+    page = page_of(verdict(**judge))
+    outline = Outline(page)
+    assert not outline.tags & {"script", "iframe", "object", "embed", "link", "form", "base", "img"}
+    assert outline.addresses == []
+    assert "url(" not in page
+    assert HOSTILE not in page
+    assert "anchors &amp; &lt;more&gt;.csv" in page
+    assert "prefers-color-scheme: dark" in page
+    assert not re.search(r"#0[1-4]0[1-4]0[1-4]", page)
+    assert outline.headings[0] == 1
+    assert set(outline.headings[1:]) == {2}
+
+
+def test_figures_describe_themselves_and_need_answers():
+    distances, places = Outline(page_of(verdict())).figures
+    assert re.match(r"Accuracy by difference of the ratings: [\d.]+ to [\d.]+: 0\.\d\d \(0\.\d\d to 0\.\d\d\); ", distances)
+    assert re.fullmatch(r"Share of answers that each place won: first 0\.\d\d, second 0\.\d\d", places)
+    assert Outline(page_of(verdict(position_effect=[50.0]))).figures[1].endswith("first 1.00, second 0.00")
+    nothing = page_of(verdict(broken_share=1.0))
+    assert Outline(nothing).figures == []
+    assert "There is no usable answer to draw." in nothing
+
+
+@pytest.mark.parametrize(("effect", "answers_shown", "place"), [([50.0], "AB", "first"), ([0.0, 50.0], "BA", "second")])
+def test_contradictions_show_both_presentations_and_answers(effect, answers_shown, place):
+    page = page_of(verdict(position_effect=effect))
+    assert "72 pairs got another winner" in page
+    assert page.count(f"Shown A, B: {answers_shown[0]} wins.<br>Shown B, A: {answers_shown[1]} wins.") == 8
+    assert page.count(f"The {place} place both times.") == 8
+    assert page.count(str(escape(HOSTILE)) + " text ") == 16
+
+
+def test_a_judge_without_contradictions_is_said_to_have_none():
+    assert "No pair that was answered both ways got another winner" in page_of(verdict(sharpness=1000.0))
+
+
+def test_speed_and_cost():
+    windows = plan(known(), AuditConfig())
+    count = windows.num_rows
+    told = answers(windows, "j", [[0, 1]] * count, ["A"] * count, [None] * count, None, [310] * count, [2] * count)
+    page = page_of(examine(known(), told, AuditConfig(), 8.0, Price(tokens_in=1.0, tokens_out=5.0, currency="EUR")))
+    for cell in ("36.0", "310.0", "2.0", "0.3200 EUR"):
+        assert f'<td class="n">{cell}</td>' in page
+    assert "Examined" not in page
+    unpriced = page_of(examine(known(), told, AuditConfig(), 0.0, None))
+    for cell in ("not measured", "no price set"):
+        assert f'<td class="n">{cell}</td>' in unpriced
+    assert "no price set" in page_of(verdict(Price()))
+
+
+def test_a_page_is_a_function_of_the_verdict():
+    found = verdict()
+    again = Verdict.model_validate_json(found.model_dump_json())
+    assert page_of(again) == page_of(found)
