@@ -58,7 +58,7 @@ def failed(verdict: Verdict) -> set[str]:
         ({"sharpness": 0.5}, set()),
         ({"sharpness": 20.0}, set()),
         ({"sharpness": 0.0}, {"accuracy", "transitivity", "retest", "order_consistency", "spearman"}),
-        ({"position_effect": [6.0]}, {"order_consistency", "position_effect", "accuracy", "transitivity"}),
+        ({"position_effect": [6.0]}, {"order_consistency", "position_effect", "transitivity"}),
         ({"position_effect": [0.0, 100.0]}, {"order_consistency", "position_effect", "accuracy", "transitivity", "spearman"}),
         ({"broken_share": 0.3}, {"broken"}),
         ({"broken_share": 0.02}, set()),

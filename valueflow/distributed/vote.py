@@ -15,7 +15,7 @@ from ray.data import Dataset
 
 from valueflow import __version__, store
 from valueflow.config import Config
-from valueflow.distributed.ask import ask, check
+from valueflow.distributed.ask import ask
 from valueflow.distributed.judge import resources
 from valueflow.errors import BudgetSpent, InputError
 from valueflow.judging.answers import votes as vote_rows
@@ -79,6 +79,8 @@ def poll(panel: PanelConfig, plan: Build, texts: Texts, votes: dict[str, Build],
         InputError: a voter is dead and the panel does not go on without, or half of the panel is dead.
         BudgetSpent: a voter's budget is used up; what is answered is kept.
     """
+    if all(store.manifest(build) for build in votes.values()):
+        return
     ballots = store.need(plan).num_rows
     total = before + ballots
 
@@ -86,7 +88,7 @@ def poll(panel: PanelConfig, plan: Build, texts: Texts, votes: dict[str, Build],
         try:
             out = votes[voter.name]
             ask(voter, VOTE, lambda done: _questions(plan, texts, voter, done), out, total, f"{what}, {voter.name}")
-            _check_step(voter, out, plan, total, ballots, panel.max_error_share, what)
+            _check_step(voter, out, plan, ballots, panel.max_error_share)
         except BudgetSpent:
             raise
         except (InputError, ray.exceptions.RayError, RuntimeError) as error:
@@ -148,20 +150,24 @@ def put_to(voter: AnyJudge, ballots: pa.Table, folder: str) -> pa.Table:
     return table.append_column("vote_id", pa.array(ids, pa.string())).append_column("folder", pa.array([folder] * len(ids)))
 
 
-def _check_step(voter: AnyJudge, out: Build, plan: Build, total: int, ballots: int, max_error_share: float, what: str) -> None:
-    """Refuse a voter whose answers to this plan are too often broken."""
-    check(out, VOTE, total, 1.0, f"{what}, {voter.name}")
+def _check_step(voter: AnyJudge, out: Build, plan: Build, ballots: int, max_error_share: float) -> None:
+    """Refuse a voter whose answers to this plan are too often broken; `out` may hold those to other plans too."""
     asked = store.committed_ids(plan, "ballot_id")
-    broken, example = 0, ""
+    answered: set[str] = set()
+    broken: dict[str, str] = {}
     for path in store.part_paths(out):
         part = store.read_part(out, path, ["ballot_id", "error"])
-        part = part.filter(pc.is_valid(part["error"]))
-        mine = part.filter(pc.invert(store.missing_from(part["ballot_id"], asked))) if part.num_rows else part
-        broken += mine.num_rows
-        example = example or (mine["error"][0].as_py() if mine.num_rows else "")
-    if broken > max_error_share * ballots:
+        mine = part.filter(pc.invert(store.missing_from(part["ballot_id"], asked)))
+        answered.update(mine["ballot_id"].to_pylist())
+        failed = mine.filter(pc.is_valid(mine["error"]))
+        broken.update(zip(failed["ballot_id"].to_pylist(), failed["error"].to_pylist(), strict=True))
+    if len(answered) != ballots:
+        raise RuntimeError(f"{len(answered):,} of {ballots:,} ballots answered; rerun the command to ask the rest")
+    if len(broken) > max_error_share * ballots:
+        example = next(iter(broken.values()))
         raise InputError(
-            f"{broken:,} of {ballots:,} votes are broken, for example {example!r} (max_error_share {max_error_share:g})"
+            f"{len(broken):,} of {ballots:,} votes are broken, for example {example!r} (panel.max_error_share "
+            f"{max_error_share:g})"
         )
 
 

@@ -8,7 +8,6 @@ import asyncio
 import json
 import math
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
@@ -68,7 +67,7 @@ class _Tries:
     """What one question went through so far."""
 
     def __init__(self) -> None:
-        self.asked = time.monotonic()
+        self.asked = asyncio.get_running_loop().time()
         self.first_refused = math.inf
         self.refusals = self.retries = 0
 
@@ -154,7 +153,7 @@ class Endpoint:
 
     async def _attempt(self, key: str, content: bytes) -> httpx.Response | _Lost:
         """Send a question and give the slot back, with what the gate can learn from the answer."""
-        started, answer = time.monotonic(), None
+        started, answer = asyncio.get_running_loop().time(), None
         try:
             answer = await self._send(key, content)
         finally:
@@ -162,7 +161,7 @@ class Endpoint:
                 self._gate.refused(retry_after(answer.headers))
             else:
                 good = isinstance(answer, httpx.Response) and answer.is_success
-                self._gate.leave(time.monotonic() - started if good else None)
+                self._gate.leave(asyncio.get_running_loop().time() - started if good else None)
         return answer
 
     async def _send(self, key: str, content: bytes) -> httpx.Response | _Lost:
@@ -214,7 +213,7 @@ class Endpoint:
         return backoff(tries.retries - 1)
 
     def _wait_refused(self, asked_for: float | None, error: str, tries: _Tries) -> float | Reply:
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         tries.first_refused = min(tries.first_refused, now)
         wait = asked_for or backoff(tries.refusals)
         tries.refusals += 1

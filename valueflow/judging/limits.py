@@ -19,7 +19,7 @@ BURST = 1.0
 # Calls in flight before anything is known of the server (TCP's initial window).
 START = 10.0
 # Shares of the slots that rest after a refusal: up to FEW the limit grows, above MANY a refused slot is closed for good. In
-# between it shrinks slowly: some calls are refused whatever the limit, and a slot too many keeps the server full at little cost.
+# between it shrinks slowly: some calls are refused whatever the limit, and a slot too many keeps a server full at little cost.
 FEW, MANY = 0.04, 0.25
 # What a refusal takes from the limit where it is one of a few.
 SHRINK = 0.1
@@ -50,6 +50,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         except (ValueError, TypeError, OverflowError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class Rate:
@@ -90,7 +94,7 @@ class Gate:
         self._queue: list[tuple[float, int, int, asyncio.Future[bool]]] = []
         self._entered = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
-        self._counted, self.busy_seconds, self.call_seconds = time.monotonic(), 0.0, 0.0
+        self._counted = self.busy_seconds = self.call_seconds = 0.0
 
     async def enter(self, asked: float, tokens: int) -> bool:
         """Wait for a slot and take it; False where the server's pause outlasts the patience of a call asked then."""
@@ -120,7 +124,7 @@ class Gate:
 
     def refused(self, wait: float | None) -> None:
         """Give a slot back that the server refused; `wait`: seconds it asked for, None where it did not say."""
-        now = time.monotonic()
+        now = _now()
         self._count()
         self.in_flight -= 1
         self.waits += 1
@@ -138,13 +142,13 @@ class Gate:
 
     def give_back(self, tokens: int) -> None:
         """Correct the estimate of a call's tokens: so many were too much (negative: too few)."""
-        self.tokens.take(-tokens, time.monotonic())
+        self.tokens.take(-tokens, _now())
 
     def _growth(self) -> float:
         """What one answer adds to the limit: doubling at first, later more the longer no slot had to be closed."""
         if self._starting:
             return 1.0 if self.resting <= MANY / 2 * self.limit else 0.0
-        rounds = (time.monotonic() - self._closed) / self.round_trip
+        rounds = (_now() - self._closed) / self.round_trip
         return min(1 + rounds / 4, max(1.0, self.limit / 10)) / self.limit if self.resting <= FEW * self.limit else 0.0
 
     def _pause(self, now: float, wait: float | None) -> None:
@@ -156,7 +160,7 @@ class Gate:
 
     def _out_of_patience(self, asked: float) -> bool:
         """Whether a call asked then would have met nothing but refusals for longer than the patience when the pause ends."""
-        since = max(asked, min(self._refused_since, time.monotonic()))
+        since = max(asked, min(self._refused_since, _now()))
         return self._paused_until - since > self.patience
 
     def _rested(self) -> None:
@@ -165,7 +169,7 @@ class Gate:
 
     def _open(self) -> None:
         """Let in whom the limits allow now; where only time is missing, come back then."""
-        now = time.monotonic()
+        now = _now()
         while self._queue and self.in_flight < int(self.limit) - self.resting:
             wait = max(self._paused_until - now, self.requests.wait(now), self.tokens.wait(now))
             if wait > 0:
@@ -186,7 +190,7 @@ class Gate:
 
     def _count(self) -> None:
         """Add the time since the last change to the sums behind the mean concurrency."""
-        now = time.monotonic()
+        now = _now()
         if self.in_flight or self._queue:
             self.busy_seconds += now - self._counted
             self.call_seconds += self.in_flight * (now - self._counted)
