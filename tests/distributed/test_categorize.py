@@ -31,7 +31,7 @@ def settings(root: Path, voters: list[dict], **more: object) -> categorize.SCHEM
 
 
 def voters(count: int, **more: object) -> list[dict]:
-    return [{"kind": "simulated", "name": f"v{i}", "accuracy": 0.9, "batch_size": 40, **more} for i in range(count)]
+    return [{"kind": "simulated", "name": f"v{i}", "accuracy": 0.9, "batch_size": 40} | more for i in range(count)]
 
 
 def rows(build: store.Build) -> list[tuple]:
@@ -53,10 +53,10 @@ def root(texts, tmp_path):
 
 
 def test_a_panel_finds_the_truth_of_simulated_voters(root):
-    at = categorize.main(settings(root, voters(7)))
+    at = categorize.main(settings(root, voters(3, accuracy=0.97), theories=["svt"], max_texts=40))
     labels = store.read_table(at.labels).to_pylist()
     assert len({(row["text_id"], row["theory"]) for row in labels}) == len(labels)
-    assert len(labels) + store.need(at.queue).num_rows == 60 * 2
+    assert len(labels) + store.need(at.queue).num_rows == 40
     right = 0
     for row in labels:
         theory, path = theories()[row["theory"]], tuple(row["path"])
@@ -66,7 +66,7 @@ def test_a_panel_finds_the_truth_of_simulated_voters(root):
         truth = [true_choice(theory.id, node, row["text_id"], [c.id for c in theory.children(node or None)]) for node in nodes]
         direction = SIGNS[true_choice(theory.id, path[-1], row["text_id"], list(DIRECTIONS))]
         right += truth == list(path) and row["direction"] == direction
-    assert right / len(labels) > 0.95  # seven voters of accuracy 0.9 are wrong in under one percent of ballots
+    assert right / len(labels) > 0.9  # two of three voters of accuracy 0.97 are wrong in 3 of 1,000 ballots
     for name, build in at.votes.items():
         votes = store.read_table(build).to_pylist()
         assert {vote["voter"] for vote in votes} == {name}
@@ -74,15 +74,18 @@ def test_a_panel_finds_the_truth_of_simulated_voters(root):
     shown = {
         tuple(vote["options"]) for b in at.votes.values() for vote in store.read_table(b).to_pylist() if vote["node"] == ""
     }
-    assert len(shown) > 50  # options are shuffled for every voter and text
+    assert shown == {
+        ("growth", "self-protection"),
+        ("self-protection", "growth"),
+    }  # options are shuffled for every voter and text
 
 
 def test_killed_and_run_again_the_votes_are_the_same(root, texts, tmp_path_factory):
-    panel = voters(3)
+    panel = voters(3, batch_size=10)
     whole = tmp_path_factory.mktemp("whole")
     (whole / "texts").symlink_to(texts / "texts")
-    expected = categorize.main(settings(whole, panel))
-    settings(root, voters(3, seconds_per_batch=0.5))
+    expected = categorize.main(settings(whole, panel, theories=["duty"]))
+    settings(root, voters(3, batch_size=10, seconds_per_batch=0.5), theories=["duty"])
     command = [sys.executable, "-m", "jobs.categorize", str(root / "categorize.yaml")]
     for wanted in (3, 9):
         process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -93,7 +96,7 @@ def test_killed_and_run_again_the_votes_are_the_same(root, texts, tmp_path_facto
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert not list((root / "labels").rglob("_manifest.json"))
-    done = categorize.main(settings(root, panel))
+    done = categorize.main(settings(root, panel, theories=["duty"]))
     for name in expected.votes:
         assert rows(done.votes[name]) == rows(expected.votes[name])
     assert rows(done.labels) == rows(expected.labels)

@@ -37,10 +37,10 @@ class AuditConfig(Config):
     and 0.96, and 0.06 where the first place gains 1 nat. So a mild position effect is forgiven (mirrored windows cancel it in
     a build), answers that the place decides are not.
 
-    The marks of knowledge are low on purpose: triples hold near pairs on which people disagree too, and ratings such as strength
-    1, 2, 3 are coarse. They ask for clearly more than chance and no more; the encoder judge of the tiny configs, the weakest
-    that we ship, has accuracy 0.63 (0.60 to 0.66) and rank correlation 0.35 (0.29 to 0.40) on the sample. Raise them for a build
-    that matters.
+    The marks of knowledge are low on purpose: triples hold near pairs on which people disagree too, and ratings such as
+    strength 1, 2, 3 are coarse. They ask for clearly more than chance and no more; the encoder judge of the tiny configs, the
+    weakest that we ship, has accuracy 0.63 (0.60 to 0.66) and rank correlation 0.35 (0.29 to 0.40) on the sample. Raise them
+    for a build that matters.
     """
 
     triples: int = Field(12, ge=4, le=100, description="of texts per value, at most; no pair is in two of them")

@@ -17,7 +17,7 @@ import httpx
 from valueflow.errors import InputError
 from valueflow.judging.cache import CallCache, Reply, call_key
 from valueflow.judging.judges import OpenaiJudge
-from valueflow.judging.limits import Gate, Rate, Spent, Tokens, backoff, retry_after
+from valueflow.judging.limits import Gate, Rate, Slot, Spent, Tokens, backoff, retry_after
 
 CHARS_PER_TOKEN = 4
 # What {"answer": "..."} takes beside the answer, white space included.
@@ -95,7 +95,7 @@ class Endpoint:
         """What was done so far."""
         gate = self._gate
         concurrency = gate.call_seconds / gate.busy_seconds if gate.busy_seconds else 0.0
-        return Stats(self._calls, self._paid, self._retries, gate.waits, concurrency, gate.busy_seconds)
+        return Stats(self._calls, self._paid, self._retries, gate.refusals, concurrency, gate.busy_seconds)
 
     async def ask(self, messages: list[dict], constraint: dict, max_tokens: int, logprobs: bool, round_: int) -> Reply | None:
         """Return the cached or new reply to a chat; None where the budget does not allow the call, which was not sent.
@@ -135,8 +135,8 @@ class Endpoint:
     async def _answer(self, key: str, content: bytes, estimate: Tokens, constraint: dict) -> Reply:
         """Return the reply to a question, asked again as long as that is safe and allowed."""
         tries = _Tries()
-        while await self._gate.enter(tries.asked, sum(estimate)):
-            answer = await self._attempt(key, content)
+        while slot := await self._gate.enter(tries.asked, sum(estimate)):
+            answer = await self._attempt(slot, key, content)
             if isinstance(answer, _Lost) and answer.sent:
                 return Reply("", answer.error, *estimate)
             if isinstance(answer, httpx.Response) and answer.is_success:
@@ -151,17 +151,17 @@ class Endpoint:
             await asyncio.sleep(wait)
         return Reply("", f"the server refused all calls (429) for longer than patience ({self.config.patience:g} s)", 0, 0)
 
-    async def _attempt(self, key: str, content: bytes) -> httpx.Response | _Lost:
+    async def _attempt(self, slot: Slot, key: str, content: bytes) -> httpx.Response | _Lost:
         """Send a question and give the slot back, with what the gate can learn from the answer."""
         started, answer = asyncio.get_running_loop().time(), None
         try:
             answer = await self._send(key, content)
         finally:
             if isinstance(answer, httpx.Response) and _is_refusal(answer):
-                self._gate.refused(retry_after(answer.headers))
+                self._gate.refused(slot, retry_after(answer.headers))
             else:
                 good = isinstance(answer, httpx.Response) and answer.is_success
-                self._gate.leave(asyncio.get_running_loop().time() - started if good else None)
+                self._gate.leave(slot, asyncio.get_running_loop().time() - started if good else None)
         return answer
 
     async def _send(self, key: str, content: bytes) -> httpx.Response | _Lost:

@@ -17,12 +17,10 @@ BACKOFF, LONGEST = 0.5, 30.0
 # Seconds of a rate that may be used at once.
 BURST = 1.0
 # Calls in flight before anything is known of the server (TCP's initial window).
-START = 10.0
-# Shares of the slots that rest after a refusal: up to FEW the limit grows, above MANY a refused slot is closed for good. In
-# between it shrinks slowly: some calls are refused whatever the limit, and a slot too many keeps a server full at little cost.
-FEW, MANY = 0.04, 0.25
-# What a refusal takes from the limit where it is one of a few.
-SHRINK = 0.1
+START = 10
+# What the server held at once counts for two windows of so many round trips; longer while it refuses less than this share of
+# the calls: some servers refuse a few whatever their load, and to be careful with those would only be slow.
+WINDOW, FEW = 4, 0.06
 # So many refusals in a row with nothing else in flight mean that the server takes nothing at all for now.
 ALL_REFUSED = 4
 
@@ -72,105 +70,134 @@ class Rate:
         self.full_at = max(self.full_at, now) + amount / self.per_second
 
 
+class Slot:
+    """A call in flight and its place among them: how many the server held with it, if none of those is refused."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+
 class Gate:
     """Lets calls through, the one asked first first, as many at once as the server takes.
 
-    The limit starts small and doubles every round trip, then grows by one or a little more in each. A slot whose call was
-    refused rests for a round trip, so it asks once in that time; where many rest, it is closed. So a server with a hard limit
-    stays full at the price of a few refusals, and one that refuses a few calls at random is not taken for a full one. A server
-    that refuses everything is left alone for as long as it asks.
+    That is as many as the server was lately seen to hold, and some probes more. An accepted probe adds one (at first the limit
+    doubles in a round trip), most probes refused halve them. A slot whose call was refused rests for a round trip. So a server
+    with a hard limit stays full at the price of a few refusals, and one that refuses calls at random is not taken for a full
+    one. A server that refuses everything is left alone for as long as it asks.
     """
 
     def __init__(self, most: int, patience: float, requests: Rate, tokens: Rate) -> None:
         self.most, self.patience, self.requests, self.tokens = most, patience, requests, tokens
-        self.limit = min(START, most)
-        self.in_flight = self.resting = 0
-        self.round_trip = 1.0  # smoothed seconds of an answer
-        self.waits = 0
-        self._starting = True
-        self._closed = 0.0  # when a slot was closed last
-        self._refused, self._refused_since = 0, math.inf  # in a row
+        self.round_trip = 1.0  # seconds until an answer, smoothed
+        self.answers = self.refusals = 0
+        self._held, self._held_before = 0, 0  # most calls at once, in this window and in earlier ones
+        self._probes, self._halved = START, 0.0
+        self._resting = self._resting_probes = 0
+        self._window = (0.0, 0, 0)  # when it began, answers and refusals until then
+        self._in_a_row, self._refused_since = 0, math.inf
         self._paused_until, self._pauses = 0.0, 0
-        self._queue: list[tuple[float, int, int, asyncio.Future[bool]]] = []
+        self._out: set[Slot] = set()
+        self._queue: list[tuple[float, int, int, asyncio.Future[Slot | None]]] = []
         self._entered = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._counted = self.busy_seconds = self.call_seconds = 0.0
 
-    async def enter(self, asked: float, tokens: int) -> bool:
-        """Wait for a slot and take it; False where the server's pause outlasts the patience of a call asked then."""
+    async def enter(self, asked: float, tokens: int) -> Slot | None:
+        """Wait for a slot and take it; None where the server's pause outlasts the patience of a call asked then."""
         if self._out_of_patience(asked):
-            return False
+            return None
         self._count()
-        waiting: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Slot | None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._queue, (asked, next(self._entered), tokens, waiting))
         self._open()
         try:
             return await waiting
         except asyncio.CancelledError:
-            if waiting.done() and not waiting.cancelled() and waiting.result():
-                self.leave()
+            if waiting.done() and not waiting.cancelled() and (slot := waiting.result()):
+                self.leave(slot)
             raise
 
-    def leave(self, round_trip: float | None = None) -> None:
+    def leave(self, slot: Slot, round_trip: float | None = None) -> None:
         """Give a slot back; `round_trip`: seconds after which the server answered, None where it did not."""
         if round_trip is not None:
-            self.round_trip += (round_trip - self.round_trip) * (1.0 if self._starting else 0.1)
-            self._refused, self._refused_since, self._pauses = 0, math.inf, 0
-            if self.in_flight + self.resting >= int(self.limit):
-                self.limit = min(self.most, self.limit + self._growth())
-        self._count()
-        self.in_flight -= 1
-        self._open()
+            self.answers += 1
+            self.round_trip += (round_trip - self.round_trip) * max(0.1, 1 / self.answers)
+            self._in_a_row, self._refused_since, self._pauses = 0, math.inf, 0
+            if slot.place > self._proven:
+                self._probes = min(self._probes + 1, max(START, self._proven))
+            self._held = max(self._held, slot.place)
+        self._remove(slot)
 
-    def refused(self, wait: float | None) -> None:
+    def refused(self, slot: Slot, wait: float | None) -> None:
         """Give a slot back that the server refused; `wait`: seconds it asked for, None where it did not say."""
         now = _now()
-        self._count()
-        self.in_flight -= 1
-        self.waits += 1
-        self._refused, self._refused_since = self._refused + 1, min(self._refused_since, now)
-        if self.resting + 1 > max(1.0, MANY * self.limit):
-            self._closed, self._starting = now, False
-            self.limit = max(1.0, self.limit - 1)
-        else:
-            self.limit = max(1.0, self.limit - SHRINK)
-            self.resting += 1
-            asyncio.get_running_loop().call_later(self.round_trip, self._rested)
-        if self._refused >= (4 * ALL_REFUSED * self.limit if self.in_flight else ALL_REFUSED):
+        self.refusals += 1
+        self._in_a_row, self._refused_since = self._in_a_row + 1, min(self._refused_since, now)
+        for other in self._out:
+            other.place -= other.place > slot.place  # the server never held this one beside it
+        probe = slot.place > self._proven
+        self._rest(probe, 1)
+        asyncio.get_running_loop().call_later(self.round_trip, self._rest, probe, -1)
+        if probe and self._resting_probes > self._probes / 2 and now - self._halved > self.round_trip:
+            self._probes, self._halved = max(1, self._probes // 2), now
+        self._remove(slot)
+        if self._in_a_row >= ALL_REFUSED + 4 * self._limit * bool(self._out):
             self._pause(now, wait)
-        self._open()
 
     def give_back(self, tokens: int) -> None:
         """Correct the estimate of a call's tokens: so many were too much (negative: too few)."""
         self.tokens.take(-tokens, _now())
 
-    def _growth(self) -> float:
-        """What one answer adds to the limit: doubling at first, later more the longer no slot had to be closed."""
-        if self._starting:
-            return 1.0 if self.resting <= MANY / 2 * self.limit else 0.0
-        rounds = (_now() - self._closed) / self.round_trip
-        return min(1 + rounds / 4, max(1.0, self.limit / 10)) / self.limit if self.resting <= FEW * self.limit else 0.0
+    @property
+    def _proven(self) -> int:
+        return max(self._held, self._held_before)
+
+    @property
+    def _limit(self) -> int:
+        return min(self.most, self._proven + max(0, self._probes - self._resting_probes)) - self._resting
+
+    def _remove(self, slot: Slot) -> None:
+        self._count()
+        self._out.remove(slot)
+        self._turn_window()
+        self._open()
+
+    def _turn_window(self) -> None:
+        """Forget what the server held in earlier windows, unless it still refuses next to nothing."""
+        began, answers, refusals = self._window
+        now = _now()
+        if now - began > WINDOW * self.round_trip:
+            refused, answered = self.refusals - refusals, self.answers - answers
+            self._held_before = self._held if refused > FEW * (refused + answered) else self._proven
+            self._held, self._window = 0, (now, self.answers, self.refusals)
 
     def _pause(self, now: float, wait: float | None) -> None:
         self._paused_until = max(self._paused_until, now + (wait or min(LONGEST, BACKOFF * 2.0**self._pauses)))
-        self._refused, self._pauses, self.limit = 0, self._pauses + 1, max(1.0, self.limit / 2)
+        self._in_a_row, self._pauses = 0, self._pauses + 1
+        self._held, self._held_before, self._probes = 0, self._proven // 2, 1
         for asked, _, _, waiting in self._queue:
             if not waiting.done() and self._out_of_patience(asked):
-                waiting.set_result(False)
+                waiting.set_result(None)
 
     def _out_of_patience(self, asked: float) -> bool:
         """Whether a call asked then would have met nothing but refusals for longer than the patience when the pause ends."""
         since = max(asked, min(self._refused_since, _now()))
         return self._paused_until - since > self.patience
 
-    def _rested(self) -> None:
-        self.resting -= 1
-        self._open()
+    def _rest(self, probe: bool, change: int) -> None:
+        if probe:
+            self._resting_probes += change
+        else:
+            self._resting += change
+        if change < 0:
+            self._open()
 
     def _open(self) -> None:
         """Let in whom the limits allow now; where only time is missing, come back then."""
         now = _now()
-        while self._queue and self.in_flight < int(self.limit) - self.resting:
+        while self._queue and len(self._out) < self._limit:
             wait = max(self._paused_until - now, self.requests.wait(now), self.tokens.wait(now))
             if wait > 0:
                 self._come_back(wait)
@@ -178,10 +205,10 @@ class Gate:
             _, _, tokens, waiting = heapq.heappop(self._queue)
             if not waiting.done():
                 self._count()
-                self.in_flight += 1
+                self._out.add(slot := Slot(len(self._out) + 1))
                 self.requests.take(1, now)
                 self.tokens.take(tokens, now)
-                waiting.set_result(True)
+                waiting.set_result(slot)
 
     def _come_back(self, seconds: float) -> None:
         if self._timer is not None:
@@ -191,9 +218,9 @@ class Gate:
     def _count(self) -> None:
         """Add the time since the last change to the sums behind the mean concurrency."""
         now = _now()
-        if self.in_flight or self._queue:
+        if self._out or self._queue:
             self.busy_seconds += now - self._counted
-            self.call_seconds += self.in_flight * (now - self._counted)
+            self.call_seconds += len(self._out) * (now - self._counted)
         self._counted = now
 
 
