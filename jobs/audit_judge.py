@@ -3,12 +3,11 @@
 python -m jobs.audit_judge conf/audit_judge/tiny.yaml
 """
 
-from valueflow.report.audit import audit_page
-
 from valueflow import config as configs
 from valueflow.distributed.audit import AuditJudgeConfig, audit_judge
 from valueflow.distributed.cluster import session
 from valueflow.judging.audit import Verdict
+from valueflow.report.audit import audit_page
 from valueflow.store import write_bytes
 
 SCHEMA = AuditJudgeConfig
