@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -122,7 +123,7 @@ MAYBE_PAID = "may have been paid for, so it is not asked again"
         ("refusal", "", "the model refused: I cannot judge this.", (30, 6)),
         ("content_filter", ".* > .*", "the answer was withheld by the server's content filter", (30, 6)),
         ("length", "A > ", "the answer was cut at max_tokens; raise judge.extra_tokens .*", (30, 6)),
-        ("not json", "", "the answer's body is not JSON: '<html>oops</html>'", (2, 2)),
+        ("not json", "", "the answer's body is not JSON: '<html>oops</html>'", (2, 6)),
         ("no choices", "", "the answer has no choices: .*", (30, 6)),
         ("400", "", "HTTP 400: status 400 for Bearer \\*\\*\\*", (0, 0)),
         ("422", "", "HTTP 422: status 422 for Bearer \\*\\*\\*", (0, 0)),
@@ -133,16 +134,13 @@ MAYBE_PAID = "may have been paid for, so it is not asked again"
     ],
 )
 def test_what_was_or_may_have_been_paid_is_recorded_and_not_asked_again(server, fault, text, error, tokens):
-    import re
-
     server.reset(faults={fault: 1.0})
     slow = fault in ("hang", "drip")
     done = Asked(judge(server, timeout=0.4 if slow else 20), ["which?"])
     seen = server.seen()
     assert re.fullmatch(text, done.reply.text), done.reply
     assert re.fullmatch(re.escape(error) if slow else error.replace("(.*)", "\\(.*\\)"), done.reply.error), done.reply
-    if fault != "not json":
-        assert (done.reply.tokens_in, done.reply.tokens_out) == tokens
+    assert (done.reply.tokens_in, done.reply.tokens_out) == tokens
     assert seen["seen"] == {"which?": 1}
     assert seen["paid"] == ({} if fault.isdigit() else {"which?": 1})
     assert (done.spent.tokens_in, done.spent.tokens_out) == (done.reply.tokens_in, done.reply.tokens_out)
@@ -192,7 +190,7 @@ def test_patience_ends(server):
     server.reset(faults={"429": 1.0}, retry_after="0.4", times=10_000)
     done = Asked(judge(server, patience=1.5), prompts(300))
     assert all("patience" in reply.error for reply in done.replies)
-    assert 1 < done.seconds < 4
+    assert 1 < done.seconds < 8
     assert server.seen()["refusals"] < 60  # it is left alone while it refuses everything
 
 

@@ -168,7 +168,10 @@ class Endpoint:
         paid = "the answer may have been paid for, so it is not asked again"
         try:
             async with asyncio.timeout(self.config.timeout):
-                return await self._post(content, {"Idempotency-Key": key})
+                answer = await self._post(content, {"Idempotency-Key": key})
+            if answer.status_code in GATEWAY_TIMEOUTS:
+                return _Lost(f"HTTP {answer.status_code}: {self._said(answer)}; {paid}", True)
+            return answer
         except TimeoutError:
             return _Lost(f"no complete answer within timeout ({self.config.timeout:g} s); {paid}", True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -202,8 +205,6 @@ class Endpoint:
             self._check_settings(answer)
             if _is_refusal(answer):
                 return self._wait_refused(retry_after(answer.headers), error, tries)
-            if answer.status_code in GATEWAY_TIMEOUTS:
-                return Reply("", f"{error}; the answer may have been paid for, so it is not asked again", 0, 0)
             if answer.status_code not in RETRIED:
                 return Reply("", error, 0, 0)
         if tries.retries == self.config.retries:
