@@ -43,7 +43,6 @@ class CategorizeConfig(Config):
     descent: DescentConfig = DescentConfig()
     human: str = Field("", description="the human queue's CSV with the columns node and direction filled in")
     chunk: int = Field(2000, ge=1, description="texts that one task plans and labels together")
-    dry_run: bool = Field(False, description="estimate calls, tokens, time and money of the first step, ask nothing")
     cluster: ClusterConfig = ClusterConfig()
 
 

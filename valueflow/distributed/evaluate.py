@@ -18,6 +18,7 @@ from valueflow.config import Config
 from valueflow.corpora.rows import cell, require, rows, urls
 from valueflow.curate import ALL
 from valueflow.distributed.ask import Asked, ask, check, check_errors
+from valueflow.distributed.audit import Policy, admit
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.rank import counts, with_texts
 from valueflow.errors import InputError, allowed
@@ -56,6 +57,7 @@ class EvaluateConfig(Config):
         "", description="score saved rankings again instead of asking: a build id (e-…) under root, or an official rankings CSV"
     )
     max_error_share: float = Field(0.05, ge=0, le=1)
+    audit: Policy = Field("refuse", description="refuse a judge that failed its audit, require a passed one, or ignore")
     chunk: int = Field(500, ge=1, description="responses planned and scored together by one task")
     cluster: ClusterConfig = ClusterConfig()
 
@@ -103,6 +105,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
 
 
 def _evaluate_asking(config: EvaluateConfig, judging: AnyJudge) -> Evaluated:
+    admitted = admit(config.root, judging, config.audit)
     version = vidb.load(config.root, config.vidb)
     values = _values(config, list(version.calibrations))
     for value in values:
@@ -119,7 +122,9 @@ def _evaluate_asking(config: EvaluateConfig, judging: AnyJudge) -> Evaluated:
         sharpness = _ask_rounds(config.evaluator, judging, version, responses, chunks, rankings)
         total = config.evaluator.m * sum(len(c.text_ids) for c in chunks)
         totals = check(rankings, RANK, total, config.max_error_share, "evaluate")
-        store.commit(rankings, judging.public() | asked, [responses.url, version.build.url], counts(totals))
+        store.commit(
+            rankings, judging.public() | {"audit": admitted} | asked, [responses.url, version.build.url], counts(totals)
+        )
         _score(config, version, responses, rankings, chunks, sharpness, config.evaluator, out)
     return _scored(out)
 
