@@ -364,8 +364,13 @@ def test_a_judge_that_is_misconfigured_is_an_exception(server, fault, todo):
     server.reset(faults={fault: 1.0}, times=9)
     status = fault.split()[0]
     with pytest.raises(InputError, match=rf"judge 'judge': {server.url}/chat/completions answered {status} \(.+\); {todo}"):
-        Asked(judge(server), ["which?"])
-    assert server.seen()["seen"] == {"which?": 1}
+        Asked(judge(server), prompts(100))
+    assert sum(server.seen()["seen"].values()) <= limits.START
+
+
+def test_an_address_without_a_server_is_refused(server):
+    with pytest.raises(InputError, match=r"url 'http:///v1' names no server; change judge\.url"):
+        Endpoint(judge(server, url="http:///v1"), None, Spent())
 
 
 def test_json_schema_on_the_wire(server):

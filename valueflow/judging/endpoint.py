@@ -83,12 +83,13 @@ class Endpoint:
         self.config, self.cache, self.spent = config, cache, spent
         self.exhausted = False
         self._key = _api_key(config)
-        self._url = f"{config.url.rstrip('/')}/chat/completions"
+        self._url = _chat_url(config)
         self._gate = Gate(config.concurrency, config.patience, Rate(config.requests_per_minute), Rate(config.tokens_per_minute))
         self._calls = self._paid = self._retries = 0
         self._files = ThreadPoolExecutor(min(32, config.concurrency), "call-cache")
         self._certificates = httpx.create_ssl_context()
         self._idle: list[httpx.AsyncClient] = []
+        self._misconfigured: InputError | None = None
 
     @property
     def stats(self) -> Stats:
@@ -136,6 +137,9 @@ class Endpoint:
         """Return the reply to a question, asked again as long as that is safe and allowed."""
         tries = _Tries()
         while slot := await self._gate.enter(tries.asked, sum(estimate)):
+            if self._misconfigured:
+                self._gate.leave(slot)
+                raise self._misconfigured
             answer = await self._attempt(slot, key, content)
             if isinstance(answer, _Lost) and answer.sent:
                 return Reply("", answer.error, *estimate)
@@ -143,7 +147,7 @@ class Endpoint:
                 self._paid += 1
                 reply = _read(answer, constraint, self.config.structured, estimate)
                 self._gate.give_back(sum(estimate) - reply.tokens_in - reply.tokens_out)
-                return reply
+                return reply._replace(error=self._safe(reply.error))
             self._gate.give_back(sum(estimate))
             wait = self._wait(answer, tries)
             if isinstance(wait, Reply):
@@ -174,9 +178,9 @@ class Endpoint:
             return answer
         except TimeoutError:
             return _Lost(f"no complete answer within timeout ({self.config.timeout:g} s); {paid}", True)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             return _Lost(self._safe(f"no connection ({str(error) or type(error).__name__})"), False)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return _Lost(self._safe(f"the connection broke ({str(error) or type(error).__name__}); {paid}"), True)
 
     async def _post(self, content: bytes, headers: dict[str, str]) -> httpx.Response:
@@ -195,7 +199,7 @@ class Endpoint:
             verify=self._certificates,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE),
             # The time for an answer is measured around the whole call, so that no slow drip evades it.
-            timeout=httpx.Timeout(None, connect=min(CONNECT, self.config.timeout / 2)),
+            timeout=httpx.Timeout(None, connect=min(CONNECT, self.config.timeout / 3)),
         )
 
     def _wait(self, answer: httpx.Response | _Lost, tries: _Tries) -> float | Reply:
@@ -228,7 +232,9 @@ class Endpoint:
         status = 402 if response.status_code == 429 and "insufficient_quota" in response.text else response.status_code
         if status in MISCONFIGURED:
             todo = MISCONFIGURED[status].format(key_env=self.config.key_env, model=self.config.model)
-            raise InputError(f"judge {self.config.name!r}: {self._url} answered {response.status_code} ({said}); {todo}")
+            what = f"judge {self.config.name!r}: {self._url} answered {response.status_code} ({said}); {todo}"
+            self._misconfigured = InputError(what)  # for the calls that wait, too: a wrong key is not tried a thousand times
+            raise self._misconfigured
 
     def _said(self, response: httpx.Response) -> str:
         """Return what the server said, in one short line and without the key, which some servers repeat."""
@@ -256,6 +262,16 @@ def _api_key(config: OpenaiJudge) -> str:
     if not key.isascii() or not key.isprintable():  # an HTTP library would show it in its error
         raise InputError(f"judge {config.name!r}: {config.key_env} holds characters that no API key has")
     return key
+
+
+def _chat_url(config: OpenaiJudge) -> str:
+    try:
+        host = httpx.URL(config.url).host
+    except httpx.InvalidURL:
+        host = ""
+    if not host:
+        raise InputError(f"judge {config.name!r}: url {config.url!r} names no server; change judge.url")
+    return f"{config.url.rstrip('/')}/chat/completions"
 
 
 def _body(config: OpenaiJudge, messages: list[dict], constraint: dict, max_tokens: int, logprobs: bool) -> dict:
