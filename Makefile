@@ -56,6 +56,7 @@ bench: $(VENV)/.llm
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.evaluator
 	$(BIN)/python -m benchmarks.coverage
+	$(BIN)/python -m benchmarks.endpoint
 	$(BIN)/python -m benchmarks.vllm_overhead
 
 clean:

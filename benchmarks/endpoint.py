@@ -2,7 +2,7 @@
 
 python -m benchmarks.endpoint
 
-2,000 calls; the server (tests/judging/fault_server.py, its own process) holds 40 at once and answers after 50 to 100 ms, with
+2,000 calls; the server (tests.fault_server.py, its own process) holds 40 at once and answers after 50 to 100 ms, with
 and without faults in a fifth of the calls. The SDK is told the limit (a semaphore of 40); the endpoint finds it (concurrency
 64). Mean concurrency is the server's, until every prompt has been sent once. "Paid twice" are prompts that the server had
 answered, or had begun to, when they were sent again.
@@ -14,7 +14,7 @@ import time
 
 from openai import AsyncOpenAI, OpenAIError
 
-from tests.judging.fault_server import FAULTS, KEY, Handle, start
+from tests.fault_server import FAULTS, KEY, Handle, start
 from valueflow.judging.endpoint import Endpoint
 from valueflow.judging.judges import OpenaiJudge
 from valueflow.judging.limits import Spent

@@ -88,7 +88,7 @@ def pipeline(pool: Build, windows: Build) -> tuple[int, float, list[dict]]:
                 ready.append(time.monotonic())
             time.sleep(0.05)
 
-    with session(ClusterConfig(num_cpus=16)):
+    with session(ClusterConfig(num_cpus=4)):
         from ray._private.state import actors  # the public state API needs the dashboard
 
         asked = read_windows(windows, [pool], ray.put(np.empty(0, "S16")), JUDGE.batch_size)

@@ -4,8 +4,9 @@ python -m jobs.audit_judge conf/audit_judge/tiny.yaml
 """
 
 from valueflow import config as configs
-from valueflow.distributed.audit import AuditJudgeConfig, audit_judge
+from valueflow.distributed.audit import AuditJudgeConfig, audit_judge, dry_run
 from valueflow.distributed.cluster import session
+from valueflow.judging import cost
 from valueflow.judging.audit import Verdict
 from valueflow.report.audit import audit_page
 from valueflow.store import write_bytes
@@ -13,9 +14,12 @@ from valueflow.store import write_bytes
 SCHEMA = AuditJudgeConfig
 
 
-def main(config: AuditJudgeConfig) -> Verdict:
+def main(config: AuditJudgeConfig) -> Verdict | None:
     """Examine, print the verdict, its reasons and where the page is."""
     with session(config.cluster):
+        if config.dry_run:
+            print(cost.table(dry_run(config)))
+            return None
         verdict, url = audit_judge(config)
     page = url.replace("/audits/", "/reports/audit-").replace(".json", ".html")
     write_bytes(page, audit_page(verdict, config.judge.public()).encode())

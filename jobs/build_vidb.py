@@ -4,16 +4,20 @@ python -m jobs.build_vidb conf/build_vidb/tiny.yaml
 """
 
 from valueflow import config as configs
-from valueflow.distributed.build import BuildVidbConfig, Stages, build_vidb
+from valueflow.distributed.build import BuildVidbConfig, Stages, build_vidb, dry_run
 from valueflow.distributed.cluster import session
+from valueflow.judging import cost
 from valueflow.report.build import vidb_report
 
 SCHEMA = BuildVidbConfig
 
 
-def main(config: BuildVidbConfig) -> Stages:
+def main(config: BuildVidbConfig) -> Stages | None:
     """Build, publish and print where the version and its report are."""
     with session(config.cluster):
+        if config.dry_run:
+            print(cost.table(dry_run(config)))
+            return None
         at = build_vidb(config)
     print(f"VIDB {at.vidb.build_id}: {at.vidb.url}")
     print(f"report: {vidb_report(at.texts, at.candidates, at.rankings, at.utilities, at.vidb)}")

@@ -4,15 +4,19 @@ python -m jobs.categorize conf/categorize/tiny.yaml
 """
 
 from valueflow import config as configs
-from valueflow.distributed.categorize import CategorizeConfig, Categorized, categorize
+from valueflow.distributed.categorize import CategorizeConfig, Categorized, categorize, dry_run
 from valueflow.distributed.cluster import session
+from valueflow.judging import cost
 
 SCHEMA = CategorizeConfig
 
 
-def main(config: CategorizeConfig) -> Categorized:
+def main(config: CategorizeConfig) -> Categorized | None:
     """Label, and print where the labels and the human queue are."""
     with session(config.cluster):
+        if config.dry_run:
+            print(cost.table(dry_run(config)))
+            return None
         at = categorize(config)
     print(f"labels: {at.labels.url}")
     print(f"human queue: {at.queue.url}/human_queue.csv")

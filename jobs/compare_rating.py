@@ -6,8 +6,9 @@ python -m jobs.compare_rating conf/compare_rating/tiny.yaml
 import yaml
 
 from valueflow import config as configs
-from valueflow.distributed.baseline import CompareRatingConfig, compare_rating
+from valueflow.distributed.baseline import CompareRatingConfig, compare_rating, dry_run
 from valueflow.distributed.cluster import session
+from valueflow.judging import cost
 from valueflow.judging.baseline import Comparison
 from valueflow.records import digest
 from valueflow.report.baseline import baseline_page, table
@@ -16,9 +17,12 @@ from valueflow.store import write_bytes
 SCHEMA = CompareRatingConfig
 
 
-def main(config: CompareRatingConfig) -> Comparison:
+def main(config: CompareRatingConfig) -> Comparison | None:
     """Compare, print the table and where the page is."""
     with session(config.cluster):
+        if config.dry_run:
+            print(cost.table(dry_run(config)))
+            return None
         comparison = compare_rating(config)
     resolved = config.public()
     url = f"{config.root.rstrip('/')}/reports/rating-{digest(resolved)}.html"

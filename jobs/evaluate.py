@@ -5,15 +5,19 @@ python -m jobs.evaluate conf/evaluate/tiny.yaml
 
 from valueflow import config as configs
 from valueflow.distributed.cluster import session
-from valueflow.distributed.evaluate import EvaluateConfig, Evaluated, evaluate
+from valueflow.distributed.evaluate import EvaluateConfig, Evaluated, dry_run, evaluate
+from valueflow.judging import cost
 from valueflow.report.build import evaluation_report, summary
 
 SCHEMA = EvaluateConfig
 
 
-def main(config: EvaluateConfig) -> Evaluated:
+def main(config: EvaluateConfig) -> Evaluated | None:
     """Evaluate, print a short table and where scores and report are."""
     with session(config.cluster):
+        if config.dry_run:
+            print(cost.table(dry_run(config)))
+            return None
         evaluated = evaluate(config)
     print(summary(evaluated.build))
     print(f"scores: {evaluated.build.url}")

@@ -428,7 +428,7 @@ def test_two_thousand_calls_of_which_a_fifth_fail(server):
     """All are answered or say why not, none is paid twice, and the server is kept full."""
     concurrency = []
     while not concurrency or (max(concurrency) < 36 and len(concurrency) < 3):  # a busy machine only ever slows a run down
-        server.reset(limit=40, service=[0.1, 0.2], retry_after="1", total=2000, faults=dict.fromkeys(FAULTS, 0.02))
+        server.reset(limit=40, service=[0.2, 0.4], retry_after="1", total=2000, faults=dict.fromkeys(FAULTS, 0.02))
         done = Asked(judge(server, timeout=2), prompts(2000))
         seen = server.seen()
         concurrency.append(seen["concurrency"])

@@ -1,6 +1,7 @@
 """Ask a judge every question of a plan, commit answers as they come, continue where an earlier run stopped."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from valueflow import store
 from valueflow.distributed.cluster import Progress
 from valueflow.distributed.judge import judge, replay
 from valueflow.errors import BudgetSpent, InputError
+from valueflow.judging import cost
 from valueflow.judging.judges import AnyJudge, OpenaiJudge
 from valueflow.judging.tasks import Task
 from valueflow.records import digest
@@ -50,6 +52,7 @@ def ask(config: AnyJudge, task: Task, questions: Questions, out: Build, total: i
     progress = Progress(what, total, len(done))
     if len(done) >= total:
         return
+    started = time.monotonic()
     cache = f"{out.root.rstrip('/')}/cache"
     memory = replay(config, task, cache)
     if memory:
@@ -58,6 +61,7 @@ def ask(config: AnyJudge, task: Task, questions: Questions, out: Build, total: i
     if len(done) < total:
         spent = _spent(out) if isinstance(config, OpenaiJudge) else (0, 0)
         _run(judge(config, task, cache, spent)(questions(ray.put(done))), out, task, progress)
+    log.info("%s: %s", what, cost.total(config, total, *_spent(out), time.monotonic() - started))
     if isinstance(config, OpenaiJudge):
         _check_budget(config, out, task, total, what)
 

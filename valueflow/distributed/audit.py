@@ -17,7 +17,7 @@ from valueflow.distributed.rank import counts
 from valueflow.errors import InputError
 from valueflow.judging import audit
 from valueflow.judging.audit import AuditConfig, Verdict
-from valueflow.judging.cost import Measured
+from valueflow.judging.cost import Estimate, Measured, estimate
 from valueflow.judging.judges import AnyJudge, JudgeConfig, fingerprint
 from valueflow.judging.known import SAMPLE, known, known_to
 from valueflow.judging.tasks import RANK
@@ -38,21 +38,34 @@ class AuditJudgeConfig(Config):
     anchors: str = Field(SAMPLE, description="'sample', or an official CSV or JSONL with intensities")
     values: list[str] = Field([], description="values by any spelling; empty: all that the anchors have")
     exam: AuditConfig = AuditConfig()
+    dry_run: bool = Field(False, description="print what the exam will take, ask nothing")
     cluster: ClusterConfig = ClusterConfig()
+
+
+def dry_run(config: AuditJudgeConfig) -> list[Estimate]:
+    """Return what the exam will take."""
+    table = _exam(config, known_to(config.judge, known(config.anchors, [resolve(value) for value in config.values])))
+    last = measured(config.root, config.judge)
+    return [estimate(config.judge, RANK, table.slice(0, 50).to_pylist(), table.num_rows, last)]
+
+
+def _exam(config: AuditJudgeConfig, anchors: pa.Table) -> pa.Table:
+    """The windows of the exam with their texts."""
+    windows = audit.plan(anchors, config.exam)
+    texts = dict(zip(anchors["text_id"].to_pylist(), anchors["text"].to_pylist(), strict=True))
+    shown = pa.array([[texts[i] for i in ids] for ids in windows["text_ids"].to_pylist()], pa.list_(pa.string()))
+    return windows.append_column("texts", shown).append_column("folder", pa.array([""] * windows.num_rows, pa.string()))
 
 
 def audit_judge(config: AuditJudgeConfig) -> tuple[Verdict, str]:
     """Ask the exam's windows and return the verdict and the URL where it is kept for later jobs."""
     anchors = known_to(config.judge, known(config.anchors, [resolve(value) for value in config.values]))
-    windows = audit.plan(anchors, config.exam)
-    asked = digest(__version__, windows["window_id"].to_pylist(), fingerprint(config.judge))
+    table = _exam(config, anchors)
+    asked = digest(__version__, table["window_id"].to_pylist(), fingerprint(config.judge))
     out = Build(config.root, "rankings", f"a-{asked}")
     made = store.manifest(out)
     if not made:
         started, before = time.monotonic(), len(store.committed_ids(out, "window_id"))
-        texts = dict(zip(anchors["text_id"].to_pylist(), anchors["text"].to_pylist(), strict=True))
-        shown = pa.array([[texts[i] for i in ids] for ids in windows["text_ids"].to_pylist()], pa.list_(pa.string()))
-        table = windows.append_column("texts", shown).append_column("folder", pa.array([""] * windows.num_rows, pa.string()))
         ask(config.judge, RANK, lambda done: _open(table, done), out, table.num_rows, "audit")
         seconds = time.monotonic() - started if not before else 0.0
         totals = check(out, RANK, table.num_rows, 1.0, "audit")

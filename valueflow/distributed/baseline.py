@@ -11,13 +11,15 @@ from pydantic import Field
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.ask import ask, check
+from valueflow.distributed.audit import admit, measured
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.vote import PanelConfig, poll, votes_of
 from valueflow.errors import InputError
 from valueflow.judging.baseline import Comparison, Scores, compare
+from valueflow.judging.cost import Estimate, estimate
 from valueflow.judging.judges import AnyJudge, fingerprint
 from valueflow.judging.known import SAMPLE, known
-from valueflow.judging.tasks import RANK
+from valueflow.judging.tasks import RANK, VOTE
 from valueflow.ranking import calibrate
 from valueflow.ranking.calibrate import LIMIT
 from valueflow.ranking.plackett_luce import Shard, fit
@@ -51,7 +53,23 @@ class CompareRatingConfig(Config):
     windows: WindowsConfig = WindowsConfig()
     extreme_quantile: float = Field(0.99, gt=0.5, le=1, description="of |theta - zero|, which becomes intensity 10")
     seed: int = 0
+    dry_run: bool = Field(False, description="print what ratings and rankings will take, ask nothing")
     cluster: ClusterConfig = ClusterConfig()
+
+
+def dry_run(config: CompareRatingConfig) -> list[Estimate]:
+    """Return what the ratings and the rankings of each judge will take."""
+    rows, value_T = _reference(config)
+    texts = {row["text_id"]: row["text"] for row in rows}
+    windows, ballots = _windows(config, rows, value_T), _ballots(config, rows)
+    ranked = windows.slice(0, 50).to_pylist()
+    rated = [ballot._asdict() | {"text": texts[ballot.text_id]} for ballot in ballots[:50]]
+    found = []
+    for judge in config.panel.voters:
+        last = measured(config.root, judge)
+        found.append(estimate(judge, VOTE, rated, len(ballots), last)._replace(judge=f"{judge.name}, rating"))
+        found.append(estimate(judge, RANK, ranked, windows.num_rows, last)._replace(judge=f"{judge.name}, ranking"))
+    return found
 
 
 class _Anchors(NamedTuple):
@@ -69,19 +87,27 @@ def compare_rating(config: CompareRatingConfig) -> Comparison:
     Raises:
         InputError: a value has no anchors or no text of rating 0, a judge is dead, or a budget is spent.
     """
-    values = [resolve(value) for value in config.values]
-    rows = known(config.anchors, values).to_pylist()
+    rows, value_T = _reference(config)
+    for judge in config.panel.voters:
+        admit(config.root, judge, config.panel.audit)
     largest = max(abs(row["rating"]) for row in rows)
     scale = LIMIT / largest if config.anchors == SAMPLE else 1.0  # the sample's strengths end at 3
     reference_T = np.array([row["rating"] * scale for row in rows])
-    value_T = np.array([f"{row['theory']}:{row['value']}" for row in rows])
-    for value in values:
-        if not np.any((value_T == value) & (reference_T == 0)):
-            raise InputError(f"the anchors {config.anchors!r} have no {value} text of intensity 0, which fixes the zero")
     rating = np.stack([_rated(config, rows, votes) for votes in _rate(config, rows).values()])
     ranking = np.stack([_ranked(config, rows, value_T, judge) for judge in config.panel.voters])
     scores = [Scores("rating", rating, reference_T, value_T), Scores("ranking", ranking, reference_T, value_T)]
     return compare(scores, [judge.name for judge in config.panel.voters], config.seed)
+
+
+def _reference(config: CompareRatingConfig) -> tuple[list[dict], np.ndarray]:
+    """The texts of known intensity and the value of each."""
+    values = [resolve(value) for value in config.values]
+    rows = known(config.anchors, values).to_pylist()
+    value_T = np.array([f"{row['theory']}:{row['value']}" for row in rows])
+    for value in values:
+        if not any(v == value and row["rating"] == 0 for v, row in zip(value_T, rows, strict=True)):
+            raise InputError(f"the anchors {config.anchors!r} have no {value} text of intensity 0, which fixes the zero")
+    return rows, value_T
 
 
 def _ballots(config: CompareRatingConfig, rows: list[dict]) -> list[Ballot]:
@@ -115,17 +141,7 @@ def _rated(config: CompareRatingConfig, rows: list[dict], votes: Build) -> np.nd
 
 def _ranked(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray, judge: AnyJudge) -> np.ndarray:
     """Scores (repeats, texts) of one judge: windows of another seed each time, fitted and calibrated by value."""
-    texts = {row["text_id"]: row["text"] for row in rows}
-    plans = []
-    for repeat in range(config.repeats):
-        windows = config.windows.model_copy(update={"seed": config.windows.seed + repeat})
-        for value in np.unique(value_T):
-            theory, _, node = value.partition(":")
-            ids = [row["text_id"] for row, v in zip(rows, value_T, strict=True) if v == value]
-            plans.append(_folder(plan_table(theory, node, ids, windows), repeat))
-    table = pa.concat_tables(plans)
-    shown = pa.array([[texts[i] for i in ids] for ids in table["text_ids"].to_pylist()], pa.list_(pa.string()))
-    table = table.append_column("texts", shown)
+    table = _windows(config, rows, value_T)
     out = Build(config.root, "rankings", f"r-{digest(__version__, table['window_id'].to_pylist(), fingerprint(judge))}")
     if not store.manifest(out):
         ask(judge, RANK, lambda done: _open(table, done), out, table.num_rows, f"rank, {judge.name}")
@@ -140,6 +156,21 @@ def _ranked(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray, 
             mine = answered.filter(pa.compute.equal(answered["value"], value.partition(":")[2]))
             score_RT[repeat, at] = _intensity(config, [rows[i]["text_id"] for i in at], neutral_T[at], mine)
     return score_RT
+
+
+def _windows(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray) -> pa.Table:
+    """The windows of all repeats with their texts; each repeat has a seed of its own."""
+    texts = {row["text_id"]: row["text"] for row in rows}
+    plans = []
+    for repeat in range(config.repeats):
+        windows = config.windows.model_copy(update={"seed": config.windows.seed + repeat})
+        for value in np.unique(value_T):
+            theory, _, node = value.partition(":")
+            ids = [row["text_id"] for row, v in zip(rows, value_T, strict=True) if v == value]
+            plans.append(_folder(plan_table(theory, node, ids, windows), repeat))
+    table = pa.concat_tables(plans)
+    shown = pa.array([[texts[i] for i in ids] for ids in table["text_ids"].to_pylist()], pa.list_(pa.string()))
+    return table.append_column("texts", shown)
 
 
 def _folder(windows: pa.Table, repeat: int) -> pa.Table:

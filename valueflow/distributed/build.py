@@ -16,14 +16,15 @@ from valueflow.distributed.plan import plan
 from valueflow.distributed.rank import rank, with_texts
 from valueflow.distributed.vote import PanelConfig, poll, votes_of, weird
 from valueflow.errors import InputError
-from valueflow.judging.cost import estimate
+from valueflow.judging.cost import Estimate, estimate
 from valueflow.judging.judges import JudgeConfig, fingerprint
-from valueflow.judging.tasks import RANK
+from valueflow.judging.tasks import RANK, VOTE
 from valueflow.ranking.calibrate import NO_NEUTRAL, CalibrateConfig
 from valueflow.ranking.windows import WindowsConfig
 from valueflow.records import digest
 from valueflow.store import Build
-from valueflow.vidb import HumanConfig, Review, read_ratings
+from valueflow.vidb import PLAUSIBLE, HumanConfig, Review, read_ratings
+from valueflow.voting.descend import Ballot
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class BuildVidbConfig(Config):
     plausibility: PlausibilityConfig | None = Field(None, description="a panel that looks at every text and intensity")
     human: HumanConfig = HumanConfig()
     audit: Policy = Field("refuse", description="refuse a judge that failed its audit, require a passed one, or ignore")
-    dry_run: bool = Field(False, description="plan, print what the judge's calls will take, ask nothing")
+    dry_run: bool = Field(False, description="plan, print what the calls of judge and panel will take, ask nothing")
     publish: bool = Field(True, description="point CURRENT at the version")
     cluster: ClusterConfig = ClusterConfig()
 
@@ -90,14 +91,8 @@ def _content(url: str) -> str:
     return digest(store.read_input(url).hex()) if url else ""
 
 
-def build_vidb(config: BuildVidbConfig) -> Stages:
-    """Bring every stage to its end and return where they are.
-
-    Raises:
-        InputError: no ingested texts, a pool too small, too many broken answers, or another version published meanwhile.
-        NotConverged: a fit missed its tolerance; nothing is published.
-    """
-    seen = store.current(config.root)
+def planned(config: BuildVidbConfig) -> Stages:
+    """Bring the stages before the judge's to their end: the candidates and the plan of windows."""
     at = stages(config)
     store.need(at.texts)
     if not store.manifest(at.candidates):
@@ -108,13 +103,41 @@ def build_vidb(config: BuildVidbConfig) -> Stages:
     if config.calibrate.mode == "neutral" and not any(store.read_table(at.candidates, ["neutral"])["neutral"].to_pylist()):
         raise InputError(NO_NEUTRAL)
     plan(at.candidates, config.windows, at.windows)
+    return at
+
+
+def dry_run(config: BuildVidbConfig) -> list[Estimate]:
+    """Return what the judge and the plausibility panel will take."""
+    at = planned(config)
+    file = store.need(at.windows).files[0]
+    sample = with_texts(store.read_part(at.windows, file.path).slice(0, 50), [at.candidates], "").to_pylist()
+    calls = store.need(at.windows).num_rows
+    found = [estimate(config.judge, RANK, sample, calls, measured(config.root, config.judge))]
+    if config.plausibility:
+        ballots = [
+            Ballot("plausible", row["theory"], row["value"], i, PLAUSIBLE, 0, "+0.0")._asdict() | {"text": text}
+            for row in sample
+            for i, text in zip(row["text_ids"], row["texts"], strict=True)
+        ]
+        texts = store.need(at.candidates).num_rows
+        voters = config.plausibility.panel.voters
+        found += [estimate(voter, VOTE, ballots, texts, measured(config.root, voter)) for voter in voters]
+    return found
+
+
+def build_vidb(config: BuildVidbConfig) -> Stages:
+    """Bring every stage to its end and return where they are.
+
+    Raises:
+        InputError: no ingested texts, a pool too small, too many broken answers, or another version published meanwhile.
+        NotConverged: a fit missed its tolerance; nothing is published.
+    """
+    seen = store.current(config.root)
+    at = planned(config)
     admitted = admit(config.root, config.judge, config.audit)
-    if config.dry_run:
-        sample = _sample(at)
-        log.info(
-            "%s", estimate(config.judge, RANK, sample, store.need(at.windows).num_rows, measured(config.root, config.judge))
-        )
-        return at
+    if config.plausibility:
+        for voter in config.plausibility.panel.voters:
+            admit(config.root, voter, config.plausibility.panel.audit)
     described = config.judge.public() | {"fingerprint": fingerprint(config.judge), "audit": admitted}
     rank(at.windows, [at.candidates], config.judge, at.rankings, config.max_error_share, described)
     aggregating.aggregate(at.candidates, at.rankings, config.aggregate, at.utilities)
@@ -155,10 +178,3 @@ def _flags(config: BuildVidbConfig, plausibility: PlausibilityConfig, at: Stages
     votes = votes_of(config.root, plausibility.panel, ballots.build_id)
     poll(plausibility.panel, ballots, PoolTexts(at.candidates), votes, 0, "plausibility")
     return weird(votes.values())
-
-
-def _sample(at: Stages, size: int = 50) -> list[dict]:
-    """Some planned windows with their texts, for an estimate."""
-    file = store.need(at.windows).files[0]
-    windows = store.read_part(at.windows, file.path).slice(0, size)
-    return with_texts(windows, [at.candidates], "").to_pylist()

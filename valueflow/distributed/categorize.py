@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -16,9 +17,11 @@ from pydantic import Field
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.ask import check
+from valueflow.distributed.audit import admit, measured
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.vote import PanelConfig, poll, votes_of
 from valueflow.errors import InputError
+from valueflow.judging.cost import Estimate, estimate
 from valueflow.judging.judges import voter_fingerprint
 from valueflow.judging.tasks import VOTE
 from valueflow.records import SCHEMAS, digest
@@ -43,6 +46,7 @@ class CategorizeConfig(Config):
     descent: DescentConfig = DescentConfig()
     human: str = Field("", description="the human queue's CSV with the columns node and direction filled in")
     chunk: int = Field(2000, ge=1, description="texts that one task plans and labels together")
+    dry_run: bool = Field(False, description="print what the votes will take, ask nothing")
     cluster: ClusterConfig = ClusterConfig()
 
 
@@ -109,11 +113,8 @@ def categorize(config: CategorizeConfig) -> Categorized:
     Raises:
         InputError: no texts, an unknown theory, a dead voter, a spent budget, or a human decision that cannot be used.
     """
-    ingested = store.finished(config.root, "texts")
-    if not ingested:
-        raise InputError(f"no ingested texts under {config.root}; run python -m jobs.ingest first")
-    texts = Build(config.root, "texts", ingested[-1] if config.texts == "latest" else config.texts)
-    chosen = [resolve_theory(name) for name in dict.fromkeys(config.theories)]
+    texts, where, chosen = _inputs(config)
+    admitted = {voter.name: admit(config.root, voter, config.panel.audit) for voter in config.panel.voters}
     asked = digest(
         __version__, texts.build_id, config.sources, config.max_texts, chosen, config.descent.model_dump(), config.chunk
     )
@@ -125,7 +126,6 @@ def categorize(config: CategorizeConfig) -> Categorized:
     if store.manifest(labels):
         log.info("categorize: labels %s, done before", labels.build_id)
         return at
-    where = ChunkTexts(texts, tuple(chunks_of(texts, config.chunk, config.max_texts)), tuple(config.sources or ()))
     before = 0
     for number in itertools.count():
         plan = Build(config.root, "ballots", f"{digest(asked, config.panel.fingerprint())}-{number}")
@@ -141,11 +141,44 @@ def categorize(config: CategorizeConfig) -> Categorized:
         if not store.manifest(build):
             totals = check(build, VOTE, before, 1.0, f"categorize, {name}")
             voter = next(v for v in config.panel.voters if v.name == name)
-            store.commit(build, voter.public() | {"fingerprint": voter_fingerprint(voter)}, [texts.url], totals._asdict())
+            store.commit(
+                build,
+                voter.public() | {"fingerprint": voter_fingerprint(voter), "audit": admitted[name]},
+                [texts.url],
+                totals._asdict(),
+            )
     undecided = _over_chunks(_label_chunk, where, votes, config.descent, chosen, labels, queue, human)
     _check_human(human, undecided, config.human)
     _finish(at, config, before)
     return at
+
+
+def dry_run(config: CategorizeConfig) -> list[Estimate]:
+    """Return what the votes will take: one ballot a voter, theory and level and one for the direction, without re-prompts."""
+    _, where, chosen = _inputs(config)
+    number = sum(chunk.size for chunk in where.chunks)
+    known = list(itertools.islice(where(where.chunks[0].folder).items(), 20)) if where.chunks else []
+    calls, sample = 0, []
+    for name in chosen:
+        theory = theories()[name]
+        leaves = [node.id for node in theory.nodes if not theory.children(node.id)]
+        levels = min(sum(len(theory.paths(leaf)[0]) for leaf in leaves) / len(leaves), config.descent.max_level or math.inf)
+        calls += round(number * (levels + 1))
+        for text_id, text in known:
+            first = step(theory, text_id, {}, config.descent, len(config.panel.voters))
+            if isinstance(first, Ballot):
+                sample.append(first._asdict() | {"text": text})
+    return [estimate(voter, VOTE, sample, calls, measured(config.root, voter)) for voter in config.panel.voters]
+
+
+def _inputs(config: CategorizeConfig) -> tuple[Build, ChunkTexts, list[str]]:
+    """The ingested texts, as chunks, and the ids of the theories asked."""
+    ingested = store.finished(config.root, "texts")
+    if not ingested:
+        raise InputError(f"no ingested texts under {config.root}; run python -m jobs.ingest first")
+    texts = Build(config.root, "texts", ingested[-1] if config.texts == "latest" else config.texts)
+    where = ChunkTexts(texts, tuple(chunks_of(texts, config.chunk, config.max_texts)), tuple(config.sources or ()))
+    return texts, where, [resolve_theory(name) for name in dict.fromkeys(config.theories)]
 
 
 def _over_chunks(task: Callable[..., object], where: ChunkTexts, *args: object) -> list[Any]:

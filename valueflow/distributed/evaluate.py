@@ -18,7 +18,7 @@ from valueflow.config import Config
 from valueflow.corpora.rows import cell, require, rows, urls
 from valueflow.curate import ALL
 from valueflow.distributed.ask import Asked, ask, check, check_errors
-from valueflow.distributed.audit import Policy, admit
+from valueflow.distributed.audit import Policy, admit, measured
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.rank import counts, with_texts
 from valueflow.errors import InputError, allowed
@@ -31,6 +31,7 @@ from valueflow.evaluator import (
     estimate_sharpness,
     plan_round,
 )
+from valueflow.judging.cost import Estimate, estimate
 from valueflow.judging.judges import AnyJudge, JudgeConfig, fingerprint
 from valueflow.judging.tasks import RANK
 from valueflow.official import score_rankings, scores_csv
@@ -58,6 +59,7 @@ class EvaluateConfig(Config):
     )
     max_error_share: float = Field(0.05, ge=0, le=1)
     audit: Policy = Field("refuse", description="refuse a judge that failed its audit, require a passed one, or ignore")
+    dry_run: bool = Field(False, description="print what the judge's calls will take, ask nothing")
     chunk: int = Field(500, ge=1, description="responses planned and scored together by one task")
     cluster: ClusterConfig = ClusterConfig()
 
@@ -104,13 +106,36 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     return _evaluate_asking(config, config.judge) if config.judge else _evaluate_saved(config)
 
 
-def _evaluate_asking(config: EvaluateConfig, judging: AnyJudge) -> Evaluated:
-    admitted = admit(config.root, judging, config.audit)
+def dry_run(config: EvaluateConfig) -> list[Estimate]:
+    """Return what the judge's calls will take; nothing for saved rankings."""
+    if config.judge is None:
+        return []
+    version, values, responses = _inputs(config)
+    chunks = _chunks(responses, values, config.chunk)
+    texts = _response_texts(responses)
+    sample = []
+    for chunk in chunks[:20]:
+        anchors = version.anchors(chunk.value)
+        posterior = Posterior(anchors, 1, 1.0)
+        window = plan_round(posterior, [chunk.value], chunk.text_ids[:1], [set()], 0, config.evaluator)
+        table = _windows_table(chunk._replace(text_ids=chunk.text_ids[:1]), anchors, window, 0)
+        sample += with_texts(table, [version.build], chunk.folder, {i: texts[i] for i in chunk.text_ids[:1]}).to_pylist()
+    calls = config.evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
+    return [estimate(config.judge, RANK, sample, calls, measured(config.root, config.judge))]
+
+
+def _inputs(config: EvaluateConfig) -> tuple[Vidb, list[str], Build]:
+    """The version, the values asked, whose anchors are enough, and the stored responses."""
     version = vidb.load(config.root, config.vidb)
     values = _values(config, list(version.calibrations))
     for value in values:
         check_anchors(version.anchors(value), config.evaluator)
-    responses = save_responses(config.responses, config.root, config.max_responses)
+    return version, values, save_responses(config.responses, config.root, config.max_responses)
+
+
+def _evaluate_asking(config: EvaluateConfig, judging: AnyJudge) -> Evaluated:
+    admitted = admit(config.root, judging, config.audit)
+    version, values, responses = _inputs(config)
     asked = {
         "vidb_version": version.build.build_id, "responses": responses.build_id, "values": values, "chunk": config.chunk,
         "evaluator": config.evaluator.model_dump(), "fingerprint": fingerprint(judging),
@@ -172,6 +197,7 @@ def _score(
     task = ray.remote(_score_chunk).options(num_cpus=1)
     ray.get([task.remote(version, responses, rankings, c, sharpness[c.value], evaluator, out) for c in chunks])
     described = {"resolved": config.public(), "sharpness": sharpness, "vidb_version": version.build.build_id}
+    described["audit"] = store.need(rankings).config["audit"]
     _finish(out, described, [responses.url, version.build.url, rankings.url], store.need(rankings).counts)
 
 

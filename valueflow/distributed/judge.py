@@ -16,16 +16,16 @@ from valueflow.errors import InputError
 from valueflow.judging.cache import CallCache, Reply
 from valueflow.judging.encoder import EncoderRanker
 from valueflow.judging.endpoint import Endpoint
-from valueflow.judging.judges import AnyJudge, EncoderJudge, LlmJudge, OpenaiJudge, SimulatedJudge, VllmJudge
+from valueflow.judging.judges import AnyJudge, EncoderJudge, OpenaiJudge, SimulatedJudge, VllmJudge
 from valueflow.judging.limits import Spent
 from valueflow.judging.simulated import Simulated
 from valueflow.judging.tasks import RANK, Task, sampling, vllm_key
 from valueflow.judging.voters import EncoderVoter, SimulatedVoter
-from valueflow.judging.weights import locate
+from valueflow.judging.weights import chat_tokens, locate
 from valueflow.prompts.render import LABELS
 
 Judge = Callable[[Dataset], Dataset]
-# The tokenizer, chat template and detokenizer stages of ray.data.llm each hold this share of a logical CPU.
+# The small tasks around an engine each hold this share of a logical CPU.
 STAGE_CPUS = 0.1
 REPLY = {"reply": pa.string(), "failure": pa.string(), "tokens_in": pa.int32(), "tokens_out": pa.int32(), "first": pa.float64()}
 # Cached replies read at once: object stores answer slowly but in parallel.
@@ -142,7 +142,7 @@ class _EndpointActor:
         """Ask all questions of a batch at once."""
         replies = await asyncio.gather(*(self._ask(row) for row in batch.to_pylist()))
         asked = [i for i, reply in enumerate(replies) if reply is not None]
-        answered = _with_replies(batch.take(asked), [reply for reply in replies if reply is not None])
+        answered = _with_replies(batch.take(pa.array(asked, pa.int64())), [reply for reply in replies if reply is not None])
         if answered.num_rows:
             yield self.task.read(answered, self.config)
 
@@ -178,7 +178,6 @@ def _vllm(config: VllmJudge, task: Task, cache: str) -> Judge:
         raise InputError("judge kind 'vllm' needs vLLM: pip install 'valueflow[llm]' (GPU) or run `make llm` (CPU)") from error
     bundle = {"CPU": config.cpus_per_engine} | ({"GPU": config.gpus_per_engine} if config.gpus_per_engine else {})
     revision = {"revision": config.revision} if config.revision else {}
-    stage = {"num_cpus": STAGE_CPUS, "batch_size": config.batch_size}
     processor = build_processor(
         vLLMEngineProcessorConfig(
             model_source=locate(config.model),
@@ -187,15 +186,19 @@ def _vllm(config: VllmJudge, task: Task, cache: str) -> Judge:
             batch_size=config.batch_size,
             accelerator_type=None,
             placement_group_config={"bundles": [bundle]},
-            chat_template_stage=stage,
-            tokenize_stage=stage,
-            detokenize_stage=stage,
+            # _Ask does it in the task that renders the prompt: three processes fewer, and the tokens that vLLM's own chat
+            # would make (Ray's tokenizer stage puts a second begin-of-text before templates that write one).
+            chat_template_stage=False,
+            tokenize_stage=False,
+            detokenize_stage=False,
             should_continue_on_error=True,
             log_engine_metrics=False,
             runtime_env={"env_vars": config.env},
         ),
         preprocess=_Ask(config, task),
         postprocess=_Keep(task),
+        preprocess_map_kwargs={"num_cpus": STAGE_CPUS},
+        postprocess_map_kwargs={"num_cpus": STAGE_CPUS},
     )
 
     def answer(questions: Dataset) -> Dataset:
@@ -211,15 +214,21 @@ def _vllm(config: VllmJudge, task: Task, cache: str) -> Judge:
 
 
 class _Ask:
-    """A planned row as a chat request."""
+    """A planned row as the tokens of a chat."""
 
-    def __init__(self, config: LlmJudge, task: Task) -> None:
+    def __init__(self, config: VllmJudge, task: Task) -> None:
         self.config, self.task = config, task
 
     def __call__(self, row: dict) -> dict:
         question = self.task.question(row, self.config)
-        call = {"key": vllm_key(question, self.config, row["round"])}
-        return {"messages": question.messages, "sampling_params": sampling(question, self.config), **call, **row}
+        config = self.config
+        return row | {
+            "key": vllm_key(question, config, row["round"]),
+            "sampling_params": sampling(question, config),
+            "tokenized_prompt": chat_tokens(
+                config.model, config.revision, question.messages, bool(config.engine.get("trust_remote_code"))
+            ),
+        }
 
 
 class _Keep:

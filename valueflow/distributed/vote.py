@@ -16,6 +16,7 @@ from ray.data import Dataset
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.ask import ask
+from valueflow.distributed.audit import Policy
 from valueflow.distributed.judge import resources
 from valueflow.errors import BudgetSpent, InputError
 from valueflow.judging.answers import votes as vote_rows
@@ -35,6 +36,7 @@ class PanelConfig(Config):
         "stop", description="a voter that cannot answer: stop the job, or go on with its ballots counted as abstentions"
     )
     max_error_share: float = Field(0.2, ge=0, le=1, description="share of broken votes in a step above which a voter is dead")
+    audit: Policy = Field("refuse", description="refuse voters that failed their audit, require passed ones, or ignore")
     at_once: int | None = Field(None, ge=1, description="voters working side by side; null: as many as the cluster holds")
 
     @model_validator(mode="after")

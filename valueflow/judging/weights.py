@@ -1,10 +1,12 @@
 """Find model weights: a hub name, a folder, or weights that come inside an installed Python package."""
 
+import functools
 import importlib.util
 import os
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 from valueflow.errors import InputError
 
@@ -34,6 +36,22 @@ def locate(model: str) -> str:
     if not path.exists():
         raise InputError(f"model {model!r}: package {package!r} has no {inside!r}")
     return str(_from_gguf(path) if path.suffix == ".gguf" else path)
+
+
+def chat_tokens(model: str, revision: str, messages: list[dict[str, str]], trust_remote_code: bool) -> list[int]:
+    """Return the token ids of a chat that the model is to answer, special tokens only where its chat template writes them."""
+    processor = _processor(model, revision, trust_remote_code)
+    prompt = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    return list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
+
+@functools.cache
+def _processor(model: str, revision: str, trust_remote_code: bool) -> Any:
+    """A model's tokenizer, or what wraps it where the model reads more than text: that has the chat template then."""
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(locate(model), revision=revision or None, trust_remote_code=trust_remote_code)
 
 
 def cache_folder() -> Path:

@@ -36,6 +36,7 @@ def vidb_report(texts: Build, candidates: Build, rankings: Build, utilities: Bui
             "ingest": {k: v for k, v in store.need(texts).counts.items() if isinstance(v, int)},
             "candidates": store.need(candidates).counts,
             "rank": store.need(rankings).counts,
+            "publish": {k: v for k, v in made.manifest.counts.items() if isinstance(v, int)},
         },
         licenses=licenses,
         config_yaml=yaml.safe_dump(made.manifest.config["resolved"], sort_keys=False, allow_unicode=True),
@@ -53,7 +54,8 @@ def evaluation_report(build: Build) -> str:
     evaluated = page.Evaluated(
         rows=rows,
         vidb_version=manifest.config["vidb_version"],
-        judge=", ".join(sorted(set(rows["judge"].drop_null().to_pylist()))),
+        judge=", ".join(sorted(set(rows["judge"].drop_null().to_pylist())))
+        + f" ({manifest.config.get('audit', 'not audited')})",
         k=made["k"],
         m=made["m"],
         sampling=made["sampling"],
@@ -111,7 +113,7 @@ def _judge(rankings: Build) -> page.JudgeReport:
     counts = manifest.counts
     return page.JudgeReport(
         manifest.config["name"], manifest.config["kind"], counts["windows"], counts["errors"], counts["tokens_in"],
-        counts["tokens_out"], dict(reasons), wins.tolist(), 1 / k,
+        counts["tokens_out"], dict(reasons), wins.tolist(), 1 / k, manifest.config["audit"],
     )  # fmt: skip
 
 
@@ -133,6 +135,8 @@ def _warnings(values: list[page.ValueReport], judge: page.JudgeReport) -> list[s
         low, high = value.rows["low"].to_numpy(), value.rows["high"].to_numpy()
         if np.mean((low > 0) | (high < 0)) < 0.05:
             found.append(f"{value.id}: hardly any text is surely on one side of zero; raise windows.m or use a better judge.")
+    if judge.audit.startswith("failed"):
+        found.append(f"judge {judge.name} {judge.audit}.")
     answered = judge.windows - judge.errors
     chance = 3 * np.sqrt(judge.place_expected * (1 - judge.place_expected) / max(answered, 1))
     if max(judge.place_wins) - judge.place_expected > max(chance, 0.05):

@@ -52,7 +52,7 @@ class ValueReport:
 
 @dataclass(frozen=True)
 class JudgeReport:
-    """What one judge did: windows without an order by reason, tokens, and how often each place shown came first."""
+    """What one judge did: windows without an order by reason, tokens, how often each place shown came first, its audit."""
 
     name: str
     kind: str
@@ -63,6 +63,7 @@ class JudgeReport:
     reasons: dict[str, int]
     place_wins: list[float]
     place_expected: float
+    audit: str = "not audited"
 
 
 @dataclass(frozen=True)

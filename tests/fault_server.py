@@ -76,7 +76,7 @@ class Server:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        prompt = body["messages"][-1]["content"].split("\n")[0]
+        prompt = body["messages"][-1]["content"].partition("\n\nGive this answer as JSON")[0]
         self.count(0)
         self.arrivals.append(time.time())
         self.seen[prompt] += 1

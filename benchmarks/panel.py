@@ -1,0 +1,95 @@
+"""Do a panel's labels agree with people's? ValueEval's validation arguments, Schwartz's values, at each level of the taxonomy.
+
+python -m benchmarks.panel FOLDER    # with arguments-validation.tsv and labels-validation.tsv of Touché23-ValueEval
+
+A text has one predicted node a level and any number of human ones. Macro-F1 is the mean over the level's nodes that people used.
+`majority` always says the node that people used most; `zero-shot` the node whose name and definition is nearest to the text in
+the same encoder; one voter and a panel of seven (resamples of the exemplars) go down the taxonomy with `jobs.categorize`.
+"""
+
+import logging
+import sys
+import tempfile
+
+import numpy as np
+import yaml
+
+from jobs import categorize, ingest
+from valueflow import store
+from valueflow.config import load
+from valueflow.judging.encoder import Encoder
+from valueflow.judging.judges import MINILM
+from valueflow.store import Build
+from valueflow.theories import theories
+
+SVT = theories()["svt"]
+
+
+def labelled(root: str, voters: int) -> dict[str, tuple[str, ...]]:
+    """The panel's path of each text; what it left to people has none."""
+    panel = [{"kind": "encoder", "name": f"encoder-{i}"} | ({"bag": i} if voters > 1 else {}) for i in range(1, voters + 1)]
+    config = {"root": root, "theories": ["svt"], "panel": {"voters": panel}, "cluster": {"num_cpus": 8}}
+    path = f"{root}/categorize-{voters}.yaml"
+    with open(path, "w") as file:
+        yaml.safe_dump(config, file)
+    at = categorize.main(load(categorize.SCHEMA, path, []))
+    return {row["text_id"]: tuple(row["path"]) for row in store.read_table(at.labels, ["text_id", "path"]).to_pylist()}
+
+
+def level_of(node: str) -> int:
+    """1 for the top of the taxonomy."""
+    return len(SVT.paths(node)[0])
+
+
+def macro_f1(truth: list[set[str]], said: list[str | None], nodes: list[str]) -> float:
+    """Mean F1 over nodes of one prediction a text against sets of labels."""
+    scores = []
+    for node in nodes:
+        hits = sum(s == node and node in t for t, s in zip(truth, said, strict=True))
+        asked, given = sum(node in t for t in truth), sum(s == node for s in said)
+        scores.append(2 * hits / (asked + given))
+    return float(np.mean(scores))
+
+
+def main() -> None:
+    folder, root = sys.argv[1], tempfile.mkdtemp()
+    logging.disable(logging.INFO)
+    corpus = {"format": "valueeval", "path": f"{folder}/arguments-validation.tsv", "labels": f"{folder}/labels-validation.tsv"}
+    config = f"{root}/ingest.yaml"
+    with open(config, "w") as file:
+        yaml.safe_dump({"root": root, "corpora": [corpus], "cluster": {"num_cpus": 8}}, file)
+    ingest.main(load(ingest.SCHEMA, config, []))
+    build = store.finished(root, "texts")[-1]
+    texts = store.read_table(Build(root, "texts", build), ["text_id", "text"])
+    text_of = dict(zip(texts["text_id"].to_pylist(), texts["text"].to_pylist(), strict=True))
+    people: dict[str, set[str]] = {}
+    for row in store.read_table(Build(root, "source_labels", store.finished(root, "source_labels")[-1])).to_pylist():
+        people.setdefault(row["text_id"], set()).update(n for path in SVT.paths(row["node"]) for n in path)
+    ids = sorted(people)
+    encoder = Encoder(MINILM)
+    embedded = encoder([text_of[i] for i in ids])
+    methods = {"one encoder voter": labelled(root, 1), "seven encoder voters": labelled(root, 7)}
+    levels = sorted({level_of(n.id) for n in SVT.nodes})
+    print(f"{len(ids)} arguments; macro-F1 by level of the taxonomy")
+    print(f"{'':22}" + "".join(f"{f'level {level}':>10}" for level in levels))
+    rows: dict[str, list[float]] = {name: [] for name in ("majority", "zero-shot", *methods)}
+    for level in levels:
+        nodes = [n.id for n in SVT.nodes if level_of(n.id) == level and any(n.id in people[i] for i in ids)]
+        truth = [people[i] & set(nodes) for i in ids]
+        counts = [sum(n in t for t in truth) for n in nodes]
+        rows["majority"].append(macro_f1(truth, [nodes[int(np.argmax(counts))]] * len(ids), nodes))
+        definitions = encoder([f"{SVT.node(n).name}. {SVT.node(n).definition.strip()}" for n in nodes])
+        centre = embedded.mean(0)
+        unit = [(x - centre) / np.linalg.norm(x - centre, axis=1, keepdims=True) for x in (embedded, definitions)]
+        nearest = np.argmax(unit[0] @ unit[1].T, axis=1)
+        rows["zero-shot"].append(macro_f1(truth, [nodes[j] for j in nearest], nodes))
+        for name, paths in methods.items():
+            said = [next((n for n in paths.get(i, ()) if n in nodes), None) for i in ids]
+            rows[name].append(macro_f1(truth, said, nodes))
+    for name, scores in rows.items():
+        print(f"{name:22}" + "".join(f"{score:10.3f}" for score in scores))
+    print(f"left to people: {', '.join(f'{name} {len(ids) - len(paths)}' for name, paths in methods.items())}")
+
+
+if __name__ == "__main__":
+    main()

