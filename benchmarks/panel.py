@@ -2,7 +2,8 @@
 
 python -m benchmarks.panel FOLDER    # with arguments-validation.tsv and labels-validation.tsv of Touché23-ValueEval
 
-A text has one predicted node a level and any number of human ones. Macro-F1 is the mean over the level's nodes that people used.
+A text has one predicted node a level and any number of human ones. Macro-F1 is the mean over the
+level's nodes that people used.
 `majority` always says the node that people used most; `zero-shot` the node whose name and definition is nearest to the text in
 the same encoder; one voter and a panel of seven (resamples of the exemplars) go down the taxonomy with `jobs.categorize`.
 """

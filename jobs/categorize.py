@@ -7,12 +7,13 @@ from valueflow import config as configs
 from valueflow.distributed.categorize import CategorizeConfig, Categorized, categorize, dry_run
 from valueflow.distributed.cluster import session
 from valueflow.judging import cost
+from valueflow.report.panel import panel_report
 
 SCHEMA = CategorizeConfig
 
 
 def main(config: CategorizeConfig) -> Categorized | None:
-    """Label, and print where the labels and the human queue are."""
+    """Label, and print where the labels, the human queue and the report are."""
     with session(config.cluster):
         if config.dry_run:
             print(cost.table(dry_run(config)))
@@ -20,6 +21,7 @@ def main(config: CategorizeConfig) -> Categorized | None:
         at = categorize(config)
     print(f"labels: {at.labels.url}")
     print(f"human queue: {at.queue.url}/human_queue.csv")
+    print(f"report: {panel_report(at.labels, at.votes, at.queue)}")
     return at
 
 

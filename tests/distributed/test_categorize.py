@@ -130,7 +130,7 @@ def test_what_the_panel_leaves_open_people_decide(root):
             writer.writerow(line)
         return str(filled)
 
-    decided = categorize.main(config.model_copy(update={"human": fill(lines[0])}))
+    decided = categorize.main(config.model_copy(update={"human": [fill(lines[0])]}))
     label = next(row for row in store.read_table(decided.labels).to_pylist() if row["text_id"] == lines[0]["text_id"])
     assert (label["path"], label["direction"], label["decision"]) == (["fidelity"], -1, "human")
     assert store.need(decided.queue).num_rows == len(lines) - 1
@@ -140,7 +140,7 @@ def test_what_the_panel_leaves_open_people_decide(root):
         ({"text_id": "0" * 16}, "not in this job's human queue"),
     ):
         with pytest.raises(InputError, match=said):
-            categorize.main(config.model_copy(update={"human": fill(lines[0] | change)}))
+            categorize.main(config.model_copy(update={"human": [fill(lines[0] | change)]}))
 
 
 def test_flagged_texts_wait_for_people_and_both_releases_come_from_one_build(root):

@@ -121,7 +121,8 @@ def vllm_server(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("vllm") / "log"
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", locate(SMOLLM2), "--served-model-name", "smollm2", "--port", port,
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", locate(SMOLLM2),
+               "--served-model-name", "smollm2", "--port", port,
                "--host", "127.0.0.1", "--enforce-eager", "--dtype", "bfloat16", "--max-model-len", "1024"]  # fmt: skip
     env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("w") as output:

@@ -44,7 +44,7 @@ class CategorizeConfig(Config):
     theories: list[str] = Field(list(THEORIES), min_length=1, description="theories by any spelling")
     panel: PanelConfig
     descent: DescentConfig = DescentConfig()
-    human: str = Field("", description="the human queue's CSV with the columns node and direction filled in")
+    human: list[str] = Field([], description="CSVs of the human queue with the columns node and direction filled in")
     chunk: int = Field(2000, ge=1, description="texts that one task plans and labels together")
     dry_run: bool = Field(False, description="print what the votes will take, ask nothing")
     cluster: ClusterConfig = ClusterConfig()
@@ -119,7 +119,9 @@ def categorize(config: CategorizeConfig) -> Categorized:
         __version__, texts.build_id, config.sources, config.max_texts, chosen, config.descent.model_dump(), config.chunk
     )
     votes = votes_of(config.root, config.panel, asked)
-    human = read_decisions(config.human, chosen) if config.human else {}
+    human: dict[tuple[str, str], Decision] = {}
+    for url in config.human:
+        human |= read_decisions(url, chosen)
     made_of = digest(__version__, sorted(votes.values()), digest(sorted(human.items())) if human else "")
     labels, queue = Build(config.root, "labels", made_of), Build(config.root, "queue", made_of)
     at = Categorized(texts, votes, labels, queue)
@@ -148,7 +150,7 @@ def categorize(config: CategorizeConfig) -> Categorized:
                 totals._asdict(),
             )
     undecided = _over_chunks(_label_chunk, where, votes, config.descent, chosen, labels, queue, human)
-    _check_human(human, undecided, config.human)
+    _check_human(human, undecided, ", ".join(config.human))
     _finish(at, config, before)
     return at
 
@@ -262,12 +264,12 @@ def _decided(open_: Undecided, decision: Decision) -> Label:
     return Label(open_.text_id, open_.theory, path, paths, decision.direction, "human", 0.0, False)
 
 
-def _check_human(human: dict[tuple[str, str], Decision], undecided: list[list[tuple[str, str]]], url: str) -> None:
+def _check_human(human: dict[tuple[str, str], Decision], undecided: list[list[tuple[str, str]]], urls: str) -> None:
     waiting = {pair for chunk in undecided for pair in chunk}
     unknown = sorted(set(human) - waiting)
     if unknown:
         raise InputError(
-            f"{url} decides text {unknown[0][0]} in {unknown[0][1]}, which is not in this job's human queue "
+            f"{urls} decides text {unknown[0][0]} in {unknown[0][1]}, which is not in this job's human queue "
             f"({len(unknown)} such rows, {len(waiting)} texts wait); use the CSV that this configuration wrote"
         )
 

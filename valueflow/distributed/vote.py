@@ -19,6 +19,7 @@ from valueflow.distributed.ask import ask
 from valueflow.distributed.audit import Policy
 from valueflow.distributed.judge import resources
 from valueflow.errors import BudgetSpent, InputError
+from valueflow.judging.answers import DEAD
 from valueflow.judging.answers import votes as vote_rows
 from valueflow.judging.judges import AnyJudge, JudgeConfig, voter_fingerprint
 from valueflow.judging.tasks import VOTE
@@ -181,7 +182,7 @@ def _abstain(voter: AnyJudge, plan: Build, out: Build, reason: str) -> None:
         table = put_to(voter, store.read_part(plan, file.path), folder)
         table = table.filter(store.missing_from(table["vote_id"], done))
         if table.num_rows:
-            rows = vote_rows(table, voter, [None] * table.num_rows, [f"voter dead: {reason}"[:500]] * table.num_rows)
+            rows = vote_rows(table, voter, [None] * table.num_rows, [f"{DEAD}{reason}"[:500]] * table.num_rows)
             store.write_part(out, rows.drop_columns("folder"), digest(table["vote_id"].to_pylist()), folder)
 
 

@@ -5,6 +5,9 @@ import pyarrow as pa
 from valueflow.judging.judges import AnyJudge
 from valueflow.records import SCHEMAS, conform
 
+# What the error of a ballot begins with that a dead voter left open.
+DEAD = "voter dead: "
+
 
 def answers(
     windows: pa.Table,

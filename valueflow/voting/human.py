@@ -30,8 +30,14 @@ def queue_csv(rows: pa.Table) -> str:
     writer = csv.writer(text)
     writer.writerow([*names, "path", "options", *ANSWERS])
     for row in rows.to_pylist():
+        row["text"] = _plain(row["text"])
         writer.writerow([*(row[name] for name in names), " > ".join(row["path"]), " | ".join(row["options"]), "", ""])
     return text.getvalue()
+
+
+def _plain(text: str) -> str:
+    """A text that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def read_decisions(url: str, theories: list[str]) -> dict[tuple[str, str], Decision]:

