@@ -33,7 +33,7 @@ def simulate(k: int, m: int, sd: float, seed: int, num_texts: int = NUM_TEXTS) -
     order_WK = np.take_along_axis(shown_WK, np.argsort(-heard_WK, axis=1), axis=1)
     # At this size one BLAS thread is faster than two, and ten times faster where the other core is busy.
     with threadpool_limits(1):
-        fitted = fit(num_texts, Shard(num_texts, [Orders(order_WK, np.ones(len(order_WK)))]))
+        fitted = fit(Shard(num_texts, [Orders(order_WK, np.ones(len(order_WK)))]))
     # Only differences are in the data: the truth is centred over the same texts as theta.
     error_N = np.abs(fitted.theta_N - (truth_N - truth_N.mean()))
     return Recovery(

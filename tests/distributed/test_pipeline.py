@@ -179,11 +179,11 @@ def test_sharded_fit_equals_the_fit_in_one_process(built):
     paths = [(f.path, f.rows) for f in store.need(at.rankings).files if f.path.startswith(folder)]
     assert len(paths) >= 3
     ids = sorted(store.read_table(at.candidates, ["text_id"], folder)["text_id"].to_pylist())
-    alone = fit(len(ids), RankingShard(at.rankings, [p for p, _ in paths], ids))
+    alone = fit(RankingShard(at.rankings, [p for p, _ in paths], ids).sums)
     for size in (1, 400):
         shards = split(paths, size)
         actors = [ray.remote(RankingShard).options(num_cpus=0.1).remote(at.rankings, s, ids) for s in shards]
-        together = fit(len(ids), Shards(actors))
+        together = fit(Shards(len(ids), actors))
         np.testing.assert_allclose(together.theta_N, alone.theta_N, atol=1e-9)
         np.testing.assert_allclose(together.standard_error_N, alone.standard_error_N, atol=1e-9)
         np.testing.assert_array_equal(together.counts.component_N, alone.counts.component_N)

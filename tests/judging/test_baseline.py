@@ -319,7 +319,7 @@ def ranked(truth: np.ndarray, sharpness: float, rng: np.random.Generator) -> np.
     shown_WK = plan(len(truth), WindowsConfig(k=4, m=24), rng).positions_WK
     worth_WK = sharpness * truth[shown_WK] + rng.gumbel(size=shown_WK.shape)
     order_WK = np.take_along_axis(shown_WK, np.argsort(-worth_WK, axis=1), axis=1)
-    theta = fit(len(truth), Shard(len(truth), [Orders(order_WK, np.ones(len(order_WK)))])).theta_N
+    theta = fit(Shard(len(truth), [Orders(order_WK, np.ones(len(order_WK)))])).theta_N
     return calibrate.neutral(theta, np.abs(truth) < 0.5, 0.99).to_intensity(theta)
 
 

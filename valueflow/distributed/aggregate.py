@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from valueflow import store
 from valueflow.config import Config
 from valueflow.distributed.cluster import Progress
-from valueflow.ranking.plackett_luce import Counts, Fit, Moments, Shard, fit
+from valueflow.ranking.plackett_luce import Counts, Fit, Layout, Moments, Shard, fit
 from valueflow.ranking.rankings import orders_of
 from valueflow.records import conform, digest
 from valueflow.store import Build
@@ -35,51 +35,39 @@ class RankingShard:
 
     def __init__(self, rankings: Build, paths: list[str], text_ids: list[str]) -> None:
         tables = [store.read_part(rankings, path) for path in paths]
-        self.shard = Shard(len(text_ids), orders_of(pa.concat_tables(tables), text_ids))
+        self.sums = Shard(len(text_ids), orders_of(pa.concat_tables(tables), text_ids))
 
-    def moments(self, theta_N: np.ndarray) -> Moments:
-        """See `Shard`."""
-        return self.shard.moments(theta_N)
-
-    def product(self, theta_N: np.ndarray, v_N: np.ndarray) -> np.ndarray:
-        """See `Shard`."""
-        return self.shard.product(theta_N, v_N)
-
-    def information(self, theta_N: np.ndarray) -> scipy.sparse.csr_matrix:
-        """See `Shard`."""
-        return self.shard.information(theta_N)
-
-    def skewness(self, theta_N: np.ndarray, covariance_NN: np.ndarray) -> np.ndarray:
-        """See `Shard`."""
-        return self.shard.skewness(theta_N, covariance_NN)
-
-    def counts(self) -> Counts:
-        """See `Shard`."""
-        return self.shard.counts()
+    def ask(self, method: str, *arguments: np.ndarray) -> Any:
+        """Return what a method of `Shard` returns."""
+        return getattr(self.sums, method)(*arguments)
 
 
 class Shards:
     """The same sums over many actors; large arguments are put once and shared."""
 
-    def __init__(self, actors: list) -> None:
-        self.actors = actors
+    def __init__(self, num_items: int, actors: list) -> None:
+        self.layout, self.actors = Layout(num_items), actors
 
-    def moments(self, theta_N: np.ndarray) -> Moments:
+    def moments(self, phi: np.ndarray) -> Moments:
         """Sum of the shards' moments."""
-        parts = self._ask("moments", theta_N)
+        parts = self._ask("moments", phi)
         return Moments(sum(p[0] for p in parts), sum(p[1] for p in parts), sum(p[2] for p in parts))
 
-    def product(self, theta_N: np.ndarray, v_N: np.ndarray) -> np.ndarray:
+    def product(self, phi: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Sum of the shards' products."""
-        return sum(self._ask("product", theta_N, v_N))
+        return sum(self._ask("product", phi, v))
 
-    def information(self, theta_N: np.ndarray) -> scipy.sparse.csr_matrix:
+    def information(self, phi: np.ndarray) -> np.ndarray:
         """Sum of the shards' information."""
-        return sum(self._ask("information", theta_N))
+        return sum(self._ask("information", phi))
 
-    def skewness(self, theta_N: np.ndarray, covariance_NN: np.ndarray) -> np.ndarray:
+    def draws(self, phi: np.ndarray) -> np.ndarray:
+        """Sum of the shards' draws."""
+        return sum(self._ask("draws", phi))
+
+    def skewness(self, phi: np.ndarray, root_NS: np.ndarray) -> np.ndarray:
         """Sum of the shards' skewness."""
-        return sum(self._ask("skewness", theta_N, covariance_NN))
+        return sum(self._ask("skewness", phi, root_NS))
 
     def counts(self) -> Counts:
         """Counts over all shards; components are joined where shards share items."""
@@ -91,12 +79,13 @@ class Shards:
         graph = scipy.sparse.csr_matrix((np.ones(len(items)), (items, tags)), (size * (len(parts) + 1),) * 2)
         _, labels = np.unique(connected_components(graph, directed=False)[1][:size], return_inverse=True)
         return Counts(
-            sum(p.num_windows_N for p in parts), sum(p.wins_N for p in parts), labels, sum(p.num_comparisons for p in parts)
-        )
+            sum(p.num_windows_N for p in parts), sum(p.wins_N for p in parts), labels, sum(p.num_comparisons for p in parts),
+            sum(p.num_windows_J for p in parts),
+        )  # fmt: skip
 
     def _ask(self, method: str, *arguments: np.ndarray) -> list:
         shared = [ray.put(a) for a in arguments]
-        return ray.get([getattr(actor, method).remote(*shared) for actor in self.actors])
+        return ray.get([actor.ask.remote(method, *shared) for actor in self.actors])
 
 
 class Fitted(NamedTuple):
@@ -148,12 +137,12 @@ def fit_value(
     text_ids = sorted(pool["text_id"].to_pylist())
     theory, value = pool["theory"][0].as_py(), pool["value"][0].as_py()
     if len(shards) == 1:
-        fitted = fit(len(text_ids), RankingShard(rankings, shards[0], text_ids), config.prior_sd, config.tolerance)
+        fitted = fit(RankingShard(rankings, shards[0], text_ids).sums, config.prior_sd, config.tolerance)
     else:
         actors = [
             ray.remote(RankingShard).options(max_restarts=3, max_task_retries=3).remote(rankings, s, text_ids) for s in shards
         ]
-        fitted = fit(len(text_ids), Shards(actors), config.prior_sd, config.tolerance)
+        fitted = fit(Shards(len(text_ids), actors), config.prior_sd, config.tolerance)
     store.write_part(out, utilities_table(theory, value, text_ids, fitted), digest(folder), folder)
     numbers = (fitted.iterations, fitted.gradient_norm, fitted.tolerance, fitted.num_components, fitted.prior_sd)
     windows = sum(f.rows for f in store.need(rankings).files if f.path.startswith(f"{folder}/"))

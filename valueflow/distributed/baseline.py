@@ -190,7 +190,7 @@ def _intensity(config: CompareRatingConfig, ids: list[str], neutral_N: np.ndarra
     orders = orders_of(answered, sorted(ids))
     if not orders:
         return np.full(len(ids), np.nan)
-    fitted = fit(len(ids), Shard(len(ids), orders))
+    fitted = fit(Shard(len(ids), orders))
     theta = dict(zip(sorted(ids), fitted.theta_N, strict=True))
     theta_N = np.array([theta[i] for i in ids])
     return calibrate.neutral(theta_N, neutral_N, config.extreme_quantile).to_intensity(theta_N)

@@ -27,7 +27,14 @@ def orders_of(rankings: pa.Table, text_ids: list[str]) -> list[Orders]:
         best_first_WK = np.take_along_axis(shown_WK, order_WK, axis=1)
         weight_W = rows["weight"].to_numpy().astype(float)
         plain = np.isnan(weight_W)
-        orders.append(Orders(best_first_WK, np.where(plain, 1.0, weight_W)))
+        key_W = _keys(rows["window_id"])
+        orders.append(Orders(best_first_WK, np.where(plain, 1.0, weight_W), key_W=key_W))
         if not plain.all():
-            orders.append(Orders(best_first_WK[~plain][:, ::-1], 1.0 - weight_W[~plain]))
+            orders.append(Orders(best_first_WK[~plain][:, ::-1], 1.0 - weight_W[~plain], key_W=~key_W[~plain]))
     return orders
+
+
+def _keys(window_ids: pa.ChunkedArray) -> np.ndarray:
+    """A number for each id, of its 16 characters."""
+    halves = window_ids.to_numpy().astype("S16").view(np.uint64).reshape(-1, 2)
+    return halves[:, 0] * np.uint64(0x9E3779B97F4A7C15) ^ halves[:, 1]
