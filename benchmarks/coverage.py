@@ -10,7 +10,8 @@ import numpy as np
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
-from valueflow.ranking.plackett_luce import Orders, Shard, fit
+from valueflow.ranking.plackett_luce import fit
+from valueflow.ranking.sums import Orders, Shard
 from valueflow.ranking.windows import WindowsConfig, plan
 
 NUM_TEXTS = 500

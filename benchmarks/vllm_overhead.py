@@ -91,7 +91,7 @@ def pipeline(pool: Build, windows: Build) -> tuple[int, float, list[dict]]:
     with session(ClusterConfig(num_cpus=4)):
         from ray._private.state import actors  # the public state API needs the dashboard
 
-        asked = read_windows(windows, [pool], ray.put(np.empty(0, "S16")), JUDGE.batch_size)
+        asked = read_windows(windows, store.need(windows).files, [pool], ray.put(np.empty(0, "S16")), JUDGE.batch_size)
         questions = [RANK.question(row, JUDGE) for row in asked.iter_rows()]
         requests = [{"messages": q.messages, "sampling_params": sampling(q, JUDGE)} for q in questions]
         answered = judge(JUDGE)(asked)

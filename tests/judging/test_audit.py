@@ -20,6 +20,7 @@ from valueflow.judging.simulated import Simulated, true_theta
 from valueflow.judging.triples import triples_of
 from valueflow.ranking import plackett_luce
 from valueflow.ranking.rankings import orders_of
+from valueflow.ranking.sums import Shard
 from valueflow.records import SCHEMAS
 
 CONFIG = AuditConfig()
@@ -212,7 +213,7 @@ def test_rank_correlation_is_that_of_plackett_luce_within_a_hair():
         for value in range(6):
             rows = rankings.filter(pc.equal(rankings["value"], f"v{value}"))
             ids = sorted({i for shown in rows["text_ids"].to_pylist() for i in shown})
-            fit = plackett_luce.fit(plackett_luce.Shard(len(ids), orders_of(rows, ids)), 3.0)
+            fit = plackett_luce.fit(Shard(len(ids), orders_of(rows, ids)), 3.0)
             found.append(spearmanr([true_theta(f"v{value}", i, 3.0) for i in ids], fit.theta_N).statistic)
         assert examine(known, rankings, CONFIG, 1.0, None).metric("spearman").estimate == pytest.approx(
             np.mean(found), abs=0.015

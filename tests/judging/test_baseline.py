@@ -9,7 +9,8 @@ from scipy.stats import norm
 from valueflow.errors import InputError
 from valueflow.judging.baseline import Comparison, Scores, compare, judge_scores, judge_spread
 from valueflow.ranking import calibrate
-from valueflow.ranking.plackett_luce import Orders, Shard, fit
+from valueflow.ranking.plackett_luce import fit
+from valueflow.ranking.sums import Orders, Shard
 from valueflow.ranking.windows import WindowsConfig, plan
 
 BETWEEN = ["judge_variance", "judge_flips", "judge_pair_flips", "reliability"]

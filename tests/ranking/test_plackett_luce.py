@@ -13,8 +13,9 @@ from scipy.optimize import approx_fprime
 from threadpoolctl import threadpool_limits
 
 from benchmarks.coverage import simulate
-from valueflow.ranking.plackett_luce import NotConverged, Orders, Shard, fit
+from valueflow.ranking.plackett_luce import NotConverged, fit
 from valueflow.ranking.rankings import orders_of
+from valueflow.ranking.sums import Orders, Shard
 from valueflow.records import SCHEMAS
 
 NUM_ITEMS = 12

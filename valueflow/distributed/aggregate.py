@@ -14,8 +14,9 @@ from scipy.sparse.csgraph import connected_components
 from valueflow import store
 from valueflow.config import Config
 from valueflow.distributed.cluster import Progress
-from valueflow.ranking.plackett_luce import Counts, Fit, Layout, Moments, Shard, fit
+from valueflow.ranking.plackett_luce import Fit, fit
 from valueflow.ranking.rankings import orders_of
+from valueflow.ranking.sums import Counts, Layout, Moments, Shard
 from valueflow.records import conform, digest
 from valueflow.store import Build
 

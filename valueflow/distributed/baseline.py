@@ -22,8 +22,9 @@ from valueflow.judging.known import SAMPLE, known
 from valueflow.judging.tasks import RANK, VOTE
 from valueflow.ranking import calibrate
 from valueflow.ranking.calibrate import LIMIT
-from valueflow.ranking.plackett_luce import Shard, fit
+from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.rankings import orders_of
+from valueflow.ranking.sums import Shard
 from valueflow.ranking.windows import WindowsConfig, plan_table
 from valueflow.records import digest
 from valueflow.store import Build

@@ -9,6 +9,7 @@ from valueflow import __version__, curate, store, vidb
 from valueflow.config import Config
 from valueflow.curate import CandidatesConfig
 from valueflow.distributed import aggregate as aggregating
+from valueflow.distributed.adapt import rank_adaptively
 from valueflow.distributed.aggregate import AggregateConfig
 from valueflow.distributed.audit import Policy, admit, measured
 from valueflow.distributed.cluster import ClusterConfig
@@ -20,7 +21,7 @@ from valueflow.judging.cost import Estimate, estimate
 from valueflow.judging.judges import JudgeConfig, fingerprint
 from valueflow.judging.tasks import RANK, VOTE
 from valueflow.ranking.calibrate import NO_NEUTRAL, CalibrateConfig
-from valueflow.ranking.windows import WindowsConfig
+from valueflow.ranking.windows import WindowsConfig, plan_table
 from valueflow.records import digest
 from valueflow.store import Build
 from valueflow.vidb import PLAUSIBLE, HumanConfig, Review, read_ratings
@@ -73,10 +74,12 @@ def stages(config: BuildVidbConfig) -> Stages:
         raise InputError(f"no ingested texts under {config.root}; run python -m jobs.ingest first")
     texts_id = ingested[-1] if config.texts == "latest" else config.texts
     texts = Build(config.root, "texts", texts_id)
-    candidates = Build(config.root, "candidates", digest(__version__, texts_id, config.candidates.model_dump()))
-    windows = Build(config.root, "windows", digest(__version__, candidates.build_id, config.windows.model_dump()))
-    rankings = Build(config.root, "rankings", digest(__version__, windows.build_id, fingerprint(config.judge)))
     fit_settings = config.aggregate.model_dump(exclude={"windows_per_shard"})
+    candidates = Build(config.root, "candidates", digest(__version__, texts_id, config.candidates.model_dump()))
+    # An adaptive plan follows from the answers, so from the judge and from how its rounds are fitted.
+    follows = [fingerprint(config.judge), fit_settings] if config.windows.mode == "adaptive" else []
+    windows = Build(config.root, "windows", digest(__version__, candidates.build_id, config.windows.model_dump(), follows))
+    rankings = Build(config.root, "rankings", digest(__version__, windows.build_id, fingerprint(config.judge)))
     utilities = Build(config.root, "utilities", digest(__version__, rankings.build_id, fit_settings))
     ratings = _content(config.calibrate.ratings)
     calibrated = digest(__version__, utilities.build_id, config.calibrate.model_dump(), ratings)
@@ -102,16 +105,24 @@ def planned(config: BuildVidbConfig) -> Stages:
     log.info("candidates: %s texts for %d values", f"{sum(sizes.values()):,}", len(sizes))
     if config.calibrate.mode == "neutral" and not any(store.read_table(at.candidates, ["neutral"])["neutral"].to_pylist()):
         raise InputError(NO_NEUTRAL)
-    plan(at.candidates, config.windows, at.windows)
+    if config.windows.mode != "adaptive":
+        plan(at.candidates, config.windows, at.windows)
     return at
 
 
 def dry_run(config: BuildVidbConfig) -> list[Estimate]:
     """Return what the judge and the plausibility panel will take."""
     at = planned(config)
-    file = store.need(at.windows).files[0]
-    sample = with_texts(store.read_part(at.windows, file.path).slice(0, 50), [at.candidates], "").to_pylist()
-    calls = store.need(at.windows).num_rows
+    pools = store.need(at.candidates).files
+    if config.windows.mode == "adaptive":
+        pool = store.read_part(at.candidates, pools[0].path, ["theory", "value", "text_id"])
+        ids = pool["text_id"].to_pylist()
+        windows = plan_table(pool["theory"][0].as_py(), pool["value"][0].as_py(), ids, config.windows.start)
+        calls = sum(pool.rows for pool in pools) * config.windows.m // config.windows.k
+    else:
+        windows = store.read_part(at.windows, store.need(at.windows).files[0].path)
+        calls = store.need(at.windows).num_rows
+    sample = with_texts(windows.slice(0, 50), [at.candidates], "").to_pylist()
     found = [estimate(config.judge, RANK, sample, calls, measured(config.root, config.judge))]
     if config.plausibility:
         ballots = [
@@ -139,7 +150,19 @@ def build_vidb(config: BuildVidbConfig) -> Stages:
         for voter in config.plausibility.panel.voters:
             admit(config.root, voter, config.plausibility.panel.audit)
     described = config.judge.public() | {"fingerprint": fingerprint(config.judge), "audit": admitted}
-    rank(at.windows, [at.candidates], config.judge, at.rankings, config.max_error_share, described)
+    if config.windows.mode == "adaptive":
+        rank_adaptively(
+            at.candidates,
+            config.windows,
+            config.aggregate,
+            config.judge,
+            at.windows,
+            at.rankings,
+            config.max_error_share,
+            described,
+        )
+    else:
+        rank(at.windows, [at.candidates], config.judge, at.rankings, config.max_error_share, described)
     aggregating.aggregate(at.candidates, at.rankings, config.aggregate, at.utilities)
     review = Review(human=read_ratings(config.human.ratings) if config.human.ratings else {}, config=config.human)
     if config.plausibility and not store.manifest(at.vidb):

@@ -12,14 +12,14 @@ from valueflow import store
 from valueflow.distributed.ask import Asked, ask, check
 from valueflow.judging.judges import AnyJudge
 from valueflow.judging.tasks import RANK
-from valueflow.store import Build
+from valueflow.store import Build, File
 
 log = logging.getLogger(__name__)
 
 
-def read_windows(plan: Build, texts: list[Build], done: "ray.ObjectRef", chunk: int) -> Dataset:
-    """Return the plan's windows that are not done yet, with their texts and the folder their answers go to."""
-    paths = [{"path": file.path} for file in store.need(plan).files]
+def read_windows(plan: Build, files: list[File], texts: list[Build], done: "ray.ObjectRef", chunk: int) -> Dataset:
+    """Return the windows of a plan's files that are not done yet, with their texts and the folder their answers go to."""
+    paths = [{"path": file.path} for file in files]
     return ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
         _windows_of,
         fn_kwargs={"plan": plan, "texts": texts, "done": done, "chunk": chunk},
@@ -69,8 +69,8 @@ def rank(plan: Build, texts: list[Build], judge: AnyJudge, out: Build, max_error
     if finished:
         log.info("rank: %s windows, done before", f"{finished.num_rows:,}")
         return finished
-    total = store.need(plan).num_rows
-    ask(judge, RANK, lambda done: read_windows(plan, texts, done, judge.batch_size), out, total, "rank")
+    total, files = store.need(plan).num_rows, store.need(plan).files
+    ask(judge, RANK, lambda done: read_windows(plan, files, texts, done, judge.batch_size), out, total, "rank")
     asked = check(out, RANK, total, max_error_share, "rank")
     return store.commit(out, config, [plan.url], counts(asked))
 

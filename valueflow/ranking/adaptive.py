@@ -1,11 +1,12 @@
 """Adaptive windows: ask next what tells the most, given all answers so far.
 
-A pair (i, j) is expected to tell E[p (1 - p)] Var(theta_i - theta_j): the information of the answer where the posterior says the
-pair lies, times what is still unknown about it (the first-order decrease of log det of the posterior covariance). Pairs of near
+A pair (i, j) is expected to tell E[p (1 - p)] Var(theta_i - theta_j): the information of the answer where the posterior says
+the pair lies, times what is still unknown about it (the first-order decrease of log det of the posterior covariance). Pairs of
+near
 neighbours have the largest p (1 - p); pairs far apart in the comparison graph the largest variance, which keeps the chain of
 neighbours from drifting.
 
-Shapes: N texts, K texts in a window, S columns of the factor of the covariance (`plackett_luce.Fit.root_NS`), E pairs considered.
+Shapes: N texts, K texts in a window, S columns of the factor of the covariance (`plackett_luce.Fit.root_NS`), E pairs.
 """
 
 import numpy as np
@@ -44,7 +45,7 @@ def next_windows(
     i_E, j_E = _candidates(by_theta)
     gain_E = gains(theta_N, root_NS, i_E, j_E) * rng.uniform(0.7, 1.0, len(i_E))
     best_first = np.argsort(-gain_E, kind="stable")
-    left, shown, windows = [per_text] * n, shown_NK.copy(), []
+    left, shown, windows, seen = [per_text] * n, shown_NK.copy(), [], set()
     for i, j in zip(i_E[best_first].tolist(), j_E[best_first].tolist(), strict=True):
         if not (left[i] and left[j]):
             continue
@@ -56,8 +57,9 @@ def next_windows(
                 break
             told = sum(gains(theta_N, root_NS, np.full(len(open_), t), open_) for t in window)
             window.append(int(open_[np.argmax(told)]))
-        if len(window) < k:
+        if len(window) < k or frozenset(window) in seen:
             continue
+        seen.add(frozenset(window))
         for text in window:
             left[text] -= 1
         windows.append(_placed(window, shown))

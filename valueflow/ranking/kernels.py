@@ -38,11 +38,16 @@ def moments(phi, num_items, num_judges, num_places, items_WK, weight_W, places_W
     num_windows, k = items_WK.shape
     tail, total = np.empty(stages), 0.0
     for w in range(num_windows):
-        weight, left = weight_W[w], 0.0
+        weight, left, moved, squared = weight_W[w], 0.0, 0.0, 0.0
         for a in range(k - 1, -1, -1):
             left += e_WK[w, a]
+            if judge_W is not None:
+                moved += e_WK[w, a] * phi[items_WK[w, a]]
+                squared += e_WK[w, a] * phi[items_WK[w, a]] ** 2
             if a < stages:
                 tail[a] = left
+                if judge_W is not None:
+                    diagonal[num_items + judge_W[w]] += weight * (squared / left - (moved / left) ** 2)
         # The product of at most nine probabilities cannot underflow unless they are below 1e-34: logs are taken there only.
         product, logs, first, second = 1.0, 0.0, 0.0, 0.0
         for a in range(k):
@@ -62,7 +67,6 @@ def moments(phi, num_items, num_judges, num_places, items_WK, weight_W, places_W
                 j = judge_W[w]
                 beta, place = phi[num_items + j], num_items + num_judges + j * num_places + places_WK[w, a]
                 gradient[num_items + j] += g * phi[i]
-                diagonal[num_items + j] += d * phi[i] ** 2
                 gradient[place] += g
                 diagonal[place] += d
                 g *= beta
@@ -159,7 +163,8 @@ def _mix(key):
 @compiled
 def draw(phi, num_items, num_judges, num_places, items_WK, weight_W, places_WK, judge_W, stages, e_WK, key_W, out):
     """Add 64 random vectors (columns of out) whose covariance is the information; the signs are the bits of a hash of the
-    window's key, so that they do not depend on where and in which order windows are kept."""
+    window's key, so that they do not depend on where and in which order windows are kept.
+    """
     num_windows, k = items_WK.shape
     root, one = np.empty(k), np.uint64(1)
     signs = np.empty(k, np.uint64)

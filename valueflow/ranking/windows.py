@@ -13,15 +13,43 @@ from valueflow.records import conform, digest
 # Differences between any two of these offsets are distinct (Mian-Chowla), so two texts meet at most once in a round.
 SIDON = np.array([0, 1, 3, 7, 12, 20, 30, 44, 65, 80])
 
+# Rounds from here on are adaptive; those before are of the first, balanced plan.
+ADAPTED = 1000
+
 
 class WindowsConfig(Config):
     """How the texts of one value are arranged into windows."""
 
-    mode: Literal["balanced", "random"] = "balanced"
+    mode: Literal["balanced", "random", "adaptive"] = Field(
+        "balanced", description="adaptive: rounds of plan, judge, fit, each asking what is expected to tell the most"
+    )
     k: int = Field(2, ge=2, le=10, description="texts in a window")
-    m: int = Field(8, ge=1, description="windows in which each text appears (on average for mode random)")
+    m: int = Field(
+        8, ge=1, description="windows in which each text appears (on average for random; at most, on average, for adaptive)"
+    )
+    per_round: int = Field(2, ge=1, description="adaptive: windows of each text in one round")
+    target_error: float | None = Field(
+        None,
+        gt=0,
+        description="adaptive: a value is done when its texts' root mean square standard error is at most this, nats",
+    )
     mirrored: bool = Field(False, description="k=2 only: ask each pair in both orders; both count towards m")
     seed: int = 0
+
+    @property
+    def start(self) -> "WindowsConfig":
+        """The plan of an adaptive build's first round: every text once at each place, which connects all texts."""
+        return self.model_copy(update={"mode": "balanced", "m": self.k * (2 if self.mirrored else 1)})
+
+    @model_validator(mode="after")
+    def _enough(self) -> "WindowsConfig":
+        if self.mode == "adaptive" and self.m < self.start.m:
+            raise ValueError(
+                f"m ({self.m}) must be at least {self.start.m} in mode adaptive with k ({self.k}): its first round"
+            )
+        if self.mode != "adaptive" and self.target_error is not None:
+            raise ValueError(f"target_error ({self.target_error:g}) needs mode adaptive, mode is {self.mode}")
+        return self
 
     @model_validator(mode="after")
     def _divisible(self) -> "WindowsConfig":
@@ -87,11 +115,15 @@ def plan_table(theory: str, value: str, text_ids: list[str], config: WindowsConf
         positions_WK, rounds = plan(len(ids), config, rng)
     except InputError as error:
         raise InputError(f"{theory}:{value}: {error}") from None
-    shown = ids[positions_WK].tolist()
+    return windows_table(theory, value, ids[positions_WK].tolist(), rounds)
+
+
+def windows_table(theory: str, value: str, shown: list[list[str]], rounds: np.ndarray) -> pa.Table:
+    """Return `windows` rows of text ids in the order shown; the same window in another round is another question."""
     occurrence: dict[str, int] = {}
     window_ids = []
-    for window in shown:
-        key = "|".join(window)
+    for window, round_ in zip(shown, rounds.tolist(), strict=True):
+        key = "|".join(window) if round_ < ADAPTED else f"{round_}|{'|'.join(window)}"
         occurrence[key] = occurrence.get(key, -1) + 1
         window_ids.append(digest(theory, value, key, occurrence[key]))
     columns = {"window_id": window_ids, "theory": [theory] * len(shown), "value": [value] * len(shown)}

@@ -1,0 +1,103 @@
+"""Rank adaptively: rounds of plan, judge and fit, until every value is known well enough or its windows are used up."""
+
+import functools
+import itertools
+import logging
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from valueflow import store
+from valueflow.distributed.aggregate import AggregateConfig
+from valueflow.distributed.ask import ask, check
+from valueflow.distributed.cluster import Progress
+from valueflow.distributed.rank import counts, read_windows
+from valueflow.judging.judges import AnyJudge
+from valueflow.judging.tasks import RANK
+from valueflow.ranking.adaptive import next_windows
+from valueflow.ranking.plackett_luce import fit
+from valueflow.ranking.rankings import orders_of
+from valueflow.ranking.sums import Shard
+from valueflow.ranking.windows import ADAPTED, WindowsConfig, plan_table, windows_table
+from valueflow.records import digest
+from valueflow.store import Build, File
+
+log = logging.getLogger(__name__)
+
+
+def rank_adaptively(
+    candidates: Build, config: WindowsConfig, fitting: AggregateConfig, judge: AnyJudge, windows: Build, rankings: Build,
+    max_error_share: float, described: dict,
+) -> store.Manifest:  # fmt: skip
+    """Return the manifest of the answers; plan and answers grow together, a finished build is returned as it is.
+
+    A round is planned once everything before it is answered, and follows from those answers alone: a rerun goes on in the round
+    that was interrupted and asks what the unkilled run would have asked.
+
+    Raises:
+        InputError: too many windows without an order, too few texts, or a spent budget. The answers are kept.
+        NotConverged: a round's fit missed its tolerance.
+    """
+    finished = store.manifest(rankings)
+    if finished:
+        log.info("rank: %s windows, done before", f"{finished.num_rows:,}")
+        return finished
+    pools = store.need(candidates).files
+    task = ray.remote(plan_round).options(num_cpus=1)
+    total = 0
+    for round_ in itertools.count():
+        progress = Progress(f"plan round {round_ + 1}", len(pools))
+        waiting = [task.remote(candidates, pool.path, config, fitting, windows, rankings, round_) for pool in pools]
+        files: list[File] = []
+        while waiting:
+            ready, waiting = ray.wait(waiting)
+            files += [file for file in ray.get(ready) if file is not None]
+            progress.add(len(ready))
+        if not files:
+            break
+        files.sort(key=lambda file: file.path)
+        total += sum(file.rows for file in files)
+        questions = functools.partial(_questions, windows, files, candidates, judge.batch_size)
+        ask(judge, RANK, questions, rankings, total, f"rank round {round_ + 1}")
+        asked = check(rankings, RANK, total, max_error_share, f"rank round {round_ + 1}")
+    store.commit(windows, config.model_dump(), [candidates.url], {"windows": total})
+    return store.commit(rankings, described, [windows.url], counts(asked))
+
+
+def _questions(windows: Build, files: list[File], candidates: Build, chunk: int, done: "ray.ObjectRef") -> ray.data.Dataset:
+    return read_windows(windows, files, [candidates], done, chunk)
+
+
+def plan_round(
+    candidates: Build, path: str, config: WindowsConfig, fitting: AggregateConfig, windows: Build, rankings: Build, round_: int
+) -> File | None:
+    """Write one value's windows of a round; None where the value is done."""
+    pool = store.read_part(candidates, path, ["theory", "value", "text_id"])
+    theory, value = pool["theory"][0].as_py(), pool["value"][0].as_py()
+    ids, folder = sorted(pool["text_id"].to_pylist()), path.rpartition("/")[0]
+    if round_ == 0:
+        return store.write_part(windows, plan_table(theory, value, ids, config.start), "000", folder)
+    answers = [store.read_part(rankings, part) for part in store.part_paths(rankings, folder)]
+    if not answers:
+        return None
+    answered = pa.concat_tables(answers).filter(pa.compute.less(pa.concat_tables(answers)["round"], ADAPTED + round_))
+    asked = np.unique(answered["window_id"].to_numpy().astype("S16"), return_index=True)[1]
+    shown_WK = np.searchsorted(np.array(ids), np.array(answered["text_ids"].take(asked).to_pylist()))
+    left = config.m - shown_WK.size / len(ids)
+    per_round = int(min(config.per_round, np.ceil(left - 1e-9)))
+    if left <= 0:
+        return None
+    fitted = fit(Shard(len(ids), orders_of(answered, ids)), fitting.prior_sd, fitting.tolerance)
+    if config.target_error and np.sqrt(np.mean(fitted.standard_error_N**2)) <= config.target_error:
+        return None
+    shown_NK = np.stack([np.bincount(place, minlength=len(ids)) for place in shown_WK.T], axis=1)
+    rng = np.random.default_rng(int(digest(config.seed, theory, value, ids, round_), 16))
+    pairs_WK = next_windows(fitted.theta_N, fitted.root_NS, shown_NK, max(per_round // (2 if config.mirrored else 1), 1), rng)
+    if config.mirrored:
+        pairs_WK = np.concatenate([pairs_WK, pairs_WK[:, ::-1]])
+    if not len(pairs_WK):
+        return None
+    shown = np.array(ids, dtype=object)[pairs_WK].tolist()
+    table = windows_table(theory, value, shown, np.full(len(shown), ADAPTED + round_, np.int32))
+    return store.write_part(windows, table, f"{round_:03d}", folder)
