@@ -56,6 +56,8 @@ bench: $(VENV)/.llm
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.evaluator
 	$(BIN)/python -m benchmarks.coverage
+	$(BIN)/python -m benchmarks.solver
+	$(BIN)/python -m benchmarks.adaptive
 	$(BIN)/python -m benchmarks.endpoint
 	$(BIN)/python -m benchmarks.vllm_overhead
 

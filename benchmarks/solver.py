@@ -1,0 +1,133 @@
+"""Seconds, precision and memory of Plackett-Luce solvers on the same orders, each in a process of its own.
+
+python -m benchmarks.solver [items pairs]    # default: 10,000 items, 1,000,000 pairs; and 200,000 windows of 5
+
+`gradient` is the largest gradient entry of the log-likelihood per window of that item, at the solver's own answer; an answer
+above 1e-6 is marked. Peers: scipy's Newton-CG on NumPy sums, choix (Newton-CG), evalica (pairs only). `memory` is the peak above
+the data's process, in multiples of the data. Compilation of our loops is not in the time: it happens once after an installation.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from valueflow.ranking.plackett_luce import maximum, prior
+from valueflow.ranking.sums import Orders, Shard
+
+PRIOR_SD = 1e3  # as good as none
+TIMEOUT = 900
+
+
+def orders(num_items: int, num_windows: int, k: int, seed: int = 0) -> np.ndarray:
+    """Plackett-Luce orders of random windows, best first."""
+    rng = np.random.default_rng(seed)
+    theta = rng.normal(0.0, 1.5, num_items)
+    items = rng.integers(num_items, size=(num_windows, k))
+    while (bad := (np.diff(np.sort(items, axis=1)) == 0).any(1)).any():
+        items[bad] = rng.integers(num_items, size=(int(bad.sum()), k))
+    return np.take_along_axis(items, np.argsort(-(theta[items] + rng.gumbel(size=items.shape)), axis=1), axis=1)
+
+
+def ours(num_items: int, items_WK: np.ndarray) -> np.ndarray:
+    shard = Shard(num_items, [Orders(items_WK, np.ones(len(items_WK)))])
+    return maximum(shard, shard.counts(), np.zeros(num_items), prior(shard.layout, PRIOR_SD), 1e-6)[0]
+
+
+def newton_cg(num_items: int, items_WK: np.ndarray) -> np.ndarray:
+    from scipy.optimize import minimize
+
+    items_KW = np.ascontiguousarray(items_WK.T)
+
+    def tails(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        x = theta[items_KW]
+        x -= x.max(0)
+        e = np.exp(x)
+        return x, e, np.cumsum(e[::-1], axis=0)[::-1][:-1]
+
+    def running(stages: np.ndarray) -> np.ndarray:
+        total = np.cumsum(stages, axis=0)
+        return np.concatenate([total, total[-1:]])
+
+    def add(amount: np.ndarray) -> np.ndarray:
+        return sum(np.bincount(i, a, num_items) for i, a in zip(items_KW, amount, strict=True))
+
+    def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        x, e, tail = tails(theta)
+        wins = np.ones_like(x)
+        wins[-1] = 0
+        gradient = add(wins - e * running(1 / tail)) - theta / PRIOR_SD**2
+        return -float((x[:-1] - np.log(tail)).sum()) + 0.5 * theta @ theta / PRIOR_SD**2, -gradient
+
+    def product(theta: np.ndarray, v: np.ndarray) -> np.ndarray:
+        _, e, tail = tails(theta)
+        mean = np.cumsum((e * v[items_KW])[::-1], axis=0)[::-1][:-1] / tail
+        return add(e * (v[items_KW] * running(1 / tail) - running(mean / tail))) + v / PRIOR_SD**2
+
+    return minimize(objective, np.zeros(num_items), jac=True, hessp=product, method="Newton-CG", options={"xtol": 1e-8}).x
+
+
+def choix(num_items: int, items_WK: np.ndarray) -> np.ndarray:
+    import choix
+
+    return choix.opt_rankings(num_items, items_WK.tolist(), alpha=0.5 / PRIOR_SD**2, method="Newton-CG", tol=1e-8)
+
+
+def evalica(num_items: int, items_WK: np.ndarray) -> np.ndarray:
+    import evalica
+
+    wins = [evalica.Winner.X] * len(items_WK)
+    found = evalica.bradley_terry(items_WK[:, 0].tolist(), items_WK[:, 1].tolist(), wins, tolerance=1e-12, limit=10_000)
+    theta = np.zeros(num_items)
+    theta[found.scores.index.to_numpy()] = np.log(found.scores.to_numpy())
+    return theta
+
+
+def solve(method: str, path: str, num_items: int) -> None:
+    """The child process: solve, and print what it took."""
+    items_WK = np.load(path)
+    solver = {"ours": ours, "scipy": newton_cg, "choix": choix, "evalica": evalica}[method]
+    solver(num_items, items_WK[:10])  # imports and compiles
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    theta = solver(num_items, items_WK)
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    shard = Shard(num_items, [Orders(items_WK, np.ones(len(items_WK)))])
+    windows = np.maximum(shard.counts().num_windows_N, 1)
+    gradient = float(np.abs((shard.moments(theta).gradient - theta / PRIOR_SD**2) / windows).max())
+    print(json.dumps([seconds, gradient, (after - before) * 1024 / items_WK.nbytes]))
+
+
+def main() -> None:
+    if len(sys.argv) == 4 and sys.argv[1] in ("ours", "scipy", "choix", "evalica"):
+        solve(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+        return
+    given = [int(a) for a in sys.argv[1:]]
+    problems = [(given[0], given[1], 2)] if given else [(10_000, 1_000_000, 2), (10_000, 200_000, 5)]
+    for num_items, num_windows, k in problems:
+        print(f"{num_items:,} items, {num_windows:,} windows of {k}")
+        print(f"{'solver':8} {'seconds':>9} {'gradient':>10} {'memory':>7} {'of ours':>8}")
+        with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+            np.save(file.name, orders(num_items, num_windows, k).astype(np.int32))
+            reference = 0.0
+            for method in ("ours", "scipy", "evalica", "choix") if k == 2 else ("ours", "scipy", "choix"):
+                command = [sys.executable, "-m", "benchmarks.solver", method, file.name, str(num_items)]
+                try:
+                    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+                    seconds, gradient, memory = json.loads(done.stdout.splitlines()[-1])
+                except subprocess.TimeoutExpired:
+                    print(f"{method:8} more than {TIMEOUT} s ({TIMEOUT / reference:.0f}x)", flush=True)
+                    continue
+                except subprocess.CalledProcessError as error:
+                    print(f"{method:8} failed: {error.stderr.splitlines()[-1][:100]}", flush=True)
+                    continue
+                reference = reference or seconds
+                far = "" if gradient <= 1e-6 else "  not converged"
+                print(f"{method:8} {seconds:9.2f} {gradient:10.1e} {memory:6.1f}x {seconds / reference:7.1f}x{far}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
