@@ -3,8 +3,9 @@
 python -m benchmarks.solver [items pairs]    # default: 10,000 items, 1,000,000 pairs; and 200,000 windows of 5
 
 `gradient` is the largest gradient entry of the log-likelihood per window of that item, at the solver's own answer; an answer
-above 1e-6 is marked. Peers: scipy's Newton-CG on NumPy sums, choix (Newton-CG), evalica (pairs only). `memory` is the peak above
-the data's process, in multiples of the data. Compilation of our loops is not in the time: it happens once after an installation.
+above 1e-6 is marked. Peers: scipy's Newton-CG on NumPy sums, choix (Newton-CG), evalica (pairs only). `memory` is the peak
+above the data's process, in multiples of the data. Compilation of our loops is not in the time: it happens once after an
+installation.
 """
 
 import json
