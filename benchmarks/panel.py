@@ -1,11 +1,11 @@
 """Do a panel's labels agree with people's? ValueEval's validation arguments, Schwartz's values, at each level of the taxonomy.
 
-python -m benchmarks.panel FOLDER    # with arguments-validation.tsv and labels-validation.tsv of Touché23-ValueEval
+python -m benchmarks.panel FOLDER [voters]    # with arguments-validation.tsv and labels-validation.tsv of Touché23-ValueEval
 
 A text has one predicted node a level and any number of human ones. Macro-F1 is the mean over the
 level's nodes that people used.
 `majority` always says the node that people used most; `zero-shot` the node whose name and definition is nearest to the text in
-the same encoder; one voter and a panel of seven (resamples of the exemplars) go down the taxonomy with `jobs.categorize`.
+the same encoder; the encoder voter, and a panel of several (resamples of the exemplars), go down it with `jobs.categorize`.
 """
 
 import logging
@@ -69,7 +69,7 @@ def main() -> None:
     ids = sorted(people)
     encoder = Encoder(MINILM)
     embedded = encoder([text_of[i] for i in ids])
-    methods = {"one encoder voter": labelled(root, 1), "seven encoder voters": labelled(root, 7)}
+    methods = {f"{n} encoder voter(s)": labelled(root, n) for n in dict.fromkeys([1, *map(int, sys.argv[2:])])}
     levels = sorted({level_of(n.id) for n in SVT.nodes})
     print(f"{len(ids)} arguments; macro-F1 by level of the taxonomy")
     print(f"{'':22}" + "".join(f"{f'level {level}':>10}" for level in levels))

@@ -53,7 +53,8 @@ def test_the_guess_is_the_mean_of_the_sample_and_texts_count_as_they_are_shown()
     judge = vllm(max_chars=500)
     short, long, cut = (estimate(judge, VOTE, [ballot("x" * n)], 100).tokens_in for n in (100, 500, 90_000))
     assert (long - short, cut) == (100 * 100, long)
-    assert estimate(judge, VOTE, [ballot("x" * 100), ballot("x" * 500)], 100).tokens_in == (short + long) / 2
+    both = estimate(judge, VOTE, [ballot("x" * 100), ballot("x" * 500)], 100)
+    assert (both.tokens_in, both.tokens_out) == ((short + long) / 2, 1200)
 
 
 def test_windows_take_the_tokens_and_the_time_that_the_audit_measured():
