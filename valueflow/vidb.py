@@ -237,7 +237,10 @@ def read_csv(url: str, columns: list[str]) -> list[tuple[int, dict[str, str]]]:
     missing = [c for c in columns if c not in (reader.fieldnames or [])]
     if missing:
         raise InputError(f"{url} lacks column {missing[0]!r}; it has {', '.join(reader.fieldnames or []) or 'none'}")
-    found = [(number, row) for number, row in enumerate(reader, 2)]
+    try:
+        found = [(reader.line_num, row) for row in reader]  # the last line of a row whose cells hold line breaks
+    except csv.Error as error:
+        raise InputError(f"{url}:{reader.line_num} is not CSV: {error}") from None
     for number, row in found:
         if any(row[column] is None for column in columns):
             raise InputError(f"{url}:{number} has fewer fields than the header")

@@ -1,14 +1,16 @@
-"""A panel of voters of known accuracy decides as the binomial and multinomial distributions say, and agrees as alpha's closed form."""
+"""A panel of voters of known accuracy decides as binomial and multinomial say, and agrees as alpha's closed form does."""
 
 import itertools
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.stats import binom, binomtest, multinomial
 
 from valueflow.judging.judges import SimulatedJudge
 from valueflow.judging.voters import SimulatedVoter, true_choice
+from valueflow.voting.agreement import agreement
 from valueflow.voting.descend import DIRECTIONS, Ballot, ballot_table
 from valueflow.voting.rules import VoteRule, tally
 
@@ -67,9 +69,6 @@ def test_agreement_of_the_panel_has_its_closed_form(accuracy):
     observed = np.mean(yes * (7 - yes) / 21)
     share = votes.mean()
     alpha = 1 - observed / (2 * share * (1 - share) * votes.size / (votes.size - 1))
-    import pyarrow as pa
-
-    from valueflow.voting.agreement import agreement
 
     ballots = np.repeat(np.arange(BALLOTS), 7).astype(str)
     table = pa.table(
