@@ -1,6 +1,7 @@
 """Plackett-Luce on the cluster: one fit a value, in one process or over actors that each read their own rankings."""
 
 import logging
+import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -41,6 +42,16 @@ class RankingShard:
     def ask(self, method: str, *arguments: np.ndarray) -> Any:
         """Return what a method of `Shard` returns."""
         return getattr(self.sums, method)(*arguments)
+
+    def pid(self) -> int:
+        """Return the number of the process."""
+        return os.getpid()
+
+
+def shard_actors(rankings: Build, shards: list[list[str]], text_ids: list[str]) -> list:
+    """Start one actor a shard; one that is lost reads its parts again, and what it was asked is asked again."""
+    actor = ray.remote(RankingShard).options(max_restarts=10, max_task_retries=10)
+    return [actor.remote(rankings, shard, text_ids) for shard in shards]
 
 
 class Shards:
@@ -140,10 +151,7 @@ def fit_value(
     if len(shards) == 1:
         fitted = fit(RankingShard(rankings, shards[0], text_ids).sums, config.prior_sd, config.tolerance)
     else:
-        actors = [
-            ray.remote(RankingShard).options(max_restarts=3, max_task_retries=3).remote(rankings, s, text_ids) for s in shards
-        ]
-        fitted = fit(Shards(len(text_ids), actors), config.prior_sd, config.tolerance)
+        fitted = fit(Shards(len(text_ids), shard_actors(rankings, shards, text_ids)), config.prior_sd, config.tolerance)
     store.write_part(out, utilities_table(theory, value, text_ids, fitted), digest(folder), folder)
     numbers = (fitted.iterations, fitted.gradient_norm, fitted.tolerance, fitted.num_components, fitted.prior_sd)
     windows = sum(f.rows for f in store.need(rankings).files if f.path.startswith(f"{folder}/"))
