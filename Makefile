@@ -57,6 +57,7 @@ bench: $(VENV)/.llm
 	$(BIN)/python -m benchmarks.evaluator
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.solver
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.adaptive
 	$(BIN)/python -m benchmarks.endpoint
 	$(BIN)/python -m benchmarks.vllm_overhead

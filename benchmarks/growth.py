@@ -1,0 +1,59 @@
+"""How the fit grows: time of one Newton iteration against comparisons, and two worker processes against one.
+
+python -m benchmarks.growth
+"""
+
+import time
+
+import numpy as np
+import ray
+from threadpoolctl import threadpool_limits
+
+from benchmarks.solver import orders
+from valueflow.distributed.aggregate import Shards
+from valueflow.distributed.cluster import ClusterConfig, session
+from valueflow.ranking.plackett_luce import maximum, prior
+from valueflow.ranking.sums import Orders, Shard
+
+NUM_ITEMS = 10_000
+
+
+class Part:
+    """A shard that makes its own orders."""
+
+    def __init__(self, num_windows: int, seed: int) -> None:
+        self.sums = Shard(NUM_ITEMS, [Orders(orders(NUM_ITEMS, num_windows, 2, seed), np.ones(num_windows))])
+        self.limits = threadpool_limits(1)
+
+    def ask(self, method: str, *arguments: np.ndarray) -> object:
+        """See `RankingShard`."""
+        return getattr(self.sums, method)(*arguments)
+
+
+def seconds(sums: Shard | Shards) -> tuple[float, int]:
+    """Best of three fits of the mode, and its Newton steps."""
+    counts, times, steps = sums.counts(), [], 0
+    for attempt in range(3):
+        start = np.full(NUM_ITEMS, 1e-9 * attempt)  # another point, so that nothing is remembered
+        began = time.perf_counter()
+        steps = maximum(sums, counts, start, prior(sums.layout, 2.0), 1e-6)[3]
+        times.append(time.perf_counter() - began)
+    return min(times), steps
+
+
+def main() -> None:
+    print(f"{'comparisons':>12} {'seconds':>9} {'steps':>6} {'ns per comparison and step':>28}")
+    for num_windows in (10_000, 100_000, 1_000_000, 10_000_000):
+        took, steps = seconds(Shard(NUM_ITEMS, [Orders(orders(NUM_ITEMS, num_windows, 2), np.ones(num_windows))]))
+        print(f"{num_windows:12,} {took:9.3f} {steps:6} {1e9 * took / steps / num_windows:28.1f}", flush=True)
+    with session(ClusterConfig(num_cpus=4)):
+        took = {}
+        for workers in (1, 2):
+            actors = [ray.remote(Part).options(num_cpus=1).remote(10_000_000 // workers, seed) for seed in range(workers)]
+            took[workers] = seconds(Shards(NUM_ITEMS, actors))[0]
+            del actors
+        print(f"10,000,000 comparisons: one worker {took[1]:.2f} s, two {took[2]:.2f} s: {took[1] / took[2]:.2f}x")
+
+
+if __name__ == "__main__":
+    main()
