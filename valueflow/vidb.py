@@ -234,13 +234,14 @@ def read_csv(url: str, columns: list[str]) -> list[tuple[int, dict[str, str]]]:
         reader = csv.DictReader(io.StringIO(store.read_input(url).decode("utf-8-sig")))
     except UnicodeDecodeError as error:
         raise InputError(f"{url} is not UTF-8 text: {error}") from None
-    missing = [c for c in columns if c not in (reader.fieldnames or [])]
-    if missing:
-        raise InputError(f"{url} lacks column {missing[0]!r}; it has {', '.join(reader.fieldnames or []) or 'none'}")
     try:
+        names = reader.fieldnames or []
         found = [(reader.line_num, row) for row in reader]  # the last line of a row whose cells hold line breaks
     except csv.Error as error:
         raise InputError(f"{url}:{reader.line_num} is not CSV: {error}") from None
+    missing = [c for c in columns if c not in names]
+    if missing:
+        raise InputError(f"{url} lacks column {missing[0]!r}; it has {', '.join(names) or 'none'}")
     for number, row in found:
         if any(row[column] is None for column in columns):
             raise InputError(f"{url}:{number} has fewer fields than the header")

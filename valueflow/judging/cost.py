@@ -49,7 +49,7 @@ def total(judge: AnyJudge, calls: int, tokens_in: int, tokens_out: int, seconds:
     """Return in words what answers cost: all tokens behind them, and the time of this run."""
     said = f"{calls:,} calls, {tokens_in:,} tokens in, {tokens_out:,} out"
     if isinstance(judge, VllmJudge | OpenaiJudge) and (money := _money(judge, tokens_in, tokens_out, seconds)) is not None:
-        said += f", {money:,.4g} {judge.price.currency}"
+        said += f", {f'{money:,.4f}'.rstrip('0').rstrip('.')} {judge.price.currency}"
     return f"{said}; {_duration(seconds)} in this run"
 
 
@@ -86,6 +86,7 @@ def _money(judge: VllmJudge | OpenaiJudge, tokens_in: int, tokens_out: int, seco
 def _guess(judge: VllmJudge | OpenaiJudge, task: Task, sample: list[dict]) -> tuple[float, float]:
     questions = [task.question(row, judge) for row in sample]
     characters = sum(len(message["content"]) for question in questions for message in question.messages)
-    generated = sum(question.max_tokens for question in questions)
+    thinking = judge.extra_tokens if isinstance(judge, OpenaiJudge) else 0
+    generated = sum(question.max_tokens + thinking for question in questions)
     count = max(len(sample), 1)
     return characters / CHARACTERS / count + OVERHEAD, generated / count

@@ -33,13 +33,16 @@ def known(anchors: str, values: list[str]) -> pa.Table:
     rows = _sample() if anchors == SAMPLE else vidb.read_anchors(anchors)
     by_value: dict[str, dict[str, tuple[str, float]]] = {}
     for value, text, rating in rows:
-        by_value.setdefault(value, {}).setdefault(text_id(text), (clean(text), rating))
+        if value not in operational():
+            raise InputError(f"{anchors}: {value} is not one of the operational values; {allowed(value, operational())}")
+        if clean(text):
+            by_value.setdefault(value, {}).setdefault(text_id(text), (clean(text), rating))
     missing = [value for value in values if value not in by_value]
     if missing:
         raise InputError(f"the anchors {anchors!r} have no {missing[0]!r}; {allowed(missing[0], by_value)}")
     found = [
         {"theory": value.partition(":")[0], "value": value.partition(":")[2], "text_id": i, "text": text, "rating": rating}
-        for value in (values or by_value)
+        for value in (dict.fromkeys(values) or by_value)
         for i, (text, rating) in sorted(by_value[value].items())
     ]
     return pa.Table.from_pylist(found, KNOWN)

@@ -53,8 +53,8 @@ class EncoderVoter:
         texts = [clean(text) for text in ballots["text"].to_pylist()]
         distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         z_TD = self.features(list(distinct))
-        topic_TV = np.exp(z_TD @ self.ranker.knowledge.features_ED.T - 1) @ self.topic_EV
-        support_TV = self.ranker.scores(list(distinct))
+        kernel_TE = np.exp(z_TD @ self.ranker.knowledge.features_ED.T - 1)
+        topic_TV, support_TV = kernel_TE @ self.topic_EV, kernel_TE @ self.ranker.knowledge.dual_EV
         likeness_TN = z_TD @ self.definition_ND.T
         choices: list[str | None] = []
         for row, text in zip(ballots.select(["kind", "theory", "node", "options", "detail"]).to_pylist(), texts, strict=True):

@@ -23,11 +23,11 @@ def locate(model: str) -> str:
         InputError: the package is not installed or has no such file.
     """
     if not model.startswith(SCHEME):
-        if model.startswith(("/", "./", "~")) and not Path(model).expanduser().is_dir():
+        if model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().is_dir():
             raise InputError(f"model folder {model!r} does not exist")
         return str(Path(model).expanduser()) if model.startswith("~") else model
     package, _, inside = model.removeprefix(SCHEME).partition("/")
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             f"model {model!r}: Python package {package!r} is not installed; pip install {package.replace('_', '-')}"
@@ -39,10 +39,20 @@ def locate(model: str) -> str:
 
 
 def chat_tokens(model: str, revision: str, messages: list[dict[str, str]], trust_remote_code: bool) -> list[int]:
-    """Return the token ids of a chat that the model is to answer, special tokens only where its chat template writes them."""
+    """Return the token ids of a chat that the model is to answer, special tokens only where its chat template writes them.
+
+    A text that spells a special token, to forge a turn of the chat, gets a space after the token's first character.
+    """
     processor = _processor(model, revision, trust_remote_code)
-    prompt = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     tokenizer = getattr(processor, "tokenizer", processor)
+    special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special} | set(tokenizer.all_special_tokens)
+    harmless = []
+    for message in messages:
+        content = message["content"]
+        for token in special:
+            content = content.replace(token, f"{token[0]} {token[1:]}")
+        harmless.append(message | {"content": content})
+    prompt = processor.apply_chat_template(harmless, tokenize=False, add_generation_prompt=True)
     return list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
 
 
