@@ -223,6 +223,16 @@ def test_a_judge_that_never_contradicts_itself_still_has_a_result():
     assert found.prior_sd <= 10.0
 
 
+def test_a_judge_that_says_nothing_still_has_a_result():
+    """Every pair in both presentations, always a tie: EM would creep towards a spread of zero for ever."""
+    circle = np.array([[i, (i + 1) % 16] for i in range(16)])
+    both = np.concatenate([circle, circle[:, ::-1]])
+    found = fit(Shard(16, [Orders(both, np.full(32, 0.5)), Orders(both[:, ::-1], np.full(32, 0.5))]))
+    assert found.prior_sd == pytest.approx(0.1)
+    np.testing.assert_allclose(found.theta_N, 0.0, atol=1e-6)
+    assert (found.standard_error_N > 0.09).all()
+
+
 def test_an_estimated_prior_has_settled_or_there_is_no_result():
     """A weak judge: 54 texts of true spread 0.3, each in 4 pairs."""
     orders = mixed_orders(54, [2] * 108, seed=1, sd=0.3)

@@ -19,8 +19,8 @@ from valueflow.ranking.sums import DRAWS, Counts, Layout, Sums
 MAX_NEWTON = 100
 MAX_CONJUGATE = 500
 MAX_EM = 500
-# A judge that never contradicts itself would drive the estimated spread to infinity; nats.
-MAX_PRIOR_SD = 10.0
+# A judge that never contradicts itself would drive the estimated spread to infinity, one that says nothing to zero; nats.
+MIN_PRIOR_SD, MAX_PRIOR_SD = 0.1, 10.0
 # Up to so many parameters the covariance is exact and dense (8 N^2 bytes); above it comes from 64 draws, in memory linear in N.
 EXACT = 2000
 # Priors of a judge: sharpness around that of the one held at 1, and a place that wins or loses by up to about two nats.
@@ -142,7 +142,7 @@ def _settle(sums: Sums, counts: Counts, mode: np.ndarray, prior_sd: float | None
         at_mean = _covariance(sums, mean, believed, n, near)
         # theta's common shift has variance spread^2 / N and is left out of both.
         second = float(np.sum((mean[:n] - mean[:n].mean()) ** 2) + at_mean.variance[:n].sum()) + spread**2
-        updated = spread if prior_sd is not None else min(float(np.sqrt(second / n)), MAX_PRIOR_SD)
+        updated = spread if prior_sd is not None else float(np.clip(np.sqrt(second / n), MIN_PRIOR_SD, MAX_PRIOR_SD))
         step = _judges(sums, mean, at_mean.root[:n], free)
         if abs(updated - spread) < 1e-3 * spread and np.abs(step).max(initial=0.0) < 1e-3:
             break
