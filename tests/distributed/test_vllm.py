@@ -1,5 +1,6 @@
 """A real LLM in a real vLLM engine on CPU, through ray.data.llm, in a process of its own as a user runs it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,13 @@ def test_smollm2_ranks_and_its_replies_cannot_be_malformed(tmp_path):
     assert np.isfinite(store.read_table(version.build)["theta"].to_numpy()).all()
     # Again: done before, no engine is started.
     assert "done before" in run(*build, "candidates.max_texts=10", "candidates.num_neutral=6")
+    # The answers are gone, the calls are not: they come from the cache; an engine that no cluster could place is not missed.
+    shutil.rmtree(rankings.url)
+    run(*build, "candidates.max_texts=10", "candidates.num_neutral=6", "judge.cpus_per_engine=1000")
+    again = store.read_table(rankings).to_pandas()
+    columns = ["window_id", "order", "weight", "reply", "tokens_in", "tokens_out"]
+    first, second = (table.sort_values("window_id")[columns].to_dict("list") for table in (rows, again))
+    assert repr(first) == repr(second)
     # Windows of three: every reply is one of the six orders.
     run(
         *build,
