@@ -1,11 +1,11 @@
 """The page of an audit says why in words, shows what was measured, keeps texts text and loads nothing."""
 
 import re
-from html.parser import HTMLParser
 
 import pyarrow as pa
 import pytest
 from markupsafe import escape
+from outline import Outline
 
 from valueflow.judging.answers import answers
 from valueflow.judging.audit import KNOWN, AuditConfig, Verdict, examine, plan
@@ -15,30 +15,6 @@ from valueflow.report.audit import audit_page
 
 HOSTILE = "<script>alert('x')</script><img src=https://evil.example/x.png onerror=alert(1)>"
 VALUES = ("power", "face")
-
-
-class Outline(HTMLParser):
-    """What a browser would act on: tags, heading levels, addresses, and figures' descriptions."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.headings: list[int] = []
-        self.ids: list[str] = []
-        self.addresses: list[str] = []
-        self.figures: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        given = dict(attrs)
-        self.tags.add(tag)
-        if re.fullmatch(r"h[1-6]", tag):
-            self.headings.append(int(tag[1]))
-        if tag == "svg" and "aria-hidden" not in given:
-            self.figures.append(given["aria-label"] if given.get("role") == "img" else "")
-        self.ids += [v for k, v in attrs if k == "id"]
-        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action", "data", "srcset")]
-        assert not any(k.startswith("on") for k in given)
 
 
 def known() -> pa.Table:

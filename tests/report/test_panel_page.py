@@ -5,12 +5,12 @@ import itertools
 import json
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from markupsafe import escape
+from outline import Outline
 
 from valueflow import store
 from valueflow.errors import InputError
@@ -24,28 +24,6 @@ from valueflow.voting.descend import DIRECTIONS, NEUTRAL, Ballot, DescentConfig
 
 HOSTILE = "<script>alert('x')</script><img src=https://evil.example/x.png onerror=alert(1)>"
 DUTIES = tuple(node.id for node in theories()["duty"].nodes)
-
-
-class Outline(HTMLParser):
-    """What a browser would act on: tags, heading levels, addresses, and figures' descriptions."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.headings: list[int] = []
-        self.addresses: list[str] = []
-        self.figures: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        given = dict(attrs)
-        self.tags.add(tag)
-        if re.fullmatch(r"h[1-6]", tag):
-            self.headings.append(int(tag[1]))
-        if tag == "svg" and "aria-hidden" not in given:
-            self.figures.append(given["aria-label"] if given.get("role") == "img" else "")
-        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action", "data", "srcset")]
-        assert not any(k.startswith("on") for k in given)
 
 
 def child(text: str, round_: int = 0, theory: str = "duty", node: str = "") -> Ballot:

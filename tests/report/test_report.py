@@ -2,13 +2,13 @@
 
 import dataclasses
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
 from markupsafe import escape
+from outline import Outline
 
 from valueflow import store
 from valueflow.ranking import calibrate
@@ -21,31 +21,6 @@ from valueflow.theories import theories
 
 VALUES = ["svt:benevolence", "mft:care-harm"]
 HOSTILE = "<script>alert('x')</script><img src=https://evil.example/x.png onerror=alert(1)>"
-
-
-class Outline(HTMLParser):
-    """What a browser would act on: tags, heading levels, ids, addresses, and figures without a description."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.headings: list[int] = []
-        self.ids: list[str] = []
-        self.addresses: list[str] = []
-        self.figures: list[str] = []
-        self.open: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        given = dict(attrs)
-        self.tags.add(tag)
-        if re.fullmatch(r"h[1-6]", tag):
-            self.headings.append(int(tag[1]))
-        if tag == "svg" and "aria-hidden" not in given:
-            self.figures.append(given["aria-label"] if given.get("role") == "img" else "")
-        self.ids += [v for k, v in attrs if k == "id"]
-        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action", "data", "srcset")]
-        assert not any(k.startswith("on") for k in given)
 
 
 def vidb_rows(value: str, texts: list[str], theta: np.ndarray, num_windows: np.ndarray, to: Calibration) -> pa.Table:

@@ -6,12 +6,13 @@ import logging
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from valueflow import store
 from valueflow.distributed.aggregate import AggregateConfig
 from valueflow.distributed.ask import ask, check
-from valueflow.distributed.cluster import Progress
+from valueflow.distributed.cluster import gather
 from valueflow.distributed.rank import counts, read_windows
 from valueflow.judging.judges import AnyJudge
 from valueflow.judging.tasks import RANK
@@ -47,16 +48,11 @@ def rank_adaptively(
     task = ray.remote(plan_round).options(num_cpus=1)
     total = 0
     for round_ in itertools.count():
-        progress = Progress(f"plan round {round_ + 1}", len(pools))
-        waiting = [task.remote(candidates, pool.path, config, fitting, windows, rankings, round_) for pool in pools]
-        files: list[File] = []
-        while waiting:
-            ready, waiting = ray.wait(waiting)
-            files += [file for file in ray.get(ready) if file is not None]
-            progress.add(len(ready))
+        tasks = [task.remote(candidates, pool.path, config, fitting, windows, rankings, round_) for pool in pools]
+        planned = [file for file in gather(f"plan round {round_ + 1}", tasks) if file is not None]
+        files = sorted(planned, key=lambda file: file.path)
         if not files:
             break
-        files.sort(key=lambda file: file.path)
         total += sum(file.rows for file in files)
         questions = functools.partial(_questions, windows, files, candidates, judge.batch_size)
         ask(judge, RANK, questions, rankings, total, f"rank round {round_ + 1}")
@@ -78,26 +74,25 @@ def plan_round(
     ids, folder = sorted(pool["text_id"].to_pylist()), path.rpartition("/")[0]
     if round_ == 0:
         return store.write_part(windows, plan_table(theory, value, ids, config.start), "000", folder)
-    answers = [store.read_part(rankings, part) for part in store.part_paths(rankings, folder)]
-    if not answers:
-        return None
-    answered = pa.concat_tables(answers).filter(pa.compute.less(pa.concat_tables(answers)["round"], ADAPTED + round_))
+    answered = pa.concat_tables([store.read_part(rankings, part) for part in store.part_paths(rankings, folder)])
+    answered = answered.filter(pc.less(answered["round"], ADAPTED + round_))
     asked = np.unique(answered["window_id"].to_numpy().astype("S16"), return_index=True)[1]
     shown_WK = np.searchsorted(np.array(ids), np.array(answered["text_ids"].take(asked).to_pylist()))
-    left = config.m - shown_WK.size / len(ids)
-    per_round = int(min(config.per_round, np.ceil(left - 1e-9)))
-    if left <= 0:
+    times = 2 if config.mirrored else 1
+    room = (config.m * len(ids) - shown_WK.size) // (config.k * times)
+    if room <= 0:
         return None
     fitted = fit(Shard(len(ids), orders_of(answered, ids)), fitting.prior_sd, fitting.tolerance)
     if config.target_error and np.sqrt(np.mean(fitted.standard_error_N**2)) <= config.target_error:
         return None
     shown_NK = np.stack([np.bincount(place, minlength=len(ids)) for place in shown_WK.T], axis=1)
     rng = np.random.default_rng(int(digest(config.seed, theory, value, ids, round_), 16))
-    pairs_WK = next_windows(fitted.theta_N, fitted.root_NS, shown_NK, max(per_round // (2 if config.mirrored else 1), 1), rng)
+    # Best first, so a round that has less room than windows keeps the most telling ones.
+    next_WK = next_windows(fitted.theta_N, fitted.root_NS, shown_NK, max(config.per_round // times, 1), rng)[:room]
     if config.mirrored:
-        pairs_WK = np.concatenate([pairs_WK, pairs_WK[:, ::-1]])
-    if not len(pairs_WK):
+        next_WK = np.concatenate([next_WK, next_WK[:, ::-1]])
+    if not len(next_WK):
         return None
-    shown = np.array(ids, dtype=object)[pairs_WK].tolist()
+    shown = np.array(ids, dtype=object)[next_WK].tolist()
     table = windows_table(theory, value, shown, np.full(len(shown), ADAPTED + round_, np.int32))
     return store.write_part(windows, table, f"{round_:03d}", folder)

@@ -1,7 +1,6 @@
 """Plackett-Luce on the cluster: one fit a value, in one process or over actors that each read their own rankings."""
 
 import logging
-import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from valueflow import store
 from valueflow.config import Config
-from valueflow.distributed.cluster import Progress
+from valueflow.distributed.cluster import gather
 from valueflow.ranking.plackett_luce import Fit, fit
 from valueflow.ranking.rankings import orders_of
 from valueflow.ranking.sums import Counts, Layout, Moments, Shard
@@ -42,10 +41,6 @@ class RankingShard:
     def ask(self, method: str, *arguments: np.ndarray) -> Any:
         """Return what a method of `Shard` returns."""
         return getattr(self.sums, method)(*arguments)
-
-    def pid(self) -> int:
-        """Return the number of the process."""
-        return os.getpid()
 
 
 def shard_actors(rankings: Build, shards: list[list[str]], text_ids: list[str]) -> list:
@@ -126,17 +121,13 @@ def aggregate(candidates: Build, rankings: Build, config: AggregateConfig, out: 
         return finished
     files = store.need(rankings).files
     folders = sorted({file.path.rpartition("/")[0] for file in files})
-    progress = Progress("aggregate", len(folders))
-    waiting, fits = [], []
+    waiting = []
     for folder in folders:
         shards = split([(f.path, f.rows) for f in files if f.path.startswith(f"{folder}/")], config.windows_per_shard)
         # A task that owns actors only waits and adds up, so it must not hold the CPU they need.
         cpus = 1 if len(shards) == 1 else 0
         waiting.append(ray.remote(fit_value).options(num_cpus=cpus).remote(candidates, rankings, folder, shards, config, out))
-    while waiting:
-        ready, waiting = ray.wait(waiting)
-        fits += [Fitted(*f) for f in ray.get(ready)]
-        progress.add(len(ready))
+    fits = [Fitted(*numbers) for numbers in gather("aggregate", waiting)]
     counts = {f.value: f._asdict() for f in sorted(fits)}
     return store.commit(out, config.model_dump(), [candidates.url, rankings.url], counts)
 

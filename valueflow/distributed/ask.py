@@ -16,7 +16,7 @@ from valueflow.distributed.cluster import Progress
 from valueflow.distributed.judge import judge, replay
 from valueflow.errors import BudgetSpent, InputError
 from valueflow.judging import cost
-from valueflow.judging.judges import AnyJudge, OpenaiJudge
+from valueflow.judging.judges import AnyJudge, LlmJudge, OpenaiJudge
 from valueflow.judging.tasks import Task
 from valueflow.records import digest
 from valueflow.store import Build
@@ -59,11 +59,11 @@ def ask(config: AnyJudge, task: Task, questions: Questions, out: Build, total: i
         _run(memory(questions(ray.put(done))), out, task, progress)
         done = store.committed_ids(out, task.id_column)
     if len(done) < total:
-        spent = _spent(out) if isinstance(config, OpenaiJudge) else (0, 0)
-        _run(judge(config, task, cache, spent)(questions(ray.put(done))), out, task, progress)
-    log.info("%s: %s", what, cost.total(config, total, *_spent(out), time.monotonic() - started))
+        _run(judge(config, task, cache, _spent(config, out))(questions(ray.put(done))), out, task, progress)
+    spent = _spent(config, out)
+    log.info("%s: %s", what, cost.total(config, total, *spent, time.monotonic() - started))
     if isinstance(config, OpenaiJudge):
-        _check_budget(config, out, task, total, what)
+        _check_budget(config, out, task, total, what, spent)
 
 
 def check(out: Build, task: Task, total: int, max_error_share: float, what: str) -> Asked:
@@ -130,17 +130,18 @@ def _count(out: Build, task: Task) -> tuple[Asked, int, Counter[str]]:
     return Asked(questions, reasons.total(), tokens_in, tokens_out), rows, reasons
 
 
-def _spent(out: Build) -> tuple[int, int]:
+def _spent(config: AnyJudge, out: Build) -> tuple[int, int]:
     """Tokens behind the answers that a build already holds, whether paid for by this build or found in the cache."""
+    if not isinstance(config, LlmJudge):
+        return 0, 0
     parts = [store.read_part(out, path, ["tokens_in", "tokens_out"]) for path in store.part_paths(out)]
     tokens_in, tokens_out = (sum(pc.sum(part[name]).as_py() or 0 for part in parts) for name in ("tokens_in", "tokens_out"))
     return tokens_in, tokens_out
 
 
-def _check_budget(config: OpenaiJudge, out: Build, task: Task, total: int, what: str) -> None:
+def _check_budget(config: OpenaiJudge, out: Build, task: Task, total: int, what: str, spent: tuple[int, int]) -> None:
     done = len(store.committed_ids(out, task.id_column))
     if done < total and (config.budget.tokens or config.budget.money):
-        spent = _spent(out)
         raise BudgetSpent(
             f"{what}: the budget of judge {config.name!r} is spent: {sum(spent):,} tokens, "
             f"{config.price.of(*spent):.2f} {config.price.currency} (budget.tokens "

@@ -1,19 +1,19 @@
 """Examine a judge on anchors of known intensity, keep the verdict, and refuse judges that failed."""
 
+import functools
 import logging
 import time
 from datetime import UTC, datetime
 from typing import Literal
 
 import pyarrow as pa
-import ray
 from pydantic import Field
 
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.ask import ask, check
 from valueflow.distributed.cluster import ClusterConfig
-from valueflow.distributed.rank import counts
+from valueflow.distributed.rank import counts, open_windows, show
 from valueflow.errors import InputError
 from valueflow.judging import audit
 from valueflow.judging.audit import AuditConfig, Verdict
@@ -53,8 +53,7 @@ def _exam(config: AuditJudgeConfig, anchors: pa.Table) -> pa.Table:
     """The windows of the exam with their texts."""
     windows = audit.plan(anchors, config.exam)
     texts = dict(zip(anchors["text_id"].to_pylist(), anchors["text"].to_pylist(), strict=True))
-    shown = pa.array([[texts[i] for i in ids] for ids in windows["text_ids"].to_pylist()], pa.list_(pa.string()))
-    return windows.append_column("texts", shown).append_column("folder", pa.array([""] * windows.num_rows, pa.string()))
+    return show(windows, texts).append_column("folder", pa.array([""] * windows.num_rows, pa.string()))
 
 
 def audit_judge(config: AuditJudgeConfig) -> tuple[Verdict, str]:
@@ -66,7 +65,7 @@ def audit_judge(config: AuditJudgeConfig) -> tuple[Verdict, str]:
     made = store.manifest(out)
     if not made:
         started, before = time.monotonic(), len(store.committed_ids(out, "window_id"))
-        ask(config.judge, RANK, lambda done: _open(table, done), out, table.num_rows, "audit")
+        ask(config.judge, RANK, functools.partial(open_windows, table), out, table.num_rows, "audit")
         seconds = time.monotonic() - started if not before else 0.0
         totals = check(out, RANK, table.num_rows, 1.0, "audit")
         described = config.judge.public() | {"fingerprint": fingerprint(config.judge), "seconds": seconds}
@@ -78,10 +77,6 @@ def audit_judge(config: AuditJudgeConfig) -> tuple[Verdict, str]:
     url = _url(config.root, config.judge)
     store.write_bytes(url, verdict.model_dump_json(indent=1).encode())
     return verdict, url
-
-
-def _open(windows: pa.Table, done: "ray.ObjectRef") -> ray.data.Dataset:
-    return ray.data.from_arrow(windows.filter(store.missing_from(windows["window_id"], ray.get(done))))
 
 
 def verdict_of(root: str, judge: AnyJudge) -> Verdict | None:
@@ -121,6 +116,11 @@ def admit(root: str, judge: AnyJudge, policy: Policy) -> str:
         raise InputError(f"judge {judge.name!r} {failed}. Use another judge, or set audit=ignore to use it all the same")
     log.warning("judge %r %s; used because audit=ignore", judge.name, failed)
     return f"{failed}; used all the same (audit=ignore)"
+
+
+def admit_panel(root: str, voters: list[AnyJudge], policy: Policy) -> dict[str, str]:
+    """Return what is to be said of each voter's audit, by name; refuses like `admit`."""
+    return {voter.name: admit(root, voter, policy) for voter in voters}
 
 
 def _url(root: str, judge: AnyJudge) -> str:

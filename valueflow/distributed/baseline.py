@@ -1,18 +1,19 @@
 """Rating against ranking: the same judges rate texts from -10 to 10 and rank them in windows, each several times."""
 
+import functools
 import logging
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import ray
 from pydantic import Field
 
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.ask import ask, check
-from valueflow.distributed.audit import admit, measured
+from valueflow.distributed.audit import admit_panel, measured
 from valueflow.distributed.cluster import ClusterConfig
+from valueflow.distributed.rank import open_windows, show
 from valueflow.distributed.vote import PanelConfig, poll, votes_of
 from valueflow.errors import InputError
 from valueflow.judging.baseline import Comparison, Scores, compare
@@ -89,8 +90,7 @@ def compare_rating(config: CompareRatingConfig) -> Comparison:
         InputError: a value has no anchors or no text of rating 0, a judge is dead, or a budget is spent.
     """
     rows, value_T = _reference(config)
-    for judge in config.panel.voters:
-        admit(config.root, judge, config.panel.audit)
+    admit_panel(config.root, config.panel.voters, config.panel.audit)
     largest = max(abs(row["rating"]) for row in rows)
     scale = LIMIT / largest if config.anchors == SAMPLE else 1.0  # the sample's strengths end at 3
     reference_T = np.array([row["rating"] * scale for row in rows])
@@ -145,7 +145,7 @@ def _ranked(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray, 
     table = _windows(config, rows, value_T)
     out = Build(config.root, "rankings", f"r-{digest(__version__, table['window_id'].to_pylist(), fingerprint(judge))}")
     if not store.manifest(out):
-        ask(judge, RANK, lambda done: _open(table, done), out, table.num_rows, f"rank, {judge.name}")
+        ask(judge, RANK, functools.partial(open_windows, table), out, table.num_rows, f"rank, {judge.name}")
         store.commit(out, judge.public(), [], check(out, RANK, table.num_rows, 1.0, "rank")._asdict())
     neutral_T = np.array([row["rating"] == 0 for row in rows])
     score_RT = np.full((config.repeats, len(rows)), np.nan)
@@ -169,9 +169,7 @@ def _windows(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray)
             theory, _, node = value.partition(":")
             ids = [row["text_id"] for row, v in zip(rows, value_T, strict=True) if v == value]
             plans.append(_folder(plan_table(theory, node, ids, windows), repeat))
-    table = pa.concat_tables(plans)
-    shown = pa.array([[texts[i] for i in ids] for ids in table["text_ids"].to_pylist()], pa.list_(pa.string()))
-    return table.append_column("texts", shown)
+    return show(pa.concat_tables(plans), texts)
 
 
 def _folder(windows: pa.Table, repeat: int) -> pa.Table:
@@ -180,10 +178,6 @@ def _folder(windows: pa.Table, repeat: int) -> pa.Table:
     rounds = pa.array([1000 * repeat + r for r in windows["round"].to_pylist()], pa.int32())
     windows = windows.set_column(0, "window_id", pa.array(ids)).set_column(4, "round", rounds)
     return windows.append_column("folder", pa.array([f"repeat={repeat}"] * len(ids)))
-
-
-def _open(windows: pa.Table, done: "ray.ObjectRef") -> ray.data.Dataset:
-    return ray.data.from_arrow(windows.filter(store.missing_from(windows["window_id"], ray.get(done))))
 
 
 def _intensity(config: CompareRatingConfig, ids: list[str], neutral_N: np.ndarray, answered: pa.Table) -> np.ndarray:

@@ -11,7 +11,7 @@ from valueflow.curate import CandidatesConfig
 from valueflow.distributed import aggregate as aggregating
 from valueflow.distributed.adapt import rank_adaptively
 from valueflow.distributed.aggregate import AggregateConfig
-from valueflow.distributed.audit import Policy, admit, measured
+from valueflow.distributed.audit import Policy, admit, admit_panel, measured
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.plan import plan
 from valueflow.distributed.rank import rank, with_texts
@@ -147,8 +147,7 @@ def build_vidb(config: BuildVidbConfig) -> Stages:
     at = planned(config)
     admitted = admit(config.root, config.judge, config.audit)
     if config.plausibility:
-        for voter in config.plausibility.panel.voters:
-            admit(config.root, voter, config.plausibility.panel.audit)
+        admit_panel(config.root, config.plausibility.panel.voters, config.plausibility.panel.audit)
     described = config.judge.public() | {"fingerprint": fingerprint(config.judge), "audit": admitted}
     if config.windows.mode == "adaptive":
         rank_adaptively(

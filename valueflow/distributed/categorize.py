@@ -17,7 +17,7 @@ from pydantic import Field
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.ask import check
-from valueflow.distributed.audit import admit, measured
+from valueflow.distributed.audit import admit_panel, measured
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.vote import PanelConfig, poll, votes_of
 from valueflow.errors import InputError
@@ -114,7 +114,7 @@ def categorize(config: CategorizeConfig) -> Categorized:
         InputError: no texts, an unknown theory, a dead voter, a spent budget, or a human decision that cannot be used.
     """
     texts, where, chosen = _inputs(config)
-    admitted = {voter.name: admit(config.root, voter, config.panel.audit) for voter in config.panel.voters}
+    admitted = admit_panel(config.root, config.panel.voters, config.panel.audit)
     asked = digest(
         __version__, texts.build_id, config.sources, config.max_texts, chosen, config.descent.model_dump(), config.chunk
     )

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 from pydantic import Field
@@ -83,6 +84,15 @@ def require(cpus: float, gpus: float, what: str) -> None:
             f"{what} needs {' and '.join(short)}. Lower the judge's actors or CPUs per actor, raise cluster.num_cpus, "
             "or set RAY_CLUSTER_AUTOSCALES=1 if the cluster grows by itself"
         )
+
+
+def gather(what: str, waiting: list["ray.ObjectRef"]) -> Iterator[Any]:
+    """Yield the results of tasks as they end, with a line of progress."""
+    progress = Progress(what, len(waiting))
+    while waiting:
+        ready, waiting = ray.wait(waiting)
+        yield from ray.get(ready)
+        progress.add(len(ready))
 
 
 class Progress:

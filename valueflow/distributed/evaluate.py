@@ -1,7 +1,6 @@
 """Score responses against a VIDB on the cluster, round by round; also from rankings that already exist."""
 
 import functools
-import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from pydantic import Field, model_validator
 
 from valueflow import __version__, store, vidb
 from valueflow.config import Config
-from valueflow.corpora.rows import cell, require, rows, urls
 from valueflow.curate import ALL
 from valueflow.distributed.ask import Asked, ask, check, check_errors
 from valueflow.distributed.audit import Policy, admit, measured
@@ -35,13 +33,13 @@ from valueflow.judging.cost import Estimate, estimate
 from valueflow.judging.judges import AnyJudge, JudgeConfig, fingerprint
 from valueflow.judging.tasks import RANK
 from valueflow.official import score_rankings, scores_csv
-from valueflow.records import SCHEMAS, clean, conform, digest, text_id
+from valueflow.records import SCHEMAS, conform, digest, text_id
+from valueflow.responses import response_texts, save_responses
 from valueflow.store import Build
 from valueflow.theories import resolve
 from valueflow.vidb import Vidb
 
 log = logging.getLogger(__name__)
-COLUMNS = ("query", "dataset", "response")
 
 
 class EvaluateConfig(Config):
@@ -112,7 +110,7 @@ def dry_run(config: EvaluateConfig) -> list[Estimate]:
         return []
     version, values, responses = _inputs(config)
     chunks = _chunks(responses, values, config.chunk)
-    texts = _response_texts(responses)
+    texts = response_texts(responses)
     sample = []
     for chunk in chunks[:20]:
         anchors = version.anchors(chunk.value)
@@ -270,39 +268,6 @@ def _given_sharpness(version: Vidb, config: EvaluatorConfig, judged_by: str) -> 
     return config.sharpness or (1.0 if version.judge_fingerprint == judged_by else None)
 
 
-def save_responses(url: str, root: str, limit: int | None = None) -> Build:
-    """Store the responses of a CSV, JSONL or Parquet file and return their build.
-
-    Raises:
-        InputError: the file or a column is missing; the message names both and says what exists.
-    """
-    table: dict[str, list[str]] = {name: [] for name in ("response_id", *COLUMNS)}
-    unreadable = 0
-    for file in urls(url):
-        require(file, list(COLUMNS))
-        for row in itertools.islice(rows(file, list(COLUMNS)), limit):
-            if row.error:
-                unreadable += 1
-                log.warning("responses: %s %s; left out", row.place, row.error)
-                continue
-            fields = {name: clean(cell(row.fields, name).encode("utf-8", "replace").decode()) for name in COLUMNS}
-            for name, value in fields.items():
-                table[name].append(value)
-            table["response_id"].append(digest(row.place, *fields.values()))
-    if not table["response"]:
-        raise InputError(f"{url} holds no response")
-    out = Build(root, "responses", digest(table))
-    if not store.manifest(out):
-        written = [store.write_part(out, pa.table(table), "0")]
-        store.commit(out, {"path": url}, [url], {"responses": len(table["response"]), "unreadable": unreadable}, written)
-    return out
-
-
-@functools.lru_cache(maxsize=4)
-def _response_texts(responses: Build) -> dict[str, str]:
-    return {text_id(text): text for text in store.read_table(responses, ["response"])["response"].to_pylist()}
-
-
 @functools.lru_cache(maxsize=64)
 def _anchors(root: str, version: str, value: str) -> Anchors:
     return vidb.load(root, version).anchors(value)
@@ -322,7 +287,7 @@ def _plan_chunk(
         table = _windows_table(chunk, anchors, windows, round_)
         table = table.filter(store.missing_from(table["window_id"], ray.get(done)))
         if table.num_rows:
-            texts = _response_texts(responses)
+            texts = response_texts(responses)
             known = {i: texts[i] for i in chunk.text_ids}
             yield with_texts(table, [version.build], chunk.folder, known)
 

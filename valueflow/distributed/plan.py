@@ -5,7 +5,7 @@ import logging
 import ray
 
 from valueflow import store
-from valueflow.distributed.cluster import Progress
+from valueflow.distributed.cluster import gather
 from valueflow.ranking.windows import WindowsConfig, plan_table
 from valueflow.store import Build, File
 
@@ -24,14 +24,9 @@ def plan(candidates: Build, config: WindowsConfig, out: Build) -> store.Manifest
         log.info("plan: %s windows, done before", f"{finished.num_rows:,}")
         return finished
     pools = store.need(candidates).files
-    progress = Progress("plan", len(pools))
     task = ray.remote(plan_value).options(num_cpus=1)
-    waiting = [task.remote(candidates, file.path, config, out) for file in pools]
-    files: list[File] = []
-    while waiting:
-        ready, waiting = ray.wait(waiting)
-        files += [file for written in ray.get(ready) for file in written]
-        progress.add(len(ready))
+    tasks = [task.remote(candidates, file.path, config, out) for file in pools]
+    files = [file for written in gather("plan", tasks) for file in written]
     return store.commit(out, config.model_dump(), [candidates.url], {"windows": sum(f.rows for f in files)}, files)
 
 

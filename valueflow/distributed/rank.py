@@ -29,6 +29,17 @@ def read_windows(plan: Build, files: list[File], texts: list[Build], done: "ray.
     )
 
 
+def open_windows(windows: pa.Table, done: "ray.ObjectRef") -> Dataset:
+    """Return windows of a table that are not done yet."""
+    return ray.data.from_arrow(windows.filter(store.missing_from(windows["window_id"], ray.get(done))))
+
+
+def show(windows: pa.Table, texts: dict[str, str]) -> pa.Table:
+    """Add the column `texts`, in the order shown."""
+    shown = [[texts[i] for i in ids] for ids in windows["text_ids"].to_pylist()]
+    return windows.append_column("texts", pa.array(shown, pa.list_(pa.string())))
+
+
 def _windows_of(batch: pa.Table, plan: Build, texts: list[Build], done: "ray.ObjectRef", chunk: int) -> Iterator[pa.Table]:
     for path in batch["path"].to_pylist():
         table = store.read_part(plan, path)

@@ -43,9 +43,7 @@ def chat_tokens(model: str, revision: str, messages: list[dict[str, str]], trust
 
     A text that spells a special token, to forge a turn of the chat, gets a space after the token's first character.
     """
-    processor = _processor(model, revision, trust_remote_code)
-    tokenizer = getattr(processor, "tokenizer", processor)
-    special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special} | set(tokenizer.all_special_tokens)
+    processor, tokenizer, special = _chat(model, revision, trust_remote_code)
     harmless = []
     for message in messages:
         content = message["content"]
@@ -57,11 +55,14 @@ def chat_tokens(model: str, revision: str, messages: list[dict[str, str]], trust
 
 
 @functools.cache
-def _processor(model: str, revision: str, trust_remote_code: bool) -> Any:
-    """A model's tokenizer, or what wraps it where the model reads more than text: that has the chat template then."""
+def _chat(model: str, revision: str, trust_remote_code: bool) -> tuple[Any, Any, list[str]]:
+    """What has a model's chat template (more than a tokenizer where it reads more than text), its tokenizer, special tokens."""
     from transformers import AutoProcessor
 
-    return AutoProcessor.from_pretrained(locate(model), revision=revision or None, trust_remote_code=trust_remote_code)
+    processor = AutoProcessor.from_pretrained(locate(model), revision=revision or None, trust_remote_code=trust_remote_code)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return processor, tokenizer, sorted(added | set(tokenizer.all_special_tokens))
 
 
 def cache_folder() -> Path:

@@ -85,7 +85,7 @@ def prior(layout: Layout, sd: float, effects: np.ndarray | None = None) -> Prior
     return Prior(mean, precision)
 
 
-def fit(sums: Sums, prior_sd: float | None = None, tolerance: float = 1e-9, start: np.ndarray | None = None) -> Fit:
+def fit(sums: Sums, prior_sd: float | None = None, tolerance: float = 1e-9) -> Fit:
     """Return log-worths under independent N(0, prior_sd^2) priors, with standard errors.
 
     The mode is found by Newton's method. The mean is mode - C s / 2 with the posterior covariance C and the skewness s
@@ -97,7 +97,6 @@ def fit(sums: Sums, prior_sd: float | None = None, tolerance: float = 1e-9, star
         sums: the data.
         prior_sd: in nats; None estimates it from the data by EM, so that the intervals are calibrated for the texts at hand.
         tolerance: largest gradient entry per window of that item or judge.
-        start: parameters to begin at, for data that differ little from what was fitted before.
 
     Raises:
         NotConverged: the tolerance was not reached, or there is nothing to fit.
@@ -106,7 +105,7 @@ def fit(sums: Sums, prior_sd: float | None = None, tolerance: float = 1e-9, star
     if counts.num_comparisons == 0:
         raise NotConverged("no usable comparison: every ranking is missing or broken")
     n, j, _ = layout
-    phi = prior(layout, 1.0).mean if start is None else start
+    phi = prior(layout, 1.0).mean
     free = np.ones(layout.size - n, bool)  # beta and gamma that are estimated
     free[:j] = j > 1
     if j > 1:

@@ -11,7 +11,7 @@ def orders_of(rankings: pa.Table, text_ids: list[str]) -> list[Orders]:
     """Return the answered windows by length, in the order of their ids; items are positions in the sorted `text_ids`.
 
     Broken answers are left out, a window answered twice counts once. A weighted preference (k=2) becomes the two orders of a
-    pair with weights p and 1-p. Judge 0 is the only one; places are those at which the texts were shown.
+    pair with weights p and 1-p.
     """
     rankings = rankings.filter(pc.is_null(rankings["error"]))
     first = np.unique(rankings["window_id"].to_numpy().astype("S16"), return_index=True)[1]
@@ -28,11 +28,9 @@ def orders_of(rankings: pa.Table, text_ids: list[str]) -> list[Orders]:
         weight_W = rows["weight"].to_numpy().astype(float)
         plain = np.isnan(weight_W)
         key_W = _keys(rows["window_id"])
-        judge_W = np.zeros(len(key_W), np.int32)
-        orders.append(Orders(best_first_WK, np.where(plain, 1.0, weight_W), order_WK, judge_W, None, key_W))
+        orders.append(Orders(best_first_WK, np.where(plain, 1.0, weight_W), key_W=key_W))
         if not plain.all():
-            other = Orders(best_first_WK[~plain][:, ::-1], 1.0 - weight_W[~plain], order_WK[~plain][:, ::-1], judge_W[~plain])
-            orders.append(other._replace(key_W=~key_W[~plain]))
+            orders.append(Orders(best_first_WK[~plain][:, ::-1], 1.0 - weight_W[~plain], key_W=~key_W[~plain]))
     return orders
 
 

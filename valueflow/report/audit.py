@@ -9,7 +9,7 @@ import yaml
 from matplotlib.axes import Axes
 
 from valueflow.judging.audit import Group, Metric, Verdict
-from valueflow.report.page import FIRST, INK, SECOND, Plot, _svg
+from valueflow.report.page import FIRST, INK, SECOND, Plot, _svg, templates
 
 
 def audit_page(verdict: Verdict, judge: dict[str, Any], anchors: str = "") -> str:
@@ -32,14 +32,8 @@ def audit_page(verdict: Verdict, judge: dict[str, Any], anchors: str = "") -> st
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("valueflow.report", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": "{:,}".format, "decimal": _decimal}
+    environment = templates()
+    environment.filters |= {"decimal": _decimal}
     return environment.get_template("audit.html")
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from valueflow.judging.baseline import Comparison, Estimate, Row, Scores, judge_scores, judge_spread
 from valueflow.ranking.calibrate import LIMIT
-from valueflow.report.page import FIRST, INK, POINTS, SECOND, Plot, _svg
+from valueflow.report.page import FIRST, INK, POINTS, SECOND, Plot, _svg, templates
 
 
 class Line(NamedTuple):
@@ -143,14 +143,8 @@ def baseline_page(comparison: Comparison, reference: str, settings: dict[str, st
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("valueflow.report", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": "{:,}".format, "unit": _unit}
+    environment = templates()
+    environment.filters |= {"unit": _unit}
     return environment.get_template("baseline.html")
 
 

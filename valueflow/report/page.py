@@ -158,8 +158,8 @@ def evaluation_page(evaluated: Evaluated) -> str:
     return _template().render(kind="evaluation", evaluated=evaluated, values=values)
 
 
-@functools.cache
-def _template() -> jinja2.Template:
+def templates() -> jinja2.Environment:
+    """Return what renders the pages: texts are escaped, a missing name is an error; `count` writes whole numbers."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("valueflow.report", ""),
         autoescape=True,
@@ -167,7 +167,14 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"signed": _signed, "number": _number, "count": "{:,}".format}
+    environment.filters["count"] = "{:,}".format
+    return environment
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = templates()
+    environment.filters |= {"signed": _signed, "number": _number}
     environment.globals |= {"limit": LIMIT}
     return environment.get_template("page.html")
 

@@ -20,7 +20,7 @@ from valueflow import store
 from valueflow.judging.answers import DEAD
 from valueflow.records import SCHEMAS
 from valueflow.report.audit import _decimal
-from valueflow.report.page import FIRST, GRID, Plot, _svg
+from valueflow.report.page import FIRST, GRID, Plot, _svg, templates
 from valueflow.store import Build, Manifest
 from valueflow.theories import resolve_theory, theories
 from valueflow.voting.agreement import Agreement, Alpha, agreement
@@ -187,14 +187,8 @@ def _theories(chosen: list[str], labels: Build, queue: Build) -> list[TheoryRepo
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("valueflow.report", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": "{:,}".format, "decimal": _decimal, "percent": _percent, "money": _money}
+    environment = templates()
+    environment.filters |= {"decimal": _decimal, "percent": _percent, "money": _money}
     environment.globals |= {
         "share": _share, "reading": _reading, "finite": math.isfinite, "theory": theories().__getitem__,
         "marks": (TENTATIVE, RELIABLE), "num_labels": NUM_LABELS,
