@@ -13,7 +13,7 @@ from benchmarks.solver import orders
 from valueflow.distributed.aggregate import Shards
 from valueflow.distributed.cluster import ClusterConfig, session
 from valueflow.ranking.plackett_luce import maximum, prior
-from valueflow.ranking.sums import Orders, Shard
+from valueflow.ranking.sums import Layout, Orders, Shard
 
 NUM_ITEMS = 10_000
 
@@ -50,7 +50,7 @@ def main() -> None:
         took = {}
         for workers in (1, 2):
             actors = [ray.remote(Part).options(num_cpus=1).remote(10_000_000 // workers, seed) for seed in range(workers)]
-            took[workers] = seconds(Shards(NUM_ITEMS, actors))[0]
+            took[workers] = seconds(Shards(Layout(NUM_ITEMS), actors))[0]
             del actors
         print(f"10,000,000 comparisons: one worker {took[1]:.2f} s, two {took[2]:.2f} s: {took[1] / took[2]:.2f}x")
 
