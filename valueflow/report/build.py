@@ -93,6 +93,7 @@ def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict) -> page.Va
         neutral_ids=set(pool.filter(pool["neutral"])["text_id"].to_pylist()),
         fit=fit,
         calibration=made.calibrations[value],
+        checks=fit.get("checks"),
     )
 
 

@@ -16,9 +16,11 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import MaxNLocator
 
 from valueflow.ranking.calibrate import LIMIT, Calibration
+from valueflow.report import checks
 from valueflow.theories import theories
 
 NUM_EXTREMES = 5
@@ -33,12 +35,13 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "axes.spines.top": False, "axes.spines.right": False, "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=[FIRST, SECOND]),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ValueReport:
-    """One value of a build: its rows in the `vidb` table, its neutral texts, its fit and its calibration."""
+    """One value of a build: its rows in the `vidb` table, its neutral texts, its fit, its calibration, its model checks."""
 
     id: str
     name: str
@@ -48,6 +51,7 @@ class ValueReport:
     neutral_ids: set[str]
     fit: dict[str, float]  # iterations, gradient_norm, tolerance, num_components, prior_sd, num_windows, log_likelihood
     calibration: Calibration
+    checks: dict | None = None  # `ranking.checks.Checks` as saved
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,15 @@ class Plot(NamedTuple):
     caption: str
 
 
+class ChecksView(NamedTuple):
+    """A value's model checks as the template shows them: how many hold, then each with its figure."""
+
+    summary: str
+    hold: bool
+    windows: int
+    parts: list[tuple[checks.Part, Plot | None]]
+
+
 class ValueView(NamedTuple):
     """A value as the template shows it; `standard_error` is the median, in intensity points."""
 
@@ -117,6 +130,7 @@ class ValueView(NamedTuple):
     plots: list[Plot]
     most: list[dict]
     least: list[dict]
+    checks: ChecksView | None
 
 
 class JudgeView(NamedTuple):
@@ -206,7 +220,16 @@ def _value_view(value: ValueReport) -> ValueView:
         plots=[_histogram(value, rows), _errors(value, rows, points)],
         most=ends.slice(0, num_most).to_pylist(),
         least=ends.slice(rows.num_rows - num_least).to_pylist()[::-1],
+        checks=_checks_view(value, value.checks) if value.checks else None,
     )
+
+
+def _checks_view(value: ValueReport, found: dict) -> ChecksView:
+    parts = checks.parts(found)
+    salt = f"{value.id} checks"
+    plots = [Plot(_svg(p.drawing.draw, p.drawing.alt, salt), p.drawing.caption) if p.drawing else None for p in parts]
+    hold = all(part.holds is not False for part in parts)
+    return ChecksView(checks.summary(parts), hold, found["windows"], list(zip(parts, plots, strict=True)))
 
 
 def _histogram(value: ValueReport, rows: pa.Table) -> Plot:
