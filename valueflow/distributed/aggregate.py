@@ -18,7 +18,7 @@ from valueflow import store
 from valueflow.config import Config
 from valueflow.distributed.cluster import gather, require
 from valueflow.ranking.checks import check
-from valueflow.ranking.plackett_luce import Fit, fit
+from valueflow.ranking.plackett_luce import Fit, NotConverged, fit
 from valueflow.ranking.rankings import orders_of
 from valueflow.ranking.sums import Counts, Layout, Moments, Shard
 from valueflow.records import conform, digest
@@ -198,13 +198,23 @@ def fit_value(
     else:
         with shard_actors(shards, text_ids, layout) as actors:
             fitted = fit(Shards(layout, actors), config.prior_sd, config.tolerance)
-    some = RankingShard(split(parts, CHECKED)[0], text_ids, layout).sums
-    checks = check(some.orders, layout, fitted.prior_sd, config.tolerance)
+    checks = _checks(RankingShard(split(parts, CHECKED)[0], text_ids, layout).sums, fitted, config.tolerance)
     store.write_part(out, utilities_table(theory, value, text_ids, fitted), digest(folder), folder)
     numbers = (fitted.iterations, fitted.gradient_norm, fitted.tolerance, fitted.num_components, fitted.prior_sd)
     windows = sum(part.rows for part in parts)
     names = [store.need(source.rankings).config["name"] for source in judges]
     return (f"{theory}:{value}", *numbers, fitted.log_likelihood, windows, len(shards), effects(fitted, names), checks)
+
+
+def _checks(some: Shard, fitted: Fit, tolerance: float) -> dict:
+    """The model checks of a fit; none, and a warning, where a fit to a part of the windows has no result."""
+    # With several judges the spread was rescaled to the average judge, which the checks' own fit does not know of.
+    spread = None if some.layout.num_judges > 1 else fitted.prior_sd
+    try:
+        return check(some.orders, some.layout, spread, tolerance).model_dump()
+    except NotConverged as error:
+        log.warning("the model could not be checked on held-out windows: %s", error)
+        return {}
 
 
 def effects(fitted: Fit, names: list[str]) -> list[dict]:

@@ -142,7 +142,7 @@ def _settle(
 ) -> Fit:  # fmt: skip
     """The fit at the spread of theta and the judges that EM settles on, in turn with the posterior of theta given these."""
     layout, iterations, spread = sums.layout, 0, (2.0 if prior_sd is None else prior_sd)
-    (n, j, p), exact, near = layout, layout.size <= EXACT, None
+    (n, j, p), exact, near, search = layout, layout.size <= EXACT, None, _Search()
     shifts = known is None  # a common shift of theta changes no window
     unknown_N = np.ones(n, bool) if known is None else np.isnan(known.sd_N)
     for _ in range(MAX_EM):
@@ -160,7 +160,7 @@ def _settle(
             middle = mean[:n].mean() if shifts else 0.0
             # theta's common shift has variance spread^2 / N and is left out of both.
             second = ((mean[:n] - middle) ** 2 + at_mean.variance[:n])[unknown_N].sum() + (spread**2 if shifts else 0.0)
-            updated = float(np.clip(np.sqrt(second / unknown_N.sum()), MIN_PRIOR_SD, MAX_PRIOR_SD))
+            updated = search.next(spread, float(np.sqrt(second / unknown_N.sum())))
         step = _judges(sums, mean, at_mean.root[:n], free)
         if abs(updated - spread) < 1e-3 * spread and np.abs(step).max(initial=0.0) < 1e-3:
             break
@@ -177,6 +177,28 @@ def _settle(
         iterations, norm, tolerance, counts, mean[n : n + j], error[n : n + j],
         gamma_JP - gamma_JP.sum(1, keepdims=True) / max(p, 1), error[n + j :].reshape(j, p),
     )  # fmt: skip
+
+
+class _Search:
+    """Where EM's steps of the spread lead: its fixed point, by secants of log step against log spread.
+
+    Plain EM creeps where windows say little of the spread: hundreds of steps of a part in a thousand each, and a small step
+    then does not mean that the end is near.
+    """
+
+    def __init__(self) -> None:
+        self.before: tuple[float, float] | None = None
+
+    def next(self, spread: float, stepped: float) -> float:
+        """Return the spread to try after `spread`, from which EM would step to `stepped`."""
+        x, h = np.log(spread), np.log(stepped / spread)
+        move = h
+        if self.before is not None and x != self.before[0]:
+            slope = (h - self.before[1]) / (x - self.before[0])
+            # Elsewhere than near a fixed point that EM would reach, the secant says nothing.
+            move = -h / slope if -1.0 < slope < -1e-3 else h
+        self.before = (x, h)
+        return float(np.clip(np.exp(x + np.clip(move, -1.0, 1.0)), MIN_PRIOR_SD, MAX_PRIOR_SD))
 
 
 def _judges(sums: Sums, mean: np.ndarray, root_NS: np.ndarray, free: np.ndarray) -> np.ndarray:

@@ -21,7 +21,9 @@ def vidb_report(texts: Build, candidates: Build, rankings: tuple[Build, ...], ut
     """
     made = vidb.load(version.root, version.build_id)
     fits = store.need(utilities).counts
-    values = [_value(made, candidates, value, fits[value]) for value in made.calibrations]
+    windows = store.manifest(Build(version.root, "windows", made.manifest.config["builds"]["windows"]))
+    progress = windows.counts.get("progress", {}) if windows else {}
+    values = [_value(made, candidates, value, fits[value], progress.get(value, [])) for value in made.calibrations]
     judges = [_judge(answers) for answers in rankings]
     ranked = sum((Counter(store.need(answers).counts) for answers in rankings), Counter())
     licenses = vidb.licenses(made)
@@ -83,7 +85,7 @@ def summary(build: Build) -> str:
     return "\n".join(lines)
 
 
-def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict) -> page.ValueReport:
+def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict, progress: list) -> page.ValueReport:
     theory, _, node_id = value.partition(":")
     node = theories()[theory].node(node_id)
     folder = store.partition(theory, node_id)
@@ -97,6 +99,8 @@ def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict) -> page.Va
         neutral_ids=set(pool.filter(pool["neutral"])["text_id"].to_pylist()),
         fit=fit,
         calibration=made.calibrations[value],
+        progress=progress,
+        checks=fit.get("checks"),
     )
 
 
