@@ -14,6 +14,7 @@ from valueflow import store
 from valueflow.distributed.aggregate import AggregateConfig
 from valueflow.distributed.ask import ask, check
 from valueflow.distributed.cluster import gather
+from valueflow.distributed.judge import kept
 from valueflow.distributed.rank import counts, read_windows
 from valueflow.judging.judges import AnyJudge
 from valueflow.judging.tasks import RANK
@@ -65,19 +66,20 @@ def rank_in_rounds(
     task = ray.remote(plan_round).options(num_cpus=1)
     total = 0
     progress: dict[str, list[Reached]] = {}
-    for round_ in itertools.count():
-        tasks = [task.remote(candidates, pool.path, config, fitting, windows, rankings, round_) for pool in pools]
-        planned = sorted(Planned(*result) for result in gather(f"plan round {round_ + 1}", tasks))
-        for value, _, reached in planned:
-            progress.setdefault(value, []).extend([Reached(*reached)] if reached else [])
-        files = [file for _, file, _ in planned if file is not None]
-        if not files:
-            break
-        total += sum(file.rows for file in files)
-        questions = functools.partial(_questions, windows, files, candidates, judge.batch_size)
-        ask(judge, RANK, questions, rankings, total, f"rank round {round_ + 1}")
-        if len(store.committed_ids(rankings, RANK.id_column)) <= total:  # else an earlier run came further
-            asked = check(rankings, RANK, total, max_error_share, f"rank round {round_ + 1}")
+    with kept([judge], RANK):
+        for round_ in itertools.count():
+            tasks = [task.remote(candidates, pool.path, config, fitting, windows, rankings, round_) for pool in pools]
+            planned = sorted(Planned(*result) for result in gather(f"plan round {round_ + 1}", tasks))
+            for value, _, reached in planned:
+                progress.setdefault(value, []).extend([Reached(*reached)] if reached else [])
+            files = [file for _, file, _ in planned if file is not None]
+            if not files:
+                break
+            total += sum(file.rows for file in files)
+            questions = functools.partial(_questions, windows, files, candidates, judge.batch_size)
+            ask(judge, RANK, questions, rankings, total, f"rank round {round_ + 1}")
+            if len(store.committed_ids(rankings, RANK.id_column)) <= total:  # else an earlier run came further
+                asked = check(rankings, RANK, total, max_error_share, f"rank round {round_ + 1}")
     store.commit(windows, config.model_dump(), [candidates.url], {"windows": total, "progress": progress})
     return store.commit(rankings, described, [windows.url], counts(asked))
 

@@ -18,6 +18,7 @@ from valueflow.curate import ALL
 from valueflow.distributed.ask import Asked, ask, check, check_errors
 from valueflow.distributed.audit import Policy, admit, measured
 from valueflow.distributed.cluster import ClusterConfig
+from valueflow.distributed.judge import kept
 from valueflow.distributed.rank import counts, with_texts
 from valueflow.errors import InputError, allowed
 from valueflow.evaluator import (
@@ -249,18 +250,20 @@ def ask_rounds(
         )
     sharpness = {value: known or 1.0 for value, known in given.items()}
     per_round = sum(len(c.text_ids) for c in chunks)
-    for round_ in range(config.m):
-        settings = {
-            "version": version, "texts": texts, "rankings": rankings, "round_": round_,
-            "config": config, "sharpness": sharpness,
-        }  # fmt: skip
-        planned = functools.partial(_planned, chunks, settings)
-        ask(judging, RANK, planned, rankings, per_round * (round_ + 1), f"{what} round {round_ + 1}/{config.m}")
-        if round_ == 0 and None in given.values():
-            sharpness = {
-                v: known or _sharpness_of(version, rankings, [c for c in chunks if c.value == v]) for v, known in given.items()
-            }
-            log.info("judge sharpness, nats per unit of theta: %s", {v: round(s, 3) for v, s in sharpness.items()})
+    with kept([judging], RANK):
+        for round_ in range(config.m):
+            settings = {
+                "version": version, "texts": texts, "rankings": rankings, "round_": round_,
+                "config": config, "sharpness": sharpness,
+            }  # fmt: skip
+            planned = functools.partial(_planned, chunks, settings)
+            ask(judging, RANK, planned, rankings, per_round * (round_ + 1), f"{what} round {round_ + 1}/{config.m}")
+            if round_ == 0 and None in given.values():
+                sharpness = {
+                    v: known or _sharpness_of(version, rankings, [c for c in chunks if c.value == v])
+                    for v, known in given.items()
+                }
+                log.info("judge sharpness, nats per unit of theta: %s", {v: round(s, 3) for v, s in sharpness.items()})
     return sharpness
 
 

@@ -88,7 +88,15 @@ def _link(bins: list[Bin]) -> Part:
 
     def draw(axes: Axes) -> None:
         axes.plot([0.5, 1], [0.5, 1], color="C1", linewidth=1.2)
-        axes.errorbar(predicted, observed, np.maximum([observed - low, high - observed], 0.0), fmt="o", markersize=4, color="C0", linewidth=1.4)
+        axes.errorbar(
+            predicted,
+            observed,
+            np.maximum([observed - low, high - observed], 0.0),
+            fmt="o",
+            markersize=4,
+            color="C0",
+            linewidth=1.4,
+        )
         axes.set(xlabel="predicted share", ylabel="observed share", xlim=(0.48, 1.02))
         axes.set_ylim(min(0.45, float(low.min()) - 0.02), 1.02)
 
