@@ -59,6 +59,7 @@ bench: $(VENV)/.llm
 	$(BIN)/python -m benchmarks.solver
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.adaptive
+	$(BIN)/python -m benchmarks.extend
 	$(BIN)/python -m benchmarks.endpoint
 	$(BIN)/python -m benchmarks.vllm_overhead
 

@@ -1,69 +1,155 @@
-"""How many questions do adaptive windows save? Rank correlation with the truth against windows per text, 500 texts.
+"""How many questions, and how many tokens, for the same accuracy? Rank correlation with the truth, 500 texts, by design.
 
-python -m benchmarks.adaptive [simulations]
+python -m benchmarks.adaptive [simulations [FIGURE.svg]]
+
+The judge: Plackett-Luce of sharpness 1. `log-probabilities`: its difference in nats, noise included, is read off the answer and
+becomes a weight. `embedding`: a prior of theta that correlates 0.45 with the truth, as an encoder's judgement does. Tokens:
+those of the prompt for benevolence and the sample texts, counted by MiniLM's tokenizer.
 """
 
 import sys
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
+from transformers import AutoTokenizer
 
-from valueflow.ranking.adaptive import next_windows
-from valueflow.ranking.plackett_luce import fit
+from valueflow import vidb
+from valueflow.judging.judges import MINILM
+from valueflow.judging.weights import locate
+from valueflow.prompts.render import rank_messages
+from valueflow.ranking.adaptive import next_windows, swiss_windows
+from valueflow.ranking.plackett_luce import Known, fit
 from valueflow.ranking.sums import Orders, Shard
 from valueflow.ranking.windows import WindowsConfig, plan
 
 NUM_TEXTS = 500
-MARKS = (8, 12, 16, 20, 24, 28, 40)
+MOST = 20  # calls a text; balanced k=2, m=40
+MARKS = np.array([2, 4, 6, 8, 10, 12, 14, 20.0])
+EMBEDDING = 0.45
 
 
-def answered(theta_N: np.ndarray, shown_WK: np.ndarray, rng: np.random.Generator) -> Orders:
-    """A judge of sharpness 1."""
-    best_first = np.argsort(-(theta_N[shown_WK] + rng.gumbel(size=shown_WK.shape)), axis=1)
-    return Orders(np.take_along_axis(shown_WK, best_first, axis=1), np.ones(len(shown_WK)))
+class Design(NamedTuple):
+    """A way to choose and ask windows."""
+
+    k: int = 2
+    mode: str = "adaptive"
+    log_probabilities: bool = False
+    embedding: bool = False
 
 
-def balanced(sd: float, seed: int) -> dict[int, float]:
-    """Spearman by windows per text."""
+DESIGNS = {
+    "balanced": Design(mode="balanced"),
+    "swiss": Design(mode="swiss"),
+    "adaptive": Design(),
+    "adaptive, log-probabilities": Design(log_probabilities=True),
+    "adaptive, embedding": Design(embedding=True),
+    "adaptive, k=3": Design(k=3),
+    "adaptive, k=5": Design(k=5),
+}
+
+
+def tokens_per_window(k: int) -> float:
+    """Mean over windows of consecutive sample texts."""
+    tokenizer = AutoTokenizer.from_pretrained(locate(MINILM))
+    texts = [row["text"] for _, row in vidb.read_csv("valueflow/samples/corpus.csv", ["text"])]
+    prompts = [rank_messages("svt", "benevolence", texts[i : i + k], 2000) for i in range(0, 300, k)]
+    return float(np.mean([len(tokenizer.tokenize(" ".join(m["content"] for m in messages))) for messages in prompts]))
+
+
+class Curve(NamedTuple):
+    """Rank correlation after so many calls a text."""
+
+    calls: list[float]
+    spearman: list[float]
+
+
+def answered(theta_N: np.ndarray, shown_WK: np.ndarray, log_probabilities: bool, rng: np.random.Generator) -> list[Orders]:
+    heard_WK = theta_N[shown_WK] + rng.gumbel(size=shown_WK.shape)
+    best_first = np.argsort(-heard_WK, axis=1)
+    items_WK = np.take_along_axis(shown_WK, best_first, axis=1)
+    if not log_probabilities:
+        return [Orders(items_WK, np.ones(len(shown_WK)))]
+    weight_W = 1 / (1 + np.exp(-np.abs(heard_WK[:, 0] - heard_WK[:, 1])))
+    return [Orders(items_WK, weight_W), Orders(items_WK[:, ::-1].copy(), 1 - weight_W)]
+
+
+def run(design: Design, sd: float, seed: int) -> Curve:
     rng = np.random.default_rng(seed)
-    theta_N, found = rng.normal(0.0, sd, NUM_TEXTS), {}
-    for m in MARKS:
-        shown_WK = plan(NUM_TEXTS, WindowsConfig(m=m), rng).positions_WK
-        found[m] = spearmanr(fit(Shard(NUM_TEXTS, [answered(theta_N, shown_WK, rng)])).theta_N, theta_N)[0]
-    return found
-
-
-def adaptive(sd: float, seed: int) -> dict[int, float]:
-    """Spearman by windows per text; rounds of two a text."""
-    rng = np.random.default_rng(seed)
-    theta_N, found = rng.normal(0.0, sd, NUM_TEXTS), {}
-    windows = plan(NUM_TEXTS, WindowsConfig(m=2), rng).positions_WK
-    orders, shown_NK = [], np.zeros((NUM_TEXTS, 2), int)
+    theta_N, curve, k = rng.normal(0.0, sd, NUM_TEXTS), Curve([], []), design.k
+    known = None
+    if design.embedding:
+        seen_N = EMBEDDING * theta_N + np.sqrt(1 - EMBEDDING**2) * rng.normal(0.0, sd, NUM_TEXTS)
+        known = Known(EMBEDDING * seen_N, np.full(NUM_TEXTS, sd * np.sqrt(1 - EMBEDDING**2)))
+    windows = plan(NUM_TEXTS, WindowsConfig(k=k, m=k), rng).positions_WK
+    orders, shown_NK = [], np.zeros((NUM_TEXTS, k), int)
     while True:
-        orders.append(answered(theta_N, windows, rng))
+        orders += answered(theta_N, windows, design.log_probabilities, rng)
         shown_NK += np.stack([np.bincount(place, minlength=NUM_TEXTS) for place in windows.T], axis=1)
-        fitted, m = fit(Shard(NUM_TEXTS, orders)), round(shown_NK.sum() / NUM_TEXTS)
-        if m in MARKS:
-            found[m] = spearmanr(fitted.theta_N, theta_N)[0]
-        if m >= MARKS[-1]:
-            return found
-        windows = next_windows(fitted.theta_N, fitted.root_NS, shown_NK, 2, rng)
+        fitted = fit(Shard(NUM_TEXTS, orders), known=known)
+        curve.calls.append(shown_NK.sum() / k / NUM_TEXTS)
+        curve.spearman.append(float(spearmanr(fitted.theta_N, theta_N)[0]))
+        if curve.calls[-1] >= MOST - 0.1:
+            return curve
+        if design.mode == "balanced":
+            windows = plan(NUM_TEXTS, WindowsConfig(k=k, m=2 * k), rng).positions_WK
+        elif design.mode == "swiss":
+            windows = swiss_windows(fitted.theta_N, shown_NK, 2, rng)
+        else:
+            windows = next_windows(fitted.theta_N, fitted.root_NS, shown_NK, 2 if k == 2 else k, rng)
+
+
+def needed(curve: Curve, goal: float) -> float:
+    """Calls a text until the curve, smoothed to be increasing, reaches a goal."""
+    return float(np.interp(goal, np.maximum.accumulate(curve.spearman), curve.calls, right=np.inf))
+
+
+def mean(curves: list[Curve]) -> Curve:
+    at = np.array(curves[0].calls)
+    return Curve(at.tolist(), np.mean([np.interp(at, c.calls, c.spearman) for c in curves], axis=0).tolist())
+
+
+def draw(curves: dict[float, dict[str, Curve]], tokens: dict[int, float], path: str) -> None:
+    figure = Figure(figsize=(11, 3.4 * len(curves)), layout="constrained")
+    axes = figure.subplots(len(curves), 2, squeeze=False, sharey="row")
+    for row, (sd, lines) in zip(axes, curves.items(), strict=True):
+        for name, curve in lines.items():
+            style = {"color": "0.5", "linestyle": "--"} if name == "balanced" else {}
+            lost = [1 - s for s in curve.spearman]
+            row[0].plot(curve.calls, lost, label=name, **style)
+            row[1].plot(np.array(curve.calls) * tokens[DESIGNS[name].k], lost, label=name, **style)
+        row[0].axhline(1 - lines["balanced"].spearman[-1], color="0.8", linewidth=0.8)
+        row[0].set(ylabel=f"1 - Spearman, spread {sd:g} nats", xlabel="calls a text", yscale="log", xlim=(0, MOST))
+        row[1].set(xlabel="prompt tokens a text", xlim=(0, MOST * tokens[2]))
+    axes[0, 1].legend(fontsize=8)
+    figure.savefig(path)
 
 
 def main() -> None:
     simulations = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    tokens = {k: tokens_per_window(k) for k in (2, 3, 5)}
+    print("prompt tokens a window: " + ", ".join(f"k={k} {count:.0f}" for k, count in tokens.items()))
+    found: dict[float, dict[str, Curve]] = {}
     for sd in (1.5, 3.0, 5.0):
         with threadpool_limits(1):
-            curves = {run.__name__: [run(sd, seed) for seed in range(simulations)] for run in (balanced, adaptive)}
-        means = {name: {m: float(np.mean([c[m] for c in runs if m in c])) for m in MARKS} for name, runs in curves.items()}
-        print(f"theta ~ N(0, {sd:g}²), {NUM_TEXTS} texts, {simulations} simulations: Spearman at m windows a text")
-        print(f"{'m':10}" + "".join(f"{m:9}" for m in MARKS))
-        for name, line in means.items():
-            print(f"{name:10}" + "".join(f"{line[m]:9.4f}" for m in MARKS))
-        goal, line = means["balanced"][40], means["adaptive"]
-        needed = float(np.interp(goal, [line[m] for m in MARKS], MARKS))
-        print(f"balanced at 40 is reached with {needed:.1f} windows a text: {needed / 40:.0%} of the calls\n", flush=True)
+            lines = {name: mean([run(design, sd, seed) for seed in range(simulations)]) for name, design in DESIGNS.items()}
+        found[sd] = lines
+        goal = float(np.interp(MOST, lines["balanced"].calls, lines["balanced"].spearman))
+        print(f"\ntheta ~ N(0, {sd:g}²), {NUM_TEXTS} texts, {simulations} simulations: Spearman at so many calls a text")
+        print(f"{'':30}" + "".join(f"{mark:8g}" for mark in MARKS) + f"   calls, tokens for balanced's at {MOST}")
+        for name, line in lines.items():
+            calls = needed(line, goal)
+            share = (
+                "not reached"
+                if np.isinf(calls)
+                else f"{calls / MOST:.0%}, {calls * tokens[DESIGNS[name].k] / (MOST * tokens[2]):.0%}"
+            )
+            marks = "".join(f"{np.interp(mark, line.calls, line.spearman):8.4f}" for mark in MARKS)
+            print(f"{name:30}{marks}   {share}", flush=True)
+    if len(sys.argv) > 2:
+        draw(found, tokens, sys.argv[2])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """Seconds, precision and memory of Plackett-Luce solvers on the same orders, each in a process of its own.
 
 python -m benchmarks.solver [items pairs]    # default: 10,000 items, 1,000,000 pairs; and 200,000 windows of 5
+ARENA_RANK_PYTHON=/path/to/its/bin/python python -m benchmarks.solver    # also arena-rank, installed in a place of its own
 
 `gradient` is the largest gradient entry of the log-likelihood per window of that item, at the solver's own answer; an answer
-above 1e-6 is marked. Peers: scipy's Newton-CG on NumPy sums, choix (Newton-CG), evalica (pairs only). `memory` is the peak
-above the data's process, in multiples of the item numbers (int32). Compilation of our loops is not in the time: it happens
-once after an installation.
+above 1e-6 is marked. Peers: scipy's Newton-CG on NumPy sums, choix (Newton-CG), evalica and arena-rank (pairs only; the latter
+pins other versions of numpy and jax). `memory` is the peak above the data's process, in multiples of the item numbers (int32).
+Compilation of our loops is not in the time: it happens once after an installation.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from valueflow.ranking.sums import Orders, Shard
 
 PRIOR_SD = 1e3  # as good as none
 TIMEOUT = 150
+ARENA_RANK = "ARENA_RANK_PYTHON"
 
 
 def orders(num_items: int, num_windows: int, k: int, seed: int = 0) -> np.ndarray:
@@ -96,10 +99,27 @@ def solve(method: str, path: str, num_items: int) -> None:
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     theta = solver(num_items, items_WK)
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps([seconds, gradient_of(num_items, items_WK, theta), (after - before) * 1024 / items_WK.nbytes]))
+
+
+def gradient_of(num_items: int, items_WK: np.ndarray, theta: np.ndarray) -> float:
     shard = Shard(num_items, [Orders(items_WK, np.ones(len(items_WK)))])
     windows = np.maximum(shard.counts().num_windows_N, 1)
-    gradient = float(np.abs((shard.moments(theta).gradient - theta / PRIOR_SD**2) / windows).max())
-    print(json.dumps([seconds, gradient, (after - before) * 1024 / items_WK.nbytes]))
+    return float(np.abs((shard.moments(theta).gradient - theta / PRIOR_SD**2) / windows).max())
+
+
+def measured(method: str, path: str, num_items: int) -> tuple[float, float, float]:
+    """Seconds, gradient and memory of one solver in a process of its own."""
+    if method != "arena-rank":
+        return tuple(json.loads(_output([sys.executable, "-m", "benchmarks.solver", method, path, str(num_items)])))
+    with tempfile.NamedTemporaryFile(suffix=".npy") as theta:
+        peer = [os.environ[ARENA_RANK], "benchmarks/arena_rank_peer.py", path, str(num_items), theta.name]
+        seconds, memory = json.loads(_output(peer))
+        return seconds, gradient_of(num_items, np.load(path), np.load(theta.name)), memory
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True).stdout.splitlines()[-1]
 
 
 def main() -> None:
@@ -110,24 +130,25 @@ def main() -> None:
     problems = [(given[0], given[1], 2)] if given else [(10_000, 1_000_000, 2), (10_000, 200_000, 5)]
     for num_items, num_windows, k in problems:
         print(f"{num_items:,} items, {num_windows:,} windows of {k}")
-        print(f"{'solver':8} {'seconds':>9} {'gradient':>10} {'memory':>7} {'of ours':>8}")
+        print(f"{'solver':10} {'seconds':>9} {'gradient':>10} {'memory':>7} {'of ours':>8}")
         with tempfile.NamedTemporaryFile(suffix=".npy") as file:
             np.save(file.name, orders(num_items, num_windows, k).astype(np.int32))
             reference = 0.0
-            for method in ("ours", "scipy", "evalica", "choix") if k == 2 else ("ours", "scipy", "choix"):
-                command = [sys.executable, "-m", "benchmarks.solver", method, file.name, str(num_items)]
+            pairs_only = ["evalica"] + ["arena-rank"] * (ARENA_RANK in os.environ)
+            for method in ("ours", "scipy", *(pairs_only if k == 2 else ()), "choix"):
                 try:
-                    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
-                    seconds, gradient, memory = json.loads(done.stdout.splitlines()[-1])
+                    seconds, gradient, memory = measured(method, file.name, num_items)
                 except subprocess.TimeoutExpired:
-                    print(f"{method:8} more than {TIMEOUT} s ({TIMEOUT / reference:.0f}x)", flush=True)
+                    print(f"{method:10} more than {TIMEOUT} s ({TIMEOUT / reference:.0f}x)", flush=True)
                     continue
                 except subprocess.CalledProcessError as error:
-                    print(f"{method:8} failed: {error.stderr.splitlines()[-1][:100]}", flush=True)
+                    print(f"{method:10} failed: {error.stderr.splitlines()[-1][:100]}", flush=True)
                     continue
                 reference = reference or seconds
                 far = "" if gradient <= 1e-6 else "  not converged"
-                print(f"{method:8} {seconds:9.2f} {gradient:10.1e} {memory:6.1f}x {seconds / reference:7.1f}x{far}", flush=True)
+                print(
+                    f"{method:10} {seconds:9.2f} {gradient:10.1e} {memory:6.1f}x {seconds / reference:7.1f}x{far}", flush=True
+                )
 
 
 if __name__ == "__main__":

@@ -192,3 +192,30 @@ def test_a_value_that_cannot_be_ranked_is_refused(name, said):
     with pytest.raises(InputError) as refused:
         chosen_values(CandidatesConfig(values=[name]))
     assert said in str(refused.value)
+
+
+def test_pools_that_are_kept_are_added_to(tmp_path):
+    few = [
+        ("kind", "svt:benevolence", 1),
+        ("mean", "svt:benevolence", -1),
+        ("mighty", "svt:power", 1),
+        ("meek", "svt:power", -1),
+    ]
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    old, out = Build(str(tmp_path), "candidates", "old"), Build(str(tmp_path), "candidates", "new")
+    values = {"values": ["svt:benevolence", "svt:power"], "num_neutral": 1}
+    curate(corpus(tmp_path / "old", few, neutral=1), CandidatesConfig(**values), old)
+    store.commit(old, {}, [], {})
+    more = [("kind", "svt:benevolence", -1), ("warm", "svt:benevolence", 1)]
+    texts = corpus(tmp_path / "new", more, neutral=2)
+    sizes = curate(texts, CandidatesConfig(values=["svt:benevolence"]), out, old)
+    assert sizes == {"svt:benevolence": 4, "svt:power": 3}
+    store.commit(out, {}, [], {})
+    pool = {row["text"]: row for row in store.read_table(out, folder=store.partition("svt", "benevolence")).to_pylist()}
+    assert set(pool) == {"kind", "mean", "warm", "neutral 0"}  # no neutral text is added
+    assert pool["kind"]["direction"] == 1  # as it was
+    with pytest.raises(
+        InputError, match="names svt:tradition, which the version to extend lacks; it has svt:benevolence, svt:power"
+    ):
+        curate(texts, CandidatesConfig(values=["svt:tradition"]), out, old)

@@ -51,11 +51,17 @@ def value_of(theory: str, node: str) -> tuple[str, ...]:
     return tuple(sorted({step for path in paths for step in path if theories()[theory].node(step).operational}))
 
 
-def curate(texts: Build, config: CandidatesConfig, out: Build) -> dict[str, int]:
+def curate(texts: Build, config: CandidatesConfig, out: Build, kept: Build | None = None) -> dict[str, int]:
     """Write the `candidates` parts, one a value, and return their sizes by value.
 
+    Args:
+        texts: what was ingested.
+        config: which of it is ranked for which values.
+        out: where the pools go.
+        kept: pools whose texts and values all stay; texts that may express the value are added to them, no neutral ones.
+
     Raises:
-        InputError: a value has fewer than two texts.
+        InputError: a value has fewer than two texts, or is not among those kept.
     """
     labels = store.read_table(Build(texts.root, "source_labels", texts.build_id), ["text_id", "theory", "node", "direction"])
     catalogue = store.read_table(texts, ["text_id", "source", "license"])
@@ -70,17 +76,29 @@ def curate(texts: Build, config: CandidatesConfig, out: Build) -> dict[str, int]
     usable = set(catalogue["text_id"].to_pylist())
     directions = _directions(labels, usable)
     chosen: dict[str, dict[str, int | None]] = {}
-    for value in chosen_values(config):
+    old = _kept(kept)
+    values = chosen_values(config)
+    lost = [value for value in values if kept and value not in old]
+    if lost and config.values != ALL:
+        raise InputError(f"candidates.values names {lost[0]}, which the version to extend lacks; it has {', '.join(old)}")
+    for value in [value for value in values if value not in lost]:
         rng = np.random.default_rng(int(digest(config.seed, value), 16))
         picked = _balanced(directions.get(value, {}), config.max_texts, rng)
         others = sorted(usable - set(picked) - set(directions.get(value, {})) - set(neutral_ids)) if config.num_other else []
-        for pool, count in ((others, config.num_other), (neutral_ids, config.num_neutral)):
+        for pool, count in ((others, config.num_other), (neutral_ids, 0 if kept else config.num_neutral)):
             picked |= {pool[i]: None if pool is others else 0 for i in rng.permutation(len(pool))[:count]}
-        if len(picked) < 2:
+        if len(picked) + len(old.get(value, ())) < 2:
             raise InputError(f"{value} has {len(picked)} texts; ingest a corpus with labels for it or set candidates.num_other")
         chosen[value] = picked
-    _write(texts, chosen, set(neutral_ids), out)
-    return {value: len(picked) for value, picked in chosen.items()}
+    return _write(texts, {value: {} for value in old} | chosen, set(neutral_ids), old, out)
+
+
+def _kept(kept: Build | None) -> dict[str, pa.Table]:
+    """The pools that stay, by value."""
+    if kept is None:
+        return {}
+    pools = [store.read_part(kept, file.path) for file in store.need(kept).files]
+    return {f"{pool['theory'][0].as_py()}:{pool['value'][0].as_py()}": pool for pool in pools}
 
 
 def _directions(labels: pa.Table, usable: set[str]) -> dict[str, dict[str, int | None]]:
@@ -111,13 +129,16 @@ def _balanced(directions: dict[str, int | None], limit: int, rng: np.random.Gene
     return {i: directions[i] for i in (paired + others + surplus)[:limit]}
 
 
-def _write(texts: Build, chosen: dict[str, dict[str, int | None]], neutral: set[str], out: Build) -> None:
+def _write(
+    texts: Build, chosen: dict[str, dict[str, int | None]], neutral: set[str], old: dict[str, pa.Table], out: Build
+) -> dict[str, int]:
     wanted = pa.array(sorted({i for picked in chosen.values() for i in picked}), pa.string())
     parts = []
     for file in store.need(texts).files:
         part = store.read_part(texts, file.path, ["text_id", "text", "source", "license"])
         parts.append(part.filter(pc.is_in(part["text_id"], wanted)))
     rows = pa.concat_tables(parts)
+    sizes = {}
     for value, picked in chosen.items():
         theory, _, node = value.partition(":")
         pool = rows.filter(pc.is_in(rows["text_id"], pa.array(list(picked), pa.string()))).sort_by("text_id")
@@ -126,4 +147,10 @@ def _write(texts: Build, chosen: dict[str, dict[str, int | None]], neutral: set[
         pool = pool.append_column("value", pa.array([node] * len(ids)))
         pool = pool.append_column("direction", pa.array([picked[i] for i in ids], pa.int8()))
         pool = pool.append_column("neutral", pa.array([i in neutral for i in ids]))
-        store.write_part(out, conform(pool, "candidates"), "0", store.partition(theory, node))
+        pool = conform(pool, "candidates")
+        if value in old:
+            fresh = pc.invert(pc.is_in(pool["text_id"], old[value]["text_id"].combine_chunks()))
+            pool = pa.concat_tables([old[value], pool.filter(fresh)]).sort_by("text_id")
+        store.write_part(out, pool, "0", store.partition(theory, node))
+        sizes[value] = pool.num_rows
+    return sizes

@@ -43,6 +43,13 @@ class Vidb(NamedTuple):
         """The judge whose scale theta is on; empty for an imported version."""
         return self.manifest.config.get("judge_fingerprint", "")
 
+    def sharpness(self, judged_by: str, value: str) -> float | None:
+        """Return a judge's nats per unit of theta: 1 for the only one that built the version; None for one that did not."""
+        several = self.manifest.config.get("judges", {})
+        if judged_by in several:
+            return several[judged_by]["sharpness"].get(value) or None
+        return 1.0 if not several and self.judge_fingerprint == judged_by else None
+
     def anchors(self, value: str) -> Anchors:
         """Return a value's texts as anchors, sorted by theta.
 
@@ -100,15 +107,28 @@ class Calibrated(NamedTuple):
     calibration: Calibration
 
 
-def calibrated(candidates: Build, utilities: Build, config: CalibrateConfig) -> Iterator[Calibrated]:
-    """Yield every value of a build with its calibration; one value is in memory at a time."""
+def calibrated(candidates: Build, utilities: Build, config: CalibrateConfig, base: Vidb | None = None) -> Iterator[Calibrated]:
+    """Yield every value of a build with its calibration, that of `base` where it is given; one value is in memory at a time."""
     ratings = read_ratings(config.ratings) if config.ratings else {}
     for file in store.need(utilities).files:
         folder = file.path.rpartition("/")[0]
         theta = store.read_part(utilities, file.path).sort_by("text_id")
         pool = store.read_table(candidates, folder=folder).sort_by("text_id")
         value = f"{pool['theory'][0].as_py()}:{pool['value'][0].as_py()}"
-        yield Calibrated(value, folder, theta, pool, _calibrate(value, theta, pool, ratings.get(value, {}), config))
+        made = base.calibrations[value] if base else _calibrate(value, theta, pool, ratings.get(value, {}), config)
+        yield Calibrated(value, folder, theta, pool, made)
+
+
+def reviewed(base: Vidb) -> Review:
+    """Return what was said of a version's texts: their flags and human means."""
+    rows = store.read_table(base.build, ["theory", "value", "text_id", "flags", "human_mean"]).to_pylist()
+    flags = {(f"{r['theory']}:{r['value']}", r["text_id"]): r["flags"] for r in rows if r["flags"] is not None}
+    human: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["human_mean"] is not None:
+            human.setdefault(f"{row['theory']}:{row['value']}", {})[row["text_id"]] = row["human_mean"]
+    settings = base.manifest.config["resolved"].get("plausibility") or {"max_flags": 1}
+    return Review(flags or None, human, max_flags=settings["max_flags"])
 
 
 def plausibility_ballots(values: Iterator[Calibrated], out: Build) -> None:
@@ -124,8 +144,9 @@ def plausibility_ballots(values: Iterator[Calibrated], out: Build) -> None:
 
 
 def write(
-    candidates: Build, utilities: Build, config: CalibrateConfig, review: Review, lineage: dict, out: Build
-) -> store.Manifest:
+    candidates: Build, utilities: Build, config: CalibrateConfig, review: Review, lineage: dict, out: Build,
+    base: Vidb | None = None,
+) -> store.Manifest:  # fmt: skip
     """Calibrate every value, merge what people said, and write a version.
 
     Parquet; `csv/{value}_{theory}.csv` in the official columns (the full release), `csv-filtered/` (the texts on which judges
@@ -138,6 +159,7 @@ def write(
         review: flags and human ratings; ratings that the calibration uses count among these.
         lineage: what the manifest's config shall say of how the version was made.
         out: the version.
+        base: the version that this one extends; its calibration is kept.
     """
     finished = store.manifest(out)
     if finished:
@@ -151,7 +173,7 @@ def write(
         review = review._replace(human={v: rated.get(v, {}) | review.human.get(v, {}) for v in rated | review.human})
     queue = io.StringIO()
     csv.writer(queue).writerow([*QUEUE, "rating"])
-    for at in calibrated(candidates, utilities, config):
+    for at in calibrated(candidates, utilities, config, base):
         calibrations[at.value] = at.calibration
         rows = _rows(at, review)
         store.write_part(out, rows, "0", at.folder)

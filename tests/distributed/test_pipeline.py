@@ -17,10 +17,11 @@ from scipy.stats import spearmanr
 from jobs import build_vidb, evaluate, import_vidb, ingest
 from valueflow import store, vidb
 from valueflow.config import load
-from valueflow.distributed.aggregate import AggregateConfig, RankingShard, Shards, fit_value, split
+from valueflow.distributed.aggregate import AggregateConfig, Fitted, Part, RankingShard, Shards, Source, fit_value, split
 from valueflow.errors import InputError
 from valueflow.judging.simulated import true_theta
 from valueflow.ranking.plackett_luce import fit
+from valueflow.ranking.sums import Layout
 from valueflow.store import Build
 
 pytestmark = pytest.mark.ray
@@ -57,19 +58,19 @@ def test_the_build_recovers_what_the_simulated_judge_believes(built):
 def test_every_window_is_answered_once_and_every_file_is_as_the_manifest_says(built):
     _, at = built
     asked = store.read_table(at.windows, ["window_id"])["window_id"].to_pylist()
-    answered = store.read_table(at.rankings, ["window_id"])["window_id"].to_pylist()
+    answered = store.read_table(at.rankings[0], ["window_id"])["window_id"].to_pylist()
     assert Counter(answered) == Counter(asked)
-    for build in at:
+    for build in (*at[:3], *at.rankings, at.utilities, at.vidb):
         store.verify(build)
 
 
 def test_a_finished_build_reruns_in_seconds_and_asks_nothing(built):
     root, at = built
-    before = {path: os.stat(f"{at.rankings.url}/{path}").st_mtime_ns for path in store.part_paths(at.rankings)}
+    before = {path: os.stat(f"{at.rankings[0].url}/{path}").st_mtime_ns for path in store.part_paths(at.rankings[0])}
     started = time.monotonic()
     assert build_vidb.main(build_config(root)) == at
     assert time.monotonic() - started < 10
-    assert {path: os.stat(f"{at.rankings.url}/{path}").st_mtime_ns for path in store.part_paths(at.rankings)} == before
+    assert {path: os.stat(f"{at.rankings[0].url}/{path}").st_mtime_ns for path in store.part_paths(at.rankings[0])} == before
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_evaluation_scores_every_response_and_again_from_its_saved_rankings(buil
 def test_broken_answers_are_rows_and_too_many_stop_the_job(built):
     root, _ = built
     few = build_vidb.main(build_config(root, "judge.broken_share=0.02", "publish=false"))
-    counts = store.need(few.rankings).counts
+    counts = store.need(few.rankings[0]).counts
     assert 0 < counts["errors"] < 0.05 * counts["windows"]
     with pytest.raises(InputError, match=r"have no usable answer, max_error_share is 5.0%.*not an order of letters"):
         build_vidb.main(build_config(root, "judge.broken_share=0.3"))
@@ -176,21 +177,22 @@ def test_a_model_that_is_not_there_is_a_sentence(built):
 def test_sharded_fit_equals_the_fit_in_one_process(built):
     _, at = built
     folder = store.partition("svt", "benevolence")
-    paths = [(f.path, f.rows) for f in store.need(at.rankings).files if f.path.startswith(folder)]
-    assert len(paths) >= 3
+    source = Source(at.rankings[0])
+    parts = [Part(source, f.path, f.rows) for f in store.need(source.rankings).files if f.path.startswith(folder)]
+    assert len(parts) >= 3
     ids = sorted(store.read_table(at.candidates, ["text_id"], folder)["text_id"].to_pylist())
-    alone = fit(RankingShard(at.rankings, [p for p, _ in paths], ids).sums)
+    layout = Layout(len(ids))
+    alone = fit(RankingShard(parts, ids, layout).sums)
     for size in (1, 400):
-        shards = split(paths, size)
-        actors = [ray.remote(RankingShard).options(num_cpus=0.1).remote(at.rankings, s, ids) for s in shards]
-        together = fit(Shards(len(ids), actors))
+        shards = split(parts, size)
+        actors = [ray.remote(RankingShard).options(num_cpus=0.1).remote(shard, ids, layout) for shard in shards]
+        together = fit(Shards(layout, actors))
         np.testing.assert_allclose(together.theta_N, alone.theta_N, atol=1e-9)
         np.testing.assert_allclose(together.standard_error_N, alone.standard_error_N, atol=1e-9)
         np.testing.assert_array_equal(together.counts.component_N, alone.counts.component_N)
-    fitted = fit_value(
-        at.candidates, at.rankings, folder, split(paths, 250), AggregateConfig(), Build("/tmp", "utilities", "t")
-    )
-    assert fitted[-1] == len(split(paths, 250))
+    shards = split(parts, 250)
+    fitted = fit_value(at.candidates, folder, shards, 2, AggregateConfig(), Build("/tmp", "utilities", "t"))
+    assert Fitted(*fitted).num_shards == len(shards)
 
 
 def test_killed_at_any_time_the_same_command_ends_with_the_same_version(built, tmp_path):
@@ -201,7 +203,7 @@ def test_killed_at_any_time_the_same_command_ends_with_the_same_version(built, t
     path = tmp_path / "build.yaml"
     slow = [f"root={tmp_path}", *SIMULATED, "judge.seconds_per_batch=0.7"]
     command = [sys.executable, "-m", "jobs.build_vidb", str(path), *slow]
-    rankings = Path(at.rankings.url.replace(str(root), str(tmp_path)))
+    rankings = Path(at.rankings[0].url.replace(str(root), str(tmp_path)))
     for wanted in (2, 6):
         process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 90
@@ -214,8 +216,8 @@ def test_killed_at_any_time_the_same_command_ends_with_the_same_version(built, t
     next(iter(rankings.rglob("*.parquet"))).write_bytes(b"PAR1 cut")
     done = build_vidb.main(config)
     assert done.vidb.build_id == at.vidb.build_id
-    assert Counter(store.read_table(done.rankings, ["window_id"])["window_id"].to_pylist()) == Counter(
-        store.read_table(at.rankings, ["window_id"])["window_id"].to_pylist()
+    assert Counter(store.read_table(done.rankings[0], ["window_id"])["window_id"].to_pylist()) == Counter(
+        store.read_table(at.rankings[0], ["window_id"])["window_id"].to_pylist()
     )
     for value in vidb.load(str(root)).calibrations:
         folder = store.partition(*value.split(":"))

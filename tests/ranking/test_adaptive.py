@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from valueflow.ranking.adaptive import gains, next_windows
+from valueflow.ranking.adaptive import gains, next_windows, swiss_windows
 from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.sums import Orders, Shard
 from valueflow.ranking.windows import WindowsConfig, plan
@@ -34,6 +34,17 @@ def test_a_round_shows_each_text_about_as_often_as_asked_and_no_window_twice(k, 
     assert len({tuple(sorted(window)) for window in windows.tolist()}) == len(windows)
     again = next_windows(theta, root, np.zeros((200, k), int), per_text, np.random.default_rng(1))
     np.testing.assert_array_equal(windows, again)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_a_swiss_round_lets_texts_of_like_rank_meet(k):
+    theta = np.random.default_rng(0).normal(0.0, 5.0, 200)
+    windows = swiss_windows(theta, np.zeros((200, k), int), 2, np.random.default_rng(1))
+    seen = np.bincount(windows.ravel(), minlength=200)
+    assert seen.max() == 2
+    assert seen.mean() > 1.9
+    assert all(len(set(window)) == k for window in windows.tolist())
+    assert np.ptp(theta[windows], axis=1).mean() < 0.2 * np.ptp(np.random.default_rng(2).choice(theta, (400, k)), axis=1).mean()
 
 
 def test_places_stay_balanced_over_rounds():

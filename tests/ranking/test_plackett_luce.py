@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import approx_fprime
+from scipy.optimize import approx_fprime, minimize
 from threadpoolctl import threadpool_limits
 
 from benchmarks.coverage import simulate
-from valueflow.ranking.plackett_luce import NotConverged, fit
+from valueflow.ranking.plackett_luce import Known, NotConverged, fit, prior
 from valueflow.ranking.rankings import orders_of
 from valueflow.ranking.sums import Orders, Shard
 from valueflow.records import SCHEMAS
@@ -287,6 +287,39 @@ def rankings(*answers: dict) -> pa.Table:
 def as_lists(found: list[Orders]) -> list[tuple[list[int], float]]:
     pairs = [(i, w) for o in found for i, w in zip(o.items_WK.tolist(), o.weight_W.tolist(), strict=True)]
     return sorted(pairs)
+
+
+def test_what_is_known_of_items_is_their_prior(shard):
+    """The mode against a general optimiser of the posterior with those priors."""
+    mean, sd = np.full(NUM_ITEMS, np.nan), np.full(NUM_ITEMS, np.nan)
+    mean[:5], sd[:5] = [2.0, -1.0, 0.5, 3.0, -2.0], [0.1, 0.3, 0.5, 1.0, 1.0]
+    found = fit(shard, prior_sd=1.5, known=Known(mean, sd))
+    believed = prior(shard.layout, 1.5, known=Known(mean, sd))
+
+    def negative(theta: np.ndarray) -> float:
+        return 0.5 * float((theta - believed.mean) ** 2 @ believed.precision) - shard.moments(theta).log_likelihood
+
+    expected = minimize(negative, np.zeros(NUM_ITEMS), tol=1e-10).x
+    np.testing.assert_allclose(found.mode_N, expected, atol=2e-4)
+    assert found.standard_error_N[0] < 0.1  # never less sure than before
+    # Items that were exactly known stay where they were, and the zero with them.
+    exact = fit(
+        shard, prior_sd=1.5, known=Known(np.where(np.arange(NUM_ITEMS) < 5, 7.0, np.nan), np.where(sd > 0, 1e-6, np.nan))
+    )
+    np.testing.assert_allclose(exact.theta_N[:5], 7.0, atol=1e-6)
+
+
+def test_the_spread_is_that_of_the_items_that_are_not_known():
+    rng = np.random.default_rng(0)
+    theta = np.concatenate([rng.normal(0.0, 0.2, 200), rng.normal(0.0, 3.0, 100)])
+    shown = np.stack([rng.choice(300, 2, replace=False) for _ in range(6000)])
+    best_first = np.argsort(-(theta[shown] + rng.gumbel(size=shown.shape)), axis=1)
+    orders = Orders(np.take_along_axis(shown, best_first, axis=1), np.ones(len(shown)))
+    known = Known(np.where(np.arange(300) < 200, theta, np.nan), np.where(np.arange(300) < 200, 0.05, np.nan))
+    found = fit(Shard(300, [orders]), known=known)
+    assert found.prior_sd == pytest.approx(3.0, rel=0.2)
+    inside = np.abs(found.theta_N - theta)[200:] < 1.96 * found.standard_error_N[200:]
+    assert 0.88 <= inside.mean() <= 1.0
 
 
 def test_rankings_become_item_numbers_best_first():

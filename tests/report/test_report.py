@@ -43,6 +43,7 @@ def value_report(value: str, same_windows: bool = True, num_components: int = 1)
     to = calibrate.neutral(theta, np.abs(theta) < 0.5, 0.99)
     rows = vidb_rows(value, texts, theta, np.full(30, 16) if same_windows else np.arange(4, 34), to)
     fit = {
+        "judges": [],
         "iterations": 7, "gradient_norm": 1e-7, "tolerance": 1e-6, "num_components": num_components, "prior_sd": 2.31,
         "num_windows": 240, "log_likelihood": -123.4,
     }  # fmt: skip
@@ -124,6 +125,28 @@ def test_vidb_page_shows_every_value_judge_warning_and_count(report: BuildReport
         "No window has an order", "17 other reasons 17",
     ):  # fmt: skip
         assert expected in shown, expected
+
+
+def test_vidb_page_shows_what_was_estimated_of_several_judges(report: BuildReport) -> None:
+    about = {"sharpness_error": 0.05, "places": [0.4, -0.4], "places_error": [0.1, 0.1]}
+    judges = [
+        {"name": "keen", "sharpness": 1.3, "uninformative": False} | about,
+        {"name": "idle", "sharpness": 0.0, "uninformative": True} | about,
+    ]
+    value = value_report(VALUES[0])
+    shown = text_of(
+        vidb_page(dataclasses.replace(report, values=[dataclasses.replace(value, fit=value.fit | {"judges": judges})]))
+    )
+    assert "keen 1.30 ± 0.10 0.40 ± 0.20; −0.40 ± 0.20" in shown
+    assert "idle says nothing about this value" in shown
+    assert "Judge effects" not in text_of(vidb_page(report))
+
+
+def test_vidb_page_shows_what_each_round_brought(report: BuildReport) -> None:
+    value = dataclasses.replace(value_report(VALUES[0]), progress=[(2.0, 1.6, 2.0), (4.0, 1.2, 2.0), (6.0, 0.56, 2.0)])
+    page = vidb_page(dataclasses.replace(report, values=[value]))
+    assert "2 windows 0.600, 4 windows 0.800, 6 windows 0.960" in page
+    assert "(last: 0.960)" in text_of(page)
 
 
 def test_vidb_page_counts_by_sign_and_orders_the_ends(report: BuildReport) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from valueflow.config import Config
-from valueflow.corpora import fulcra, generic, mfrc, social_chemistry, valueeval, valuenet, valueprism
+from valueflow.corpora import ethics, fulcra, generic, mfrc, social_chemistry, valueeval, valuenet, valueprism
 from valueflow.corpora.items import Adapter, Item
 from valueflow.corpora.rows import Row, cell, columns, require, rows, urls
 from valueflow.errors import InputError
@@ -23,6 +23,7 @@ LICENSES = {
     "valuenet": "CC-BY-NC-SA-4.0",
     "valueprism": "AI2-ImpACT-MR",
     "fulcra": "unknown",
+    "ethics": "MIT",
 }
 UNDECODABLE = re.compile("[\ud800-\udfff]")
 BINARY = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
@@ -31,7 +32,7 @@ BINARY = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
 class CorpusConfig(Config):
     """One corpus: where its files are and how to read them."""
 
-    format: Literal["valueeval", "mfrc", "social_chemistry", "valuenet", "valueprism", "fulcra", "generic"]
+    format: Literal["valueeval", "mfrc", "social_chemistry", "valuenet", "valueprism", "fulcra", "ethics", "generic"]
     path: str = Field(min_length=1, description="URL or path of the .csv, .tsv, .jsonl or .parquet file; may be a glob")
     labels: str = Field("", description="valueeval: the labels TSV; may be a glob; empty leaves the texts unlabelled")
     license: str = Field("", description="default: the public corpus' own; generic: required, or mapped in columns")
@@ -72,18 +73,18 @@ def read(config: CorpusConfig) -> Iterator[tuple[pa.Table, pa.Table, pa.Table]]:
 
 def _open(config: CorpusConfig) -> tuple[Adapter, list[str]]:
     files = urls(config.path)
-    adapter = _adapter(config, files[0])
+    adapter = _adapter(config, files)
     for file in files:
         require(file, adapter.required, adapter.quoted)
     return adapter, files
 
 
-def _adapter(config: CorpusConfig, file: str) -> Adapter:
+def _adapter(config: CorpusConfig, files: list[str]) -> Adapter:
     match config.format:
         case "valueeval":
             return valueeval.adapter(config.labels)
         case "mfrc":
-            return mfrc.adapter(columns(file))
+            return mfrc.adapter(columns(files[0]))
         case "social_chemistry":
             return social_chemistry.adapter(config.text)
         case "valuenet":
@@ -92,6 +93,8 @@ def _adapter(config: CorpusConfig, file: str) -> Adapter:
             return valueprism.adapter()
         case "fulcra":
             return fulcra.adapter()
+        case "ethics":
+            return ethics.adapter(files)
         case "generic":
             return generic.adapter(config.columns)
 

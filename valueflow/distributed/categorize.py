@@ -19,6 +19,7 @@ from valueflow.config import Config
 from valueflow.distributed.ask import check
 from valueflow.distributed.audit import admit_panel, measured
 from valueflow.distributed.cluster import ClusterConfig
+from valueflow.distributed.judge import kept
 from valueflow.distributed.vote import PanelConfig, poll, votes_of
 from valueflow.errors import InputError
 from valueflow.judging.cost import Estimate, estimate
@@ -129,16 +130,17 @@ def categorize(config: CategorizeConfig) -> Categorized:
         log.info("categorize: labels %s, done before", labels.build_id)
         return at
     before = 0
-    for number in itertools.count():
-        plan = Build(config.root, "ballots", f"{digest(asked, config.panel.fingerprint())}-{number}")
-        if not store.manifest(plan):
-            _over_chunks(_plan_chunk, where, votes, config.descent, chosen, plan)
-            store.commit(plan, {"descent": config.descent.model_dump(), "step": number}, [texts.url], {})
-        ballots = store.need(plan).num_rows
-        if not ballots:
-            break
-        poll(config.panel, plan, where, votes, before, f"categorize step {number + 1}")
-        before += ballots
+    with kept(config.panel.voters, VOTE):
+        for number in itertools.count():
+            plan = Build(config.root, "ballots", f"{digest(asked, config.panel.fingerprint())}-{number}")
+            if not store.manifest(plan):
+                _over_chunks(_plan_chunk, where, votes, config.descent, chosen, plan)
+                store.commit(plan, {"descent": config.descent.model_dump(), "step": number}, [texts.url], {})
+            ballots = store.need(plan).num_rows
+            if not ballots:
+                break
+            poll(config.panel, plan, where, votes, before, f"categorize step {number + 1}")
+            before += ballots
     for name, build in votes.items():
         if not store.manifest(build):
             totals = check(build, VOTE, before, 1.0, f"categorize, {name}")

@@ -66,7 +66,7 @@ def _mistake(error: BaseException | None) -> InputError | None:
     return None
 
 
-def require(cpus: float, gpus: float, what: str) -> None:
+def require(cpus: float, gpus: float, what: str, remedy: str = "Lower the judge's actors or CPUs per actor") -> None:
     """Refuse, with numbers, a stage that the cluster can never place (Ray would wait without a message).
 
     An autoscaling cluster is judged by what it may grow to only after waiting for it, so there the check is skipped.
@@ -81,8 +81,8 @@ def require(cpus: float, gpus: float, what: str) -> None:
     ]
     if short:
         raise InputError(
-            f"{what} needs {' and '.join(short)}. Lower the judge's actors or CPUs per actor, raise cluster.num_cpus, "
-            "or set RAY_CLUSTER_AUTOSCALES=1 if the cluster grows by itself"
+            f"{what} needs {' and '.join(short)}. {remedy}, raise cluster.num_cpus, or "
+            "set RAY_CLUSTER_AUTOSCALES=1 if the cluster grows by itself"
         )
 
 

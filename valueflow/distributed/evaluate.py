@@ -18,6 +18,7 @@ from valueflow.curate import ALL
 from valueflow.distributed.ask import Asked, ask, check, check_errors
 from valueflow.distributed.audit import Policy, admit, measured
 from valueflow.distributed.cluster import ClusterConfig
+from valueflow.distributed.judge import kept
 from valueflow.distributed.rank import counts, with_texts
 from valueflow.errors import InputError, allowed
 from valueflow.evaluator import (
@@ -142,7 +143,7 @@ def _evaluate_asking(config: EvaluateConfig, judging: AnyJudge) -> Evaluated:
     out = Build(config.root, "evaluations", digest(__version__, asked))
     chunks = _chunks(responses, values, config.chunk)
     if not store.manifest(out):
-        sharpness = _ask_rounds(config.evaluator, judging, version, responses, chunks, rankings)
+        sharpness = ask_rounds(config.evaluator, judging, version, responses, chunks, rankings, "evaluate")
         total = config.evaluator.m * sum(len(c.text_ids) for c in chunks)
         totals = check(rankings, RANK, total, config.max_error_share, "evaluate")
         store.commit(
@@ -169,8 +170,11 @@ def _evaluate_saved(config: EvaluateConfig) -> Evaluated:
     out = Build(config.root, "evaluations", digest(__version__, rankings.build_id, values, evaluator.model_dump()))
     chunks = _chunks(responses, values, asked["chunk"])
     if not store.manifest(out):
-        given = _given_sharpness(version, evaluator, asked["fingerprint"])
-        sharpness = {v: given or _sharpness_of(version, rankings, [c for c in chunks if c.value == v]) for v in values}
+        sharpness = {
+            v: _given_sharpness(version, evaluator, asked["fingerprint"], v)
+            or _sharpness_of(version, rankings, [c for c in chunks if c.value == v])
+            for v in values
+        }
         _score(config, version, responses, rankings, chunks, sharpness, evaluator, out)
     return _scored(out)
 
@@ -230,29 +234,36 @@ def _finish(out: Build, described: dict, inputs: list[str], counts: dict[str, in
     store.commit(out, described, inputs, counts)
 
 
-def _ask_rounds(
-    config: EvaluatorConfig, judging: AnyJudge, version: Vidb, responses: Build,
-    chunks: list[Chunk], rankings: Build,
-) -> dict[str, float]:  # fmt: skip
-    """Bring every round to its end and return each value's sharpness, fixed after the first round where it is estimated."""
-    given = _given_sharpness(version, config, fingerprint(judging))
-    if given is None and config.k == 2:
+def ask_rounds(
+    config: EvaluatorConfig, judging: AnyJudge, version: Vidb, texts: Build, chunks: list[Chunk], rankings: Build, what: str
+) -> dict[str, float]:
+    """Bring every round to its end and return each value's sharpness, fixed after the first round where it is estimated.
+
+    `texts` holds those of the chunks: stored responses, or pools by value.
+    """
+    values = sorted({chunk.value for chunk in chunks})
+    given = {value: _given_sharpness(version, config, fingerprint(judging), value) for value in values}
+    if None in given.values() and config.k == 2:
         raise InputError(
             "evaluator.k (2) shows one anchor a window, too few to tell the sharpness of a judge that did not build this VIDB; "
             "set evaluator.k to 3 or more, or evaluator.sharpness to the judge's nats per unit of theta"
         )
-    sharpness = {c.value: given or 1.0 for c in chunks}
+    sharpness = {value: known or 1.0 for value, known in given.items()}
     per_round = sum(len(c.text_ids) for c in chunks)
-    for round_ in range(config.m):
-        settings = {
-            "version": version, "responses": responses, "rankings": rankings, "round_": round_,
-            "config": config, "sharpness": sharpness,
-        }  # fmt: skip
-        planned = functools.partial(_planned, chunks, settings)
-        ask(judging, RANK, planned, rankings, per_round * (round_ + 1), f"evaluate round {round_ + 1}/{config.m}")
-        if round_ == 0 and given is None:
-            sharpness = {v: _sharpness_of(version, rankings, [c for c in chunks if c.value == v]) for v in sharpness}
-            log.info("judge sharpness, nats per unit of theta: %s", {v: round(s, 3) for v, s in sharpness.items()})
+    with kept([judging], RANK):
+        for round_ in range(config.m):
+            settings = {
+                "version": version, "texts": texts, "rankings": rankings, "round_": round_,
+                "config": config, "sharpness": sharpness,
+            }  # fmt: skip
+            planned = functools.partial(_planned, chunks, settings)
+            ask(judging, RANK, planned, rankings, per_round * (round_ + 1), f"{what} round {round_ + 1}/{config.m}")
+            if round_ == 0 and None in given.values():
+                sharpness = {
+                    v: known or _sharpness_of(version, rankings, [c for c in chunks if c.value == v])
+                    for v, known in given.items()
+                }
+                log.info("judge sharpness, nats per unit of theta: %s", {v: round(s, 3) for v, s in sharpness.items()})
     return sharpness
 
 
@@ -263,9 +274,9 @@ def _planned(chunks: list[Chunk], settings: dict, done: "ray.ObjectRef") -> ray.
     )
 
 
-def _given_sharpness(version: Vidb, config: EvaluatorConfig, judged_by: str) -> float | None:
-    """The configured sharpness, or 1 for the judge whose scale theta is on; None where it must be estimated."""
-    return config.sharpness or (1.0 if version.judge_fingerprint == judged_by else None)
+def _given_sharpness(version: Vidb, config: EvaluatorConfig, judged_by: str, value: str) -> float | None:
+    """The configured sharpness, or that of a judge that built the version; None where it must be estimated."""
+    return config.sharpness or version.sharpness(judged_by, value)
 
 
 @functools.lru_cache(maxsize=64)
@@ -274,7 +285,7 @@ def _anchors(root: str, version: str, value: str) -> Anchors:
 
 
 def _plan_chunk(
-    batch: pa.Table, version: Vidb, responses: Build, rankings: Build, round_: int, config: EvaluatorConfig,
+    batch: pa.Table, version: Vidb, texts: Build, rankings: Build, round_: int, config: EvaluatorConfig,
     sharpness: dict[str, float], done: "ray.ObjectRef",
 ) -> Iterator[pa.Table]:  # fmt: skip
     """The windows of one round that are not answered yet, with their texts."""
@@ -286,10 +297,12 @@ def _plan_chunk(
         windows = plan_round(posterior, units, chunk.text_ids, used, round_, config)
         table = _windows_table(chunk, anchors, windows, round_)
         table = table.filter(store.missing_from(table["window_id"], ray.get(done)))
-        if table.num_rows:
-            texts = response_texts(responses)
-            known = {i: texts[i] for i in chunk.text_ids}
-            yield with_texts(table, [version.build], chunk.folder, known)
+        if not table.num_rows:
+            continue
+        if texts.table == "responses":
+            yield with_texts(table, [version.build], chunk.folder, {i: response_texts(texts)[i] for i in chunk.text_ids})
+        else:
+            yield with_texts(table, [version.build, texts], chunk.folder)
 
 
 def _windows_table(chunk: Chunk, anchors: Anchors, windows: list[Window], round_: int) -> pa.Table:

@@ -1,8 +1,10 @@
 """Judges as functions Dataset -> Dataset: windows or ballots with their texts go in, rankings or votes come out."""
 
 import asyncio
+import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -87,16 +89,92 @@ def replay(config: AnyJudge, task: Task, cache: str) -> Judge | None:
     )
 
 
-def _in_actors(config: EncoderJudge | SimulatedJudge, task: Task) -> Judge:
-    gpus = 0.0
+class _Keeper:
+    """A judge's worker that outlives a dataset; an actor when `ray.remote` wraps it."""
+
+    def __init__(self, worker: type, config: AnyJudge) -> None:
+        self.worker = worker(config)
+
+    def answer(self, batch: pa.Table) -> pa.Table:
+        """Return the answered batch."""
+        return self.worker(batch)
+
+
+class _Crew:
+    """The actors of a judge, started when they are first needed."""
+
+    def __init__(self, config: EncoderJudge | SimulatedJudge, worker: type) -> None:
+        self.config, self.worker = config, worker
+        self.started: list = []
+
+    def keepers(self) -> list:
+        """Return the actors; a lost one starts again, and what it was asked is asked again."""
+        if not self.started:
+            config = self.config
+            gpus = config.num_gpus if isinstance(config, EncoderJudge) else 0.0
+            actor = ray.remote(_Keeper).options(
+                num_cpus=config.num_cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
+            )
+            self.started = [actor.remote(self.worker, config) for _ in range(config.num_actors)]
+        return self.started
+
+
+_KEPT: dict[tuple[str, str], _Crew] = {}
+
+
+@contextlib.contextmanager
+def kept(judges: Sequence[AnyJudge], task: Task) -> Iterator[None]:
+    """Let the actors of judges live through a stage of many rounds, which would start them anew in each.
+
+    Those for which the cluster has no room beside the tasks that plan and commit start in each round, and so do the engines of
+    vLLM, which belong to `ray.data.llm`.
+    """
+    have, mine = ray.cluster_resources(), []
+    room = Resources(have.get("CPU", 0) - 2, have.get("GPU", 0))
+    for config in judges:
+        needed = resources(config)
+        if not isinstance(config, EncoderJudge | SimulatedJudge) or needed.cpus > room.cpus or needed.gpus > room.gpus:
+            continue
+        room = Resources(room.cpus - needed.cpus, room.gpus - needed.gpus)
+        mine.append(_key(config, task))
+        _KEPT[mine[-1]] = _Crew(config, _worker(config, task))
+    try:
+        yield
+    finally:
+        for key in mine:
+            for keeper in _KEPT.pop(key).started:
+                ray.kill(keeper)
+
+
+def _key(config: AnyJudge, task: Task) -> tuple[str, str]:
+    return task.id_column, config.model_dump_json()
+
+
+def _relay(batch: pa.Table, id_column: str, keepers: list) -> pa.Table:
+    which = zlib.crc32(str(batch[id_column][0]).encode()) % len(keepers)
+    return ray.get(keepers[which].answer.remote(batch))
+
+
+def _worker(config: EncoderJudge | SimulatedJudge, task: Task) -> type:
     if isinstance(config, EncoderJudge):
-        gpus = config.num_gpus
         locate(config.model)  # a model that is not there is said here, not by a dying actor
-        worker: type = EncoderRanker if task is RANK else EncoderVoter
-    else:
-        worker = Simulated if task is RANK else SimulatedVoter
+        return EncoderRanker if task is RANK else EncoderVoter
+    return Simulated if task is RANK else SimulatedVoter
+
+
+def _in_actors(config: EncoderJudge | SimulatedJudge, task: Task) -> Judge:
+    gpus = config.num_gpus if isinstance(config, EncoderJudge) else 0.0
+    worker, crew = _worker(config, task), _KEPT.get(_key(config, task))
 
     def answer(questions: Dataset) -> Dataset:
+        if crew:
+            return questions.map_batches(
+                _relay,
+                fn_kwargs={"id_column": task.id_column, "keepers": crew.keepers()},
+                batch_format="pyarrow",
+                batch_size=config.batch_size,
+                num_cpus=STAGE_CPUS,
+            )
         return questions.map_batches(
             worker,
             fn_constructor_kwargs={"config": config},

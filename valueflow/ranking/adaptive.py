@@ -66,6 +66,21 @@ def next_windows(
     return np.array(windows, dtype=np.int64).reshape(-1, k)
 
 
+def swiss_windows(theta_N: np.ndarray, shown_NK: np.ndarray, per_text: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a round of windows (W, K) of texts of like rank, as in a Swiss-system tournament: the baseline for `next_windows`.
+
+    Each text is in about `per_text` windows; the grouping of neighbours starts elsewhere in each of these passes, and theta is
+    jittered by half a nat, so that the same texts do not meet again and again.
+    """
+    k, n, shown = shown_NK.shape[1], len(theta_N), shown_NK.copy()
+    windows = []
+    for _ in range(per_text):
+        by_theta = np.argsort(theta_N + 0.5 * rng.normal(size=n))
+        first = rng.integers(k)
+        windows += [_placed(by_theta[at : at + k].tolist(), shown) for at in range(first, n - k + 1, k)]
+    return np.array(windows, dtype=np.int64).reshape(-1, k)
+
+
 def _candidates(by_theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of texts near each other in order of theta: all of the nearest, then ever sparser."""
     n = len(by_theta)

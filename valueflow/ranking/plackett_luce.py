@@ -4,8 +4,7 @@ P(order) = prod_j exp(x_j) / sum_{l >= j} exp(x_l), x = theta_i (Plackett 1975; 
 judges are modelled, x = beta_j theta_i + gamma_{j,p} for judge j and the place p at which it was shown item i.
 
 Shapes: N texts, J judges, P places; phi are all parameters (`sums.Layout`). Everything the solver needs from the data is a sum
-over
-windows, so `fit` takes any object with `sums.Sums`' methods: one `Shard` in this process, or many on a cluster
+over windows, so `fit` takes any object with `sums.Sums`' methods: one `Shard` in this process, or many on a cluster
 (`valueflow.distributed.aggregate`).
 """
 
@@ -68,6 +67,13 @@ class Fit(NamedTuple):
         return np.sqrt(((self.root_NS[a_C] - self.root_NS[b_C]) ** 2).sum(1))
 
 
+class Known(NamedTuple):
+    """What is known of each item's theta before the windows: mean and standard deviation, NaN for items not known."""
+
+    mean_N: np.ndarray
+    sd_N: np.ndarray
+
+
 class Prior(NamedTuple):
     """Independent normal priors of all parameters."""
 
@@ -75,17 +81,20 @@ class Prior(NamedTuple):
     precision: np.ndarray
 
 
-def prior(layout: Layout, sd: float, effects: np.ndarray | None = None) -> Prior:
-    """Return the prior: theta ~ N(0, sd^2), beta ~ N(1, 1), gamma ~ N(0, 1); beta and gamma held where `effects` gives them."""
+def prior(layout: Layout, sd: float, effects: np.ndarray | None = None, known: Known | None = None) -> Prior:
+    """Return the prior: theta ~ N(0, sd^2) or as known, beta ~ N(1, 1), gamma ~ N(0, 1) or held at `effects`."""
     n, j, p = layout
     mean = np.concatenate([np.zeros(n), np.ones(j), np.zeros(j * p)])
     precision = np.repeat([sd**-2, BETA_SD**-2, GAMMA_SD**-2], [n, j, j * p])
+    if known is not None:
+        mean[:n] = np.where(np.isnan(known.mean_N), 0.0, known.mean_N)
+        precision[:n] = np.where(np.isnan(known.sd_N), sd**-2, known.sd_N**-2.0)
     if effects is not None:
         mean[n:], precision[n:] = effects, FIXED
     return Prior(mean, precision)
 
 
-def fit(sums: Sums, prior_sd: float | None = None, tolerance: float = 1e-9) -> Fit:
+def fit(sums: Sums, prior_sd: float | None = None, tolerance: float = 1e-9, known: Known | None = None) -> Fit:
     """Return log-worths under independent N(0, prior_sd^2) priors, with standard errors.
 
     The mode is found by Newton's method. The mean is mode - C s / 2 with the posterior covariance C and the skewness s
@@ -97,6 +106,8 @@ def fit(sums: Sums, prior_sd: float | None = None, tolerance: float = 1e-9) -> F
         sums: the data.
         prior_sd: in nats; None estimates it from the data by EM, so that the intervals are calibrated for the texts at hand.
         tolerance: largest gradient entry per window of that item or judge.
+        known: priors of items of which something is known, as the texts of a published version; they fix the zero of theta,
+            and the spread is that of the others around it.
 
     Raises:
         NotConverged: the tolerance was not reached, or there is nothing to fit.
@@ -108,40 +119,48 @@ def fit(sums: Sums, prior_sd: float | None = None, tolerance: float = 1e-9) -> F
     phi = prior(layout, 1.0).mean
     free = np.ones(layout.size - n, bool)  # beta and gamma that are estimated
     free[:j] = j > 1
-    if j > 1:
+    if j > 1 and known is None:
         # Theta and beta share one scale, so one judge is held at 1: the one that, with all alike, is seen to say most.
-        phi = maximum(sums, counts, phi, prior(layout, prior_sd or 2.0, phi[n:]), max(tolerance, 1e-4))[0]
+        phi = maximum(sums, counts, phi, prior(layout, prior_sd or 2.0, phi[n:], known), max(tolerance, 1e-4))[0]
         at = sums.moments(phi)
         slope_J, curve_J = at.gradient[n : n + j], np.maximum(at.diagonal[n : n + j], 1e-12)
         free[np.argmax((1 + slope_J / curve_J) * np.sqrt(curve_J))] = False
-    found = _settle(sums, counts, phi, prior_sd, tolerance, free)
+    found = _settle(sums, counts, phi, prior_sd, tolerance, free, known)
     if j < 2:
         return found
     silent_J = found.beta_J < UNSURE * found.beta_error_J
     if silent_J.any():
         phi = np.concatenate([found.mode_N, np.where(silent_J, 0.0, found.beta_J), found.gamma_JP.ravel()])
         free[:j] &= ~silent_J
-        found = _settle(sums, counts, phi, prior_sd, tolerance, free)
-    return _scaled(found)
+        found = _settle(sums, counts, phi, prior_sd, tolerance, free, known)
+    return found if known else _scaled(found)
 
 
-def _settle(sums: Sums, counts: Counts, mode: np.ndarray, prior_sd: float | None, tolerance: float, free: np.ndarray) -> Fit:
+def _settle(
+    sums: Sums, counts: Counts, mode: np.ndarray, prior_sd: float | None, tolerance: float, free: np.ndarray,
+    known: Known | None,
+) -> Fit:  # fmt: skip
     """The fit at the spread of theta and the judges that EM settles on, in turn with the posterior of theta given these."""
     layout, iterations, spread = sums.layout, 0, (2.0 if prior_sd is None else prior_sd)
-    (n, j, p), exact, near = layout, layout.size <= EXACT, None
+    (n, j, p), exact, near, search = layout, layout.size <= EXACT, None, _Search()
+    shifts = known is None  # a common shift of theta changes no window
+    unknown_N = np.ones(n, bool) if known is None else np.isnan(known.sd_N)
     for _ in range(MAX_EM):
-        believed = prior(layout, spread, mode[n:])
+        believed = prior(layout, spread, mode[n:], known)
         mode, norm, log_likelihood, steps = maximum(sums, counts, mode, believed, tolerance)
         iterations += steps
-        near = _covariance(sums, mode, believed, n, near)
+        near = _covariance(sums, mode, believed, n, shifts, near)
         moved = np.zeros(layout.size)
         moved[:n] = sums.skewness(mode, near.root[:n])
         mean = mode - 0.5 * (near.root @ (near.root.T @ moved) if exact else _solve(sums, mode, moved, believed, 1e-6))
         mean[n:] = mode[n:]
-        at_mean = _covariance(sums, mean, believed, n, near)
-        # theta's common shift has variance spread^2 / N and is left out of both.
-        second = float(np.sum((mean[:n] - mean[:n].mean()) ** 2) + at_mean.variance[:n].sum()) + spread**2
-        updated = spread if prior_sd is not None else float(np.clip(np.sqrt(second / n), MIN_PRIOR_SD, MAX_PRIOR_SD))
+        at_mean = _covariance(sums, mean, believed, n, shifts, near)
+        updated = spread
+        if prior_sd is None and unknown_N.any():
+            middle = mean[:n].mean() if shifts else 0.0
+            # theta's common shift has variance spread^2 / N and is left out of both.
+            second = ((mean[:n] - middle) ** 2 + at_mean.variance[:n])[unknown_N].sum() + (spread**2 if shifts else 0.0)
+            updated = search.next(spread, float(np.sqrt(second / unknown_N.sum())))
         step = _judges(sums, mean, at_mean.root[:n], free)
         if abs(updated - spread) < 1e-3 * spread and np.abs(step).max(initial=0.0) < 1e-3:
             break
@@ -151,13 +170,35 @@ def _settle(sums: Sums, counts: Counts, mode: np.ndarray, prior_sd: float | None
         raise NotConverged(f"the spread of theta and the judges have not settled after {MAX_EM} rounds of EM")
     error, gamma_JP = np.sqrt(at_mean.variance), mean[n + j :].reshape(j, p)
     if j:
-        joint = _covariance(sums, mean, prior(layout, spread), n)
+        joint = _covariance(sums, mean, prior(layout, spread, known=known), n, shifts)
         error[n:] = np.where(free, np.sqrt(joint.variance[n:]), 0.0)
     return Fit(
-        mean[:n] - mean[:n].mean(), mode[:n], error[:n], at_mean.root[:n], spread, log_likelihood, iterations, norm, tolerance,
-        counts, mean[n : n + j], error[n : n + j], gamma_JP - gamma_JP.sum(1, keepdims=True) / max(p, 1),
-        error[n + j :].reshape(j, p),
+        mean[:n] - (mean[:n].mean() if shifts else 0.0), mode[:n], error[:n], at_mean.root[:n], spread, log_likelihood,
+        iterations, norm, tolerance, counts, mean[n : n + j], error[n : n + j],
+        gamma_JP - gamma_JP.sum(1, keepdims=True) / max(p, 1), error[n + j :].reshape(j, p),
     )  # fmt: skip
+
+
+class _Search:
+    """Where EM's steps of the spread lead: its fixed point, by secants of log step against log spread.
+
+    Plain EM creeps where windows say little of the spread: hundreds of steps of a part in a thousand each, and a small step
+    then does not mean that the end is near.
+    """
+
+    def __init__(self) -> None:
+        self.before: tuple[float, float] | None = None
+
+    def next(self, spread: float, stepped: float) -> float:
+        """Return the spread to try after `spread`, from which EM would step to `stepped`."""
+        x, h = np.log(spread), np.log(stepped / spread)
+        move = h
+        if self.before is not None and x != self.before[0]:
+            slope = (h - self.before[1]) / (x - self.before[0])
+            # Elsewhere than near a fixed point that EM would reach, the secant says nothing.
+            move = -h / slope if -1.0 < slope < -1e-3 else h
+        self.before = (x, h)
+        return float(np.clip(np.exp(x + np.clip(move, -1.0, 1.0)), MIN_PRIOR_SD, MAX_PRIOR_SD))
 
 
 def _judges(sums: Sums, mean: np.ndarray, root_NS: np.ndarray, free: np.ndarray) -> np.ndarray:
@@ -256,14 +297,16 @@ def _solve(
 
 
 class _Covariance(NamedTuple):
-    """A factor (parameters, S) of the posterior covariance and its diagonal, both without the common shift of theta."""
+    """A factor (parameters, S) of the posterior covariance and its diagonal, both without the shift of theta that is free."""
 
     root: np.ndarray
     variance: np.ndarray
     draws: np.ndarray | None = None  # the solved draws behind a sampled one
 
 
-def _covariance(sums: Sums, phi: np.ndarray, believed: Prior, n: int, near: _Covariance | None = None) -> _Covariance:
+def _covariance(
+    sums: Sums, phi: np.ndarray, believed: Prior, n: int, shifts: bool, near: _Covariance | None = None
+) -> _Covariance:
     """Return the posterior covariance; `near`: that at parameters close by, where the solution starts.
 
     Exact: the inverse Cholesky factor. Else 64 draws x with covariance C, solved from draws y = C^-1 x of the information;
@@ -281,7 +324,8 @@ def _covariance(sums: Sums, phi: np.ndarray, believed: Prior, n: int, near: _Cov
                 "the information matrix is not positive definite; set aggregate.prior_sd to a smaller value"
             ) from None
         root = np.ascontiguousarray(scipy.linalg.solve_triangular(lower, np.eye(size), lower=True, overwrite_b=True).T)
-        root[:n] -= root[:n].mean(0)
+        if shifts:
+            root[:n] -= root[:n].mean(0)
         return _Covariance(root, (root**2).sum(1))
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (DRAWS, size))
     drawn = sums.draws(phi) + np.sqrt(believed.precision) * signs
@@ -290,6 +334,7 @@ def _covariance(sums: Sums, phi: np.ndarray, believed: Prior, n: int, near: _Cov
     # A residual of 1 % makes a variance too small by 0.01 %: the error of conjugate gradients is orthogonal to its solution.
     solved = [_solve(sums, phi, y, believed, 1e-2, diagonal, x) for y, x in zip(drawn, guesses, strict=True)]
     root = np.stack(solved, axis=1)
-    root[:n] -= root[:n].mean(0)
+    if shifts:
+        root[:n] -= root[:n].mean(0)
     variance = 1 / diagonal + ((root - (drawn / diagonal).T) ** 2).mean(1)
     return _Covariance(root / np.sqrt(DRAWS), variance, np.stack(solved))

@@ -7,11 +7,11 @@ import pyarrow.compute as pc
 from valueflow.ranking.sums import Orders
 
 
-def orders_of(rankings: pa.Table, text_ids: list[str]) -> list[Orders]:
+def orders_of(rankings: pa.Table, text_ids: list[str], judge: int = 0) -> list[Orders]:
     """Return the answered windows by length, in the order of their ids; items are positions in the sorted `text_ids`.
 
     Broken answers are left out, a window answered twice counts once. A weighted preference (k=2) becomes the two orders of a
-    pair with weights p and 1-p.
+    pair with weights p and 1-p. All are the answers of one judge, of this number where judges are modelled.
     """
     rankings = rankings.filter(pc.is_null(rankings["error"]))
     first = np.unique(rankings["window_id"].to_numpy().astype("S16"), return_index=True)[1]
@@ -27,10 +27,14 @@ def orders_of(rankings: pa.Table, text_ids: list[str]) -> list[Orders]:
         best_first_WK = np.take_along_axis(shown_WK, order_WK, axis=1)
         weight_W = rows["weight"].to_numpy().astype(float)
         plain = np.isnan(weight_W)
-        key_W = _keys(rows["window_id"])
-        orders.append(Orders(best_first_WK, np.where(plain, 1.0, weight_W), key_W=key_W))
+        # Judges answer the same windows, and each answer has its own draws.
+        key_W = _keys(rows["window_id"]) ^ np.uint64(judge * 0xD1B54A32D192ED03 % 2**64)
+        judge_W = np.full(len(order_WK), judge, np.int32)
+        # A position in the window is the place at which the text was shown.
+        orders.append(Orders(best_first_WK, np.where(plain, 1.0, weight_W), order_WK, judge_W, key_W=key_W))
         if not plain.all():
-            orders.append(Orders(best_first_WK[~plain][:, ::-1], 1.0 - weight_W[~plain], key_W=~key_W[~plain]))
+            turned = (best_first_WK[~plain][:, ::-1], 1.0 - weight_W[~plain], order_WK[~plain][:, ::-1], judge_W[~plain])
+            orders.append(Orders(*turned, key_W=~key_W[~plain]))
     return orders
 
 

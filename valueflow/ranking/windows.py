@@ -13,42 +13,49 @@ from valueflow.records import conform, digest
 # Differences between any two of these offsets are distinct (Mian-Chowla), so two texts meet at most once in a round.
 SIDON = np.array([0, 1, 3, 7, 12, 20, 30, 44, 65, 80])
 
-# Rounds from here on are adaptive; those before are of the first, balanced plan.
+# Rounds from here on follow from answers; those before are of the first, balanced plan.
 ADAPTED = 1000
 
 
 class WindowsConfig(Config):
     """How the texts of one value are arranged into windows."""
 
-    mode: Literal["balanced", "random", "adaptive"] = Field(
-        "balanced", description="adaptive: rounds of plan, judge, fit, each asking what is expected to tell the most"
+    mode: Literal["balanced", "random", "adaptive", "swiss"] = Field(
+        "balanced",
+        description="adaptive: rounds of plan, judge, fit, each asking what is expected to tell the most; swiss: rounds in "
+        "which texts of like rank meet",
     )
     k: int = Field(2, ge=2, le=10, description="texts in a window")
     m: int = Field(
-        8, ge=1, description="windows in which each text appears (on average for random; at most, on average, for adaptive)"
+        8, ge=1, description="windows in which each text appears (on average for random; at most, on average, with rounds)"
     )
-    per_round: int = Field(2, ge=1, description="adaptive: windows of each text in one round")
+    per_round: int = Field(2, ge=1, description="adaptive, swiss: windows of each text in one round")
     target_error: float | None = Field(
         None,
         gt=0,
-        description="adaptive: a value is done when its texts' root mean square standard error is at most this, nats",
+        description="adaptive, swiss: a value is done when its texts' root mean square standard error is at most this, nats",
     )
     mirrored: bool = Field(False, description="k=2 only: ask each pair in both orders; both count towards m")
     seed: int = 0
 
     @property
+    def in_rounds(self) -> bool:
+        """Whether windows are planned round by round, from the answers so far."""
+        return self.mode in ("adaptive", "swiss")
+
+    @property
     def start(self) -> "WindowsConfig":
-        """The plan of an adaptive build's first round: every text once at each place, which connects all texts."""
+        """The plan of the first round of a build in rounds: every text once at each place, which connects all texts."""
         return self.model_copy(update={"mode": "balanced", "m": self.k * (2 if self.mirrored else 1)})
 
     @model_validator(mode="after")
     def _enough(self) -> "WindowsConfig":
-        if self.mode == "adaptive" and self.m < self.start.m:
+        if self.in_rounds and self.m < self.start.m:
             raise ValueError(
-                f"m ({self.m}) must be at least {self.start.m} in mode adaptive with k ({self.k}): its first round"
+                f"m ({self.m}) must be at least {self.start.m} in mode {self.mode} with k ({self.k}): its first round"
             )
-        if self.mode != "adaptive" and self.target_error is not None:
-            raise ValueError(f"target_error ({self.target_error:g}) needs mode adaptive, mode is {self.mode}")
+        if not self.in_rounds and self.target_error is not None:
+            raise ValueError(f"target_error ({self.target_error:g}) needs mode adaptive or swiss, mode is {self.mode}")
         return self
 
     @model_validator(mode="after")

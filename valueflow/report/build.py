@@ -14,12 +14,18 @@ from valueflow.store import Build
 from valueflow.theories import theories
 
 
-def vidb_report(texts: Build, candidates: Build, rankings: Build, utilities: Build, version: Build) -> str:
-    """Write the report of a VIDB version and its dataset card; return the report's URL."""
+def vidb_report(texts: Build, candidates: Build, rankings: tuple[Build, ...], utilities: Build, version: Build) -> str:
+    """Write the report of a VIDB version and its dataset card; return the report's URL.
+
+    `rankings`: those of each judge.
+    """
     made = vidb.load(version.root, version.build_id)
     fits = store.need(utilities).counts
-    values = [_value(made, candidates, value, fits[value]) for value in made.calibrations]
-    judge = _judge(rankings)
+    windows = store.manifest(Build(version.root, "windows", made.manifest.config["builds"]["windows"]))
+    progress = windows.counts.get("progress", {}) if windows else {}
+    values = [_value(made, candidates, value, fits[value], progress.get(value, [])) for value in made.calibrations]
+    judges = [_judge(answers) for answers in rankings]
+    ranked = sum((Counter(store.need(answers).counts) for answers in rankings), Counter())
     licenses = vidb.licenses(made)
     languages = sorted(set(store.read_table(texts, ["language"])["language"].drop_null().to_pylist()))
     card = dataset_card(version.build_id, made.manifest, licenses, languages, list(made.calibrations))
@@ -31,17 +37,17 @@ def vidb_report(texts: Build, candidates: Build, rankings: Build, utilities: Bui
         git_commit=made.manifest.git_commit,
         command="python -m jobs.build_vidb CONFIG.yaml, with the resolved configuration below",
         values=values,
-        judges=[judge],
+        judges=judges,
         counts={
             "ingest": {k: v for k, v in store.need(texts).counts.items() if isinstance(v, int)},
             "candidates": store.need(candidates).counts,
-            "rank": store.need(rankings).counts,
+            "rank": dict(ranked),
             "publish": {k: v for k, v in made.manifest.counts.items() if isinstance(v, int)},
         },
         licenses=licenses,
         config_yaml=yaml.safe_dump(made.manifest.config["resolved"], sort_keys=False, allow_unicode=True),
         lineage=[f"{name}: {build_id}" for name, build_id in made.manifest.config["builds"].items()],
-        warnings=_warnings(values, judge),
+        warnings=_warnings(values, judges),
     )
     return _write(f"{version.root.rstrip('/')}/reports/{version.build_id}.html", page.vidb_page(report))
 
@@ -79,7 +85,7 @@ def summary(build: Build) -> str:
     return "\n".join(lines)
 
 
-def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict) -> page.ValueReport:
+def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict, progress: list) -> page.ValueReport:
     theory, _, node_id = value.partition(":")
     node = theories()[theory].node(node_id)
     folder = store.partition(theory, node_id)
@@ -93,6 +99,8 @@ def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict) -> page.Va
         neutral_ids=set(pool.filter(pool["neutral"])["text_id"].to_pylist()),
         fit=fit,
         calibration=made.calibrations[value],
+        progress=progress,
+        checks=fit.get("checks"),
     )
 
 
@@ -117,7 +125,7 @@ def _judge(rankings: Build) -> page.JudgeReport:
     )  # fmt: skip
 
 
-def _warnings(values: list[page.ValueReport], judge: page.JudgeReport) -> list[str]:
+def _warnings(values: list[page.ValueReport], judges: list[page.JudgeReport]) -> list[str]:
     found = []
     for value in values:
         if value.fit["num_components"] > 1:
@@ -135,6 +143,16 @@ def _warnings(values: list[page.ValueReport], judge: page.JudgeReport) -> list[s
         low, high = value.rows["low"].to_numpy(), value.rows["high"].to_numpy()
         if np.mean((low > 0) | (high < 0)) < 0.05:
             found.append(f"{value.id}: hardly any text is surely on one side of zero; raise windows.m or use a better judge.")
+    for judge in judges:
+        found += _doubts(judge)
+        silent = [value.id for value in values for j in value.fit["judges"] if j["name"] == judge.name and j["uninformative"]]
+        if silent:
+            found.append(f"judge {judge.name} says nothing about {', '.join(silent)} and counts for nothing there.")
+    return found
+
+
+def _doubts(judge: page.JudgeReport) -> list[str]:
+    found = []
     if judge.audit.startswith("failed"):
         found.append(f"judge {judge.name} {judge.audit}.")
     answered = judge.windows - judge.errors

@@ -5,7 +5,7 @@ import html
 import io
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jinja2
@@ -16,9 +16,11 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import MaxNLocator
 
 from valueflow.ranking.calibrate import LIMIT, Calibration
+from valueflow.report import checks
 from valueflow.theories import theories
 
 NUM_EXTREMES = 5
@@ -33,12 +35,13 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "axes.spines.top": False, "axes.spines.right": False, "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=[FIRST, SECOND]),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ValueReport:
-    """One value of a build: its rows in the `vidb` table, its neutral texts, its fit and its calibration."""
+    """One value of a build: its rows in the `vidb` table, its neutral texts, its fit, its calibration, its model checks."""
 
     id: str
     name: str
@@ -46,8 +49,12 @@ class ValueReport:
     theory_name: str
     rows: pa.Table
     neutral_ids: set[str]
-    fit: dict[str, float]  # iterations, gradient_norm, tolerance, num_components, prior_sd, num_windows, log_likelihood
+    fit: dict[str, Any]  # distributed.aggregate.Fitted as saved
     calibration: Calibration
+    checks: dict | None = None
+    progress: list[tuple[float, float, float]] = field(
+        default_factory=list
+    )  # windows a text, error, spread; a round each  # `ranking.checks.Checks` as saved
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,15 @@ class Plot(NamedTuple):
     caption: str
 
 
+class ChecksView(NamedTuple):
+    """A value's model checks as the template shows them: how many hold, then each with its figure."""
+
+    summary: str
+    hold: bool
+    windows: int
+    parts: list[tuple[checks.Part, Plot | None]]
+
+
 class ValueView(NamedTuple):
     """A value as the template shows it; `standard_error` is the median, in intensity points."""
 
@@ -117,6 +133,7 @@ class ValueView(NamedTuple):
     plots: list[Plot]
     most: list[dict]
     least: list[dict]
+    checks: ChecksView | None
 
 
 class JudgeView(NamedTuple):
@@ -203,10 +220,41 @@ def _value_view(value: ValueReport) -> ValueView:
         opposing=int((intensity < 0).sum()),
         sure=float(sure.mean()),
         standard_error=float(np.median(points)),
-        plots=[_histogram(value, rows), _errors(value, rows, points)],
+        plots=[_histogram(value, rows), _errors(value, rows, points), *_progress(value)],
         most=ends.slice(0, num_most).to_pylist(),
         least=ends.slice(rows.num_rows - num_least).to_pylist()[::-1],
+        checks=_checks_view(value, value.checks) if value.checks else None,
     )
+
+
+def _progress(value: ValueReport) -> list[Plot]:
+    """How surely the order was known after each round, for plans in rounds."""
+    if len(value.progress) < 2:
+        return []
+    asked, error, spread = np.array(value.progress).T
+    known = np.sqrt(np.clip(1 - (error / spread) ** 2, 0, 1))
+
+    def draw(axes: Axes) -> None:
+        axes.plot(asked, known, color=FIRST, marker="o", markersize=3, linewidth=1.2)
+        axes.set(xlabel="windows the texts were in, on average", ylabel="expected correlation", ylim=(0, 1.02), xlim=(0, None))
+        axes.grid(axis="y")
+
+    alt = f"Expected correlation of theta with the judge's own, {value.name}: " + ", ".join(
+        f"{n:.0f} windows {r:.3f}" for n, r in zip(asked, known, strict=True)
+    )
+    caption = (
+        "What each round brought: the correlation of theta with what the judge would say if asked without end, as the fit "
+        f"after that round expects it (last: {known[-1]:.3f}). Where the curve is flat, fewer windows (m) would do."
+    )
+    return [Plot(_svg(draw, alt, f"{value.id} progress"), caption)]
+
+
+def _checks_view(value: ValueReport, found: dict) -> ChecksView:
+    parts = checks.parts(found)
+    salt = f"{value.id} checks"
+    plots = [Plot(_svg(p.drawing.draw, p.drawing.alt, salt), p.drawing.caption) if p.drawing else None for p in parts]
+    hold = all(part.holds is not False for part in parts)
+    return ChecksView(checks.summary(parts), hold, found["windows"], list(zip(parts, plots, strict=True)))
 
 
 def _histogram(value: ValueReport, rows: pa.Table) -> Plot:
