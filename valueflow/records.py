@@ -88,6 +88,7 @@ SCHEMAS = {
         ]
     ),
     "anchored": pa.schema([("text_id", S), ("anchor_id", S), ("similarity", F)]),
+    "individuals": pa.schema([("text_id", S), ("theory", S), ("individual", S), ("similarity", F)]),
     "names": pa.schema(
         [
             ("anchor_id", S), ("texts", pa.list_(S)), ("round", N), ("judge", S), ("name", S), ("error", S), ("reply", S),

@@ -17,8 +17,9 @@ from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.ask import ask, check
 from valueflow.distributed.cluster import ClusterConfig, require
-from valueflow.distributed.embed import EmbedderConfig, embed, labelled, labels_of, vectors
+from valueflow.distributed.embed import Embedder, EmbedderConfig, embed, labelled, labels_of, matrix, vectors
 from valueflow.hives.anchors import AnchorsConfig, Balance, Found, balance, find, named
+from valueflow.hives.individuals import nearest
 from valueflow.judging.cost import Estimate, estimate
 from valueflow.judging.judges import RESOURCES, LlmJudge, OpenaiJudge, VllmJudge
 from valueflow.judging.parse import NAME_WORDS, WORD_LENGTH
@@ -26,6 +27,7 @@ from valueflow.judging.tasks import NAME
 from valueflow.prompts.render import prompt_hash
 from valueflow.records import digest
 from valueflow.store import Build
+from valueflow.theories import inventory
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +50,11 @@ class BuildAnchorsConfig(Config):
 
 
 class AnchorBuilds(NamedTuple):
-    """Where anchors and the texts at them are, and how they spread."""
+    """Where anchors and the texts at them are, the texts at instances of the inventory, and how the anchors spread."""
 
     anchors: Build
     anchored: Build
+    individuals: Build
     balance: Balance
 
 
@@ -77,14 +80,19 @@ def build_anchors(config: BuildAnchorsConfig) -> AnchorBuilds:
     if not store.manifest(found[0]):
         require(config.num_cpus, 0, "clustering")
         _write(_find, config.num_cpus, sources, config.anchors, *found)
+    individuals = individuals_of(config.root, sources, config.anchors.min_similarity)
+    if not store.manifest(individuals):
+        require(config.num_cpus, config.encoder.num_gpus, "the nearest instances")
+        task = ray.remote(_nearest).options(num_cpus=config.num_cpus, num_gpus=config.encoder.num_gpus)
+        ray.get(task.remote(sources, config.encoder, config.anchors.min_similarity, individuals))
     if config.namer is None:
-        return _finished(*found)
+        return _finished(*found, individuals)
     asked = digest(config.namer.model_dump(exclude=RESOURCES), prompt_hash("name"), NAME_WORDS, WORD_LENGTH)
     names = _names(config, config.namer, texts, found[0], digest(__version__, found[0].build_id, asked))
     out = _builds(config.root, digest(__version__, names.build_id))
     if not store.manifest(out[0]):
         _write(_rename, 1, sources, found, names, config.namer.name, *out)
-    return _finished(*out)
+    return _finished(*out, individuals)
 
 
 def dry_run(config: BuildAnchorsConfig) -> list[Estimate]:
@@ -106,12 +114,19 @@ def _ids(sources: _Sources) -> list[str]:
     return [sources.embedded.build_id, sources.labels.table, sources.labels.build_id]
 
 
-def _finished(anchors: Build, anchored: Build) -> AnchorBuilds:
+def individuals_of(root: str, sources: _Sources, min_similarity: float) -> Build:
+    """Return the build of the texts at instances; its id covers the inventory."""
+    listed = [instance.id for instance in inventory()]
+    return Build(root, "individuals", digest(__version__, *_ids(sources), listed, min_similarity))
+
+
+def _finished(anchors: Build, anchored: Build, individuals: Build) -> AnchorBuilds:
     counts, target = store.need(anchors).counts, store.need(anchors).config["target"]
     log.info("anchors: %d anchors, %s of %s texts at one", counts["anchors"], f"{counts['anchored']:,}", f"{counts['texts']:,}")
     if counts["anchors"] < target:
         log.warning("anchors: fewer than anchors.target (%d); left out: %s", target, counts["dropped"])
-    return AnchorBuilds(anchors, anchored, Balance(**counts["balance"]))
+    log.info("anchors: %s texts at an instance of the inventory", f"{store.need(individuals).num_rows:,}")
+    return AnchorBuilds(anchors, anchored, individuals, Balance(**counts["balance"]))
 
 
 def _write(task: Callable[..., None], num_cpus: float, *args: object) -> None:
@@ -123,6 +138,15 @@ def _find(sources: _Sources, config: AnchorsConfig, anchors: Build, anchored: Bu
     examples = labelled(sources.texts, sources.labels)
     found = find(vectors(sources.embedded, examples.text_ids), examples, config)
     _commit(found, sources, config.model_dump(), anchors, anchored)
+
+
+def _nearest(sources: _Sources, encoder: EmbedderConfig, min_similarity: float, out: Build) -> None:
+    examples, listed = labelled(sources.texts, sources.labels), inventory()
+    phrases = Embedder(encoder)(pa.table({"text_id": [i.id for i in listed], "text": [i.phrase for i in listed]}))
+    z_TD = vectors(sources.embedded, examples.text_ids)
+    store.clear(out)
+    store.write_part(out, nearest(z_TD, matrix(phrases), listed, examples, min_similarity), "0")
+    store.commit(out, {"min_similarity": min_similarity}, [build.url for build in sources], {"instances": len(listed)})
 
 
 def _rename(sources: _Sources, found: tuple[Build, Build], names: Build, by: str, anchors: Build, anchored: Build) -> None:

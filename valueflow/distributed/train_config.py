@@ -38,7 +38,8 @@ class DataConfig(Config):
     texts: str = Field("latest", description="build id of texts and their source_labels; latest: the newest finished ingest")
     labels: str = Field("", description="build id of labels, or latest: a panel's labels instead of the corpora's own")
     anchors: str = Field("", description="stage 2: build id of concept anchors of these texts, or latest")
-    official: str = Field("", description="a file with the official columns, instead of texts, labels and anchors")
+    individuals: str = Field("", description="stage 2: build id of individual anchors of these texts, or latest")
+    official: str = Field("", description="a file with the official columns, instead of all these")
     exclude: list[str] = Field(
         [], description="files with a column `text`: their texts and near-duplicates of them are not learnt from"
     )
@@ -47,8 +48,10 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _one_source(self) -> "DataConfig":
-        if self.official and (self.labels or self.anchors or self.texts != "latest"):
-            raise ValueError(f"official ({self.official!r}) brings its own texts and anchors; leave texts, labels, anchors out")
+        beside = [name for name in ("labels", "anchors", "individuals") if getattr(self, name)]
+        beside += ["texts"] if self.texts != "latest" else []
+        if self.official and beside:
+            raise ValueError(f"official ({self.official!r}) brings its own texts and anchors; leave {', '.join(beside)} out")
         if not self.shares[1]:
             raise ValueError(f"shares {self.shares} leave nothing for validation, on which the encoder is measured")
         return self
@@ -143,13 +146,13 @@ class TrainHivesConfig(Config):
                 f"stage 1 learns within theories; batch.individual ({self.batch.individual}) and batch.concept "
                 f"({self.batch.concept}) are for stage 2"
             )
-        if self.batch.concept and not (self.data.anchors or self.data.official):
-            raise ValueError(
-                f"batch.concept ({self.batch.concept}) needs concept anchors: run jobs.build_anchors and set "
-                "data.anchors=latest, or give data.official"
-            )
-        if self.batch.individual and not self.data.official:
-            raise ValueError(f"batch.individual ({self.batch.individual}) needs data.official, which names individual anchors")
+        for name, table in (("concept", "anchors"), ("individual", "individuals")):
+            rows = getattr(self.batch, name)
+            if rows and not (getattr(self.data, table) or self.data.official):
+                raise ValueError(
+                    f"batch.{name} ({rows}) needs {name} anchors: run jobs.build_anchors and set data.{table}=latest, or give "
+                    "data.official"
+                )
         if self.stage == 2 and not self.start:
             raise ValueError(
                 "stage 2 refines the space that stage 1 has made, so it needs an encoder of stage 1: train one with stage=1 "

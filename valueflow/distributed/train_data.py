@@ -18,6 +18,7 @@ from valueflow.errors import InputError
 from valueflow.hives.batches import Sampler, one_theory, statistics
 from valueflow.hives.encoder import Corpus
 from valueflow.hives.examples import Examples, official, split, take, without
+from valueflow.hives.individuals import with_individuals
 from valueflow.records import digest
 from valueflow.store import Build
 
@@ -30,6 +31,7 @@ class Sources(NamedTuple):
     texts: Build | None
     labels: Build | None
     anchored: Build | None
+    individuals: Build | None
     inputs: list[str]
     data_id: str
 
@@ -48,19 +50,23 @@ def sources(root: str, config: DataConfig) -> Sources:
     contents = [_content(file) for url in config.exclude for file in urls(url)]
     settings = [list(config.shares), config.seed, contents]
     if config.official:
-        return Sources(None, None, None, [config.official, *config.exclude], digest(_content(config.official), settings))
-    builds = list(labels_of(root, config.texts, config.labels))
-    anchored = None
-    if config.anchors:
-        there = store.finished(root, "anchored")
-        if not there:
-            raise InputError(f"no finished anchors under {root}; run python -m jobs.build_anchors first")
-        anchored = Build(root, "anchored", there[-1] if config.anchors == "latest" else config.anchors)
-        builds.append(anchored)
+        return Sources(None, None, None, None, [config.official, *config.exclude], digest(_content(config.official), settings))
+    texts, labels = labels_of(root, config.texts, config.labels)
+    anchored = _anchors(root, "anchored", config.anchors) if config.anchors else None
+    individuals = _anchors(root, "individuals", config.individuals) if config.individuals else None
+    builds = [build for build in (texts, labels, anchored, individuals) if build]
     for build in builds:
         store.need(build)
     ids = [[build.table, build.build_id] for build in builds]
-    return Sources(builds[0], builds[1], anchored, [*(build.url for build in builds), *config.exclude], digest(ids, settings))
+    inputs = [*(build.url for build in builds), *config.exclude]
+    return Sources(texts, labels, anchored, individuals, inputs, digest(ids, settings))
+
+
+def _anchors(root: str, table: str, build_id: str) -> Build:
+    there = store.finished(root, table)
+    if not there:
+        raise InputError(f"no finished anchors ({table}) under {root}; run python -m jobs.build_anchors first")
+    return Build(root, table, there[-1] if build_id == "latest" else build_id)
 
 
 def prepare(config: TrainHivesConfig, found: Sources) -> Prepared:
@@ -70,6 +76,8 @@ def prepare(config: TrainHivesConfig, found: Sources) -> Prepared:
         InputError: a label is not in its theory, a side of the split is empty, or a batch cannot be drawn.
     """
     examples, origin = _read(found, config.data)
+    if config.batch.concept and len(one_theory(examples)):
+        Sampler(examples, config.batch, config.seed)  # refuses anchors that bridge nothing, by name
     before = len(examples.texts)
     if config.data.exclude:
         examples = without(examples, _excluded(config.data.exclude))
@@ -98,6 +106,8 @@ def _read(found: Sources, config: DataConfig) -> tuple[Examples, pa.Table]:
     examples = labelled(found.texts, found.labels)
     if found.anchored:
         examples = _with_concepts(examples, store.read_table(found.anchored), found.anchored._replace(table="anchors"))
+    if found.individuals:
+        examples = with_individuals(examples, store.read_table(found.individuals))
     return examples, store.read_table(found.texts, ["text_id", "source", "license"])
 
 
@@ -112,17 +122,11 @@ def _with_concepts(examples: Examples, anchored: pa.Table, anchors: Build) -> Ex
 
 
 def _bridging(examples: Examples, rows_M: np.ndarray, config: TrainHivesConfig) -> tuple[Examples, int]:
-    """The rows learnt from, without the concept anchors that the split has left with one theory; how many those are.
-
-    Raises:
-        InputError: an anchor has texts of one theory only, whatever the split.
-    """
+    """The rows learnt from, without the concept anchors that the split has left with one theory; how many those are."""
     train = take(examples, rows_M)
     if not config.batch.concept:
         return train, 0
-    whole, narrow = one_theory(examples), one_theory(train)
-    if len(whole):
-        Sampler(examples, config.batch, config.seed)  # says which they are
+    narrow = one_theory(train)
     if len(narrow):
         log.info("%d concept anchors have texts of one theory only after the split; left out", len(narrow))
     return train._replace(concept_N=np.where(np.isin(train.concept_N, narrow), -1, train.concept_N)), len(narrow)
