@@ -67,7 +67,7 @@ def train_hives(config: TrainHivesConfig) -> Trained:
         both: Any = ray.remote(_prepared).options(num_cpus=1, num_returns=2).remote(config, found)
         data, numbers = both[0], ray.get(both[1])
         log.info("training on %s texts, %s labels: %s", f"{numbers['texts']:,}", f"{numbers['rows']:,}", numbers)
-        store.write_bytes(f"{checkpoints}/{RUN}", json.dumps({"num_workers": config.workers.num_workers}).encode())
+        _begin(checkpoints, config.workers.num_workers)
         watch = ray.remote(Watch).options(num_cpus=0).remote()
         outcome = _fit(config, Training(config, build, start[0], checkpoints, data, found.data_id, watch))
         if outcome.stopped:
@@ -79,6 +79,13 @@ def train_hives(config: TrainHivesConfig) -> Trained:
         log.info("train_hives: %s, done before", build.build_id)
     _remove(checkpoints)  # of no use once the encoder is there
     return Trained(build, read_metrics(build))
+
+
+def _begin(checkpoints: str, num_workers: int) -> None:
+    try:
+        store.write_bytes(f"{checkpoints}/{RUN}", json.dumps({"num_workers": num_workers}).encode())
+    except OSError as error:
+        raise InputError(f"cannot write {checkpoints}/{RUN}: {error}; change root") from error
 
 
 def _remove(url: str) -> None:
