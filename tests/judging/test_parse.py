@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from valueflow.judging.parse import BrokenReply, choices, parse_order, structured
+from valueflow.judging.parse import NAME_WORDS, WORD_LENGTH, BrokenReply, choices, parse_name, parse_order, structured
 from valueflow.prompts.render import LABELS
 
 
@@ -91,3 +91,23 @@ def test_any_reply_is_an_order_or_is_broken(reply, k):
         return
     assert sorted(order) == list(range(k))
     assert reply.strip() in (written(order), LABELS[order[0]])
+
+
+@pytest.mark.parametrize("reply", ["Care for the old", ' "Care for the old." ', "Care for\nthe old\n"])
+def test_a_name_comes_back_without_what_stands_around_it(reply):
+    assert parse_name(reply) == "Care for the old"
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ("", "empty reply"),
+        (' "." ', "empty reply"),
+        ("12 + 3", "no name: '12 . 3'"),
+        ("a" * (WORD_LENGTH + 1), "longer than a name"),
+        (" ".join("a" * (NAME_WORDS + 1)), "longer than a name"),
+    ],
+)
+def test_what_is_no_name_has_its_reason(reply, said):
+    with pytest.raises(BrokenReply, match=said):
+        parse_name(reply)

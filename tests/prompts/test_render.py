@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from valueflow.prompts import render
-from valueflow.prompts.render import LABELS, rank_messages
+from valueflow.prompts.render import LABELS, name_messages, rank_messages
 from valueflow.records import clean
 from valueflow.theories import operational, theories
 
@@ -93,3 +93,11 @@ def test_another_template_is_another_hash(monkeypatch):
     source, template = render._template("rank")
     monkeypatch.setattr(render, "_template", lambda name: (source + " ", template))
     assert render.prompt_hash("rank") != before
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_texts_to_be_named_stand_on_a_line_each(text):
+    asked = name_messages(["plain", text, "other"], 2000)[1]["content"].splitlines()
+    assert asked[2] == '"plain"'
+    assert json.loads(asked[3]) == clean(text)
+    assert asked[4:6] == ['"other"', ""]

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from valueflow.judging.answers import answers
 from valueflow.judging.judges import EncoderJudge
-from valueflow.judging.weights import cache_folder, locate
+from valueflow.judging.weights import cache_folder, fetch, trained
 from valueflow.records import clean, digest, text_id
 from valueflow.theories import operational, theories
 
@@ -26,6 +26,7 @@ SHARED, ALIKE, SAME = 0.5, 1.0, 1.0
 # Trust in an exemplar by kind: plain statements and the definitions' poles say what they mean more plainly than scenes do.
 TRUST = {"scene": 1.0, "plain": 2.0, "pole": 5.0}
 CACHE = 200_000
+MAX_LENGTH = 256  # tokens, for models that do not say how they were trained
 
 
 @functools.cache
@@ -44,13 +45,15 @@ def exemplars() -> list[dict]:
 
 
 class Encoder:
-    """Mean-pooled hidden states of every layer of a transformers encoder."""
+    """Mean-pooled hidden states of every layer of a transformers encoder; a HiVES folder brings its prompt and length."""
 
     def __init__(self, model: str) -> None:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        path = locate(model)
+        path = fetch(model)
+        own = trained(path)
+        self.prompt, self.max_length = (own.prompt, own.max_length) if own else ("", MAX_LENGTH)
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = AutoModel.from_pretrained(path).eval().to(self.device)
@@ -63,9 +66,8 @@ class Encoder:
         rows = [np.empty(0, np.float32)] * len(texts)
         for start in range(0, len(texts), batch_size):
             chosen = by_length[start : start + batch_size]
-            batch = self.tokenizer(
-                [texts[i] for i in chosen], padding=True, truncation=True, max_length=256, return_tensors="pt"
-            )
+            prompted = [self.prompt + texts[i] for i in chosen]
+            batch = self.tokenizer(prompted, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
             batch = batch.to(self.device)
             with torch.inference_mode():
                 states = self.model(**batch, output_hidden_states=True).hidden_states

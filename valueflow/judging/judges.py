@@ -17,7 +17,7 @@ class EncoderJudge(Config):
 
     kind: Literal["encoder"] = "encoder"
     name: str = "encoder"
-    model: str = Field(MINILM, description="hub name, folder, or package://… of a transformers encoder")
+    model: str = Field(MINILM, description="hub name, folder or its URL, or package://… of a transformers encoder")
     bag: int | None = Field(
         None, description="learn from a bootstrap resample of the exemplars with this seed, so that members of a panel differ"
     )

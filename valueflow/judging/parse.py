@@ -1,4 +1,4 @@
-"""Read a judge's reply strictly: it is an order of all items, or there is a reason why it is not."""
+"""Read a judge's reply strictly: it is an order of all items, an option, a name, or there is a reason why it is not."""
 
 import itertools
 import re
@@ -7,6 +7,7 @@ from valueflow.prompts.render import LABELS
 
 # Up to this length every order is listed for structured output; beyond, a pattern and the strict parse share the work.
 MAX_LISTED = 5
+NAME_WORDS, WORD_LENGTH = 6, 20  # at most, of a name
 
 
 class BrokenReply(ValueError):
@@ -63,3 +64,18 @@ def parse_choice(reply: str, options: list[str]) -> str:
     if text not in options:
         raise BrokenReply(f"not one of the options: {text[:80]!r}")
     return text
+
+
+def parse_name(reply: str) -> str:
+    """Return the short phrase that a reply is, without quotes or a full stop around it.
+
+    Raises:
+        BrokenReply: empty, without letters, or of more than NAME_WORDS words, one of them longer than WORD_LENGTH.
+    """
+    text = reply.strip().strip("\"'.").strip()
+    if not any(character.isalpha() for character in text):
+        raise BrokenReply("empty reply" if not text else f"no name: {text[:80]!r}")
+    words = text.split()
+    if len(words) > NAME_WORDS or max(map(len, words)) > WORD_LENGTH:
+        raise BrokenReply(f"longer than a name: {text[:80]!r}")
+    return " ".join(words)

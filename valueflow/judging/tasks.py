@@ -1,4 +1,4 @@
-"""The two things judges are asked to do, rank windows and vote on ballots: as questions to an LLM, and reading its replies.
+"""What judges are asked, to rank windows, vote on ballots, name anchors: as questions to an LLM, and reading its replies.
 
 A batch of questions carries the columns of its plan, `folder` (where its answers are written) and the texts; a batch of replies
 carries `reply`, `failure`, `tokens_in`, `tokens_out` and `first` (see `cache.Reply`) beside the plan's columns.
@@ -12,9 +12,9 @@ import pyarrow as pa
 from valueflow.judging.answers import answers, votes
 from valueflow.judging.cache import call_key
 from valueflow.judging.judges import AnyJudge, LlmJudge, VllmJudge
-from valueflow.judging.parse import BrokenReply, parse_choice, parse_order, structured
-from valueflow.prompts.render import rank_messages, vote_messages
-from valueflow.records import SCHEMAS
+from valueflow.judging.parse import NAME_WORDS, WORD_LENGTH, BrokenReply, parse_choice, parse_name, parse_order, structured
+from valueflow.prompts.render import name_messages, rank_messages, vote_messages
+from valueflow.records import SCHEMAS, conform
 
 
 class Question(NamedTuple):
@@ -97,9 +97,33 @@ def _read_vote(batch: pa.Table, judge: AnyJudge) -> pa.Table:
     return votes(batch, judge, choices, errors)
 
 
+def _name_question(row: dict, judge: LlmJudge) -> Question:
+    word = f"[A-Za-z'-]{{1,{WORD_LENGTH}}}"
+    pattern = f"[A-Za-z]{word}( {word}){{1,{NAME_WORDS - 1}}}"
+    return Question(name_messages(list(row["texts"]), judge.max_chars), {"regex": pattern}, 6 * NAME_WORDS)
+
+
+def _read_name(batch: pa.Table, judge: AnyJudge) -> pa.Table:
+    names: list[str | None] = []
+    errors: list[str | None] = []
+    for reply, failure in _rows(batch, "reply", "failure"):
+        name, error = None, failure or None
+        if not failure:
+            try:
+                name = parse_name(reply)
+            except BrokenReply as broken:
+                error = str(broken)
+        names.append(name)
+        errors.append(error)
+    table = batch.append_column("judge", pa.array([judge.name] * len(names), pa.string()))
+    table = table.append_column("name", pa.array(names, pa.string())).append_column("error", pa.array(errors, pa.string()))
+    return conform(table, "names").append_column("folder", batch["folder"])
+
+
 def _rows(batch: pa.Table, *names: str) -> zip:
     return zip(*(batch[name].to_pylist() for name in names), strict=True)
 
 
 RANK = Task("rankings", "window_id", tuple(SCHEMAS["windows"].names), _rank_question, _read_ranking)
 VOTE = Task("votes", "vote_id", ("vote_id", *SCHEMAS["ballots"].names), _vote_question, _read_vote)
+NAME = Task("names", "anchor_id", ("anchor_id", "texts", "round"), _name_question, _read_name)

@@ -1,4 +1,4 @@
-"""Turn a window into chat messages; a text can neither forge another item nor leave its quotes."""
+"""Turn what a judge is asked into chat messages; a text can neither forge another item nor leave its quotes."""
 
 import functools
 import json
@@ -53,6 +53,13 @@ def vote_messages(ballot: dict[str, Any], text: str, max_chars: int) -> list[dic
         )
         .split("===", 1)
     )  # fmt: skip
+    return [{"role": "system", "content": system.strip()}, {"role": "user", "content": user.strip()}]
+
+
+def name_messages(texts: list[str], max_chars: int) -> list[dict[str, str]]:
+    """Return the system and user message that ask for the name of what texts share; each is one JSON string on one line."""
+    quoted = [json.dumps(_shorten(clean(text), max_chars), ensure_ascii=False) for text in texts]
+    system, user = _template("name")[1].render(texts=quoted).split("===", 1)
     return [{"role": "system", "content": system.strip()}, {"role": "user", "content": user.strip()}]
 
 

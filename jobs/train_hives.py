@@ -1,0 +1,25 @@
+"""Train HiVES, the encoder in whose space texts lie by their values: stage 1 within theories, stage 2 across them.
+
+python -m jobs.train_hives conf/train_hives/tiny.yaml
+"""
+
+from valueflow import config as configs
+from valueflow.distributed.cluster import session
+from valueflow.distributed.train import Trained, train_hives
+from valueflow.distributed.train_config import TrainHivesConfig
+from valueflow.distributed.train_export import table
+
+SCHEMA = TrainHivesConfig
+
+
+def main(config: TrainHivesConfig) -> Trained:
+    """Train, print the metrics beside those of the base model and where the encoder is."""
+    with session(config.cluster):
+        trained = train_hives(config)
+    print(table(trained.metrics))
+    print(f"encoder: {trained.model}")
+    return trained
+
+
+if __name__ == "__main__":
+    configs.cli(SCHEMA, main)

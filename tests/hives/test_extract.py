@@ -1,0 +1,133 @@
+"""Planted clusters are found again with path, direction and a confidence that means something."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from valueflow.errors import InputError
+from valueflow.hives.examples import Examples, prefixes
+from valueflow.hives.extract import Extractor
+
+PLANTED = [
+    "svt:growth/self-transcendence/benevolence",
+    "svt:growth/self-transcendence/universalism",
+    "svt:self-protection/self-enhancement/power",
+    "mft:care-harm",
+    "mft:fairness-cheating",
+]
+
+
+def place(name: str) -> int:
+    return prefixes().names.index(name)
+
+
+def planted(num: int, noise: float, seed: int = 0) -> tuple[np.ndarray, Examples, np.ndarray]:
+    """Texts around one centre a (path, direction) with a label in SVT or MFT each; the centres."""
+    rng = np.random.default_rng(0)
+    centre = rng.standard_normal((len(PLANTED), 2, 16))
+    centre[1] += centre[0]  # universalism lies nearer to benevolence than power does
+    rng = np.random.default_rng(seed)
+    which, side = rng.integers(len(PLANTED), size=num), rng.integers(2, size=num)
+    z = centre[which, side] + noise * rng.standard_normal((num, 16))
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    paths = np.array([place(name) for name in PLANTED])[which]
+    names, none, own = [str(i) for i in range(num)], np.full(num, -1), np.arange(num)
+    known = prefixes()
+    direction = (2 * side - 1).astype(np.int8)
+    examples = Examples(names, names, own, known.theory_P[paths], known.ancestors_PL[paths], direction, none, none, own)
+    return z.astype(np.float32), examples, centre / np.linalg.norm(centre, axis=-1, keepdims=True)
+
+
+def test_clusters_are_found_with_path_direction_and_distance():
+    z, examples, centre = planted(400, 0.3)
+    extractor = Extractor(z, examples, k=10)
+    for i, name in enumerate(PLANTED):
+        theory, _, path = name.partition(":")
+        for side, direction in enumerate((-1, 1)):
+            best = extractor(centre[i, side][None].astype(np.float32), top=2)[0][theory][0]
+            assert (best.theory, best.node, best.path) == (theory, path.rpartition("/")[2], tuple(path.split("/")))
+            assert best.direction == direction
+            assert best.confidence > 0.9
+            of = (examples.prefix_NL.max(1) == place(name)) | (examples.prefix_NL == place(name)).any(1)
+            assert best.distance == pytest.approx(1 - (z[of] @ centre[i, side]).max(), abs=1e-5)
+
+
+def test_every_theory_answers_with_at_most_top_nodes_best_first():
+    z, examples, _ = planted(300, 1.0)
+    found = Extractor(z, examples)(z[:7], top=2)
+    assert len(found) == 7
+    for by_theory in found:
+        assert list(by_theory) == ["svt", "mft"]
+        for nodes in by_theory.values():
+            assert 1 <= len(nodes) <= 2
+            assert all(a.confidence >= b.confidence for a, b in itertools.pairwise(nodes))
+            assert len({n.node for n in nodes}) == len(nodes)
+
+
+@pytest.mark.parametrize("noise", [0.7, 1.3, 2.5])
+def test_confidence_is_the_share_that_is_right_on_new_texts(noise):
+    z, examples, _ = planted(1500, noise)
+    new_z, new, _ = planted(1500, noise, seed=1)
+    confidence, right = [], []
+    for by_theory, theory, path in zip(Extractor(z, examples)(new_z), new.theory_N, new.prefix_NL, strict=True):
+        best = by_theory["svt" if theory == 0 else "mft"][0]
+        confidence.append(best.confidence)
+        right.append(prefixes().names[path[path >= 0][-1]] == f"{best.theory}:{'/'.join(best.path)}")
+    assert np.mean(confidence) == pytest.approx(np.mean(right), abs=0.06)
+    order = np.argsort(confidence)
+    lower, upper = np.array(right)[order[:500]].mean(), np.array(right)[order[-500:]].mean()
+    assert upper >= lower
+
+
+def test_neighbours_that_agree_on_the_coarse_level_outvote_a_nearer_one():
+    """Two benevolence and two universalism texts, both self-transcendence, against three texts of power."""
+    names = [PLANTED[0]] * 2 + [PLANTED[1]] * 2 + [PLANTED[2]] * 3
+    paths = np.array([place(name) for name in names])
+    z = np.tile(np.eye(4, dtype=np.float32)[0], (7, 1))
+    ids, none, own = [str(i) for i in range(7)], np.full(7, -1), np.arange(7)
+    known = prefixes()
+    examples = Examples(ids, ids, own, known.theory_P[paths], known.ancestors_PL[paths], np.ones(7, np.int8), none, none, own)
+    nodes = [found.node for found in Extractor(z, examples, k=7)(z[:1])[0]["svt"]]
+    assert nodes[0] in ("benevolence", "universalism")
+    assert set(nodes) == {"benevolence", "universalism", "power"}
+
+
+def test_a_node_with_two_parents_is_one_node():
+    both = [p for p, name in enumerate(prefixes().names) if name.startswith("svt:") and name.endswith("/hedonism")]
+    assert len(both) == 2
+    rng = np.random.default_rng(0)
+    rows = [(t, p) for t in range(20) for p in (both if t < 10 else [place(PLANTED[2])])]
+    texts, paths = np.array(rows).T
+    z = np.eye(8)[np.where(np.arange(20) < 10, 0, 1)] + 0.2 * rng.standard_normal((20, 8))
+    z = (z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32)
+    ids, none, known = [str(i) for i in range(20)], np.full(30, -1), prefixes()
+    examples = Examples(
+        ids, ids, texts, known.theory_P[paths], known.ancestors_PL[paths], np.ones(30, np.int8), none, none, texts
+    )
+    found = Extractor(z, examples, k=20)(np.eye(8, dtype=np.float32)[:1])[0]["svt"]
+    assert [f.node for f in found] == ["hedonism", "power"]
+    assert found[0].path[-1] == "hedonism"
+
+
+def test_confidence_leaves_the_own_group_out():
+    """Labels by group alone, groups of copies: nothing can be learnt about a new text, and the confidence says so."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(60), 5)
+    z = rng.standard_normal((60, 16))[group] + 0.01 * rng.standard_normal((300, 16))
+    z = (z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32)
+    paths = np.array([place("duty:justice"), place("duty:gratitude")])[rng.integers(2, size=60)[group]]
+    ids, none, own, known = [str(i) for i in range(300)], np.full(300, -1), np.arange(300), prefixes()
+    examples = Examples(
+        ids, ids, own, known.theory_P[paths], known.ancestors_PL[paths], np.ones(300, np.int8), none, none, group
+    )
+    found = Extractor(z, examples, k=5)(z)
+    assert np.mean([by["duty"][0].confidence for by in found]) == pytest.approx(0.5, abs=0.15)
+
+
+def test_what_cannot_be_answered_is_refused():
+    z, examples, _ = planted(50, 0.3)
+    with pytest.raises(InputError, match="49 vectors for 50 texts"):
+        Extractor(z[:-1], examples)
+    with pytest.raises(InputError, match="'svt' are one group"):
+        Extractor(z, examples._replace(group_N=np.zeros(50, int)))

@@ -1,0 +1,61 @@
+"""Individual anchors: texts at instances of their own node, and of no other."""
+
+import numpy as np
+import pyarrow as pa
+
+from valueflow.hives.examples import examples_of, prefixes
+from valueflow.hives.individuals import nearest, related, with_individuals
+from valueflow.theories import Instance, inventory
+from valueflow.theories.taxonomy import THEORIES
+
+INSTANCES = (
+    Instance("duty:fidelity/a", "duty:fidelity", "the duty to keep a promise"),
+    Instance("duty:fidelity/b", "duty:fidelity", "the duty to tell the truth"),
+    Instance("duty:gratitude/c", "duty:gratitude", "the duty to thank"),
+    Instance("svt:benevolence-caring/d", "svt:benevolence-caring", "valuing care"),
+)
+
+
+def examples(rows):
+    texts = {"text_id": [f"{i:016d}" for i in range(len(rows))], "text": [f"text {i}" for i in range(len(rows))]}
+    texts["group_id"] = texts["text_id"]
+    pairs = [(texts["text_id"][i], *label.split(":")) for i, labels in enumerate(rows) for label in labels]
+    ids, theories, nodes = zip(*pairs, strict=True)
+    labels = {"text_id": ids, "theory": theories, "node": nodes, "direction": pa.array([1] * len(ids), pa.int8())}
+    return examples_of(pa.table(texts), pa.table(labels))
+
+
+def test_instances_belong_to_the_paths_above_and_below_their_node():
+    found, names = related(INSTANCES), prefixes().names
+    of = {name: set(np.flatnonzero(row)) for name, row in zip(names, found, strict=True)}
+    assert of["duty:fidelity"] == {0, 1}
+    assert of["duty:gratitude"] == {2}
+    above = [name for name in names if name.startswith("svt:") and name.endswith("/benevolence")]
+    assert above
+    assert all(of[name] == {3} for name in above)
+    assert not of["svt:self-protection"]
+
+
+def test_every_operational_value_has_instances_of_its_line():
+    found = related(inventory())
+    assert found.any(1).all()
+
+
+def test_a_text_goes_to_the_nearest_instance_of_its_own_nodes():
+    rng = np.random.default_rng(0)
+    z = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    # Texts 0 and 1 are near instance 1, 2 and 3 near 2; but 3 is labelled fidelity, so 2 is not for it.
+    made = examples([["duty:fidelity"], ["duty:fidelity", "svt:benevolence"], ["duty:gratitude"], ["duty:fidelity"]])
+    near = np.stack([z[1], z[1], z[2], z[2]])
+    table = nearest(near, z[:4], INSTANCES, made, -1.0)
+    found = {(row["text_id"], row["theory"]): row["individual"] for row in table.to_pylist()}
+    first, second, third, fourth = made.text_ids
+    assert found[first, "duty"] == found[second, "duty"] == "duty:fidelity/b"
+    assert found[third, "duty"] == "duty:gratitude/c"
+    assert found[fourth, "duty"].startswith("duty:fidelity/")
+    assert found[second, "svt"] == "svt:benevolence-caring/d"
+    assert nearest(near, z[:4], INSTANCES, made, 0.99).num_rows < table.num_rows
+    placed = with_individuals(made, table)
+    for text, theory, individual in zip(placed.text_N, placed.theory_N, placed.individual_N, strict=True):
+        assert placed.individuals[individual] == found[placed.text_ids[text], THEORIES[theory]]
+    assert with_individuals(made, table.slice(0, 1)).individual_N.tolist().count(-1) == len(made.text_N) - 1

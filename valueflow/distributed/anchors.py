@@ -1,0 +1,215 @@
+"""Build concept anchors: embed labelled texts, cluster them, name the clusters, by a judge or by their medoids."""
+
+import csv
+import functools
+import io
+import logging
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from pydantic import Field
+from ray.data import Dataset
+
+from valueflow import __version__, store
+from valueflow.config import Config
+from valueflow.distributed.ask import ask, check
+from valueflow.distributed.cluster import ClusterConfig, require
+from valueflow.distributed.embed import Embedder, EmbedderConfig, embed, labelled, labels_of, matrix, vectors
+from valueflow.hives.anchors import AnchorsConfig, Balance, Found, balance, find, named
+from valueflow.hives.individuals import nearest
+from valueflow.judging.cost import Estimate, estimate
+from valueflow.judging.judges import RESOURCES, LlmJudge, OpenaiJudge, VllmJudge
+from valueflow.judging.parse import NAME_WORDS, WORD_LENGTH
+from valueflow.judging.tasks import NAME
+from valueflow.prompts.render import prompt_hash
+from valueflow.records import digest
+from valueflow.store import Build
+from valueflow.theories import inventory
+
+log = logging.getLogger(__name__)
+
+
+class BuildAnchorsConfig(Config):
+    """Which labelled texts are clustered, by which vectors, and who names the clusters."""
+
+    root: str = Field(description="folder or URL under which all tables live")
+    texts: str = Field("latest", description="build id of the texts; latest: the newest finished ingest")
+    labels: str = Field("", description="build id of labels, or latest: a panel's instead of the corpora's own")
+    encoder: EmbedderConfig = EmbedderConfig()
+    anchors: AnchorsConfig = AnchorsConfig()
+    namer: Annotated[VllmJudge | OpenaiJudge, Field(discriminator="kind")] | None = Field(
+        None, description="an LLM that names each anchor; null: the first words of the text nearest to its centre"
+    )
+    max_error_share: float = Field(0.05, ge=0, le=1, description="share of anchors without a usable name above which it fails")
+    num_cpus: float = Field(1, ge=0, description="of the one task that clusters; all vectors are in its memory")
+    dry_run: bool = Field(False, description="print what naming will take, do nothing")
+    cluster: ClusterConfig = ClusterConfig()
+
+
+class AnchorBuilds(NamedTuple):
+    """Where anchors and the texts at them are, the texts at instances of the inventory, and how the anchors spread."""
+
+    anchors: Build
+    anchored: Build
+    individuals: Build
+    balance: Balance
+
+
+class _Sources(NamedTuple):
+    """The builds that anchors are made of."""
+
+    texts: Build
+    labels: Build
+    embedded: Build
+
+
+def build_anchors(config: BuildAnchorsConfig) -> AnchorBuilds:
+    """Return the anchors of the labelled texts; finished builds are returned as they are.
+
+    Raises:
+        InputError: no labels, labels of one theory only, no cluster that is an anchor, too many anchors without a name, or a
+            spent budget. Vectors and clusters are kept.
+    """
+    texts, labels = labels_of(config.root, config.texts, config.labels)
+    sources = _Sources(texts, labels, embed(texts, config.encoder, config.root))
+    settings = config.anchors.model_dump()
+    found = _builds(config.root, digest(__version__, *_ids(sources), settings))
+    if not store.manifest(found[0]):
+        require(config.num_cpus, 0, "clustering")
+        _write(_find, config.num_cpus, sources, config.anchors, *found)
+    individuals = individuals_of(config.root, sources, config.anchors.min_similarity)
+    if not store.manifest(individuals):
+        require(config.num_cpus, config.encoder.num_gpus, "the nearest instances")
+        task = ray.remote(_nearest).options(num_cpus=config.num_cpus, num_gpus=config.encoder.num_gpus)
+        ray.get(task.remote(sources, config.encoder, config.anchors.min_similarity, individuals))
+    if config.namer is None:
+        return _finished(*found, individuals)
+    asked = digest(config.namer.model_dump(exclude=RESOURCES), prompt_hash("name"), NAME_WORDS, WORD_LENGTH)
+    names = _names(config, config.namer, texts, found[0], digest(__version__, found[0].build_id, asked))
+    out = _builds(config.root, digest(__version__, names.build_id))
+    if not store.manifest(out[0]):
+        _write(_rename, 1, sources, found, names, config.namer.name, *out)
+    return _finished(*out, individuals)
+
+
+def dry_run(config: BuildAnchorsConfig) -> list[Estimate]:
+    """Return what naming will take, by texts that stand for the medoids; none without a namer."""
+    if config.namer is None:
+        return []
+    texts, _ = labels_of(config.root, config.texts, config.labels)
+    first = store.read_part(texts, store.need(texts).files[0].path, ["text"])["text"].to_pylist()
+    size = config.anchors.num_medoids
+    sample = [{"texts": first[start : start + size]} for start in range(0, min(len(first), 20 * size), size)]
+    return [estimate(config.namer, NAME, sample, config.anchors.target)]
+
+
+def _builds(root: str, build_id: str) -> tuple[Build, Build]:
+    return Build(root, "anchors", build_id), Build(root, "anchored", build_id)
+
+
+def _ids(sources: _Sources) -> list[str]:
+    return [sources.embedded.build_id, sources.labels.table, sources.labels.build_id]
+
+
+def individuals_of(root: str, sources: _Sources, min_similarity: float) -> Build:
+    """Return the build of the texts at instances; its id covers the inventory."""
+    listed = [instance.id for instance in inventory()]
+    return Build(root, "individuals", digest(__version__, *_ids(sources), listed, min_similarity))
+
+
+def _finished(anchors: Build, anchored: Build, individuals: Build) -> AnchorBuilds:
+    counts, target = store.need(anchors).counts, store.need(anchors).config["target"]
+    log.info("anchors: %d anchors, %s of %s texts at one", counts["anchors"], f"{counts['anchored']:,}", f"{counts['texts']:,}")
+    if counts["anchors"] < target:
+        log.warning("anchors: fewer than anchors.target (%d); left out: %s", target, counts["dropped"])
+    log.info("anchors: %s texts at an instance of the inventory", f"{store.need(individuals).num_rows:,}")
+    return AnchorBuilds(anchors, anchored, individuals, Balance(**counts["balance"]))
+
+
+def _write(task: Callable[..., None], num_cpus: float, *args: object) -> None:
+    """Run a task that writes both tables: vectors and texts stay on a worker."""
+    ray.get(ray.remote(task).options(num_cpus=num_cpus).remote(*args))
+
+
+def _find(sources: _Sources, config: AnchorsConfig, anchors: Build, anchored: Build) -> None:
+    examples = labelled(sources.texts, sources.labels)
+    found = find(vectors(sources.embedded, examples.text_ids), examples, config)
+    _commit(found, sources, config.model_dump(), anchors, anchored)
+
+
+def _nearest(sources: _Sources, encoder: EmbedderConfig, min_similarity: float, out: Build) -> None:
+    examples, listed = labelled(sources.texts, sources.labels), inventory()
+    phrases = Embedder(encoder)(pa.table({"text_id": [i.id for i in listed], "text": [i.phrase for i in listed]}))
+    z_TD = vectors(sources.embedded, examples.text_ids)
+    store.clear(out)
+    store.write_part(out, nearest(z_TD, matrix(phrases), listed, examples, min_similarity), "0")
+    store.commit(out, {"min_similarity": min_similarity}, [build.url for build in sources], {"instances": len(listed)})
+
+
+def _rename(sources: _Sources, found: tuple[Build, Build], names: Build, by: str, anchors: Build, anchored: Build) -> None:
+    """Write the anchors under the names given; those without one keep their medoid's."""
+    said = store.read_table(names, ["anchor_id", "name"])
+    given = {i: name for i, name in zip(*(said[c].to_pylist() for c in said.column_names), strict=True) if name is not None}
+    before = store.need(found[0]).counts
+    tables = named(store.read_table(found[0]), store.read_table(found[1]), given, by)
+    dropped = before["dropped"] | {"named like another": before["anchors"] - tables[0].num_rows}
+    config = store.need(found[0]).config | {"named": store.need(names).config}
+    _commit(Found(*tables, dropped), sources, config, anchors, anchored, [found[0].url, names.url])
+
+
+def _commit(
+    found: Found, sources: _Sources, config: dict, anchors: Build, anchored: Build, made_of: list[str] | None = None
+) -> None:
+    """Write both tables and the balance beside the anchors, whose manifest comes last."""
+    examples = labelled(sources.texts, sources.labels)
+    spread = balance(found.anchors, found.anchored, examples)
+    counts = {"texts": len(examples.texts), "anchors": found.anchors.num_rows, "anchored": found.anchored.num_rows}
+    inputs = [build.url for build in sources] + (made_of or [])
+    for build, rows in ((anchored, found.anchored), (anchors, found.anchors)):
+        store.clear(build)
+        store.write_part(build, rows, "0")
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, list(spread.levels[0]))
+    writer.writeheader()
+    writer.writerows(spread.levels)
+    store.write_bytes(f"{anchors.url}/balance.csv", lines.getvalue().encode())
+    store.commit(anchored, config, inputs, counts)
+    store.commit(anchors, config, inputs, counts | {"dropped": found.dropped, "balance": spread._asdict()})
+
+
+def _names(config: BuildAnchorsConfig, namer: LlmJudge, texts: Build, anchors: Build, build_id: str) -> Build:
+    """Return the build of an LLM's names of anchors, asked from their medoid texts."""
+    out = Build(config.root, "names", build_id)
+    if store.manifest(out):
+        return out
+    table = store.read_table(anchors, ["anchor_id", "medoids"])
+    medoids = table["medoids"].to_pylist()
+    shown = _texts(texts, pa.array({text_id for ids in medoids for text_id in ids}, pa.string()))
+    count = table.num_rows
+    columns = {
+        "anchor_id": table["anchor_id"],
+        "texts": pa.array([[shown[i] for i in ids] for ids in medoids], pa.list_(pa.string())),
+        "round": pa.array([0] * count, pa.int32()),
+        "folder": pa.array([""] * count, pa.string()),
+    }
+    ask(namer, NAME, functools.partial(_open, pa.table(columns)), out, count, "name")
+    asked = check(out, NAME, count, config.max_error_share, "name")
+    store.commit(out, namer.public(), [anchors.url], asked._asdict())
+    return out
+
+
+def _texts(texts: Build, wanted: pa.Array) -> dict[str, str]:
+    """Text by id, of the ids wanted."""
+    found: dict[str, str] = {}
+    for file in store.need(texts).files:
+        part = store.read_part(texts, file.path, ["text_id", "text"])
+        part = part.filter(pc.is_in(part["text_id"], wanted))
+        found.update(zip(part["text_id"].to_pylist(), part["text"].to_pylist(), strict=True))
+    return found
+
+
+def _open(questions: pa.Table, done: "ray.ObjectRef") -> Dataset:
+    return ray.data.from_arrow(questions.filter(store.missing_from(questions["anchor_id"], ray.get(done))))
