@@ -68,8 +68,8 @@ def main() -> None:
     texts = pa.table({"text_id": examples.text_ids, "text": examples.texts})
     measured = {m: evaluate(matrix(Embedder(EmbedderConfig(model=m))(texts)), examples, leave="group") for m in models}
     print(f"{len(examples.texts):,} arguments")
-    for name, metrics in zip([m.split("/")[-3] if m.endswith("/model") else m for m in models], measured.values(), strict=True):
-        print(f"\n{name}")
+    for model, metrics in measured.items():
+        print(f"\n{model}")
         for metric, title in METRICS.items():
             if metric in metrics:
                 m, raw = metrics[metric], measured[MINILM][metric].value
