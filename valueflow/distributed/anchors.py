@@ -78,11 +78,11 @@ def build_anchors(config: BuildAnchorsConfig) -> AnchorBuilds:
     settings = config.anchors.model_dump()
     found = _builds(config.root, digest(__version__, *_ids(sources), settings))
     if not store.manifest(found[0]):
-        require(config.num_cpus, 0, "clustering")
+        require(config.num_cpus, 0, "clustering", "Lower num_cpus")
         _write(_find, config.num_cpus, sources, config.anchors, *found)
     individuals = individuals_of(config.root, sources, config.anchors.min_similarity)
     if not store.manifest(individuals):
-        require(config.num_cpus, config.encoder.num_gpus, "the nearest instances")
+        require(config.num_cpus, config.encoder.num_gpus, "the nearest instances", "Lower num_cpus")
         task = ray.remote(_nearest).options(num_cpus=config.num_cpus, num_gpus=config.encoder.num_gpus)
         ray.get(task.remote(sources, config.encoder, config.anchors.min_similarity, individuals))
     if config.namer is None:

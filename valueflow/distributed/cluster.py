@@ -66,7 +66,7 @@ def _mistake(error: BaseException | None) -> InputError | None:
     return None
 
 
-def require(cpus: float, gpus: float, what: str, remedy: str = "Lower the judge's actors or CPUs per actor") -> None:
+def require(cpus: float, gpus: float, what: str, remedy: str) -> None:
     """Refuse, with numbers, a stage that the cluster can never place (Ray would wait without a message).
 
     An autoscaling cluster is judged by what it may grow to only after waiting for it, so there the check is skipped.

@@ -192,7 +192,12 @@ def _check(config: EmbedderConfig) -> None:
     """Refuse here, and in a line, what an actor would refuse as it dies."""
     from transformers import AutoConfig
 
-    require(config.num_actors * config.num_cpus, config.num_actors * config.num_gpus, f"encoder {config.model!r}")
+    require(
+        config.num_actors * config.num_cpus,
+        config.num_actors * config.num_gpus,
+        f"encoder {config.model!r}",
+        "Lower its actors",
+    )
     try:
         model = AutoConfig.from_pretrained(fetch(config.model), revision=config.revision or None)
     except (OSError, ValueError) as error:

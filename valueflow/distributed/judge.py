@@ -63,7 +63,7 @@ def judge(config: AnyJudge, task: Task = RANK, cache: str = "", spent: tuple[int
         cache: folder or URL of the call cache; "" for none.
         spent: tokens in and out that the same build has spent on it before, for its budget.
     """
-    require(*resources(config), f"judge {config.name!r}")
+    require(*resources(config), f"judge {config.name!r}", "Lower the judge's actors or CPUs per actor")
     if isinstance(config, VllmJudge):
         answer = _vllm(config, task, cache)
     elif isinstance(config, OpenaiJudge):

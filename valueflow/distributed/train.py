@@ -164,7 +164,12 @@ def _check_workers(config: TrainHivesConfig, checkpoints: str) -> None:
     """Refuse workers that the cluster cannot place, or that are not as many as those who made the checkpoints."""
     workers = config.workers
     num = workers.num_workers
-    require(num * workers.cpus_per_worker, num * workers.gpus_per_worker, f"a training with {num} workers")
+    require(
+        num * workers.cpus_per_worker,
+        num * workers.gpus_per_worker,
+        f"a training with {num} workers",
+        "Lower workers.num_workers",
+    )
     if not store.exists(f"{checkpoints}/{SNAPSHOT}"):
         _remove(checkpoints)  # parts of a checkpoint that was never whole
         return

@@ -19,7 +19,7 @@ from valueflow.config import Config
 from valueflow.distributed.train_config import EncoderConfig, TrainHivesConfig
 from valueflow.distributed.train_data import Prepared
 from valueflow.errors import InputError
-from valueflow.hives.encoder import Encoder, Pooling, _metrics, model_card
+from valueflow.hives.encoder import Encoder, Pooling, metrics_table, model_card
 from valueflow.hives.examples import Examples
 from valueflow.hives.metrics import Metric, evaluate
 from valueflow.judging.weights import fetch
@@ -126,7 +126,7 @@ def read_metrics(build: Build) -> dict[str, dict[str, Metric]]:
 def table(found: dict[str, dict[str, Metric]]) -> str:
     """Return the metrics over all theories as a table, an encoder a column."""
     means = {encoder: {n: m for n, m in metrics.items() if "/" not in n} for encoder, metrics in found.items()}
-    return _metrics(means)
+    return metrics_table(means)
 
 
 def _plain(found: dict[str, dict[str, Metric]]) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def model_card(
         "## Training\n\n" + _table(["setting", "value"], [[key, str(value)] for key, value in settings.items()]),
         f"## Metrics\n\nMeasured on {measured_on}. In brackets: 95 % intervals of a bootstrap over groups of texts. Random: "
         "what random vectors reach on the same texts; it is high for orthogonality, which alone says nothing.\n\n"
-        + _metrics(encoders),
+        + metrics_table(encoders),
         CARD_LIMITS,
         f"""## How to load
 
@@ -228,7 +228,8 @@ ValueFlow: `valueflow.hives.encoder.Encoder.saved("FOLDER").embed(texts)`.""",
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _metrics(encoders: Mapping[str, Mapping[str, Metric]]) -> str:
+def metrics_table(encoders: Mapping[str, Mapping[str, Metric]]) -> str:
+    """Return the metrics of encoders by name as a Markdown table, with intervals, what random vectors reach, and counts."""
     names = list(dict.fromkeys(name for metrics in encoders.values() for name in metrics))
     rows = []
     for name in names:
