@@ -147,6 +147,9 @@ def test_vidb_page_shows_what_each_round_brought(report: BuildReport) -> None:
     page = vidb_page(dataclasses.replace(report, values=[value]))
     assert "2 windows 0.600, 4 windows 0.800, 6 windows 0.960" in page
     assert "(last: 0.960)" in text_of(page)
+    assert "tokens a text" not in page
+    priced = dataclasses.replace(value, tokens=130.0)
+    assert "tokens a text" in vidb_page(dataclasses.replace(report, values=[priced]))
 
 
 def test_vidb_page_counts_by_sign_and_orders_the_ends(report: BuildReport) -> None:

@@ -23,8 +23,9 @@ def vidb_report(texts: Build, candidates: Build, rankings: tuple[Build, ...], ut
     fits = store.need(utilities).counts
     windows = store.manifest(Build(version.root, "windows", made.manifest.config["builds"]["windows"]))
     progress = windows.counts.get("progress", {}) if windows else {}
-    values = [_value(made, candidates, value, fits[value], progress.get(value, [])) for value in made.calibrations]
     judges = [_judge(answers) for answers in rankings]
+    tokens = sum(j.tokens_in + j.tokens_out for j in judges) / max(sum(j.windows * len(j.place_wins) for j in judges), 1)
+    values = [_value(made, candidates, value, fits[value], progress.get(value, []), tokens) for value in made.calibrations]
     ranked = sum((Counter(store.need(answers).counts) for answers in rankings), Counter())
     licenses = vidb.licenses(made)
     languages = sorted(set(store.read_table(texts, ["language"])["language"].drop_null().to_pylist()))
@@ -85,7 +86,7 @@ def summary(build: Build) -> str:
     return "\n".join(lines)
 
 
-def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict, progress: list) -> page.ValueReport:
+def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict, progress: list, tokens: float) -> page.ValueReport:
     theory, _, node_id = value.partition(":")
     node = theories()[theory].node(node_id)
     folder = store.partition(theory, node_id)
@@ -100,6 +101,7 @@ def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict, progress: 
         fit=fit,
         calibration=made.calibrations[value],
         progress=progress,
+        tokens=tokens,
         checks=fit.get("checks"),
     )
 

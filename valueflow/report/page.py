@@ -52,9 +52,9 @@ class ValueReport:
     fit: dict[str, Any]  # distributed.aggregate.Fitted as saved
     calibration: Calibration
     checks: dict | None = None
-    progress: list[tuple[float, float, float]] = field(
-        default_factory=list
-    )  # windows a text, error, spread; a round each  # `ranking.checks.Checks` as saved
+    # Of plans in rounds, before each round: windows a text, root mean square standard error, spread of theta.
+    progress: list[tuple[float, float, float]] = field(default_factory=list)
+    tokens: float = 0.0  # of the judges, for each text that a window shows
 
 
 @dataclass(frozen=True)
@@ -238,6 +238,9 @@ def _progress(value: ValueReport) -> list[Plot]:
         axes.plot(asked, known, color=FIRST, marker="o", markersize=3, linewidth=1.2)
         axes.set(xlabel="windows the texts were in, on average", ylabel="expected correlation", ylim=(0, 1.02), xlim=(0, None))
         axes.grid(axis="y")
+        if value.tokens:
+            above = axes.secondary_xaxis("top", functions=(_times(value.tokens), _times(1 / value.tokens)))
+            above.set_xlabel("tokens a text")
 
     alt = f"Expected correlation of theta with the judge's own, {value.name}: " + ", ".join(
         f"{n:.0f} windows {r:.3f}" for n, r in zip(asked, known, strict=True)
@@ -247,6 +250,10 @@ def _progress(value: ValueReport) -> list[Plot]:
         f"after that round expects it (last: {known[-1]:.3f}). Where the curve is flat, fewer windows (m) would do."
     )
     return [Plot(_svg(draw, alt, f"{value.id} progress"), caption)]
+
+
+def _times(factor: float) -> Callable[[Any], np.ndarray]:
+    return lambda x: np.asarray(x, float) * factor
 
 
 def _checks_view(value: ValueReport, found: dict) -> ChecksView:
