@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 from transformers import AutoTokenizer
 
+from benchmarks.coverage import ordered
 from valueflow import vidb
 from valueflow.judging.judges import MINILM
 from valueflow.judging.weights import locate
@@ -67,11 +68,10 @@ class Curve(NamedTuple):
 
 
 def answered(theta_N: np.ndarray, shown_WK: np.ndarray, log_probabilities: bool, rng: np.random.Generator) -> list[Orders]:
-    heard_WK = theta_N[shown_WK] + rng.gumbel(size=shown_WK.shape)
-    best_first = np.argsort(-heard_WK, axis=1)
-    items_WK = np.take_along_axis(shown_WK, best_first, axis=1)
     if not log_probabilities:
-        return [Orders(items_WK, np.ones(len(shown_WK)))]
+        return [ordered(theta_N, shown_WK, rng)]
+    heard_WK = theta_N[shown_WK] + rng.gumbel(size=shown_WK.shape)
+    items_WK = np.take_along_axis(shown_WK, np.argsort(-heard_WK, axis=1), axis=1)
     weight_W = 1 / (1 + np.exp(-np.abs(heard_WK[:, 0] - heard_WK[:, 1])))
     return [Orders(items_WK, weight_W), Orders(items_WK[:, ::-1].copy(), 1 - weight_W)]
 

@@ -42,12 +42,11 @@ def arguments(folder: str) -> Examples:
     return labelled(Build(root, "texts", build), Build(root, "source_labels", build))
 
 
-def judged(model: str, folder: str) -> dict[str, tuple[float, float, int]]:
+def judged(ranker: EncoderRanker, folder: str) -> dict[str, tuple[float, float, int]]:
     """AUC, Spearman and number of values, for all and for each theory."""
     with open(f"{folder}/vidb_anchors/dev.jsonl") as file:
         rows = [json.loads(line) for line in file]
     values = np.array([resolve(row["value"], row["theory"]) for row in rows])
-    ranker = EncoderRanker(EncoderJudge(model=model))
     scores = ranker.scores([row["text"] for row in rows])
     mine = np.array([scores[i, ranker.columns[value]] for i, value in enumerate(values)])
     truth = np.array([row["intensity"] for row in rows])
@@ -76,7 +75,10 @@ def main() -> None:
                 print(f"  {title:56}{m.value:7.3f} [{m.low:.3f}, {m.high:.3f}]  random {m.floor:.3f}  {m.value / raw - 1:+.0%}")
     print("\nencoder judge on published intensities")
     for model in models:
-        parts = [f"{name} {auc:.3f}/{rho:.3f} ({n})" for name, (auc, rho, n) in judged(model, folder).items()]
+        parts = [
+            f"{name} {auc:.3f}/{rho:.3f} ({n})"
+            for name, (auc, rho, n) in judged(EncoderRanker(EncoderJudge(model=model)), folder).items()
+        ]
         print(f"  {model[-50:]:52}AUC/Spearman (values): {', '.join(parts)}")
 
 

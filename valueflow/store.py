@@ -126,8 +126,13 @@ def write_part(build: Build, table: pa.Table, name: str, folder: str = "") -> Fi
     pq.write_table(conform(table, build.table), content, compression="zstd")
     data = content.getvalue()
     path = f"{folder}/part-{name}.parquet".lstrip("/")
+    return write_file(build, path, data, table.num_rows)
+
+
+def write_file(build: Build, path: str, data: bytes, rows: int = 0) -> File:
+    """Write any file of a build, and return how its manifest lists it."""
     write_bytes(f"{build.url}/{path}", data)
-    return File(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest(), rows=table.num_rows)
+    return File(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest(), rows=rows)
 
 
 def partition(theory: str, value: str) -> str:
@@ -206,6 +211,26 @@ def manifest(build: Build) -> Manifest | None:
                 f"{build.url}/{file.path} {seen}, its manifest says {file.size}; delete the folder {build.url} and rerun"
             )
     return loaded
+
+
+def reused(build: Build, stage: str, rows: str) -> Manifest | None:
+    """Return the manifest of a build that an earlier run finished, and say so; None where there is work to do."""
+    found = manifest(build)
+    if found:
+        log.info("%s: %s %s, done before", stage, f"{found.num_rows:,}", rows)
+    return found
+
+
+def ingested(root: str, texts: str, else_: str = "") -> Build:
+    """Return the texts of a build id, or with `latest` those of the newest finished ingest.
+
+    Raises:
+        InputError: nothing is ingested; `else_` ends the sentence with what else could be done.
+    """
+    there = finished(root, "texts")
+    if not there:
+        raise InputError(f"no ingested texts under {root}; run python -m jobs.ingest first{else_}")
+    return Build(root, "texts", there[-1] if texts == "latest" else texts)
 
 
 def need(build: Build) -> Manifest:

@@ -19,13 +19,13 @@ from valueflow.errors import InputError, allowed
 from valueflow.evaluator import Anchors
 from valueflow.ranking import calibrate
 from valueflow.ranking.calibrate import LIMIT, CalibrateConfig, Calibration
+from valueflow.ranking.plackett_luce import Z95
 from valueflow.records import clean, conform, digest, text_id
 from valueflow.store import Build
 from valueflow.theories import operational, resolve
 from valueflow.voting.descend import Ballot, ballot_table
 
 log = logging.getLogger(__name__)
-Z95 = 1.959964
 PLAUSIBLE = ("plausible", "weird")
 # What people see of a flagged text; they fill in a rating, and the file can be given back as it is.
 QUEUE = ["theory", "value", "text_id", "text", "intensity", "low", "high", "flags"]

@@ -1,14 +1,12 @@
 """Ways to build: several judges, plans in rounds, texts added to a version. Real cluster, simulated judges of known truth."""
 
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from kills import run_and_kill
+from roots import with_texts_of
 from scipy.stats import spearmanr
 
 from jobs import build_vidb, ingest
@@ -98,9 +96,7 @@ def test_plans_in_rounds_keep_to_the_budget_and_find_the_order(root, settings):
 
 
 def test_a_build_in_rounds_killed_at_any_time_ends_with_the_same_version(root, tmp_path_factory):
-    other = tmp_path_factory.mktemp("killed")
-    for table in ("texts", "source_labels", "rejected"):
-        (other / table).symlink_to(root / table)
+    other = with_texts_of(root, tmp_path_factory.mktemp("killed"))
     settings = ["windows.mode=adaptive", "windows.m=10"]
     expected = build_vidb.main(config(root, *settings))
     again = config(other, *settings)
@@ -108,13 +104,7 @@ def test_a_build_in_rounds_killed_at_any_time_ends_with_the_same_version(root, t
     command = [sys.executable, "-m", "jobs.build_vidb", str(other / "build.yaml"), *slow]
     rankings = Path(expected.rankings[0].url.replace(str(root), str(other)))
     for wanted in (1, 4):
-        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 90
-        while len(list(rankings.rglob("*.parquet"))) < wanted and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert process.poll() is None, "the job ended before it could be killed"
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        run_and_kill(command, lambda wanted=wanted: len(list(rankings.rglob("*.parquet"))) >= wanted)
     done = build_vidb.main(again)
     assert done.vidb.build_id == expected.vidb.build_id
     assert rows(done).equals(rows(expected))
@@ -140,6 +130,10 @@ def test_texts_are_added_to_a_version_and_the_old_ones_stay(cluster, tmp_path):
     shift = np.mean([row["theta"] - true_theta("benevolence", i, 3.0) for i, row in before.items()])
     errors = [(after[i]["theta"] - shift - true_theta("benevolence", i, 3.0)) / after[i]["standard_error"] for i in new]
     assert np.mean(np.square(errors)) < 4
+    fits = [store.need(b.utilities).counts[VALUE] for b in (base, at)]
+    assert fits[1]["num_windows"] == fits[0]["num_windows"] + len(asked)
+    assert fits[1]["log_likelihood"] != fits[0]["log_likelihood"]
+    assert fits[1]["prior_sd"] == fits[0]["prior_sd"]
     old, made = vidb.load(str(tmp_path), base.vidb.build_id), vidb.load(str(tmp_path))
     assert made.build == at.vidb
     assert made.calibrations == old.calibrations

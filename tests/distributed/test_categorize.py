@@ -1,17 +1,14 @@
 """The panel on a real local cluster: simulated voters of known accuracy, kills, dead voters, human decisions, plausibility."""
 
 import csv
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from kills import run_and_kill
 
-from jobs import audit_judge, build_vidb, categorize, ingest
+from jobs import audit_judge, build_vidb, categorize
 from valueflow import store
 from valueflow.config import load
 from valueflow.errors import InputError
@@ -36,20 +33,6 @@ def voters(count: int, **more: object) -> list[dict]:
 
 def rows(build: store.Build) -> list[tuple]:
     return sorted(repr(sorted(row.items())) for row in store.read_table(build).to_pylist())
-
-
-@pytest.fixture(scope="module")
-def texts(cluster, tmp_path_factory):
-    root = tmp_path_factory.mktemp("texts")
-    ingest.main(load(ingest.SCHEMA, "conf/ingest/tiny.yaml", [f"root={root}"]))
-    return root
-
-
-@pytest.fixture
-def root(texts, tmp_path):
-    for table in ("texts", "source_labels", "rejected"):
-        (tmp_path / table).symlink_to(texts / table)
-    return tmp_path
 
 
 def test_a_panel_finds_the_truth_of_simulated_voters(root):
@@ -80,21 +63,15 @@ def test_a_panel_finds_the_truth_of_simulated_voters(root):
     }  # options are shuffled for every voter and text
 
 
-def test_killed_and_run_again_the_votes_are_the_same(root, texts, tmp_path_factory):
+def test_killed_and_run_again_the_votes_are_the_same(root, ingested, tmp_path_factory):
     panel = voters(3, batch_size=10)
     whole = tmp_path_factory.mktemp("whole")
-    (whole / "texts").symlink_to(texts / "texts")
+    (whole / "texts").symlink_to(ingested / "texts")
     expected = categorize.main(settings(whole, panel, theories=["duty"]))
     settings(root, voters(3, batch_size=10, seconds_per_batch=0.5), theories=["duty"])
     command = [sys.executable, "-m", "jobs.categorize", str(root / "categorize.yaml")]
     for wanted in (3, 9):
-        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 90
-        votes = root / "votes"
-        while len(list(votes.rglob("*.parquet"))) < wanted and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        run_and_kill(command, lambda wanted=wanted: len(list((root / "votes").rglob("*.parquet"))) >= wanted)
     assert not list((root / "labels").rglob("_manifest.json"))
     done = categorize.main(settings(root, panel, theories=["duty"]))
     for name in expected.votes:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from hives_folder import save_tiny
+from roots import with_texts_of
 
 from jobs import build_anchors, embed, extract, ingest
 from valueflow import store
@@ -37,24 +38,11 @@ def hives(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def texts(cluster, tmp_path_factory):
-    root = tmp_path_factory.mktemp("texts")
-    ingest.main(load(ingest.SCHEMA, "conf/ingest/tiny.yaml", [f"root={root}"]))
-    return root
-
-
-@pytest.fixture
-def root(texts, tmp_path):
-    for table in ("texts", "source_labels", "rejected"):
-        (tmp_path / table).symlink_to(texts / table)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def minilm(texts):
+def minilm(ingested, tmp_path_factory):
     """A root with the sample corpus as vectors of MiniLM."""
-    embed.main(configured(embed, texts))
-    return texts
+    root = with_texts_of(ingested, tmp_path_factory.mktemp("minilm"))
+    embed.main(configured(embed, root))
+    return root
 
 
 def configured(job, root: Path, *overrides: str):

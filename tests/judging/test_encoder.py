@@ -1,18 +1,15 @@
 """The encoder judge with its real weights: better than chance on published intensities it has never seen."""
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pytest
 from hives_folder import MAX_LENGTH, PROMPT, save_tiny
-from scipy.stats import spearmanr
 
+from benchmarks.hives import judged
 from valueflow.judging.encoder import Encoder, EncoderRanker
 from valueflow.judging.judges import MINILM, EncoderJudge
 from valueflow.judging.weights import locate
 from valueflow.records import text_id
-from valueflow.theories import resolve
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +38,10 @@ def test_windows_are_ordered_by_score(ranker):
 
 
 def test_published_intensities_are_told_apart(ranker, data):
-    rows = [json.loads(line) for line in (data / "vidb_anchors/dev.jsonl").read_text().splitlines()]
-    values = np.array([resolve(row["value"], row["theory"]) for row in rows])
-    scores = ranker.scores([row["text"] for row in rows])
-    mine = np.array([scores[i, ranker.columns[value]] for i, value in enumerate(values)])
-    truth = np.array([row["intensity"] for row in rows])
-    auc, correlation = [], []
-    for value in np.unique(values):
-        of_value = values == value
-        supporting, opposing = mine[of_value & (truth > 0)], mine[of_value & (truth < 0)]
-        auc.append((supporting[:, None] > opposing).mean())
-        correlation.append(spearmanr(mine[of_value], truth[of_value]).statistic)
-    assert len(auc) == 30
-    assert np.mean(auc) >= 0.74
-    assert np.mean(correlation) >= 0.42
+    auc, correlation, num_values = judged(ranker, str(data))["all"]
+    assert num_values == 30
+    assert auc >= 0.74
+    assert correlation >= 0.42
 
 
 def states(path: str, texts: list[str], max_length: int) -> np.ndarray:

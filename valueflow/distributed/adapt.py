@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +24,6 @@ from valueflow.ranking.sums import Shard
 from valueflow.ranking.windows import ADAPTED, WindowsConfig, plan_table, windows_table
 from valueflow.records import digest
 from valueflow.store import Build, File
-
-log = logging.getLogger(__name__)
 
 
 class Reached(NamedTuple):
@@ -58,9 +55,8 @@ def rank_in_rounds(
         InputError: too many windows without an order, too few texts, or a spent budget. The answers are kept.
         NotConverged: a round's fit missed its tolerance.
     """
-    finished = store.manifest(rankings)
+    finished = store.reused(rankings, "rank", "windows")
     if finished:
-        log.info("rank: %s windows, done before", f"{finished.num_rows:,}")
         return finished
     pools = store.need(candidates).files
     task = ray.remote(plan_round).options(num_cpus=1)

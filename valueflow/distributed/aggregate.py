@@ -161,9 +161,8 @@ def aggregate(candidates: Build, rankings: list[Build], places: int, config: Agg
     Raises:
         NotConverged: a value's fit missed its tolerance; nothing is committed.
     """
-    finished = store.manifest(out)
+    finished = store.reused(out, "aggregate", "utilities")
     if finished:
-        log.info("aggregate: %s utilities, done before", f"{finished.num_rows:,}")
         return finished
     by_folder: dict[str, list[Part]] = {}
     for judge, build in enumerate(rankings):
@@ -193,12 +192,17 @@ def fit_value(
     judges = sorted({part.source for part in parts}, key=lambda source: source.judge)
     modelled = len(judges) > 1 if config.judge_effects is None else config.judge_effects
     layout = Layout(len(text_ids), len(judges), places) if modelled else Layout(len(text_ids))
-    if len(shards) == 1:
+    some = split(parts, CHECKED)[0]
+    # Few windows, as most values have, are read once for fit and checks.
+    here = RankingShard(some, text_ids, layout).sums
+    if len(shards) == 1 and len(some) == len(parts):
+        fitted = fit(here, config.prior_sd, config.tolerance)
+    elif len(shards) == 1:
         fitted = fit(RankingShard(parts, text_ids, layout).sums, config.prior_sd, config.tolerance)
     else:
         with shard_actors(shards, text_ids, layout) as actors:
             fitted = fit(Shards(layout, actors), config.prior_sd, config.tolerance)
-    checks = _checks(RankingShard(split(parts, CHECKED)[0], text_ids, layout).sums, fitted, config.tolerance)
+    checks = _checks(here, fitted, config.tolerance)
     store.write_part(out, utilities_table(theory, value, text_ids, fitted), digest(folder), folder)
     numbers = (fitted.iterations, fitted.gradient_norm, fitted.tolerance, fitted.num_components, fitted.prior_sd)
     windows = sum(part.rows for part in parts)

@@ -104,22 +104,15 @@ def extended(config: BuildVidbConfig) -> Vidb | None:
         return None
     base = vidb.load(config.root, config.extend)
     made = base.manifest.config
-    if "extends" in made and made["builds"]["texts"] == _texts_id(config):
+    if "extends" in made and made["builds"]["texts"] == store.ingested(config.root, config.texts).build_id:
         base = vidb.load(config.root, made["extends"])
     check_base(base, config.judge)
     return base
 
 
-def _texts_id(config: BuildVidbConfig) -> str:
-    ingested = store.finished(config.root, "texts")
-    if not ingested:
-        raise InputError(f"no ingested texts under {config.root}; run python -m jobs.ingest first")
-    return ingested[-1] if config.texts == "latest" else config.texts
-
-
 def stages(config: BuildVidbConfig, base: Vidb | None = None) -> Stages:
     """Return the address of every stage; each id is a fingerprint of all that can change its rows."""
-    texts = Build(config.root, "texts", _texts_id(config))
+    texts = store.ingested(config.root, config.texts)
     fit_settings = config.aggregate.model_dump(exclude={"windows_per_shard"})
     extends = [base.build.build_id] if base else []
     pooled = digest(__version__, texts.build_id, config.candidates.model_dump(), *extends)

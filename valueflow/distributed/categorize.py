@@ -177,10 +177,7 @@ def dry_run(config: CategorizeConfig) -> list[Estimate]:
 
 def _inputs(config: CategorizeConfig) -> tuple[Build, ChunkTexts, list[str]]:
     """The ingested texts, as chunks, and the ids of the theories asked."""
-    ingested = store.finished(config.root, "texts")
-    if not ingested:
-        raise InputError(f"no ingested texts under {config.root}; run python -m jobs.ingest first")
-    texts = Build(config.root, "texts", ingested[-1] if config.texts == "latest" else config.texts)
+    texts = store.ingested(config.root, config.texts)
     where = ChunkTexts(texts, tuple(chunks_of(texts, config.chunk, config.max_texts)), tuple(config.sources or ()))
     return texts, where, [resolve_theory(name) for name in dict.fromkeys(config.theories)]
 

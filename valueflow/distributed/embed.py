@@ -1,7 +1,6 @@
 """Texts -> vectors, by encoders in actors; the vectors of chosen texts, and the official NPZ of each theory."""
 
 import io
-import logging
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -25,8 +24,6 @@ from valueflow.judging.weights import content, fetch, trained
 from valueflow.records import digest
 from valueflow.store import Build
 from valueflow.theories.taxonomy import THEORIES
-
-log = logging.getLogger(__name__)
 
 MAX_LENGTH = 256  # tokens, for models that bring no length of their own
 OWN = ("max_length", "pooling", "prompt")  # what a HiVES folder brings itself
@@ -101,10 +98,7 @@ def texts_of(root: str, texts: str, column: str) -> Build:
     if is_file(texts):
         corpus = CorpusConfig(format="generic", path=texts, source="file", license="unknown", columns={"text": column})
         return ingest([corpus], f"{root.rstrip('/')}/files")
-    ingested = store.finished(root, "texts")
-    if not ingested:
-        raise InputError(f"no ingested texts under {root}; run python -m jobs.ingest first, or name a file in texts")
-    found = Build(root, "texts", ingested[-1] if texts == "latest" else texts)
+    found = store.ingested(root, texts, ", or name a file in texts")
     store.need(found)
     return found
 
@@ -169,9 +163,7 @@ def embed(texts: Build, config: EmbedderConfig, root: str) -> Build:
         InputError: the model cannot be loaded, or the cluster has no room for it.
     """
     out = Build(root, "embeddings", digest(__version__, texts.build_id, fingerprint(config)))
-    finished = store.manifest(out)
-    if finished:
-        log.info("embed: %s texts, done before", f"{finished.num_rows:,}")
+    if store.reused(out, "embed", "texts"):
         return out
     _check(config)
     total, done = store.need(texts).num_rows, store.committed_ids(out, "text_id")
@@ -190,7 +182,7 @@ def embed(texts: Build, config: EmbedderConfig, root: str) -> Build:
 
 def _check(config: EmbedderConfig) -> None:
     """Refuse here, and in a line, what an actor would refuse as it dies."""
-    from transformers import AutoConfig
+    from valueflow.hives.encoder import check_model
 
     require(
         config.num_actors * config.num_cpus,
@@ -198,18 +190,7 @@ def _check(config: EmbedderConfig) -> None:
         f"encoder {config.model!r}",
         "Lower its actors",
     )
-    try:
-        model = AutoConfig.from_pretrained(fetch(config.model), revision=config.revision or None)
-    except (OSError, ValueError) as error:
-        why = str(error).splitlines()[0]
-        raise InputError(
-            f"encoder.model {config.model!r} cannot be loaded; give a hub name, folder or package://…: {why}"
-        ) from error
-    limit = getattr(model, "max_position_embeddings", MAX_LENGTH)
-    if (config.max_length or MAX_LENGTH) > limit:
-        raise InputError(
-            f"encoder.max_length ({config.max_length or MAX_LENGTH}) must be at most {limit}, all the model can read"
-        )
+    check_model(fetch(config.model), config.model, config.revision, config.max_length or MAX_LENGTH)
 
 
 def _embedded(texts: Build, config: EmbedderConfig, out: Build, done: np.ndarray) -> Dataset:

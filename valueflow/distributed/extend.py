@@ -3,8 +3,6 @@
 The scale of the version stays: its calibration, and its thetas as priors of the texts that the new ones met.
 """
 
-import logging
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,13 +22,11 @@ from valueflow.ranking.plackett_luce import Fit, Known, fit
 from valueflow.ranking.rankings import orders_of
 from valueflow.ranking.sums import Shard
 from valueflow.ranking.windows import WindowsConfig
-from valueflow.records import conform, digest
+from valueflow.records import SCHEMAS, conform, digest
 from valueflow.store import Build, File
 from valueflow.vidb import Vidb
 
-log = logging.getLogger(__name__)
 CHUNK = 500  # new texts of a value planned by one task
-UTILITIES = ["theory", "value", "text_id", "theta", "standard_error", "num_windows", "wins", "component"]
 
 
 def check_base(base: Vidb, judge: AnyJudge) -> None:
@@ -83,9 +79,8 @@ def rank_new(
     Raises:
         InputError: nothing is new, too few texts in the version, too many windows without an order, or a spent budget.
     """
-    finished = store.manifest(rankings)
+    finished = store.reused(rankings, "rank", "windows")
     if finished:
-        log.info("rank: %s windows, done before", f"{finished.num_rows:,}")
         return finished
     chunks = new_texts(base, candidates)
     for value in sorted({chunk.value for chunk in chunks}):
@@ -101,29 +96,36 @@ def refit(base: Vidb, rankings: Build, config: AggregateConfig, out: Build) -> s
     Raises:
         NotConverged: a value's fit missed its tolerance; nothing is committed.
     """
-    finished = store.manifest(out)
+    finished = store.reused(out, "aggregate", "utilities")
     if finished:
-        log.info("aggregate: %s utilities, done before", f"{finished.num_rows:,}")
         return finished
     fits = store.need(Build(base.build.root, "utilities", base.manifest.config["builds"]["utilities"])).counts
     task = ray.remote(refit_value).options(num_cpus=1)
     waiting = [task.remote(base, value, fits[value]["prior_sd"], rankings, config, out) for value in base.calibrations]
-    written = list(gather("aggregate", waiting))
+    written = []
+    for value, file, numbers in gather("aggregate", waiting):
+        written.append(file)
+        # Spread and checks are those of the version; the rest says what was fitted now.
+        fits[value] |= numbers | {"num_windows": fits[value]["num_windows"] + numbers.get("num_windows", 0)}
     described = config.model_dump() | {"extends": base.build.build_id}
     return store.commit(out, described, [base.build.url, rankings.url], fits, written)
 
 
-def refit_value(base: Vidb, value: str, spread: float, rankings: Build, config: AggregateConfig, out: Build) -> File:
-    """Write the utilities of one value: the old texts' as they are, but for those that new ones met."""
+def refit_value(
+    base: Vidb, value: str, spread: float, rankings: Build, config: AggregateConfig, out: Build
+) -> tuple[str, File, dict]:
+    """Write the utilities of one value, the old texts' as they are but for those that new ones met; return what was fitted."""
     folder = store.partition(*value.split(":"))
-    old = store.read_table(base.build, UTILITIES, folder).sort_by("text_id")
+    old = store.read_table(base.build, SCHEMAS["utilities"].names, folder).sort_by("text_id")
     parts = store.part_paths(rankings, folder)
-    rows = old
+    rows, numbers = old, {}
     if parts:
         answered = pa.concat_tables([store.read_part(rankings, part) for part in parts])
         ids, fitted = refitted(old, answered, spread, config.tolerance)
         rows = joined(old, value, ids, fitted)
-    return store.write_part(out, conform(rows, "utilities"), digest(folder), folder)
+        numbers = {name: getattr(fitted, name) for name in ("iterations", "gradient_norm", "log_likelihood")}
+        numbers["num_windows"] = answered.num_rows
+    return value, store.write_part(out, conform(rows, "utilities"), digest(folder), folder), numbers
 
 
 def refitted(old: pa.Table, answered: pa.Table, spread: float, tolerance: float) -> tuple[list[str], Fit]:

@@ -1,7 +1,5 @@
 """Write the window plan of every value, one task a value."""
 
-import logging
-
 import ray
 
 from valueflow import store
@@ -9,7 +7,6 @@ from valueflow.distributed.cluster import gather
 from valueflow.ranking.windows import WindowsConfig, plan_table
 from valueflow.store import Build, File
 
-log = logging.getLogger(__name__)
 ROWS_PER_PART = 50_000
 
 
@@ -19,9 +16,8 @@ def plan(candidates: Build, config: WindowsConfig, out: Build) -> store.Manifest
     Raises:
         InputError: a value has fewer texts than k.
     """
-    finished = store.manifest(out)
+    finished = store.reused(out, "plan", "windows")
     if finished:
-        log.info("plan: %s windows, done before", f"{finished.num_rows:,}")
         return finished
     pools = store.need(candidates).files
     task = ray.remote(plan_value).options(num_cpus=1)

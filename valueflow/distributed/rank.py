@@ -1,7 +1,6 @@
 """Ask a judge every window of a plan: the windows with their texts, and the answered build."""
 
 import functools
-import logging
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -13,8 +12,6 @@ from valueflow.distributed.ask import Asked, ask, check
 from valueflow.judging.judges import AnyJudge
 from valueflow.judging.tasks import RANK
 from valueflow.store import Build, File
-
-log = logging.getLogger(__name__)
 
 
 def read_windows(plan: Build, files: list[File], texts: list[Build], done: "ray.ObjectRef", chunk: int) -> Dataset:
@@ -76,9 +73,8 @@ def rank(plan: Build, texts: list[Build], judge: AnyJudge, out: Build, max_error
         InputError: the share of windows without an order exceeds `max_error_share`, or the judge's budget is spent. The answers
             are kept.
     """
-    finished = store.manifest(out)
+    finished = store.reused(out, "rank", "windows")
     if finished:
-        log.info("rank: %s windows, done before", f"{finished.num_rows:,}")
         return finished
     total, files = store.need(plan).num_rows, store.need(plan).files
     ask(judge, RANK, lambda done: read_windows(plan, files, texts, done, judge.batch_size), out, total, "rank")

@@ -13,7 +13,6 @@ from pyarrow import fs as arrow
 from ray.actor import ActorHandle
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from transformers import AutoConfig
 
 from valueflow import __version__, store
 from valueflow.distributed.cluster import Progress, require
@@ -22,6 +21,7 @@ from valueflow.distributed.train_data import Prepared, Sources, prepare, sources
 from valueflow.distributed.train_export import MODEL, Training, origin, read_metrics
 from valueflow.distributed.train_loop import Outcome, Watch, loop
 from valueflow.errors import InputError
+from valueflow.hives.encoder import check_model
 from valueflow.hives.metrics import Metric
 from valueflow.judging.weights import SCHEME, content, locate
 from valueflow.records import digest
@@ -62,7 +62,7 @@ def train_hives(config: TrainHivesConfig) -> Trained:
     checkpoints = f"{config.root.rstrip('/')}/checkpoints/{settings}"
     made = store.manifest(build)
     if made is None:
-        _check_model(config.encoder)
+        check_model(locate(config.encoder.model), config.encoder.model, config.encoder.revision, config.encoder.max_length)
         _check_workers(config, checkpoints)
         both: Any = ray.remote(_prepared).options(num_cpus=1, num_returns=2).remote(config, found)
         data, numbers = both[0], ray.get(both[1])
@@ -144,20 +144,6 @@ def _unlike(url: str, wanted: EncoderConfig) -> str:
         if getattr(there, name) != getattr(wanted, name):
             return f"its {name} is {getattr(there, name)!r}, encoder.{name} is {getattr(wanted, name)!r}"
     return ""
-
-
-def _check_model(config: EncoderConfig) -> None:
-    try:
-        there = AutoConfig.from_pretrained(locate(config.model), revision=config.revision or None)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"encoder.model {config.model!r} cannot be loaded; give a hub name, a folder or package://…: {error}"
-        ) from error
-    limit = getattr(there, "max_position_embeddings", config.max_length)
-    if config.max_length > limit:
-        raise InputError(
-            f"encoder.max_length ({config.max_length}) must be at most {limit}, the positions that the model knows"
-        )
 
 
 def _check_workers(config: TrainHivesConfig, checkpoints: str) -> None:

@@ -15,6 +15,7 @@ from valueflow.corpora.rows import cell, require, rows, urls
 from valueflow.distributed.embed import labelled, labels_of
 from valueflow.distributed.train_config import DataConfig, TrainHivesConfig
 from valueflow.errors import InputError
+from valueflow.hives.anchors import with_concepts
 from valueflow.hives.batches import Sampler, one_theory, statistics
 from valueflow.hives.encoder import Corpus
 from valueflow.hives.examples import Examples, official, split, take, without
@@ -113,12 +114,10 @@ def _read(found: Sources, config: DataConfig) -> tuple[Examples, pa.Table]:
 
 def _with_concepts(examples: Examples, anchored: pa.Table, anchors: Build) -> Examples:
     """The examples with the concept anchor that each text is at; InputError where none of them is at one."""
-    named = store.read_table(anchors, ["anchor_id", "name"]).sort_by("anchor_id")
-    at_T = pc.index_in(pa.array(examples.text_ids), anchored["text_id"].combine_chunks())
-    of_T = pc.index_in(anchored["anchor_id"].take(at_T), named["anchor_id"].combine_chunks()).fill_null(-1).to_numpy()
-    if not (of_T >= 0).any():
+    found = with_concepts(examples, store.read_table(anchors), anchored)
+    if not (found.concept_N >= 0).any():
         raise InputError(f"none of {len(examples.texts):,} texts is at an anchor of {anchors.url}; it was made of other texts")
-    return examples._replace(concept_N=of_T.astype(np.int64)[examples.text_N], concepts=named["name"].to_pylist())
+    return found
 
 
 def _bridging(examples: Examples, rows_M: np.ndarray, config: TrainHivesConfig) -> tuple[Examples, int]:

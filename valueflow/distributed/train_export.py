@@ -1,6 +1,5 @@
 """What a training leaves behind: the encoder as a sentence-transformers folder, its card, metrics beside the base's."""
 
-import hashlib
 import json
 import math
 import tempfile
@@ -8,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from ray import ObjectRef
@@ -20,7 +18,6 @@ from valueflow.distributed.train_config import EncoderConfig, TrainHivesConfig
 from valueflow.distributed.train_data import Prepared
 from valueflow.errors import InputError
 from valueflow.hives.encoder import Encoder, Pooling, metrics_table, model_card
-from valueflow.hives.examples import Examples
 from valueflow.hives.metrics import Metric, evaluate
 from valueflow.judging.weights import fetch
 from valueflow.store import Build, File
@@ -70,27 +67,17 @@ def origin(url: str) -> Origin:
         raise InputError(f"{url}/{TRAINING} is corrupt ({error.errors()[0]['msg']})") from error
 
 
-def embedded(encoder: Encoder, examples: Examples) -> np.ndarray:
-    """Return the vectors of the distinct texts of examples."""
-    return encoder.embed(examples.texts)
-
-
-def metrics_on(z_TD: np.ndarray, examples: Examples, seed: int) -> dict[str, Metric]:
-    """Return the metrics of vectors, one a text of the examples."""
-    return evaluate(z_TD, examples, seed=seed)
-
-
 def export(encoder: Encoder, training: Training, data: Prepared, curve: list[str]) -> tuple[list[File], dict[str, float]]:
     """Write model, metrics and curve into the build; return its files and the encoder's metrics on validation."""
     config, validation = training.config, data.validation
-    found = {config.card.name: metrics_on(embedded(encoder, validation), validation, config.seed)}
+    found = {config.card.name: evaluate(encoder.embed(validation.texts), validation, seed=config.seed)}
     device = next(encoder.parameters()).device
     plain = config.encoder.model_copy(update={"lora": None})
-    for name, start in (("stage 1", training.start), (config.encoder.model, "")):
-        if start or name == config.encoder.model:
-            other = loaded(plain, start).to(device)
-            found[name] = metrics_on(embedded(other, validation), validation, config.seed)
-            del other
+    compared = ({"stage 1": training.start} if training.start else {}) | {config.encoder.model: ""}
+    for name, start in compared.items():
+        other = loaded(plain, start).to(device)
+        found[name] = evaluate(other.embed(validation.texts), validation, seed=config.seed)
+        del other
     card = model_card(
         name=config.card.name,
         base=config.encoder.model,
@@ -176,6 +163,4 @@ def _settings(config: TrainHivesConfig, start: str) -> dict[str, object]:
 def _put(build: Build, folder: Path, path: Path) -> File:
     """Upload one file; rows are counted for the curve only."""
     data, name = path.read_bytes(), path.relative_to(folder).as_posix()
-    store.write_bytes(f"{build.url}/{name}", data)
-    rows = data.count(b"\n") if name == CURVE else 0
-    return File(path=name, size=len(data), sha256=hashlib.sha256(data).hexdigest(), rows=rows)
+    return store.write_file(build, name, data, data.count(b"\n") if name == CURVE else 0)

@@ -23,12 +23,13 @@ from ray.train import Checkpoint
 from torch import Tensor, nn
 
 from valueflow.distributed.train_config import TrainHivesConfig, deepspeed_config, learning_rate
-from valueflow.distributed.train_export import CURVE, Training, embedded, export, loaded, metrics_on
+from valueflow.distributed.train_export import CURVE, Training, export, loaded
 from valueflow.distributed.train_track import Tracker
 from valueflow.errors import InputError
 from valueflow.hives.batches import Batch, Sampler
 from valueflow.hives.encoder import Encoder
 from valueflow.hives.losses import gather, gather_batch, labels_of, total
+from valueflow.hives.metrics import evaluate
 from valueflow.store import File
 
 log = logging.getLogger(__name__)
@@ -267,7 +268,7 @@ def _measured(learner: Learner, training: Training, validation: Any) -> dict[str
     encoder = _whole(learner.engine, training)
     if encoder is None or learner.rank:
         return {}
-    found = metrics_on(learner.feed.run(embedded, encoder, validation), validation, training.config.seed)
+    found = evaluate(learner.feed.run(encoder.embed, validation.texts), validation, seed=training.config.seed)
     return {f"validation/{name}": metric.value for name, metric in found.items()}
 
 

@@ -17,13 +17,13 @@ import yaml
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from valueflow.config import Config
 from valueflow.errors import InputError
 from valueflow.hives.metrics import Metric
 from valueflow.judging.weights import locate
-from valueflow.report.card import _license, _table
+from valueflow.report.card import license_field, markdown_table
 
 Pooling = Literal["mean", "last"]
 POOLINGS: dict[Pooling, str] = {"mean": "mean", "last": "lasttoken"}  # ours -> the name in sentence-transformers
@@ -158,6 +158,28 @@ class Encoder(nn.Module):
         (Path(folder) / "README.md").write_text(card, "utf-8")
 
 
+def check_model(where: str, name: str, revision: str, max_length: int) -> None:
+    """Refuse an encoder by its configuration alone, on the driver: what a worker would refuse as it dies.
+
+    Args:
+        where: what transformers loads, a hub name or a folder.
+        name: what the user calls it.
+        revision: commit of a hub model, or "".
+        max_length: tokens.
+
+    Raises:
+        InputError: it cannot be loaded, or knows fewer positions.
+    """
+    try:
+        there = AutoConfig.from_pretrained(where, revision=revision or None)
+    except (OSError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(f"encoder.model {name!r} cannot be loaded; give a hub name, a folder or package://…: {why}") from error
+    limit = getattr(there, "max_position_embeddings", max_length)
+    if max_length > limit:
+        raise InputError(f"encoder.max_length ({max_length}) must be at most {limit}, the positions that the model knows")
+
+
 def _pool(states_BTD: Tensor, mask_BT: Tensor, pooling: Pooling) -> Tensor:
     if pooling == "mean":
         mask_BT1 = mask_BT[..., None].to(states_BTD.dtype)
@@ -198,7 +220,7 @@ def model_card(
         "library_name": "sentence-transformers",
         "pipeline_tag": "feature-extraction",
         "base_model": base,
-        **_license([license_]),
+        **license_field([license_]),
         "tags": ["sentence-transformers", "sentence-similarity", "human-values", "hives", "valueflow"],
     }
     trained = [[c.name, c.license, f"{c.num_texts:,}", f"{c.num_labels:,}"] for c in corpora]
@@ -207,8 +229,8 @@ def model_card(
         f"A sentence encoder, trained from `{base}`, in whose space texts lie by the human values they express: texts of one "
         "node of a value theory, or of nodes near it, and of one direction (supporting, opposing) are near one another.",
         "## Training data\n\nLicences are those of the sources; check what they mean for your use of the weights.\n\n"
-        + _table(["source", "licence", "texts", "labels"], trained),
-        "## Training\n\n" + _table(["setting", "value"], [[key, str(value)] for key, value in settings.items()]),
+        + markdown_table(["source", "licence", "texts", "labels"], trained),
+        "## Training\n\n" + markdown_table(["setting", "value"], [[key, str(value)] for key, value in settings.items()]),
         f"## Metrics\n\nMeasured on {measured_on}. In brackets: 95 % intervals of a bootstrap over groups of texts. Random: "
         "what random vectors reach on the same texts; it is high for orthogonality, which alone says nothing.\n\n"
         + metrics_table(encoders),
@@ -239,7 +261,7 @@ def metrics_table(encoders: Mapping[str, Mapping[str, Metric]]) -> str:
             f"{m.value:.3f} [{m.low:.3f}, {m.high:.3f}]" if (m := metrics.get(name)) else "" for metrics in encoders.values()
         ]
         rows.append([METRICS.get(kind, kind), theory or "mean", *numbers, f"{found[0].floor:.3f}", f"{found[0].count:,}"])
-    return _table(["metric", "theory", *encoders, "random", "count"], rows)
+    return markdown_table(["metric", "theory", *encoders, "random", "count"], rows)
 
 
 CARD_LIMITS = """## Intended use and limits

@@ -16,7 +16,7 @@ from scipy.special import expit, log_expit, log_ndtr
 
 from valueflow.config import Config
 from valueflow.ranking.pairs import Pairs, differences, known, pairs_of, rows, sharpness, split
-from valueflow.ranking.plackett_luce import GAMMA_SD, Fit, NotConverged, fit, maximum, prior
+from valueflow.ranking.plackett_luce import GAMMA_SD, Z95, Fit, NotConverged, fit, maximum, prior
 from valueflow.ranking.sums import Layout, Orders, Shard
 
 BINS, PAIRS_PER_BIN = 10, 25
@@ -25,7 +25,6 @@ CHUNK = 2_000  # pairs looked at together: of each, a row of the factor or of th
 SPREADS = (0.5, 1.0, 2.0)
 PROBIT = 1.702  # logistic(1.702 x) and the normal distribution function differ by less than 0.01 (Haley 1952)
 MAX_STEPS = 2_000  # of L-BFGS
-Z95 = 1.959964
 PLACED = ("above", "between", "below")
 
 

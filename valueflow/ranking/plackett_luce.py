@@ -15,6 +15,7 @@ import scipy.linalg
 
 from valueflow.ranking.sums import DRAWS, Counts, Layout, Sums
 
+Z95 = 1.959964  # a 95 % interval reaches so many standard errors to either side
 MAX_NEWTON = 100
 MAX_CONJUGATE = 500
 MAX_EM = 500

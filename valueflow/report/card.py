@@ -40,7 +40,7 @@ def dataset_card(
     theories = list(dict.fromkeys(value.partition(":")[0] for value in values))
     front = {
         "pretty_name": f"VIDB {version}",
-        **_license(list(rows_by_license)),
+        **license_field(list(rows_by_license)),
         "language": sorted({language for language in languages if language}),
         "size_categories": [next((name for limit, name in SIZES if manifest.num_rows < limit), "10M<n<100M")],
         "task_categories": ["text-classification"],
@@ -51,11 +51,11 @@ def dataset_card(
         f"# VIDB {version}",
         _what(manifest, values),
         "## Columns\n\n"
-        + _table(["column", "type", "meaning"], [[f"`{c}`", _type(c), COLUMNS[c]] for c in SCHEMAS["vidb"].names]),
+        + markdown_table(["column", "type", "meaning"], [[f"`{c}`", _type(c), COLUMNS[c]] for c in SCHEMAS["vidb"].names]),
         "## How it was made\n\n" + _made(manifest),
         "## Licences\n\nEvery row keeps the licence of the source it comes from (column `license`); the collection does not "
         "change it. Check the licences of the rows you use.\n\n"
-        + _table(["licence", "rows"], [[name, f"{count:,}"] for name, count in rows_by_license.items()]),
+        + markdown_table(["licence", "rows"], [[name, f"{count:,}"] for name, count in rows_by_license.items()]),
         LIMITS,
         _load(version, values[0]),
     ]
@@ -74,7 +74,8 @@ for research on values in language models. Not meant for judging people, or for 
 - Texts come from the corpora in column `source`, with their selection, language and period; they represent no population."""
 
 
-def _license(names: list[str]) -> dict[str, str]:
+def license_field(names: list[str]) -> dict[str, str]:
+    """Return the front matter's licence of a card: that of all rows, or `other`."""
     if len(names) != 1:
         return {"license": "other", "license_name": "per-row"}
     known = names[0].lower()
@@ -119,7 +120,7 @@ def _made(manifest: Manifest) -> str:
         ["created", manifest.created],
         ["ValueFlow", f"{manifest.code_version}, commit {manifest.git_commit}"],
     ]
-    return _table(["what", "setting"], rows)
+    return markdown_table(["what", "setting"], rows)
 
 
 def _load(version: str, value: str) -> str:
@@ -153,8 +154,8 @@ def _type(column: str) -> str:
     return str(SCHEMAS["vidb"].field(column).type)
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; cells may hold names from the data, so nothing in them can end a cell or become HTML."""
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table; cells may hold names from the data, so nothing in them can end a cell or become HTML."""
     cells = [[html.escape(clean(cell), quote=False).replace("|", "\\|") for cell in row] for row in rows]
     lines = [header, ["---"] * len(header), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
