@@ -5,11 +5,12 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup llm train demo demo-llm test check bench clean
+.PHONY: help setup llm train serve demo demo-llm test check bench clean
 
 help:
 	@echo "make demo      a VIDB from the sample corpus and scored responses, on CPU, in minutes"
 	@echo "make demo-llm  the same, smaller, with a real LLM in vLLM on CPU"
+	@echo "make serve     a page and an API over the VIDB of the demo, at http://127.0.0.1:8000"
 	@echo "make test      all tests (installs everything first)"
 	@echo "make check     lint, format, types, import fence"
 	@echo "make bench     benchmarks: speed, memory, coverage, evaluator"
@@ -39,6 +40,11 @@ $(VENV)/.train: $(VENV)/.core
 	$(PIP) -e ".[train]"
 	@touch $@
 
+$(VENV)/.serve: $(VENV)/.core
+	@echo "installing Ray Serve and FastAPI"
+	$(PIP) -e ".[serve]"
+	@touch $@
+
 demo: $(VENV)/.core
 	$(BIN)/python -m jobs.ingest conf/ingest/tiny.yaml
 	$(BIN)/python -m jobs.build_vidb conf/build_vidb/tiny.yaml
@@ -49,7 +55,13 @@ demo-llm: $(VENV)/.llm
 	$(BIN)/python -m jobs.build_vidb conf/build_vidb/tiny-llm.yaml
 	$(BIN)/python -m jobs.evaluate conf/evaluate/tiny-llm.yaml
 
-test: $(VENV)/.llm $(VENV)/.train
+runs/demo/vidb/CURRENT:
+	$(MAKE) demo
+
+serve: $(VENV)/.serve runs/demo/vidb/CURRENT
+	$(BIN)/serve run serve.app:builder root=runs/demo
+
+test: $(VENV)/.llm $(VENV)/.train $(VENV)/.serve
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.core

@@ -93,6 +93,7 @@ class Agreement(BaseModel):
     spearman: float | None = Field(description="rank correlation with the VIDB's intensity; null where it cannot be told")
     mean_absolute_error: float = Field(description="points of intensity")
     coverage: float = Field(description="share of the held-out texts that lie in their 95 % interval")
+    width: float = Field(description="of the 95 % interval, points of intensity, mean over the held-out texts")
 
 
 class Scored(BaseModel):
@@ -281,7 +282,7 @@ class VidbResponse(BaseModel):
 class Problem(BaseModel):
     """An error (RFC 9457, application/problem+json)."""
 
-    type: str = Field("about:blank", description="a URI that names the kind of problem")
+    type: str = Field("about:blank", description="a URI that names the kind of problem: urn:valueflow:REASON")
     title: str
     status: int
     detail: str = Field("", description="what was wrong, the value, what is allowed, where to change it")

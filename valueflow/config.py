@@ -51,6 +51,26 @@ def load(schema: type[SchemaT], path: str, overrides: list[str]) -> SchemaT:
         values = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, OSError) as error:
         raise InputError(f"{path}: {error}" + (f" (overrides: {' '.join(overrides)})" if overrides else "")) from error
+    return _validated(schema, values, path)
+
+
+def parse(schema: type[SchemaT], values: dict[str, Any], where: str) -> SchemaT:
+    """Validate settings that are at hand, as those of a Serve application; keys may be dotted (`judge.kind`).
+
+    Raises:
+        InputError: a key is unknown, a value is out of range; the message begins with `where`.
+    """
+    dotted = {key: value for key, value in values.items() if "." in key}
+    try:
+        merged = OmegaConf.create({key: value for key, value in values.items() if key not in dotted})
+        for key, value in dotted.items():
+            OmegaConf.update(merged, key, value)
+        return _validated(schema, OmegaConf.to_container(merged, resolve=True), where)
+    except (OmegaConfBaseException, TypeError) as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _validated(schema: type[SchemaT], values: Any, path: str) -> SchemaT:
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold a mapping of keys to values")
     try:

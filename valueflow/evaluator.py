@@ -4,17 +4,22 @@ Shapes: U units (a response and a value), K texts in a window, A anchors of a va
 Pure: whoever judges, the windows and the posterior are the same.
 """
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
 from valueflow.config import Config
 from valueflow.errors import InputError
+from valueflow.ranking import grid
 from valueflow.ranking.calibrate import LIMIT, Calibration
-from valueflow.records import digest
+from valueflow.records import conform, digest
 
 GRID_POINTS = 1601
+RESPONSE = -1  # stands for the response among the indices of anchors
+TAILS = (0.025, 0.975)
 # The prior is flat in intensity over the scale and falls off beyond it, so that a response above every anchor can end at 10.
 OVERSHOOT = 6.0
 TAIL_NATS_PER_POINT = 0.1
@@ -60,7 +65,10 @@ class Score(NamedTuple):
 
 
 class Posterior:
-    """Posterior over the theta of U units on a grid that is even in intensity."""
+    """Posterior over the theta of U units on a grid that is even in intensity.
+
+    A unit's numbers do not depend on the others, nor on whether its windows come at once or one by one in the same order.
+    """
 
     def __init__(self, anchors: Anchors, num_units: int, sharpness: float) -> None:
         self.anchors, self.sharpness = anchors, sharpness
@@ -72,48 +80,85 @@ class Posterior:
 
     def update(self, unit: int, window: Window, order: list[int], weight: float | None) -> None:
         """Take in one answered window; `order` holds shown positions, best first, `weight` the probability of that order."""
-        shown = np.insert(self.anchors.theta_A[window.anchors], window.place, np.nan)
-        likelihood = self._log_likelihood(shown, order)
-        if weight is not None:
-            reverse = self._log_likelihood(shown, order[::-1])
-            likelihood = weight * likelihood + (1 - weight) * reverse
-        self.log_UG[unit] += likelihood
+        shown = np.insert(window.anchors, window.place, RESPONSE)
+        self.update_all(np.array([unit]), shown[None], np.array([order]), np.array([np.nan if weight is None else weight]))
 
-    def _log_likelihood(self, shown_K: np.ndarray, order: list[int]) -> np.ndarray:
-        """Log P(order | theta of the response) on the grid; stages after the response do not depend on it."""
-        x_K = self.sharpness * shown_K[order]
-        at = int(np.flatnonzero(np.isnan(x_K))[0])
-        u_G = self.sharpness * self.theta_G
-        total = np.zeros(GRID_POINTS) if at == len(order) - 1 else u_G.copy()
-        others_K = np.where(np.isnan(x_K), -np.inf, x_K)
-        tails = np.logaddexp.accumulate(others_K[::-1])[::-1]
-        for stage in range(min(at, len(order) - 2) + 1):
-            total -= np.logaddexp(tails[stage], u_G)
-        return total
+    def update_all(self, unit_N: np.ndarray, shown_NK: np.ndarray, order_NK: np.ndarray, weight_N: np.ndarray) -> None:
+        """Take in N answered windows.
+
+        Args:
+            unit_N: the unit that each is about.
+            shown_NK: A index of the texts in the order shown, -1 the response.
+            order_NK: shown positions, best first.
+            weight_N: the probability of that order, nan for a plain order.
+        """
+        x_A, u_G = self.sharpness * self.anchors.theta_A, self.sharpness * self.theta_G
+        grid.add_windows(unit_N, shown_NK, order_NK, weight_N, x_A, u_G, self.log_UG)
 
     def probabilities(self) -> np.ndarray:
         """Posterior weights, shape (U, G)."""
-        p_UG = np.exp(self.log_UG - self.log_UG.max(1, keepdims=True))
-        return p_UG / p_UG.sum(1, keepdims=True)
+        return grid.normalised(self.log_UG)
 
     def quantile(self, levels_UL: np.ndarray) -> np.ndarray:
         """Theta at the given posterior levels of each unit, shape (U, L)."""
-        cumulative_UG = _cumulative(self.probabilities())
-        return np.stack([np.interp(q, c, self.theta_G) for q, c in zip(levels_UL, cumulative_UG, strict=True)])
+        return grid.quantiles(self.log_UG, self.theta_G, levels_UL)
 
     def scores(self) -> list[Score]:
         """Posterior mean and interval of every unit."""
-        p_UG = self.probabilities()
-        mean_U = p_UG @ self.intensity_G
-        cumulative_UG = _cumulative(p_UG)
-        low_U = [float(np.interp(0.025, c, self.intensity_G)) for c in cumulative_UG]
-        high_U = [float(np.interp(0.975, c, self.intensity_G)) for c in cumulative_UG]
-        return [Score(float(m), lo, hi) for m, lo, hi in zip(mean_U, low_U, high_U, strict=True)]
+        return [Score(*row) for row in grid.summaries(self.log_UG, self.intensity_G, *TAILS).tolist()]
 
 
-def _cumulative(p_UG: np.ndarray) -> np.ndarray:
-    """Distribution function at the grid points, each point's own mass counted by half."""
-    return np.cumsum(p_UG, axis=1) - p_UG / 2
+class Scoring:
+    """Texts (U distinct ids) scored on one value: what to ask in each round, and what the answers so far say.
+
+    The batch job makes one from stored answers for each round, the service keeps one through a request; both ask the same
+    windows and come to the same numbers.
+    """
+
+    def __init__(self, anchors: Anchors, text_ids: list[str], sharpness: float, config: EvaluatorConfig) -> None:
+        self.anchors, self.text_ids, self.config = anchors, text_ids, config
+        self.posterior = Posterior(anchors, len(text_ids), sharpness)
+        self.used: list[set[int]] = [set() for _ in text_ids]
+        self._value = f"{anchors.theory}:{anchors.value}"
+        self._index = {anchor: i for i, anchor in enumerate(anchors.text_ids)}
+
+    def window_ids(self, rounds: int) -> dict[str, int]:
+        """Return the ids of the windows of the first rounds, and the text (U index) that each is about."""
+        return {self._window_id(unit, r): unit for unit in range(len(self.text_ids)) for r in range(rounds)}
+
+    def plan(self, round_: int) -> pa.Table:
+        """Return the windows of a round; it depends on the answers taken in so far where sampling is adaptive."""
+        units = [f"{self._value}/{i}" for i in self.text_ids]
+        # Planning marks anchors as used, but only answers that are taken in count: a round may be planned again.
+        used = [set(met) for met in self.used]
+        windows = plan_round(self.posterior, units, self.text_ids, used, round_, self.config)
+        shown = [
+            np.insert(self.anchors.text_ids[w.anchors].astype(object), w.place, text).tolist()
+            for text, w in zip(self.text_ids, windows, strict=True)
+        ]
+        table = {
+            "window_id": [self._window_id(unit, round_) for unit in range(len(shown))],
+            "theory": [self.anchors.theory] * len(shown), "value": [self.anchors.value] * len(shown),
+            "text_ids": shown, "round": pa.array([round_] * len(shown), pa.int32()),
+        }  # fmt: skip
+        return conform(pa.table(table), "windows")
+
+    def take(self, answers: Iterable[tuple[int, dict]]) -> None:
+        """Take in answered windows (U index, row of `rankings`), in the order of rounds whatever the order given."""
+        units, shown, orders, weights = [], [], [], []
+        for unit, row in sorted(answers, key=lambda answer: answer[1]["round"]):
+            window = [RESPONSE if i == self.text_ids[unit] else self._index[i] for i in row["text_ids"]]
+            self.used[unit].update(set(window) - {RESPONSE})
+            if row["order"] is not None:
+                units.append(unit)
+                shown.append(window)
+                orders.append(row["order"])
+                weights.append(np.nan if row["weight"] is None else row["weight"])
+        if units:
+            self.posterior.update_all(np.array(units), np.array(shown), np.array(orders), np.array(weights, float))
+
+    def _window_id(self, unit: int, round_: int) -> str:
+        return digest("evaluate", self._value, self.text_ids[unit], round_)
 
 
 def check_anchors(anchors: Anchors, config: EvaluatorConfig) -> None:

@@ -197,3 +197,24 @@ class TestRealFiles:
     def test_parts_that_name_no_value_are_refused(self, part):
         with pytest.raises(InputError, match="whose labels name no value"):
             check(CorpusConfig(format="ethics", path=f"{DATA}/{part}.csv"))
+
+
+def test_commonsense_is_read_for_the_values_that_wrong_conduct_opposes(tmp_path):
+    path = tmp_path / "commonsense.csv"
+    rows = [
+        "1,I gave a gun to my baby.,True,False",
+        "0,I gave my baby a green rattle.,True,False",
+        f"1,{'word ' * 61},False,False",
+    ]
+    path.write_text("\n".join(["label,input,is_short,edited", *rows, "2,I sang.,True,False"]), "utf-8")
+    config = CorpusConfig(format="ethics", path=str(path), values=["non-maleficence", "mft:care-harm"])
+    ((texts, labels, rejected),) = list(read(config))
+    assert texts.num_rows == 2
+    wrong, right = (
+        {tuple(r.values()) for r in labels.select(["theory", "node", "direction"]).to_pylist()[i : i + 2]} for i in (0, 2)
+    )
+    assert wrong == {("duty", "non-maleficence", -1), ("mft", "care-harm", -1)}
+    assert right == {("duty", "non-maleficence", 1), ("mft", "care-harm", 1)}
+    assert [reason.split()[0] for reason in rejected["reason"].to_pylist()] == ["text", "label"]
+    with pytest.raises(InputError, match="where `values` names"):
+        check(config.model_copy(update={"values": []}))

@@ -1,5 +1,6 @@
 """Ingest, build, evaluate on a real local cluster; resume, refusal, and equality of sharded and in-process fits."""
 
+import asyncio
 import os
 import sys
 import time
@@ -16,12 +17,14 @@ from scipy.stats import spearmanr
 
 from jobs import build_vidb, evaluate, import_vidb, ingest
 from valueflow import store, vidb
+from valueflow.api import ScoreRequest
 from valueflow.config import load
 from valueflow.distributed.aggregate import AggregateConfig, Fitted, Part, RankingShard, Shards, Source, fit_value, split
 from valueflow.errors import InputError
 from valueflow.judging.simulated import true_theta
 from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.sums import Layout
+from valueflow.service import local
 from valueflow.store import Build
 
 pytestmark = pytest.mark.ray
@@ -148,6 +151,20 @@ def test_evaluation_scores_every_response_and_again_from_its_saved_rankings(buil
     assert len(both) == len(rows)
     np.testing.assert_array_equal(both.intensity_x, both.intensity_y)
     assert Path(f"{scored.build.url}/scores.csv").read_text().startswith("query,dataset,response,")
+
+
+def test_a_service_gives_the_very_numbers_of_the_batch_job(built):
+    root, _ = built
+    scored = evaluate.main(evaluate_config(root, "judge={kind: simulated, name: sim, batch_size: 200}", "evaluator.seed=3"))
+    rows = store.read_table(scored.build).to_pylist()
+    texts = list(dict.fromkeys(row["response"] for row in rows))
+    asked = ScoreRequest(texts=texts, values=["svt:benevolence", "duty:fidelity"], seed=3)
+    served = asyncio.run(local(str(root)).score(asked, "r"))
+    assert served.judge == "sim"
+    mine = {(texts[s.index], s.value): (s.intensity, s.low, s.high, s.num_windows) for s in served.scores}
+    for row in rows:
+        expected = (row["intensity"], row["low"], row["high"], row["num_windows"])
+        assert mine[row["response"], f"{row['theory']}:{row['value']}"] == expected
 
 
 def test_broken_answers_are_rows_and_too_many_stop_the_job(built):

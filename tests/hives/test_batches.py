@@ -59,6 +59,13 @@ def test_a_batch_says_of_each_row_what_the_examples_say():
     for name in ("text", "theory", "direction"):
         np.testing.assert_array_equal(getattr(batch, f"{name}_B"), getattr(EXAMPLES, f"{name}_N")[batch.row_B])
     np.testing.assert_array_equal(batch.prefix_BL, EXAMPLES.prefix_NL[batch.row_B])
+    for b, row in enumerate(batch.row_B):
+        mine = (EXAMPLES.text_N == EXAMPLES.text_N[row]) & (EXAMPLES.theory_N == EXAMPLES.theory_N[row])
+        mine[row] = False
+        others = batch.other_BOL[b, :, 0] >= 0
+        there = np.column_stack([batch.other_BOL[b, others], batch.other_sign_BO[b, others]])
+        expected = np.column_stack([EXAMPLES.prefix_NL[mine], EXAMPLES.direction_N[mine]])
+        assert sorted(map(tuple, there)) == sorted(map(tuple, expected))
     for objective, expected in ((INDIVIDUAL, EXAMPLES.individual_N), (CONCEPT, EXAMPLES.concept_N)):
         rows = batch.objective_B == objective
         np.testing.assert_array_equal(batch.label_B[rows], expected[batch.row_B[rows]])

@@ -29,7 +29,9 @@ SEEDS = range(25)
 CONFIG = LossConfig()
 
 
-def random_labels(num: int, seed: int, objectives: tuple[int, ...] = (HIERARCHY,), num_theories: int = 4) -> Labels:
+def random_labels(
+    num: int, seed: int, objectives: tuple[int, ...] = (HIERARCHY,), num_theories: int = 4, others: int = 0
+) -> Labels:
     """Rows at any path of the theories, from so few paths that every level has positives; some texts have several rows."""
     rng = np.random.default_rng(seed)
     known = prefixes()
@@ -46,6 +48,8 @@ def random_labels(num: int, seed: int, objectives: tuple[int, ...] = (HIERARCHY,
                 known.ancestors_PL[path],
                 rng.integers(-1, 2, size=num),
                 np.where(objective == HIERARCHY, -1, rng.integers(3, size=num)),
+                np.where(rng.random((num, others, 1)) < 0.5, known.ancestors_PL[rng.choice(path, (num, others))], -1),
+                rng.integers(-1, 2, size=(num, others)),
             )
         )
     )
@@ -381,7 +385,7 @@ def learn(z_in: torch.Tensor, labels: Labels, dtype: torch.dtype) -> tuple[float
 
 def one_of_two(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    labels, z = random_labels(64, 0, (HIERARCHY, INDIVIDUAL, CONCEPT)), random_z(64, 0)
+    labels, z = random_labels(64, 0, (HIERARCHY, INDIVIDUAL, CONCEPT), others=2), random_z(64, 0)
     mine = slice(32 * rank, 32 * rank + 32)
     loss, gradients = learn(z[mine], Labels(*(part[mine] for part in labels)), torch.float64)
     for gradient in gradients:  # as DDP does
@@ -394,7 +398,7 @@ def one_of_two(rank: int, folder: str) -> None:
 
 def test_two_ranks_learn_as_one_with_all_rows(tmp_path: Path):
     mp.spawn(functools.partial(one_of_two, folder=str(tmp_path)), nprocs=2)
-    labels, z = random_labels(64, 0, (HIERARCHY, INDIVIDUAL, CONCEPT)), random_z(64, 0)
+    labels, z = random_labels(64, 0, (HIERARCHY, INDIVIDUAL, CONCEPT), others=2), random_z(64, 0)
     loss, gradients = learn(z, labels, torch.float64)
     for rank in (0, 1):
         rank_loss, rank_gradients = torch.load(tmp_path / f"{rank}.pt")
@@ -407,3 +411,26 @@ def test_without_a_process_group_nothing_is_gathered():
     z, labels = random_z(4, 0), random_labels(4, 0)
     assert gather(z) is z
     assert gather_batch(labels) is labels
+
+
+def test_texts_that_share_a_place_draw_near_whichever_of_their_places_was_drawn():
+    """Each text was drawn for a place of its own; the first two share another one."""
+    known = prefixes()
+    shared, *own = known.ancestors_PL[np.flatnonzero(known.theory_P == 0)[[3, 8, 9, 10]]]
+    nowhere = np.full_like(shared, -1)
+    z = random_z(3, 0).requires_grad_()
+
+    def loss(other: list[np.ndarray]) -> torch.Tensor:
+        labels = Labels(
+            *(torch.as_tensor(np.array(c), dtype=torch.int64) for c in ([HIERARCHY] * 3, [0, 1, 2], [0] * 3, own, [1] * 3)),
+            torch.full((3,), -1), torch.as_tensor(np.array(other))[:, None], torch.ones(3, 1, dtype=torch.int64),
+        )  # fmt: skip
+        return total(z, labels, CONFIG)[0]
+
+    def pull(value: torch.Tensor) -> float:
+        """How much a step down the gradient raises the cosine of the first two."""
+        step = -torch.autograd.grad(value, z)[0]
+        near = torch.nn.functional.cosine_similarity
+        return (near(z[0] + 1e-4 * step[0], z[1] + 1e-4 * step[1], dim=0) - near(z[0], z[1], dim=0)).item()
+
+    assert pull(loss([shared, shared, nowhere])) > pull(loss([nowhere, nowhere, nowhere]))

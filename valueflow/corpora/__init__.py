@@ -40,11 +40,17 @@ class CorpusConfig(Config):
     source: str = Field("", description="name of the corpus in every row; default: the format")
     columns: dict[generic.Name, str] = Field({}, description="generic: our name -> the file's column")
     text: Literal["situation", "rot", "action"] = Field("situation", description="social_chemistry: the column of texts")
+    values: list[str] = Field([], description="ethics, of its commonsense part: the values that wrong conduct opposes")
     max_rows: int | None = Field(None, ge=1, description="read only so many rows, rejected ones included")
 
     @model_validator(mode="after")
     def _fits_format(self) -> "CorpusConfig":
-        for name, owner in (("labels", "valueeval"), ("columns", "generic"), ("text", "social_chemistry")):
+        for name, owner in (
+            ("labels", "valueeval"),
+            ("columns", "generic"),
+            ("text", "social_chemistry"),
+            ("values", "ethics"),
+        ):
             if self.format != owner and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for format {owner!r} only, not for {self.format!r}")
         if self.format != "generic":
@@ -94,7 +100,7 @@ def _adapter(config: CorpusConfig, files: list[str]) -> Adapter:
         case "fulcra":
             return fulcra.adapter()
         case "ethics":
-            return ethics.adapter(files)
+            return ethics.adapter(files, config.values)
         case "generic":
             return generic.adapter(config.columns)
 

@@ -1,4 +1,7 @@
-"""ETHICS (Hendrycks et al. 2021): everyday conduct that shows a trait (virtue), and claims that are just or not (justice)."""
+"""ETHICS (Hendrycks et al. 2021): everyday conduct that shows a trait (virtue), and claims that are just or not (justice).
+
+Conduct that is wrong or not (commonsense) is read for who names the values that wrong conduct opposes.
+"""
 
 import functools
 import itertools
@@ -13,9 +16,9 @@ from valueflow.corpora.items import Adapter, Item, Label
 from valueflow.corpora.rows import cell, columns, rows
 from valueflow.errors import InputError
 
-LABEL, SCENARIO, SEPARATOR = "label", "scenario", "[SEP]"
+LABEL, SCENARIO, SEPARATOR, CONDUCT = "label", "scenario", "[SEP]", "input"
 # Right and wrong, and good and bad excuses, without a word on the value at stake.
-OTHER_PARTS = {"input": "commonsense", "excuse": "deontology"}
+OTHER_PARTS = {CONDUCT: "commonsense", "excuse": "deontology"}
 # What a justice text claims is said by the first of these words: that its speaker deserves something, that something is due to
 # the speaker, or that there was reason to treat somebody otherwise than usual.
 CLAIM = re.compile(
@@ -23,12 +26,19 @@ CLAIM = re.compile(
 )
 FAIRNESS = {"deserved": "mft:proportionality", "due": "mft:justice", "same": "mft:justice"}
 OPENING = 6  # words: texts that open alike are one author's variations on a theme
+SENTENCE = 60  # words
 HEAD = 100  # rows that show what kind of file it is
 TRAITS = "ethics_traits.yaml"
 
 
-def adapter(files: list[str]) -> Adapter:
-    """Return how to read virtue and justice files; InputError for parts of ETHICS that name no value, and for other files."""
+def adapter(files: list[str], values: list[str]) -> Adapter:
+    """Return how to read virtue and justice files, or with `values` commonsense files: wrong conduct opposes those values.
+
+    Raises:
+        InputError: another part of ETHICS, another file, or an unknown value.
+    """
+    if values:
+        return Adapter(functools.partial(_conduct, values=[items.value(name) for name in values]), [LABEL, CONDUCT])
     traits()
     for file in files:
         _check(file)
@@ -58,7 +68,10 @@ def _check(file: str) -> None:
     there = columns(file)
     for column, part in OTHER_PARTS.items():
         if column in there:
-            raise InputError(f"{file} is ETHICS' {part}, whose labels name no value; format 'ethics' reads virtue and justice")
+            raise InputError(
+                f"{file} is ETHICS' {part}, whose labels name no value; format 'ethics' reads virtue and justice, and "
+                "commonsense where `values` names those that wrong conduct opposes"
+            )
     if SCENARIO not in there:
         return  # refused with the other missing columns
     head = [cell(row.fields, SCENARIO) for row in itertools.islice(rows(file, [SCENARIO]), HEAD) if not row.error]
@@ -77,6 +90,17 @@ def _item(fields: dict[str, Any]) -> Item:
     scenario = cell(fields, SCENARIO)
     shown, separator, trait = scenario.rpartition(SEPARATOR)
     text, labels = (shown, _virtue(trait, mark)) if separator else (scenario, _justice(scenario, mark))
+    return Item(text, labels, " ".join(re.findall(r"\w+", text.lower())[:OPENING]))
+
+
+def _conduct(fields: dict[str, Any], values: list[str]) -> Item:
+    """What somebody did, in a sentence; longer stories are left out: they turn on who was right, not on what was done."""
+    mark, text = cell(fields, LABEL).strip(), cell(fields, CONDUCT)
+    if mark not in ("0", "1"):
+        raise InputError(f"label {mark!r} is not 0 or 1")
+    if len(text.split()) > SENTENCE:
+        raise InputError(f"text is a story of {len(text.split())} words, more than {SENTENCE}")
+    labels = [Label(value, -1 if mark == "1" else 1) for value in values]
     return Item(text, labels, " ".join(re.findall(r"\w+", text.lower())[:OPENING]))
 
 

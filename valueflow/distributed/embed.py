@@ -156,13 +156,18 @@ def embed_texts(config: EmbedConfig) -> tuple[Build, list[str]]:
     return embedded, export_npz(embedded, texts, labels)
 
 
+def embeddings(texts: Build, config: EmbedderConfig, root: str) -> Build:
+    """Return where the vectors of a build of texts are, or will be."""
+    return Build(root, "embeddings", digest(__version__, texts.build_id, fingerprint(config)))
+
+
 def embed(texts: Build, config: EmbedderConfig, root: str) -> Build:
     """Return the build of vectors of a build of texts; a finished one as it is, an unfinished one continued.
 
     Raises:
         InputError: the model cannot be loaded, or the cluster has no room for it.
     """
-    out = Build(root, "embeddings", digest(__version__, texts.build_id, fingerprint(config)))
+    out = embeddings(texts, config, root)
     if store.reused(out, "embed", "texts"):
         return out
     _check(config)

@@ -24,17 +24,15 @@ from valueflow.errors import InputError, allowed
 from valueflow.evaluator import (
     Anchors,
     EvaluatorConfig,
-    Posterior,
-    Window,
+    Scoring,
     check_anchors,
     estimate_sharpness,
-    plan_round,
 )
 from valueflow.judging.cost import Estimate, estimate
 from valueflow.judging.judges import AnyJudge, JudgeConfig, fingerprint
 from valueflow.judging.tasks import RANK
 from valueflow.official import score_rankings, scores_csv
-from valueflow.records import SCHEMAS, conform, digest, text_id
+from valueflow.records import SCHEMAS, digest, text_id
 from valueflow.responses import response_texts, save_responses
 from valueflow.store import Build
 from valueflow.theories import resolve
@@ -115,9 +113,7 @@ def dry_run(config: EvaluateConfig) -> list[Estimate]:
     sample = []
     for chunk in chunks[:20]:
         anchors = version.anchors(chunk.value)
-        posterior = Posterior(anchors, 1, 1.0)
-        window = plan_round(posterior, [chunk.value], chunk.text_ids[:1], [set()], 0, config.evaluator)
-        table = _windows_table(chunk._replace(text_ids=chunk.text_ids[:1]), anchors, window, 0)
+        table = Scoring(anchors, chunk.text_ids[:1], 1.0, config.evaluator).plan(0)
         sample += with_texts(table, [version.build], chunk.folder, {i: texts[i] for i in chunk.text_ids[:1]}).to_pylist()
     calls = config.evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
     return [estimate(config.judge, RANK, sample, calls, measured(config.root, config.judge))]
@@ -172,7 +168,7 @@ def _evaluate_saved(config: EvaluateConfig) -> Evaluated:
     if not store.manifest(out):
         sharpness = {
             v: _given_sharpness(version, evaluator, asked["fingerprint"], v)
-            or _sharpness_of(version, rankings, [c for c in chunks if c.value == v])
+            or _sharpness_of(version, rankings, [c for c in chunks if c.value == v], evaluator)
             for v in values
         }
         _score(config, version, responses, rankings, chunks, sharpness, evaluator, out)
@@ -260,7 +256,7 @@ def ask_rounds(
             ask(judging, RANK, planned, rankings, per_round * (round_ + 1), f"{what} round {round_ + 1}/{config.m}")
             if round_ == 0 and None in given.values():
                 sharpness = {
-                    v: known or _sharpness_of(version, rankings, [c for c in chunks if c.value == v])
+                    v: known or _sharpness_of(version, rankings, [c for c in chunks if c.value == v], config)
                     for v, known in given.items()
                 }
                 log.info("judge sharpness, nats per unit of theta: %s", {v: round(s, 3) for v, s in sharpness.items()})
@@ -291,11 +287,8 @@ def _plan_chunk(
     """The windows of one round that are not answered yet, with their texts."""
     for row in batch.to_pylist():
         chunk = Chunk(row["value"], row["number"], row["text_ids"])
-        anchors = _anchors(version.build.root, version.build.build_id, chunk.value)
-        posterior, used = _after(anchors, chunk, rankings, sharpness[chunk.value], round_)
-        units = [f"{chunk.value}/{i}" for i in chunk.text_ids]
-        windows = plan_round(posterior, units, chunk.text_ids, used, round_, config)
-        table = _windows_table(chunk, anchors, windows, round_)
+        scoring, _ = _after(version, chunk, rankings, sharpness[chunk.value], config, round_)
+        table = scoring.plan(round_)
         table = table.filter(store.missing_from(table["window_id"], ray.get(done)))
         if not table.num_rows:
             continue
@@ -305,56 +298,29 @@ def _plan_chunk(
             yield with_texts(table, [version.build, texts], chunk.folder)
 
 
-def _windows_table(chunk: Chunk, anchors: Anchors, windows: list[Window], round_: int) -> pa.Table:
-    shown = [
-        np.insert(anchors.text_ids[w.anchors].astype(object), w.place, response).tolist()
-        for response, w in zip(chunk.text_ids, windows, strict=True)
-    ]
-    theory, _, node = chunk.value.partition(":")
-    table = {
-        "window_id": [_window_id(chunk, r, round_) for r in chunk.text_ids],
-        "theory": [theory] * len(shown), "value": [node] * len(shown), "text_ids": shown,
-        "round": pa.array([round_] * len(shown), pa.int32()),
-    }  # fmt: skip
-    return conform(pa.table(table), "windows")
-
-
-def _answers(rankings: Build, chunk: Chunk, rounds: int) -> list[tuple[str, dict]]:
-    """The chunk's answered windows of the first rounds, each once, with the response each is about."""
-    asked = {_window_id(chunk, i, r): i for i in chunk.text_ids for r in range(rounds)}
+def _after(
+    version: Vidb, chunk: Chunk, rankings: Build, sharpness: float, config: EvaluatorConfig, rounds: int
+) -> tuple[Scoring, list[tuple[int, dict]]]:
+    """A chunk's scoring after the first rounds, and their answered windows, each once, with the text each is about."""
+    anchors = _anchors(version.build.root, version.build.build_id, chunk.value)
+    scoring = Scoring(anchors, chunk.text_ids, sharpness, config)
+    asked = scoring.window_ids(rounds)
     paths = store.part_paths(rankings, chunk.folder)
     rows = {row["window_id"]: row for path in paths for row in store.read_part(rankings, path).to_pylist()}
-    return [(asked[i], row) for i, row in rows.items() if i in asked]
+    answers = [(asked[i], row) for i, row in rows.items() if i in asked]
+    scoring.take(answers)
+    return scoring, answers
 
 
-def _window_id(chunk: Chunk, response: str, round_: int) -> str:
-    return digest("evaluate", chunk.value, response, round_)
-
-
-def _after(anchors: Anchors, chunk: Chunk, rankings: Build, sharpness: float, rounds: int) -> tuple[Posterior, list[set[int]]]:
-    """The posterior of each response after the first rounds, and the anchors it has met."""
-    unit = {response: i for i, response in enumerate(chunk.text_ids)}
-    index_of = {anchor: i for i, anchor in enumerate(anchors.text_ids)}
-    posterior = Posterior(anchors, len(unit), sharpness)
-    used: list[set[int]] = [set() for _ in unit]
-    for response, row in _answers(rankings, chunk, rounds):
-        met = np.array([index_of[i] for i in row["text_ids"] if i != response])
-        used[unit[response]].update(met.tolist())
-        if row["order"] is not None:
-            window = Window(met, row["text_ids"].index(response))
-            posterior.update(unit[response], window, row["order"], row["weight"])
-    return posterior, used
-
-
-def _sharpness_of(version: Vidb, rankings: Build, chunks: list[Chunk]) -> float:
+def _sharpness_of(version: Vidb, rankings: Build, chunks: list[Chunk], config: EvaluatorConfig) -> float:
     """Maximum likelihood over the first round of at most 20 chunks."""
     shown, orders = [], []
     for chunk in chunks[:20]:
-        anchors = _anchors(version.build.root, version.build.build_id, chunk.value)
-        theta = dict(zip(anchors.text_ids, anchors.theta_A, strict=True))
-        for response, row in _answers(rankings, chunk, 1):
+        scoring, answers = _after(version, chunk, rankings, 1.0, config, 1)
+        theta = dict(zip(scoring.anchors.text_ids, scoring.anchors.theta_A, strict=True))
+        for unit, row in answers:
             if row["order"] is not None:
-                shown.append(np.array([np.nan if i == response else theta[i] for i in row["text_ids"]]))
+                shown.append(np.array([np.nan if i == chunk.text_ids[unit] else theta[i] for i in row["text_ids"]]))
                 orders.append(row["order"])
     return estimate_sharpness(shown, orders)
 
@@ -363,10 +329,8 @@ def _score_chunk(
     version: Vidb, responses: Build, rankings: Build, chunk: Chunk, sharpness: float, config: EvaluatorConfig, out: Build
 ) -> None:
     """Write the evaluations of one chunk; a response without any answered window has no score, and its counts say so."""
-    anchors = _anchors(version.build.root, version.build.build_id, chunk.value)
-    posterior, _ = _after(anchors, chunk, rankings, sharpness, config.m)
-    answers = _answers(rankings, chunk, config.m)
-    scores = dict(zip(chunk.text_ids, posterior.scores(), strict=True))
+    scoring, answers = _after(version, chunk, rankings, sharpness, config, config.m)
+    scores = dict(zip(chunk.text_ids, scoring.posterior.scores(), strict=True))
     theory, _, node = chunk.value.partition(":")
     rows = []
     for response in store.read_table(responses).to_pylist():
@@ -374,7 +338,7 @@ def _score_chunk(
         # An empty response is kept, once a value, without a score.
         if text not in scores and (response["response"] or chunk.number):
             continue
-        of_text = [row for i, row in answers if i == text]
+        of_text = [row for unit, row in answers if chunk.text_ids[unit] == text]
         answered = sum(row["order"] is not None for row in of_text)
         score = scores[text]._asdict() if answered else {}
         about = {"theory": theory, "value": node, "num_windows": answered, "num_failed": len(of_text) - answered}

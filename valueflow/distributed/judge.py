@@ -21,7 +21,7 @@ from valueflow.judging.endpoint import Endpoint
 from valueflow.judging.judges import AnyJudge, EncoderJudge, OpenaiJudge, SimulatedJudge, VllmJudge
 from valueflow.judging.limits import Spent
 from valueflow.judging.simulated import Simulated
-from valueflow.judging.tasks import RANK, Task, sampling, vllm_key
+from valueflow.judging.tasks import RANK, REPLY, Task, sampling, vllm_key, with_replies
 from valueflow.judging.voters import EncoderVoter, SimulatedVoter
 from valueflow.judging.weights import chat_tokens, locate
 from valueflow.prompts.render import LABELS
@@ -29,7 +29,6 @@ from valueflow.prompts.render import LABELS
 Judge = Callable[[Dataset], Dataset]
 # The small tasks around an engine each hold this share of a logical CPU.
 STAGE_CPUS = 0.1
-REPLY = {"reply": pa.string(), "failure": pa.string(), "tokens_in": pa.int32(), "tokens_out": pa.int32(), "first": pa.float64()}
 # Cached replies read at once: object stores answer slowly but in parallel.
 READERS = 16
 
@@ -220,23 +219,13 @@ class _EndpointActor:
         """Ask all questions of a batch at once."""
         replies = await asyncio.gather(*(self._ask(row) for row in batch.to_pylist()))
         asked = [i for i, reply in enumerate(replies) if reply is not None]
-        answered = _with_replies(batch.take(pa.array(asked, pa.int64())), [reply for reply in replies if reply is not None])
+        answered = with_replies(batch.take(pa.array(asked, pa.int64())), [reply for reply in replies if reply is not None])
         if answered.num_rows:
             yield self.task.read(answered, self.config)
 
     async def _ask(self, row: dict) -> Reply | None:
         question = self.task.question(row, self.config)
         return await self.endpoint.ask(*question, round_=row["round"])
-
-
-def _with_replies(batch: pa.Table, replies: list[Reply]) -> pa.Table:
-    columns = [
-        [r.text for r in replies], [r.error for r in replies], [r.tokens_in for r in replies],
-        [r.tokens_out for r in replies], [r.first for r in replies],
-    ]  # fmt: skip
-    for (name, kind), column in zip(REPLY.items(), columns, strict=True):
-        batch = batch.append_column(name, pa.array(column, kind))
-    return batch
 
 
 def _from_cache(batch: pa.Table, config: VllmJudge, task: Task, cache: str) -> Iterator[pa.Table]:
@@ -246,7 +235,7 @@ def _from_cache(batch: pa.Table, config: VllmJudge, task: Task, cache: str) -> I
         found = list(pool.map(lambda row: calls.get(vllm_key(task.question(row, config), config, row["round"])), rows))
     known = [i for i, reply in enumerate(found) if reply is not None]
     if known:
-        yield task.read(_with_replies(batch.take(known), [reply for reply in found if reply is not None]), config)
+        yield task.read(with_replies(batch.take(known), [reply for reply in found if reply is not None]), config)
 
 
 def _vllm(config: VllmJudge, task: Task, cache: str) -> Judge:
@@ -323,7 +312,7 @@ class _Keep:
             "failure": str(error)[:500],
             "tokens_in": int(row.get("num_input_tokens") or 0),
             "tokens_out": int(row.get("num_generated_tokens") or 0),
-            "first": _first(row.get("logprobs")),
+            "first": first_choice(row.get("logprobs")),
         }
 
 
@@ -331,8 +320,8 @@ def _is_list(column: Any) -> bool:
     return hasattr(column, "__iter__") and not isinstance(column, str)
 
 
-def _first(logprobs: list | None) -> float:
-    """P(first label) among the two labels from the first token's log-probabilities; nan where they were not asked for."""
+def first_choice(logprobs: list | None) -> float:
+    """Return P(first label) of the two labels by the first token's log-probabilities; nan where they were not asked for."""
     if logprobs is None or not len(logprobs):
         return math.nan
     seen: dict[str, float] = {}

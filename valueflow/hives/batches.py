@@ -1,6 +1,6 @@
 """Which examples meet in a batch: anchors with their positives and negatives, and anchor ids with their texts.
 
-Shapes: N examples, E entries of an index, K keys of an index, B rows of a batch, L levels.
+Shapes: N examples, E entries of an index, K keys of an index, B rows of a batch, O other places of a text, L levels.
 """
 
 import logging
@@ -30,6 +30,9 @@ class Batch(NamedTuple):
     prefix_BL: np.ndarray
     direction_B: np.ndarray
     label_B: np.ndarray  # anchor id of the objectives INDIVIDUAL and CONCEPT; -1 else
+    # The text's other places in the same theory: without them a text that shares one with another would be driven away from it.
+    other_BOL: np.ndarray  # prefixes, -1 where the text has no so many
+    other_sign_BO: np.ndarray  # directions
 
 
 class BatchConfig(Config):
@@ -91,6 +94,7 @@ class Sampler:
     def __init__(self, examples: Examples, config: BatchConfig, seed: int) -> None:
         self.examples, self.config, self.seed = examples, config, seed
         self._direction_N = examples.direction_N.astype(np.int64)
+        self._siblings_NO = _siblings(examples)
         if config.hierarchy:
             self._index_hierarchy()
         if config.individual:
@@ -113,6 +117,7 @@ class Sampler:
         objective_B = np.repeat([HIERARCHY, INDIVIDUAL, CONCEPT], [config.hierarchy, config.individual, config.concept])
         of = self.examples
         label_B = np.where(objective_B == INDIVIDUAL, of.individual_N[row_B], of.concept_N[row_B])
+        sibling_BO = self._siblings_NO[row_B]
         return Batch(
             row_B,
             objective_B,
@@ -121,6 +126,8 @@ class Sampler:
             of.prefix_NL[row_B],
             self._direction_N[row_B],
             np.where(objective_B == HIERARCHY, -1, label_B),
+            np.where(sibling_BO[..., None] >= 0, of.prefix_NL[sibling_BO], -1),
+            np.where(sibling_BO >= 0, self._direction_N[sibling_BO], 0),
         )
 
     def _index_hierarchy(self) -> None:
@@ -264,6 +271,20 @@ def statistics(examples: Examples) -> dict[str, Any]:
         num_texts = _spans(key_N, examples.text_N)[1]
         counts |= {name: len(num_texts), f"{name} of one text": int((num_texts == 1).sum())}
     return counts
+
+
+def _siblings(examples: Examples) -> np.ndarray:
+    """Of each row the other rows of its text in its theory, -1 where there are no more."""
+    key_N = examples.text_N.astype(np.int64) * len(THEORIES) + examples.theory_N
+    order = np.argsort(key_N, kind="stable")
+    _, start, size = np.unique(key_N[order], return_index=True, return_counts=True)
+    siblings_NO = np.full((len(key_N), size.max() - 1), -1)
+    for turn in range(1, size.max()):
+        at = np.arange(len(order)) - np.repeat(start, size)
+        next_at = np.repeat(start, size) + (at + turn) % np.repeat(size, size)
+        more = np.repeat(size, size) > turn
+        siblings_NO[order[more], turn - 1] = order[next_at[more]]
+    return siblings_NO
 
 
 def _index(key: np.ndarray, then: np.ndarray, row: np.ndarray, num_keys: int) -> _Index:

@@ -1,7 +1,7 @@
 """The losses of HiVES: hierarchical multi-label contrastive, InfoNCE over anchor ids, their sum, over all ranks.
 
-Shapes: B rows of a batch (of all ranks, once gathered), D dimensions, L levels of a path, coarsest first. Masks are bool;
-mask_BB[i, j] speaks of row j as seen from row i.
+Shapes: B rows of a batch (of all ranks, once gathered), O other places of a row's text, D dimensions, L levels of a path,
+coarsest first. Masks are bool; mask_BB[i, j] speaks of row j as seen from row i.
 """
 
 from typing import Any, NamedTuple
@@ -38,6 +38,8 @@ class Labels(NamedTuple):
     prefix_BL: Tensor
     direction_B: Tensor
     label_B: Tensor
+    other_BOL: Tensor
+    other_sign_BO: Tensor
 
 
 class Parts(NamedTuple):
@@ -83,13 +85,30 @@ def total(z_BD: Tensor, labels: Labels, config: LossConfig) -> tuple[Tensor, Par
         (z_BD[mine], Labels(*(part[mine] for part in labels))) for mine in rows
     )
     parts = Parts(
-        hierarchical(
-            z, placed.theory_B, placed.prefix_BL, placed.direction_B, placed.text_B, config.tau_hierarchy, config.margin
-        ),
+        hierarchical(*every_place(z, placed), config.tau_hierarchy, config.margin),
         cross_theory(z_individual, individual.label_B, individual.text_B, config.tau_individual),
         cross_theory(z_concept, concept.label_B, concept.text_B, config.tau_concept),
     )
     return parts.hierarchy + config.individual * parts.individual + config.concept * parts.concept, parts
+
+
+def every_place(z_BD: Tensor, labels: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return one row for each place of each text in the theory it was drawn for, what `hierarchical` takes.
+
+    Shapes: z (B, D) and labels -> z (R, D), theory (R,), prefixes (R, L), direction (R,), text (R,), R the places.
+
+    Args:
+        z_BD: embeddings.
+        labels: with the other places of the texts.
+
+    Returns: embeddings and labels of all places; a text's are equal embeddings, neither positives nor negatives of each other.
+
+    Source: ours; VALUEFLOW trains on one place a row, so that texts which share another one repel each other.
+    """
+    prefix_BPL = torch.cat([labels.prefix_BL[:, None], labels.other_BOL], 1)
+    sign_BP = torch.cat([labels.direction_B[:, None], labels.other_sign_BO], 1)
+    row_R, place_R = torch.nonzero(prefix_BPL[..., 0] >= 0, as_tuple=True)
+    return z_BD[row_R], labels.theory_B[row_R], prefix_BPL[row_R, place_R], sign_BP[row_R, place_R], labels.text_B[row_R]
 
 
 def hierarchical(
@@ -236,7 +255,7 @@ def gather(z_BD: Tensor) -> Tensor:
 def gather_batch(labels: Labels) -> Labels:
     """Return the labels of all ranks in the order of `gather`; the same tensors without a process group.
 
-    Shapes: (B,) -> (ranks * B,), prefixes (B, L) -> (ranks * B, L).
+    Shapes: (B, …) -> (ranks * B, …).
 
     Args:
         labels: of this rank's rows; every rank must have as many.
@@ -247,9 +266,9 @@ def gather_batch(labels: Labels) -> Labels:
     """
     if not dist.is_initialized():
         return labels
-    columns = [part if part.dim() == 2 else part[:, None] for part in labels]
+    columns = [part.flatten(1) if part.dim() > 1 else part[:, None] for part in labels]
     every = torch.cat(_all_gather(torch.cat(columns, 1))).split([column.shape[1] for column in columns], 1)
-    return Labels(*(column if own.dim() == 2 else column[:, 0] for column, own in zip(every, labels, strict=True)))
+    return Labels(*(column.reshape(len(column), *own.shape[1:]) for column, own in zip(every, labels, strict=True)))
 
 
 class _Gather(torch.autograd.Function):

@@ -10,11 +10,13 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from valueflow.judging.answers import answers, votes
-from valueflow.judging.cache import call_key
+from valueflow.judging.cache import Reply, call_key
 from valueflow.judging.judges import AnyJudge, LlmJudge, VllmJudge
 from valueflow.judging.parse import NAME_WORDS, WORD_LENGTH, BrokenReply, parse_choice, parse_name, parse_order, structured
 from valueflow.prompts.render import name_messages, rank_messages, vote_messages
 from valueflow.records import SCHEMAS, conform
+
+REPLY = {"reply": pa.string(), "failure": pa.string(), "tokens_in": pa.int32(), "tokens_out": pa.int32(), "first": pa.float64()}
 
 
 class Question(NamedTuple):
@@ -48,6 +50,17 @@ def vllm_key(question: Question, judge: VllmJudge, round_: int) -> str:
     """Return the call's key in the cache; quantisation, data type and the like are part of what answers."""
     model = f"vllm {judge.model} {sorted(judge.engine.items())}"
     return call_key(model, judge.revision, question.messages, sampling(question, judge), round_)
+
+
+def with_replies(batch: pa.Table, replies: list[Reply]) -> pa.Table:
+    """Add the columns of replies, one a row."""
+    columns = [
+        [r.text for r in replies], [r.error for r in replies], [r.tokens_in for r in replies],
+        [r.tokens_out for r in replies], [r.first for r in replies],
+    ]  # fmt: skip
+    for (name, kind), column in zip(REPLY.items(), columns, strict=True):
+        batch = batch.append_column(name, pa.array(column, kind))
+    return batch
 
 
 def _rank_question(row: dict, judge: LlmJudge) -> Question:

@@ -1,0 +1,94 @@
+"""Mode fast on texts that it has not seen: coverage and width of its 95 % intervals, Spearman, mean absolute error; its speed.
+
+OMP_NUM_THREADS=1 python -m benchmarks.fast ROOT [MODEL]    # the version published under ROOT; MODEL: default MiniLM
+
+Ten times a random tenth of the texts (near-duplicates together) is held out and all else fitted on the rest. For each value,
+and for all pooled, it prints the held-out texts, the share that lies in its interval, the mean width after clipping, Spearman
+(pooled: mean over values) and mean absolute error beside that of a baseline that says the value's mean; `stated` is the
+coverage that the fit itself states. Then seconds to fit, and texts per second of embedding and of regression on all values.
+"""
+
+import sys
+import time
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from valueflow import vidb
+from valueflow.fast import Fast, Published, fit, texts_of
+from valueflow.hives.encoder import Encoder
+from valueflow.hives.examples import near_duplicates
+from valueflow.judging.judges import MINILM
+from valueflow.judging.weights import fetch, trained
+
+SPLITS, TIMED = 10, 500
+
+
+def held_out(z_ND: np.ndarray, unit_N: np.ndarray, published: dict[str, Published], seed: int) -> dict[str, np.ndarray]:
+    """Truth, prediction, low, high, baseline and stated coverage of each value's held-out texts, shape (6, texts)."""
+    held_U = np.random.default_rng(seed).permutation(int(unit_N.max()) + 1) % SPLITS == 0
+    held_N = held_U[unit_N]
+    seen = {v: Published(p.text_M[~held_N[p.text_M]], p.intensity_M[~held_N[p.text_M]]) for v, p in published.items()}
+    found = fit(z_ND, unit_N, seen, seed)
+    fast = Fast("", "", {v: line for v, (line, _) in found.items()}, {v: agreement for v, (_, agreement) in found.items()})
+    rows = {}
+    for value in fast.lines:
+        text_M, y_M = published[value]
+        chosen = held_N[text_M]
+        said = fast(z_ND[text_M[chosen]], value)
+        same = np.ones(chosen.sum())
+        baseline, stated = seen[value].intensity_M.mean() * same, fast.agreement[value].coverage * same
+        rows[value] = np.stack([y_M[chosen], *said, baseline, stated])
+    return rows
+
+
+def line(name: str, rows: np.ndarray, spearman: float) -> str:
+    y, predicted, low, high, baseline, stated = rows
+    covered = ((low <= y) & (y <= high)).mean()
+    error, baseline_error = np.abs(predicted - y).mean(), np.abs(baseline - y).mean()
+    return (
+        f"{name:28}{len(y):6,} {covered:9.3f} {stated.mean():7.3f} {(high - low).mean():6.2f} {spearman:9.3f} {error:6.2f} "
+        f"{baseline_error:9.2f}"
+    )
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    version, model = vidb.load(sys.argv[1]), (sys.argv[2:] or [MINILM])[0]
+    path = fetch(model)
+    encoder = Encoder.saved(path) if trained(path) else Encoder.load(path)
+    texts, published = texts_of(version)
+    timed = texts[:TIMED]
+    encoder.embed(timed[:64])
+    started = time.monotonic()
+    encoder.embed(timed)
+    embedding = time.monotonic() - started
+    z_ND, unit_N = encoder.embed(texts), np.unique(near_duplicates(texts), return_inverse=True)[1]
+
+    print(f"VIDB {version.build.build_id}: {len(texts):,} texts, {len(published)} values; {SPLITS} splits; {model}")
+    print(f"{'value':28}{'texts':>6} {'coverage':>9} {'stated':>7} {'width':>6} {'Spearman':>9} {'error':>6} {'baseline':>9}")
+    splits = [held_out(z_ND, unit_N, published, seed) for seed in range(SPLITS)]
+    values = sorted({value for rows in splits for value in rows})
+    pooled = {value: np.concatenate([rows[value] for rows in splits if value in rows], axis=1) for value in values}
+    spearman = {value: float(spearmanr(*rows[:2]).statistic) for value, rows in pooled.items()}
+    for value, rows in pooled.items():
+        print(line(value, rows, spearman[value]))
+    print(line("all", np.concatenate(list(pooled.values()), axis=1), float(np.mean(list(spearman.values())))))
+
+    started = time.monotonic()
+    found = fit(z_ND, unit_N, published, 0)
+    fitting = time.monotonic() - started
+    fast = Fast(model, version.build.build_id, {v: line_ for v, (line_, _) in found.items()}, {})
+    started = time.monotonic()
+    for value in fast.lines:
+        fast(z_ND[: len(timed)], value)
+    regression = time.monotonic() - started
+    print(
+        f"fit {fitting:.1f} s; embedding {len(timed) / embedding:,.0f} texts/s, regression on {len(fast.lines)} values "
+        f"{len(timed) / regression:,.0f} texts/s, together {len(timed) / (embedding + regression):,.0f} texts/s, one thread"
+    )
+
+
+if __name__ == "__main__":
+    main()

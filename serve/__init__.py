@@ -1,0 +1,1 @@
+"""The evaluator as a service: HTTP in front of `valueflow.service.Service`."""

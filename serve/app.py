@@ -1,0 +1,206 @@
+"""The evaluator as a Ray Serve application: an HTTP front, a judge, and an encoder for fast scores and extraction.
+
+serve run serve.app:builder root=runs/demo
+serve deploy infra/serve/laptop.yaml
+"""
+
+import asyncio
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from fastapi import FastAPI
+from pydantic import Field
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+
+from serve.http import create
+from serve.settings import HttpConfig
+from valueflow import config, store, vidb
+from valueflow.distributed.embed import EmbedderConfig, embeddings, labelled, labels_of, vectors
+from valueflow.errors import InputError
+from valueflow.fast import Fast, fitted
+from valueflow.hives.extract import Extractor
+from valueflow.judging.judges import AnyJudge, EncoderJudge, JudgeConfig, VllmJudge
+from valueflow.judging.live import asker
+from valueflow.service import Service, Space, builder_of
+
+TRIES = 6  # of a call whose replica is lost
+DRAIN = 60.0  # seconds that a replica may take to end what it has begun
+
+
+class ExtractionConfig(config.Config):
+    """The labelled texts whose labels `POST /v1/extract` takes over; they must have been embedded by jobs.embed."""
+
+    texts: str = Field("latest", description="build id of the texts; latest: the newest finished ingest")
+    labels: str = Field("", description="build id of labels, or latest: a panel's instead of the corpora's own")
+    k: int = Field(20, ge=1, description="nearest labelled texts of each theory that vote")
+
+
+class ServeConfig(config.Config):
+    """What is served; how many replicas do it is set by deployment in Serve's own config (infra/serve)."""
+
+    root: str = Field(description="folder or URL under which all tables live")
+    vidb: str = Field("current", description="version served at first; user_config of deployment `evaluator` swaps it live")
+    judge: JudgeConfig | None = Field(None, description="null: the judge that built the version")
+    fast: bool = Field(True, description="offer mode fast: regression on the encoder's embedding, fitted when a version loads")
+    encoder: EmbedderConfig = EmbedderConfig()
+    extraction: ExtractionConfig | None = Field(None, description="null: no POST /v1/extract")
+    http: HttpConfig = HttpConfig()
+
+
+class Judge:
+    """Answers windows of all callers together."""
+
+    def __init__(self, judge: AnyJudge, cache: str) -> None:
+        if isinstance(judge, VllmJudge):
+            from valueflow.distributed.engine import Engine
+
+            self.ask: Any = Engine(judge)
+        else:
+            self.ask = asker(judge, cache)
+
+    async def rank(self, windows: pa.Table) -> pa.Table:
+        """Return rows of `rankings`, one a window."""
+        return await self.ask(windows)
+
+    def seconds(self) -> float:
+        """Return for how long the judge has worked so far, for benchmarks."""
+        return getattr(self.ask, "busy", 0.0)
+
+
+class TextEncoder:
+    """Embeds texts."""
+
+    def __init__(self, encoder: EmbedderConfig) -> None:
+        from valueflow.distributed.embed import Embedder
+
+        self.encoder, self.size = Embedder(encoder).encoder, encoder.batch_size
+        self.free = asyncio.Lock()
+
+    async def embed(self, texts: list[str]) -> np.ndarray:
+        """Return unit vectors (T, D)."""
+        async with self.free:
+            return await asyncio.to_thread(self.encoder.embed, texts, self.size)
+
+
+class Evaluator:
+    """The HTTP front: holds a version of the VIDB and asks the judge; a new version replaces it between two requests."""
+
+    def __init__(self, served: ServeConfig, judge: DeploymentHandle, encoder: DeploymentHandle | None) -> None:
+        self.served, self.judge, self.encoder = served, judge, encoder
+        self.service: Service | None = None
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        page = resources.files("serve").joinpath("page.html").read_text("utf-8")
+        return create(lambda: self.service, self.served.http, page)
+
+    async def reconfigure(self, user_config: dict) -> None:
+        """Load the version that user_config names (`{"vidb": "v-…"}`); requests under way end with the one before.
+
+        Raises:
+            InputError: there is no such version; the one before stays.
+        """
+        unknown = set(user_config) - {"vidb"}
+        if unknown:
+            raise InputError(f"user_config of deployment 'evaluator' has the unknown key {unknown.pop()!r}; allowed: vidb")
+        self.service = await asyncio.to_thread(
+            self._loaded, str(user_config.get("vidb", self.served.vidb)), asyncio.get_running_loop()
+        )
+
+    def _loaded(self, version: str, loop: asyncio.AbstractEventLoop) -> Service:
+        served = self.served
+        loaded = vidb.load(served.root, version)
+
+        def embed_now(texts: list[str]) -> np.ndarray:
+            return asyncio.run_coroutine_threadsafe(self._embed(texts), loop).result()
+
+        space = None
+        if self.encoder is not None:
+            fast: Fast | None = fitted(loaded, served.encoder.model, embed_now) if served.fast else None
+            space = Space(served.encoder.model, self._embed, fast, _extractor(served) if served.extraction else None)
+        service = Service(loaded, served.judge or EncoderJudge(), self._rank, space, served.http.limits())
+        for value in loaded.calibrations:
+            service.warm(value)
+        return service
+
+    async def _rank(self, windows: pa.Table) -> pa.Table:
+        return await _asked(self.judge.rank, windows)
+
+    async def _embed(self, texts: list[str]) -> np.ndarray:
+        assert self.encoder
+        return await _asked(self.encoder.embed, texts)
+
+
+async def _asked(method: DeploymentHandle, given: Any) -> Any:
+    """Ask a replica, and another one where it is lost before it answers: what is asked has no effect but its answer."""
+    for attempt in range(TRIES):
+        try:
+            return await method.remote(given)
+        except RayActorError:
+            await asyncio.sleep(0.2 * 2**attempt)
+    return await method.remote(given)
+
+
+def builder(args: dict[str, Any]) -> Application:
+    """Return the application that arguments describe (see `ServeConfig`; on a command line `key=value`, dotted where nested).
+
+    Raises:
+        InputError: a key is unknown or a value not allowed; nothing is published under root; the judge lacks something.
+    """
+    asked = config.parse(ServeConfig, args, "serve arguments")
+    judge = asked.judge or builder_of(vidb.load(asked.root, asked.vidb)) or EncoderJudge()
+    # The version is not among what replicas are made with: a change of it alone goes to those that run.
+    served = asked.model_copy(update={"judge": judge, "vidb": "current"})
+    if served.extraction:
+        _extraction_builds(served)  # what is missing is said here, not by a dying replica
+    encoder = None
+    if served.fast or served.extraction:
+        held = {"num_cpus": 0.5, "num_gpus": served.encoder.num_gpus}
+        shape = serve.deployment(
+            name="encoder", ray_actor_options=held, max_ongoing_requests=64, graceful_shutdown_timeout_s=DRAIN
+        )
+        encoder = shape(TextEncoder).bind(served.encoder)
+    shape = serve.deployment(
+        name="judge", ray_actor_options=_held(judge), max_ongoing_requests=256, graceful_shutdown_timeout_s=DRAIN
+    )
+    asking = shape(Judge).bind(judge, f"{served.root.rstrip('/')}/cache")
+    shape = serve.deployment(
+        name="evaluator",
+        ray_actor_options={"num_cpus": 0.5},
+        # More than the application takes: it refuses by itself what is too much, with a reason and the time to come back.
+        max_ongoing_requests=2 * (served.http.max_in_flight + served.http.max_queued),
+        user_config={"vidb": asked.vidb},
+        graceful_shutdown_timeout_s=DRAIN,
+    )
+    return shape(serve.ingress()(Evaluator)).bind(served, asking, encoder)
+
+
+def _extraction_builds(served: ServeConfig) -> tuple[store.Build, store.Build, store.Build]:
+    """The labelled texts, their labels and their vectors."""
+    assert served.extraction
+    of, labels = labels_of(served.root, served.extraction.texts, served.extraction.labels)
+    embedded = embeddings(of, served.encoder, served.root)
+    if not store.manifest(embedded):
+        raise InputError(
+            f"the labelled texts {of.build_id} have no vectors by {served.encoder.model}; run python -m jobs.embed with "
+            f"root={served.root} texts={of.build_id} encoder.model={served.encoder.model} first, or leave extraction out"
+        )
+    return of, labels, embedded
+
+
+def _extractor(served: ServeConfig) -> Extractor:
+    of, labels, embedded = _extraction_builds(served)
+    assert served.extraction
+    examples = labelled(of, labels)
+    return Extractor(vectors(embedded, examples.text_ids), examples, served.extraction.k)
+
+
+def _held(judge: AnyJudge) -> dict[str, float]:
+    """What a replica of the judge takes: an engine what its config says, others so little that two CPUs hold everything."""
+    if isinstance(judge, VllmJudge):
+        return {"num_cpus": judge.cpus_per_engine, "num_gpus": judge.gpus_per_engine}
+    return {"num_cpus": 1.0, "num_gpus": judge.num_gpus if isinstance(judge, EncoderJudge) else 0.0}

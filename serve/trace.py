@@ -1,0 +1,117 @@
+"""What is known of each request: its id, a log line without secrets, and its part in the metrics."""
+
+import json
+import logging
+import re
+import time
+import traceback
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.metrics import Metrics
+from serve.problems import Refused, refusal
+
+log = logging.getLogger(__name__)
+
+GONE = 499  # the status that logs and metrics show where the client did not wait for its answer
+SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+
+
+@dataclass
+class Call:
+    """One request, as the log tells of it; it travels in the ASGI scope under "call"."""
+
+    request_id: str
+    method: str
+    route: str
+    started: float = field(default_factory=time.perf_counter)
+    status: int = GONE
+    key: str = ""
+    reason: str = ""
+    repeated: bool = False
+    error: Exception | None = None
+    texts: list[str] = field(default_factory=list)
+    num_units: int = 0
+
+    def fail(self, error: Exception) -> Refused:
+        """Note an error and return the answer to it."""
+        refused = refusal(error)
+        self.reason = refused.reason
+        self.error = error if refused.reason == "internal" else None
+        return refused
+
+
+class Trace:
+    """Outermost: gives each request an id, its answer the common headers, and the log and the metrics their numbers."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, log_texts: bool) -> None:
+        self._app, self._metrics, self._log_texts = app, metrics, log_texts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and report how it went."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        call = scope["call"] = Call(request_id, scope["method"], _route(scope))
+
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                call.status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            return await self._app(scope, receive, marked)
+        finally:
+            self._report(call)
+
+    def _report(self, call: Call) -> None:
+        seconds = time.perf_counter() - call.started
+        self._metrics.requests.labels(call.route, str(call.status)).inc()
+        self._metrics.seconds.labels(call.route).observe(seconds)
+        if call.reason:
+            self._metrics.rejected.labels(call.reason).inc()
+        elif call.texts:
+            self._metrics.texts.labels(call.route).inc(len(call.texts))
+            self._metrics.units.labels(call.route).inc(call.num_units)
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "request_id": call.request_id,
+            "key": call.key,
+            "method": call.method[:10],
+            "route": call.route,
+            "status": call.status,
+            "milliseconds": round(1000 * seconds, 1),
+            "num_texts": len(call.texts),
+            "num_units": call.num_units,
+            "repeated": call.repeated,
+            "reason": call.reason,
+        }
+        line |= {"traceback": "".join(_described(call.error, self._log_texts))} if call.error else {}
+        line |= {"texts": call.texts} if self._log_texts else {}
+        log.log(logging.ERROR if call.error else logging.INFO, "%s", json.dumps(line))
+
+
+def _route(scope: Scope) -> str:
+    """The path as the application declares it (`/v1/values/{id}`), so that labels stay few."""
+    routes = scope["app"].routes
+    return next((route.path for route in routes if route.matches(scope)[0] is not Match.NONE), "none")
+
+
+def _described(error: BaseException, with_message: bool) -> list[str]:
+    """Traceback of an error and its causes; without messages, which may hold a text, unless asked for."""
+    if with_message:
+        return traceback.format_exception(error)
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    here = [*traceback.format_tb(error.__traceback__), f"{type(error).__module__}.{type(error).__qualname__}\n"]
+    return [*_described(cause, False), *here] if cause else here

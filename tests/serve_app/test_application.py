@@ -1,0 +1,175 @@
+"""The application under Ray Serve, on a real cluster, over real HTTP: same scores, live swap, killed replicas, fast scores."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from ray import serve
+
+from serve.app import ServeConfig, builder
+from valueflow import api, vidb
+from valueflow.client import Client
+from valueflow.errors import InputError
+from valueflow.judging.judges import SimulatedJudge
+from valueflow.judging.simulated import true_theta
+from valueflow.records import text_id
+from valueflow.service import local
+from valueflow.store import current, publish
+
+pytestmark = pytest.mark.ray
+VALUES = ["svt:power", "mft:care-harm"]
+JUDGE = {"judge.kind": "simulated", "judge.name": "sim", "judge.spread": "3.0"}
+
+
+def version(root: str, num: int) -> str:
+    """A version whose intensities are the simulated judge's truth."""
+    rows = [
+        {
+            "theory": theory,
+            "value": node,
+            "text": text,
+            "intensity": float(np.clip(true_theta(node, text_id(text), 3.0), -10, 10)),
+        }
+        for theory, node in (value.split(":") for value in VALUES)
+        for text in (f"I did thing number {i} for them." for i in range(num))
+    ]
+    with open(f"{root}/anchors-{num}.jsonl", "w") as file:
+        file.write("\n".join(map(json.dumps, rows)))
+    made, _ = vidb.import_version([f"{root}/anchors-{num}.jsonl"], "MIT", "simulated", root)
+    return made.build_id
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> str:
+    folder = str(tmp_path_factory.mktemp("root"))
+    publish(folder, version(folder, 150), current(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(cluster) -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.fixture(scope="module")
+def served(url, root) -> str:
+    serve.run(builder({"root": root, "fast": False, **JUDGE}))
+    return url
+
+
+@contextmanager
+def asked_without_pause(url: str):
+    """Four clients that ask all the time; yields what they got, which must be all they asked for."""
+    stop, got = [], []
+
+    def caller(number: int) -> None:
+        with Client(url) as client:
+            for turn in range(10**9):
+                if stop:
+                    return
+                scores = client.score([f"text {number} {turn}"], VALUES)
+                assert all(s.intensity is not None for s in scores.scores)
+                got.append(scores.vidb_version)
+
+    with ThreadPoolExecutor(4) as pool:
+        callers = [pool.submit(caller, number) for number in range(4)]
+        try:
+            yield got
+        finally:
+            stop.append(True)
+        for one in callers:
+            one.result()
+
+
+def wait_for(what, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def replica(kind: str) -> psutil.Process:
+    name = f"ServeReplica:default:{kind}"
+    return next(p for p in psutil.process_iter(["cmdline"]) if name in " ".join(p.info["cmdline"] or []))
+
+
+def test_a_served_score_is_that_of_the_service_in_process(served, root):
+    asked = api.ScoreRequest(texts=["one text", "another text"], values=VALUES, seed=4)
+    here = asyncio.run(local(root, judge=SimulatedJudge(name="sim", spread=3.0)).score(asked, "r"))
+    with Client(served) as client:
+        there = client.score(asked.texts, VALUES, seed=4)
+    assert there.scores == here.scores
+    assert (there.judge, there.vidb_version) == (here.judge, here.vidb_version)
+
+
+def test_the_page_and_the_description_are_served(served):
+    page = httpx.get(served)
+    assert page.headers["content-type"].startswith("text/html")
+    assert "__NONCE__" not in page.text
+    assert "/v1/score" in httpx.get(f"{served}/openapi.json").json()["paths"]
+    assert httpx.get(f"{served}/readyz").text == "ready\n"
+
+
+def test_a_version_is_swapped_under_load_without_a_failed_request(served, root):
+    before, after = vidb.load(root).build.build_id, version(root, 160)
+    with asked_without_pause(served) as got:
+        wait_for(lambda: len(got) > 20)
+        serve.run(builder({"root": root, "vidb": after, "fast": False, **JUDGE}))
+        mark = len(got)
+        wait_for(lambda: len(got) > mark + 40)
+    assert set(got) == {before, after}
+    assert set(got[-10:]) == {after}
+    with Client(served) as client:
+        assert client.vidb().values == dict.fromkeys(VALUES, 160)
+
+
+@pytest.mark.parametrize("kind", ["judge", "evaluator"])
+def test_a_killed_replica_fails_no_request_of_the_client(served, kind):
+    with asked_without_pause(served) as got:
+        wait_for(lambda: len(got) > 20)
+        os.kill(replica(kind).pid, signal.SIGKILL)
+        mark = len(got)
+        wait_for(lambda: len(got) > mark + 40)
+
+
+def test_fast_scores_come_with_their_agreement(served, root):
+    serve.run(builder({"root": root, **JUDGE}))
+    with Client(served) as client:
+        assert client.vidb().modes == ["ranked", "fast"]
+        found = client.score(["I did thing number 7 for them."], VALUES, mode="fast")
+    assert [a.value for a in found.agreement] == VALUES
+    assert all(s.low <= s.intensity <= s.high and s.num_windows == 0 for s in found.scores)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"rot": "x"}, "rot: unknown key; did you mean 'root'"),
+        ({"root": "/nowhere/at/all"}, "nothing is published under /nowhere/at/all"),
+        ({"root": "R", "vidb": "v-none"}, "v-none"),
+        ({"root": "R", "http.max_in_flight": "0"}, "http.max_in_flight"),
+        ({"root": "R", "extraction": {}}, "jobs.ingest|no ingested texts"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_anything_starts(root, args, said):
+    with pytest.raises(InputError, match=said):
+        builder({key: root if value == "R" else value for key, value in args.items()})
+
+
+def test_settings_may_be_nested_or_dotted():
+    nested = ServeConfig.model_validate({"root": "r", "http": {"max_texts": 5}})
+    assert nested.http.max_texts == 5
