@@ -27,10 +27,13 @@ import psutil
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from serve.app import ServeConfig, builder
+from serve.app import builder
+from valueflow import vidb
 from valueflow.client import AsyncClient, ValueFlowError
 from valueflow.distributed.cluster import ClusterConfig, session
 
+# A short queue: on two cores, what waits behind more than a few others is better told to come back.
+ARGS = {"fast": "false", "http.max_in_flight": "2", "http.max_queued": "1"}
 URL, BODY = "http://127.0.0.1:8000", {"values": ["svt:benevolence", "duty:fidelity"], "m": 3}
 TEXTS = 4
 
@@ -149,7 +152,7 @@ async def phases(root: str, seconds: float) -> None:
 
         share = await outside(http, body, judge)
         print(f"share of a lone request outside the judge: {share:.0%}")
-        callers = ServeConfig(root=root).http.max_in_flight
+        callers = int(ARGS["http.max_in_flight"])
         started = time.perf_counter()
         before = megabytes()
         answers = await closed(callers, seconds / 2, lambda: plain(http, body()))
@@ -163,7 +166,9 @@ async def phases(root: str, seconds: float) -> None:
 
         async def swap() -> None:
             await asyncio.sleep(seconds / 6)
-            await asyncio.to_thread(serve.run, builder({"root": root, "vidb": "current", "fast": "false"}), name="default")
+            await asyncio.to_thread(
+                serve.run, builder({"root": root, "vidb": vidb.load(root).build.build_id, **ARGS}), name="default"
+            )
 
         def kill(kind: str) -> Callable[[], Awaitable[None]]:
             async def killing() -> None:
@@ -184,7 +189,7 @@ def main() -> None:
     with session(ClusterConfig(num_cpus=8)):
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=8000))
         started = time.perf_counter()
-        serve.run(builder({"root": root, "fast": "false"}), name="default")
+        serve.run(builder({"root": root, **ARGS}), name="default")
         print(f"ready after {time.perf_counter() - started:.1f} s")
         asyncio.run(phases(root, seconds))
         serve.shutdown()

@@ -195,7 +195,7 @@ class Calls:
     def wait(self, failure: Failure, attempt: int) -> float:
         """Return the seconds to wait after attempt `attempt` (from 0); raises the failure where no other is to follow."""
         if failure.again and attempt < self.retries:
-            seconds = backoff(attempt) if failure.after is None else failure.after + backoff(0)
+            seconds = (failure.after or 0.0) + backoff(attempt)
             if seconds <= LONGEST_WAIT:
                 log.info("%s; asking again in %.1f s", failure.error, seconds)
                 return seconds

@@ -40,7 +40,7 @@ class Client:
         retries: further tries of a call that was refused for now (429, 503), not connected, or cut off.
     """
 
-    def __init__(self, url: str | None = None, key: str | None = None, timeout: float = 300.0, retries: int = 5) -> None:
+    def __init__(self, url: str | None = None, key: str | None = None, timeout: float = 300.0, retries: int = 8) -> None:
         self._calls = Calls(url, key, timeout, retries)
         self._http = httpx.Client()
 
@@ -153,7 +153,7 @@ class AsyncClient:
         retries: further tries of a call that was refused for now (429, 503), not connected, or cut off.
     """
 
-    def __init__(self, url: str | None = None, key: str | None = None, timeout: float = 300.0, retries: int = 5) -> None:
+    def __init__(self, url: str | None = None, key: str | None = None, timeout: float = 300.0, retries: int = 8) -> None:
         self._calls = Calls(url, key, timeout, retries)
         self._http = httpx.AsyncClient()
 

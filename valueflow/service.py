@@ -8,7 +8,7 @@ process.
 import asyncio
 import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,11 +29,14 @@ from valueflow.vidb import Vidb
 
 # Texts of one value that are planned and scored together: the posterior takes 13 KB a text.
 CHUNK = 256
+# Texts whose windows are planned without a thread: some milliseconds.
+FEW = 32
 # Texts of a stream that are scored together, and how many such groups are under way at once.
 GROUP, GROUPS = 32, 2
 # Anchors of a value that a judge orders first where its sharpness is not known.
 PROBES = 60
 EXAMPLES = 9
+T = TypeVar("T")
 Embed = Callable[[list[str]], Awaitable[np.ndarray]]
 
 
@@ -61,6 +64,7 @@ class Service:
         self, version: Vidb, judge: AnyJudge, ask: Ask, space: Space | None = None, limits: api.Limits | None = None
     ) -> None:
         self.version, self.judge, self.ask, self.space = version, judge, ask, space
+        self._judged_by = fingerprint(judge)
         self.limits = limits or api.Limits(
             max_texts=api.MAX_TEXTS, max_streamed=api.MAX_STREAMED, max_chars=20_000, max_units=10_000, max_body_bytes=2**26
         )
@@ -167,7 +171,7 @@ class Service:
             intensity = rows["intensity"].to_numpy()
             spread = np.linspace(intensity[0], intensity[-1], EXAMPLES)
             nearest = sorted({int(np.abs(intensity - at).argmin()) for at in spread})
-            examples = _anchors(rows.take(nearest))
+            examples = [api.Anchor(**row) for row in rows.take(nearest).to_pylist()]
         return api.ValueResponse(
             id=value, name=node.name, definition=node.definition, supports=node.supports, opposes=node.opposes,
             paths=[list(path) for path in theories()[theory].paths(name)],
@@ -182,7 +186,7 @@ class Service:
         """
         value = self._held(resolve(id))
         rows = self._rows(value)
-        shown = _anchors(rows.slice(offset, limit))
+        shown = [api.Anchor(**row) for row in rows.slice(offset, limit).to_pylist()]
         return api.AnchorsResponse(value=value, vidb_version=self.version.build.build_id, total=rows.num_rows, anchors=shown)
 
     def vidb(self) -> api.VidbResponse:
@@ -192,7 +196,8 @@ class Service:
         fast, extractor = (self.space.fast, self.space.extractor) if self.space else (None, None)
         return api.VidbResponse(
             version=self.version.build.build_id, judge=self.judge.name, modes=["ranked", "fast"] if fast else ["ranked"],
-            extract=extractor is not None, values=counts, num_texts=made.num_rows, licenses=self._licenses(),
+            extract=extractor is not None, values=counts, num_texts=made.num_rows,
+            licenses=made.counts.get("licenses") or vidb.licenses(self.version),
             lineage=[f"{table}/{build}" for table, build in made.config.get("builds", {}).items()] or made.inputs,
             created=made.created, valueflow=made.code_version, limits=self.limits,
         )  # fmt: skip
@@ -244,7 +249,7 @@ class Service:
         config = _evaluator(asked)
         for value in values:
             check_anchors(self._anchors(value), config)
-            if config.k == 2 and self.version.sharpness(fingerprint(self.judge), value) is None:
+            if config.k == 2 and self.version.sharpness(self._judged_by, value) is None:
                 raise InputError(
                     f"k=2 shows one anchor a window, too few for a judge ({self.judge.name}) that did not build this VIDB; "
                     "use k of 3 or more"
@@ -283,11 +288,11 @@ class Service:
         numbers = [[0, 0] for _ in texts]
         errors: list[str | None] = [None] * len(texts)
         for round_ in range(config.m):
-            answers = await self._answers(await asyncio.to_thread(scoring.plan, round_), shown)
+            answers = await self._answers(await _aside(len(texts), scoring.plan, round_), shown)
             for unit, row in enumerate(answers):
                 numbers[unit][row["order"] is None] += 1
                 errors[unit] = row["error"] or errors[unit]
-            await asyncio.to_thread(scoring.take, enumerate(answers))
+            await _aside(len(texts), scoring.take, enumerate(answers))
         p_UG, scores = scoring.posterior.probabilities(), scoring.posterior.scores()
         return {
             text: Standing(scores[unit] if answered else None, answered, failed, errors[unit], p_UG[unit])
@@ -311,7 +316,7 @@ class Service:
 
     async def _sharpness_of(self, value: str) -> float:
         """The judge's nats per unit of theta: that of the version, or estimated once from how it orders anchors."""
-        known = self.version.sharpness(fingerprint(self.judge), value)
+        known = self.version.sharpness(self._judged_by, value)
         if known is not None:
             return known
         if value not in self._sharpness:
@@ -342,9 +347,6 @@ class Service:
         columns = list(api.Anchor.model_fields)
         return store.read_table(self.version.build, columns, store.partition(*value.split(":"))).sort_by("intensity")
 
-    def _licenses(self) -> dict[str, int]:
-        return self.version.manifest.counts.get("licenses") or vidb.licenses(self.version)
-
     def _agreement(self, asked: "Asked", values: list[str]) -> list[api.Agreement] | None:
         if asked.mode == "ranked" or self.space is None or self.space.fast is None:
             return None
@@ -362,14 +364,13 @@ class Service:
 Asked = api.ScoreRequest | api.StreamRequest | api.CompareRequest | api.ProfileRequest
 
 
-def local(root: str, version: str = "current", judge: AnyJudge | None = None, hives: str = "") -> Service:
+def local(root: str, version: str = "current", judge: AnyJudge | None = None) -> Service:
     """Return a service in this process, without a server.
 
     Args:
         root: folder or URL with the tables.
         version: of the VIDB.
         judge: who answers; by default the judge that built the version, and the encoder for an imported one.
-        hives: reserved for extraction: folder of a trained encoder.
 
     Raises:
         InputError: nothing is published, or the judge runs under Ray Serve only.
@@ -385,13 +386,14 @@ def builder_of(version: Vidb) -> AnyJudge | None:
     return TypeAdapter(JudgeConfig).validate_python(made) if made else None
 
 
+async def _aside(num_texts: int, work: Callable[..., T], given: object) -> T:
+    """Return what the work returns, done in a thread where it would keep other requests waiting."""
+    return work(given) if num_texts <= FEW else await asyncio.to_thread(work, given)
+
+
 def _theory_names() -> set[str]:
     return {name.lower() for theory in theories().values() for name in (theory.id, theory.name, *theory.aliases)}
 
 
 def _evaluator(asked: Asked) -> EvaluatorConfig:
     return EvaluatorConfig(k=asked.k, m=asked.m, sampling=asked.sampling, seed=asked.seed)
-
-
-def _anchors(rows: pa.Table) -> list[api.Anchor]:
-    return [api.Anchor(**row) for row in rows.to_pylist()]
