@@ -70,7 +70,7 @@ check: $(VENV)/.core
 	$(BIN)/mypy
 	! grep -rnE "to_pandas|take_all|iterrows" valueflow jobs --include=*.py
 
-bench: $(VENV)/.llm $(VENV)/.train
+bench: $(VENV)/.llm $(VENV)/.train $(VENV)/.serve runs/demo/vidb/CURRENT
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.evaluator
 	$(BIN)/python -m benchmarks.coverage
@@ -81,6 +81,9 @@ bench: $(VENV)/.llm $(VENV)/.train
 	$(BIN)/python -m benchmarks.endpoint
 	$(BIN)/python -m benchmarks.vllm_overhead
 	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.scoring
+	$(BIN)/python -m benchmarks.fast runs/demo
+	$(BIN)/python -m benchmarks.serving runs/demo
 
 clean:
 	rm -rf $(VENV) runs
