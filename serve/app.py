@@ -25,7 +25,7 @@ from valueflow.errors import InputError
 from valueflow.fast import Fast, fitted
 from valueflow.hives.extract import Extractor
 from valueflow.judging.judges import AnyJudge, EncoderJudge, JudgeConfig, VllmJudge
-from valueflow.judging.live import asker
+from valueflow.judging.live import Together, asker
 from valueflow.service import Service, Space, builder_of
 
 TRIES = 6  # of a call whose replica is lost
@@ -92,6 +92,7 @@ class Evaluator:
 
     def __init__(self, served: ServeConfig, judge: DeploymentHandle, encoder: DeploymentHandle | None) -> None:
         self.served, self.judge, self.encoder = served, judge, encoder
+        self.ask = Together(self._rank)
         self.service: Service | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -122,7 +123,7 @@ class Evaluator:
         if self.encoder is not None:
             fast: Fast | None = fitted(loaded, served.encoder.model, embed_now) if served.fast else None
             space = Space(served.encoder.model, self._embed, fast, _extractor(served) if served.extraction else None)
-        service = Service(loaded, served.judge or EncoderJudge(), self._rank, space, served.http.limits())
+        service = Service(loaded, served.judge or EncoderJudge(), self.ask, space, served.http.limits())
         for value in loaded.calibrations:
             service.warm(value)
         return service

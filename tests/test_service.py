@@ -10,7 +10,7 @@ import pytest
 from valueflow import api, vidb
 from valueflow.errors import InputError
 from valueflow.judging.judges import SimulatedJudge, VllmJudge
-from valueflow.judging.live import asker
+from valueflow.judging.live import Together, asker
 from valueflow.judging.simulated import true_theta
 from valueflow.records import text_id
 from valueflow.service import Service, local
@@ -102,6 +102,47 @@ def test_windows_of_many_callers_go_to_the_judge_together(root):
     assert max(sizes) > 20
     apart = scores(local(root, judge=JUDGE), TEXTS, values=VALUES)
     assert [(s.value, s.intensity, s.low) for one in together for s in one] == [(s.value, s.intensity, s.low) for s in apart]
+
+
+def test_a_round_of_all_values_is_one_call(root):
+    calls = []
+
+    async def ask(windows: pa.Table) -> pa.Table:
+        calls.append(windows.num_rows)
+        return await asker(JUDGE)(windows)
+
+    service = Service(vidb.load(root), JUDGE, Together(ask))
+    asked = api.ScoreRequest(texts=TEXTS[:3], values=VALUES, m=4)
+    asyncio.run(service.score(asked, "r"))
+    calls.clear()
+    found = asyncio.run(service.score(asked, "r")).scores
+    assert calls == [6, 6, 6, 6]
+    assert found == scores(local(root, judge=JUDGE), TEXTS[:3], values=VALUES, m=4)
+
+
+def test_a_call_whose_callers_all_went_away_is_taken_back():
+    cancelled = []
+
+    async def ask(windows: pa.Table) -> pa.Table:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(windows.num_rows)
+            raise
+        return windows
+
+    async def run() -> None:
+        together, windows = Together(ask), pa.table({"window_id": ["a"]})
+        callers = [asyncio.ensure_future(together(windows)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        callers[0].cancel()
+        await asyncio.sleep(0.05)
+        assert not cancelled
+        callers[1].cancel()
+        await asyncio.sleep(0.05)
+
+    asyncio.run(run())
+    assert cancelled == [2]
 
 
 def test_the_text_with_more_of_a_value_is_told(service):

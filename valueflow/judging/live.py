@@ -19,6 +19,7 @@ from valueflow.judging.tasks import RANK, with_replies
 MOST = 512
 # Windows with their texts -> rows of `rankings`, one a window, in the same order.
 Ask = Callable[[pa.Table], Awaitable[pa.Table]]
+_Waiting = tuple[pa.Table, asyncio.Future[pa.Table]]
 
 
 def asker(judge: AnyJudge, cache: str = "") -> Ask:
@@ -46,7 +47,7 @@ class _Worker:
 
     def __init__(self, worker: Callable[[pa.Table], pa.Table]) -> None:
         self.worker = worker
-        self.waiting: list[tuple[pa.Table, asyncio.Future[pa.Table]]] = []
+        self.waiting: list[_Waiting] = []
         self.running: asyncio.Task[None] | None = None
         self.busy = 0.0  # seconds of work
 
@@ -71,16 +72,70 @@ class _Worker:
             try:
                 rows = await asyncio.to_thread(self.worker, pa.concat_tables([windows for windows, _ in taken]))
             except Exception as error:  # noqa: BLE001  # it is each caller's to handle
-                for _, answered in taken:
-                    if not answered.done():
-                        answered.set_exception(error)
+                _fail(taken, error)
                 continue
             self.busy += time.perf_counter() - started
-            at = 0
-            for windows, answered in taken:
-                if not answered.done():
-                    answered.set_result(rows.slice(at, windows.num_rows))
-                at += windows.num_rows
+            _deliver(taken, rows)
+
+
+class Together:
+    """Asks for many callers at once: what is asked in one turn of the event loop, as all values of a request are, is one call.
+
+    Callers that all went away take the call back.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+        self.waiting: list[_Waiting] = []
+        self.calls: set[asyncio.Future[pa.Table]] = set()  # the event loop itself keeps none alive
+
+    async def __call__(self, windows: pa.Table) -> pa.Table:
+        """Return the rows of one caller's windows."""
+        loop = asyncio.get_running_loop()
+        answered = loop.create_future()
+        if not self.waiting:
+            loop.call_soon(self._send)
+        self.waiting.append((windows, answered))
+        return await answered
+
+    def _send(self) -> None:
+        taken, self.waiting = [one for one in self.waiting if not one[1].cancelled()], []
+        if not taken:
+            return
+        call = asyncio.ensure_future(self.ask(pa.concat_tables([windows for windows, _ in taken])))
+        self.calls.add(call)
+
+        def left(_: asyncio.Future[pa.Table]) -> None:
+            if all(answered.cancelled() for _, answered in taken):
+                call.cancel()
+
+        def came(call: asyncio.Future[pa.Table]) -> None:
+            self.calls.discard(call)
+            if call.cancelled():
+                _fail(taken, RuntimeError("the call to the judge was cancelled"))
+            elif error := call.exception():
+                _fail(taken, error)
+            else:
+                _deliver(taken, call.result())
+
+        for _, answered in taken:
+            answered.add_done_callback(left)
+        call.add_done_callback(came)
+
+
+def _deliver(taken: list[_Waiting], rows: pa.Table) -> None:
+    """Give each caller the rows of its own windows."""
+    at = 0
+    for windows, answered in taken:
+        if not answered.done():
+            answered.set_result(rows.slice(at, windows.num_rows))
+        at += windows.num_rows
+
+
+def _fail(taken: list[_Waiting], error: BaseException) -> None:
+    for _, answered in taken:
+        if not answered.done():
+            answered.set_exception(error)
 
 
 class _Calls:
