@@ -102,8 +102,7 @@ class Together:
         taken, self.waiting = [one for one in self.waiting if not one[1].cancelled()], []
         if not taken:
             return
-        call = asyncio.ensure_future(self.ask(pa.concat_tables([windows for windows, _ in taken])))
-        self.calls.add(call)
+        self.calls.add(call := asyncio.ensure_future(self.ask(pa.concat_tables([windows for windows, _ in taken]))))
 
         def left(_: asyncio.Future[pa.Table]) -> None:
             if all(answered.cancelled() for _, answered in taken):
