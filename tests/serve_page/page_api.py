@@ -190,7 +190,8 @@ def create(faults: Faults) -> FastAPI:
         made = _made(asked.mode, asked.m)
         number = len(asked.texts) * len(asked.values)
         agreed = [
-            Agreement(value=value, texts=120, spearman=0.81, mean_absolute_error=1.26, coverage=0.95) for value in asked.values
+            Agreement(value=value, texts=120, spearman=0.81, mean_absolute_error=1.26, coverage=0.95, width=7.5)
+            for value in asked.values
         ]
 
         async def lines() -> AsyncIterator[str]:
