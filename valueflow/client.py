@@ -60,10 +60,7 @@ class Client:
         Raises:
             ValueFlowError: what ended it early; its num_scores says how many scores had come.
         """
-        asked = listed(texts, "texts")
-        rest = _rest(values, settings)
-        fitting(api.StreamRequest, {"texts": asked[:1], **rest})
-        return self._streamed(asked, rest)
+        return self._streamed(*_streaming(texts, values, settings))
 
     def compare(self, first: str, second: str, values: Words = "all", **settings: Unpack[Settings]) -> api.CompareResponse:
         """Return which of two texts expresses each value more, as a probability."""
@@ -173,10 +170,7 @@ class AsyncClient:
         Raises:
             ValueFlowError: what ended it early; its num_scores says how many scores had come.
         """
-        asked = listed(texts, "texts")
-        rest = _rest(values, settings)
-        fitting(api.StreamRequest, {"texts": asked[:1], **rest})
-        return self._streamed(asked, rest)
+        return self._streamed(*_streaming(texts, values, settings))
 
     async def compare(
         self, first: str, second: str, values: Words = "all", **settings: Unpack[Settings]
@@ -315,3 +309,10 @@ def _collected(texts: list[str], lines: list[Line]) -> Scores:
 
 def _rest(values: Words, settings: Settings) -> dict[str, Any]:
     return {"values": listed(values, "values"), **settings}
+
+
+def _streaming(texts: Words, values: Words, settings: Settings) -> tuple[list[str], dict[str, Any]]:
+    """The texts and the rest of a stream's request; what is wrong with them is said before anything is sent."""
+    asked, rest = listed(texts, "texts"), _rest(values, settings)
+    fitting(api.StreamRequest, {"texts": asked[:1], **rest})
+    return asked, rest

@@ -7,7 +7,9 @@ process.
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import itertools
+from collections import ChainMap
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -91,11 +93,11 @@ class Service:
         number = len(asked.texts) * len(values)
         yield api.StreamStart(**self._made(asked, request_id), num_scores=number, agreement=self._agreement(asked, values))
         starts = iter(range(0, len(asked.texts), GROUP))
-        waiting = [self._group(asked, values, start) for _, start in zip(range(GROUPS), starts, strict=False)]
+        waiting = [self._group(asked, values, start) for start in itertools.islice(starts, GROUPS)]
         try:
             while waiting:
                 scores = await waiting.pop(0)
-                waiting += [self._group(asked, values, start) for _, start in zip(range(1), starts, strict=False)]
+                waiting += [self._group(asked, values, start) for start in itertools.islice(starts, 1)]
                 for scored in scores:
                     yield api.StreamScore(**scored.model_dump())
         finally:
@@ -110,9 +112,8 @@ class Service:
         normal errors as wide as the conformal intervals (fast).
         """
         values = self._checked(asked)
-        made = await asyncio.gather(*(self._standings(asked, [asked.first, asked.second], value) for value in values))
-        compared = []
-        for value, (first, second) in zip(values, made, strict=True):
+        by_value, compared = await self._standings(asked, [asked.first, asked.second], values), []
+        for value, (first, second) in zip(values, by_value, strict=True):
             one, two = scored(0, value, first), scored(1, value, second)
             compared.append(api.Compared(value=value, probability=higher(first, second), first=one, second=two))
         return api.CompareResponse(**self._made(asked, request_id), comparisons=compared)
@@ -191,12 +192,11 @@ class Service:
 
     def vidb(self) -> api.VidbResponse:
         """Return the version in use and what can be asked."""
-        made = self.version.manifest
+        made, space = self.version.manifest, self.space
         counts = {value: len(self._anchors(value).theta_A) for value in self.version.calibrations}
-        fast, extractor = (self.space.fast, self.space.extractor) if self.space else (None, None)
         return api.VidbResponse(
-            version=self.version.build.build_id, judge=self.judge.name, modes=["ranked", "fast"] if fast else ["ranked"],
-            extract=extractor is not None, values=counts, num_texts=made.num_rows,
+            version=self.version.build.build_id, judge=self.judge.name, values=counts, num_texts=made.num_rows,
+            modes=["ranked", "fast"] if space and space.fast else ["ranked"], extract=bool(space and space.extractor),
             licenses=made.counts.get("licenses") or vidb.licenses(self.version),
             lineage=[f"{table}/{build}" for table, build in made.config.get("builds", {}).items()] or made.inputs,
             created=made.created, valueflow=made.code_version, limits=self.limits,
@@ -234,7 +234,7 @@ class Service:
             raise InputError(f"{value} {kind}; VIDB {self.version.build.build_id} holds: {there}")
         return value
 
-    def _checked(self, asked: api.ScoreRequest | api.StreamRequest | api.CompareRequest | api.ProfileRequest) -> list[str]:
+    def _checked(self, asked: "Asked") -> list[str]:
         """The values asked, for which everything that scoring needs is there."""
         values = self.values(asked.values)
         if asked.mode == "fast":
@@ -257,35 +257,34 @@ class Service:
         return values
 
     async def _scored(self, asked: "Asked", texts: list[str], values: list[str], first: int = 0) -> list[api.Scored]:
-        by_value = await asyncio.gather(*(self._standings(asked, texts, value) for value in values))
-        return [
-            scored(first + index, value, standings[index])
-            for index in range(len(texts))
-            for value, standings in zip(values, by_value, strict=True)
-        ]
+        by_text = zip(*await self._standings(asked, texts, values), strict=True)
+        return [scored(first + i, v, found) for i, row in enumerate(by_text) for v, found in zip(values, row, strict=True)]
 
     def _group(self, asked: api.StreamRequest, values: list[str], start: int) -> asyncio.Task[list[api.Scored]]:
         return asyncio.ensure_future(self._scored(asked, asked.texts[start : start + GROUP], values, start))
 
-    async def _standings(self, asked: "Asked", texts: list[str], value: str) -> list[Standing]:
-        """The standing of each text; texts that are the same are asked once."""
+    async def _standings(self, asked: "Asked", texts: list[str], values: list[str]) -> list[list[Standing]]:
+        """The standing of each text on each value; texts that are the same are asked once."""
         cleaned = [clean(text) for text in texts]
-        by_id = {text_id(text): text for text in cleaned if text}
+        ids = [text_id(text) if text else "" for text in cleaned]
         # The order of the ids decides nothing, but a chunk is then the same for the same texts.
-        ids = sorted(by_id)
-        chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
+        distinct = sorted({i: text for i, text in zip(ids, cleaned, strict=True) if i}.items())
+        chunks = [dict(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK)]
         stand = self._fast if asked.mode == "fast" else self._ranked
-        parts = await asyncio.gather(*(stand(asked, value, {i: by_id[i] for i in chunk}) for chunk in chunks))
-        found = {i: standing for part in parts for i, standing in part.items()}
-        empty = Standing(None, 0, 0, "the text is empty")
-        return [found.get(text_id(text), empty) if text else empty for text in cleaned]
+        parts = await asyncio.gather(*(stand(asked, values, chunk) for chunk in chunks))
+        empty = {"": Standing(None, 0, 0, "the text is empty")}
+        by_value = (ChainMap(empty, *(part[v] for part in parts)) for v in range(len(values)))
+        return [[standings[i] for i in ids] for standings in by_value]
 
-    async def _ranked(self, asked: "Asked", value: str, texts: dict[str, str]) -> dict[str, Standing]:
+    async def _ranked(self, asked: "Asked", values: list[str], texts: dict[str, str]) -> list[dict[str, Standing]]:
+        """By value, what the judge's windows tell."""
+        return await asyncio.gather(*(self._placed(asked, value, texts) for value in values))
+
+    async def _placed(self, asked: "Asked", value: str, texts: dict[str, str]) -> dict[str, Standing]:
         """Windows, round by round, and the posterior of each text."""
-        config = _evaluator(asked)
+        config, numbers = _evaluator(asked), [[0, 0] for _ in texts]
         scoring = Scoring(self._anchors(value), list(texts), await self._sharpness_of(value), config)
-        shown = self._texts(value) | texts
-        numbers = [[0, 0] for _ in texts]
+        shown = ChainMap(texts, self._texts(value))
         errors: list[str | None] = [None] * len(texts)
         for round_ in range(config.m):
             answers = await self._answers(await _aside(len(texts), scoring.plan, round_), shown)
@@ -299,19 +298,20 @@ class Service:
             for unit, (text, (answered, failed)) in enumerate(zip(texts, numbers, strict=True))
         }
 
-    async def _fast(self, asked: "Asked", value: str, texts: dict[str, str]) -> dict[str, Standing]:
-        """Regression on the embedding."""
+    async def _fast(self, asked: "Asked", values: list[str], texts: dict[str, str]) -> list[dict[str, Standing]]:
+        """By value, what regression on the embedding tells."""
+        del asked
         assert self.space  # _checked refuses the mode otherwise
         assert self.space.fast
         z_TD = await self.space.embed(list(texts.values()))
-        found = zip(texts, *self.space.fast(z_TD, value), strict=True)
-        return {i: Standing(Score(float(mean), float(low), float(high)), 0, 0, None) for i, mean, low, high in found}
+        scores = [map(Score, *(bound.tolist() for bound in self.space.fast(z_TD, value))) for value in values]
+        return [{i: Standing(score, 0, 0, None) for i, score in zip(texts, found, strict=True)} for found in scores]
 
-    async def _answers(self, windows: pa.Table, texts: dict[str, str]) -> list[dict]:
+    async def _answers(self, windows: pa.Table, texts: Mapping[str, str]) -> list[dict]:
         """The judge's rows, in the order of the windows."""
         shown = [[texts[i] for i in ids] for ids in windows["text_ids"].to_pylist()]
-        answered = await self.ask(windows.append_column("texts", pa.array(shown, pa.list_(pa.string()))))
-        rows = {row["window_id"]: row for row in answered.to_pylist()}
+        asked = windows.append_column("texts", pa.array(shown, pa.list_(pa.string())))
+        rows = {row["window_id"]: row for row in (await self.ask(asked)).to_pylist()}
         return [rows[i] for i in windows["window_id"].to_pylist()]
 
     async def _sharpness_of(self, value: str) -> float:
@@ -340,12 +340,11 @@ class Service:
         return estimate_sharpness(shown, [row["order"] for row in answered])
 
     def _texts_of(self, value: str) -> dict[str, str]:
-        rows = store.read_table(self.version.build, ["text_id", "text"], store.partition(*value.split(":")))
-        return dict(zip(rows["text_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+        return dict(zip(*(self._rows(value)[name].to_pylist() for name in ("text_id", "text")), strict=True))
 
     def _rows_of(self, value: str) -> pa.Table:
-        columns = list(api.Anchor.model_fields)
-        return store.read_table(self.version.build, columns, store.partition(*value.split(":"))).sort_by("intensity")
+        columns, folder = ["text_id", *api.Anchor.model_fields], store.partition(*value.split(":"))
+        return store.read_table(self.version.build, columns, folder).sort_by("intensity")
 
     def _agreement(self, asked: "Asked", values: list[str]) -> list[api.Agreement] | None:
         if asked.mode == "ranked" or self.space is None or self.space.fast is None:

@@ -7,12 +7,12 @@ import uuid
 
 import pyarrow as pa
 
-from valueflow.distributed.judge import first_choice
+from valueflow.distributed.judge import NEEDS_VLLM, engine_settings, first_choice, prompt_tokens
 from valueflow.errors import InputError
 from valueflow.judging.cache import Reply
 from valueflow.judging.judges import VllmJudge
 from valueflow.judging.tasks import RANK, sampling, with_replies
-from valueflow.judging.weights import chat_tokens, locate
+from valueflow.judging.weights import locate
 
 
 class Engine:
@@ -28,12 +28,9 @@ class Engine:
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError as error:
-            raise InputError(
-                "judge kind 'vllm' needs vLLM: pip install 'valueflow[llm]' (GPU) or run `make llm` (CPU)"
-            ) from error
+            raise InputError(NEEDS_VLLM) from error
         self.judge = judge
-        revision = {"revision": judge.revision} if judge.revision else {}
-        self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=locate(judge.model), **judge.engine | revision))
+        self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=locate(judge.model), **engine_settings(judge)))
 
     async def __call__(self, windows: pa.Table) -> pa.Table:
         """Return rows of `rankings`, one a window; a caller that is cancelled takes its calls back."""
@@ -48,7 +45,7 @@ class Engine:
         question = RANK.question(row, judge)
         settings = sampling(question, judge)
         settings["structured_outputs"] = StructuredOutputsParams(**settings["structured_outputs"])
-        tokens = chat_tokens(judge.model, judge.revision, question.messages, bool(judge.engine.get("trust_remote_code")))
+        tokens = prompt_tokens(question, judge)
         last = None
         try:
             prompt = {"prompt_token_ids": list(tokens)}

@@ -21,7 +21,7 @@ from valueflow.judging.endpoint import Endpoint
 from valueflow.judging.judges import AnyJudge, EncoderJudge, OpenaiJudge, SimulatedJudge, VllmJudge
 from valueflow.judging.limits import Spent
 from valueflow.judging.simulated import Simulated
-from valueflow.judging.tasks import RANK, REPLY, Task, sampling, vllm_key, with_replies
+from valueflow.judging.tasks import RANK, REPLY, Question, Task, sampling, vllm_key, with_replies
 from valueflow.judging.voters import EncoderVoter, SimulatedVoter
 from valueflow.judging.weights import chat_tokens, locate
 from valueflow.prompts.render import LABELS
@@ -29,6 +29,7 @@ from valueflow.prompts.render import LABELS
 Judge = Callable[[Dataset], Dataset]
 # The small tasks around an engine each hold this share of a logical CPU.
 STAGE_CPUS = 0.1
+NEEDS_VLLM = "judge kind 'vllm' needs vLLM: pip install 'valueflow[llm]' (GPU) or run `make llm` (CPU)"
 # Cached replies read at once: object stores answer slowly but in parallel.
 READERS = 16
 
@@ -242,13 +243,12 @@ def _vllm(config: VllmJudge, task: Task, cache: str) -> Judge:
     try:
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
     except ImportError as error:
-        raise InputError("judge kind 'vllm' needs vLLM: pip install 'valueflow[llm]' (GPU) or run `make llm` (CPU)") from error
+        raise InputError(NEEDS_VLLM) from error
     bundle = {"CPU": config.cpus_per_engine} | ({"GPU": config.gpus_per_engine} if config.gpus_per_engine else {})
-    revision = {"revision": config.revision} if config.revision else {}
     processor = build_processor(
         vLLMEngineProcessorConfig(
             model_source=locate(config.model),
-            engine_kwargs=config.engine | revision,
+            engine_kwargs=engine_settings(config),
             concurrency=config.num_engines,
             batch_size=config.batch_size,
             accelerator_type=None,
@@ -280,6 +280,16 @@ def _vllm(config: VllmJudge, task: Task, cache: str) -> Judge:
     return answer
 
 
+def engine_settings(config: VllmJudge) -> dict[str, Any]:
+    """Return what vLLM's engine is started with, but for the model."""
+    return config.engine | ({"revision": config.revision} if config.revision else {})
+
+
+def prompt_tokens(question: Question, config: VllmJudge) -> list[int]:
+    """Return a question's chat as the model's tokens."""
+    return chat_tokens(config.model, config.revision, question.messages, bool(config.engine.get("trust_remote_code")))
+
+
 class _Ask:
     """A planned row as the tokens of a chat."""
 
@@ -292,9 +302,7 @@ class _Ask:
         return row | {
             "key": vllm_key(question, config, row["round"]),
             "sampling_params": sampling(question, config),
-            "tokenized_prompt": chat_tokens(
-                config.model, config.revision, question.messages, bool(config.engine.get("trust_remote_code"))
-            ),
+            "tokenized_prompt": prompt_tokens(question, config),
         }
 
 
