@@ -7,7 +7,7 @@ from valueflow import config as configs
 from valueflow.distributed.cluster import session
 from valueflow.distributed.train import Trained, train_hives
 from valueflow.distributed.train_config import TrainHivesConfig
-from valueflow.distributed.train_export import table
+from valueflow.distributed.train_export import PAGE, table
 
 SCHEMA = TrainHivesConfig
 
@@ -17,7 +17,7 @@ def main(config: TrainHivesConfig) -> Trained:
     with session(config.cluster):
         trained = train_hives(config)
     print(table(trained.metrics))
-    print(f"encoder: {trained.model}")
+    print(f"encoder: {trained.model}\npage: {trained.build.url}/{PAGE}")
     return trained
 
 

@@ -15,15 +15,17 @@ from valueflow.hives.examples import Examples, prefixes
 from valueflow.hives.losses import (
     Labels,
     LossConfig,
+    Nodes,
+    closeness_loss,
     constrained,
     cross_theory,
-    gather,
-    gather_batch,
+    depths,
     hierarchical,
     labels_of,
     level_losses,
     total,
 )
+from valueflow.hives.ranks import gather, gather_batch
 
 SEEDS = range(25)
 CONFIG = LossConfig()
@@ -141,6 +143,76 @@ def test_the_hierarchical_loss_is_that_of_the_loops(seed):
     assert has_BL.tolist() == [[x is not None for x in row] for row in slow]
     torch.testing.assert_close(loss_BL, torch.tensor([[x or 0.0 for x in row] for row in slow], dtype=torch.float64))
     assert hierarchical(z, **of(labels), tau=0.3, margin=0.2).item() == pytest.approx(slow_hierarchical(z, labels, 0.3, 0.2))
+
+
+def places(labels: Labels, i: int) -> list[tuple[list[int], int]]:
+    """Paths and directions of a row, the drawn one first."""
+    found = [(labels.prefix_BL[i], labels.direction_B[i]), *zip(labels.other_BOL[i], labels.other_sign_BO[i], strict=True)]
+    return [([p for p in path.tolist() if p >= 0], int(sign)) for path, sign in found if path[0] >= 0]
+
+
+def slow_closeness(z, labels: Labels) -> float:
+    unit, found = [(v / np.linalg.norm(v)) for v in z.numpy()], []
+    for i in range(len(z)):
+        for j in range(len(z)):
+            if labels.theory_B[i] != labels.theory_B[j] or labels.text_B[i] == labels.text_B[j]:
+                continue
+            shared = [
+                len([1 for a, b in zip(path, other, strict=False) if a == b]) + (0.5 if sign == other_sign else 0.0)
+                for path, sign in places(labels, i)
+                for other, other_sign in places(labels, j)
+            ]
+            found.append((unit[i] @ unit[j] - max(shared) / (depths()[labels.theory_B[i]] + 0.5)) ** 2)
+    return float(np.mean(found)) if found else 0.0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_closeness_is_that_of_the_loops(seed):
+    labels, z = random_labels(20, seed, others=3), random_z(20, seed)
+    assert closeness_loss(z, labels).item() == pytest.approx(slow_closeness(z, labels))
+    assert depths() == [4, 2, 1, 3]
+
+
+def test_vectors_whose_cosines_are_the_closeness_have_no_loss():
+    """Three texts at the same leaf, two of them of one direction: cosines 1 and 4 / 4.5."""
+    path = prefixes().ancestors_PL[np.flatnonzero((prefixes().ancestors_PL[:, 3] >= 0) & (prefixes().theory_P == 0))[0]]
+    labels = random_labels(3, 0)._replace(
+        text_B=torch.arange(3), theory_B=torch.zeros(3, dtype=torch.int64), prefix_BL=torch.as_tensor(np.tile(path, (3, 1))),
+        direction_B=torch.tensor([1, 1, -1]),
+    )  # fmt: skip
+    z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [8 / 9, math.sqrt(1 - (8 / 9) ** 2)]], dtype=torch.float64)
+    assert closeness_loss(z, labels).item() == pytest.approx(0, abs=1e-12)
+    assert closeness_loss(z, labels._replace(direction_B=torch.ones(3, dtype=torch.int64))).item() > 1e-3
+
+
+def examples_of(labels: Labels) -> Examples:
+    size = len(labels.text_B)
+    return Examples(
+        texts=[str(i) for i in range(size)], text_ids=[str(i) for i in range(size)], theory_N=labels.theory_B.numpy(),
+        prefix_NL=labels.prefix_BL.numpy(), direction_N=labels.direction_B.numpy().astype(np.int8),
+        **{name: np.arange(size) for name in ("text_N", "group_N")},
+        **{name: np.full(size, -1) for name in ("individual_N", "concept_N")},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_loss_of_nodes_is_that_of_the_loops(seed):
+    labels = random_labels(20, seed, (HIERARCHY, CONCEPT), others=2)
+    nodes, z = Nodes(8, examples_of(random_labels(30, seed))), random_z(20, seed).float()
+    logit = nodes(z)
+    known = [(int(key) // 3, int(key) % 3 - 1) for key in nodes.key_K]
+    losses = []
+    for i in range(20):
+        asked = [k for k, (prefix, _) in enumerate(known) if prefixes().theory_P[prefix] == labels.theory_B[i]]
+        if labels.objective_B[i] != HIERARCHY or not asked:
+            continue
+        has = {(p, sign) for path, sign in places(labels, i) for p in path}
+        said = [torch.nn.functional.logsigmoid(logit[i, k] * (1 if known[k] in has else -1)) for k in asked]
+        losses.append(-sum(said) / len(said))
+    assert nodes.loss(logit, labels).item() == pytest.approx(float(sum(losses) / len(losses)), rel=1e-5)
+    assert torch.autograd.grad(nodes.loss(nodes(z), labels), nodes.read.weight)[0].abs().max() > 0
+    nothing = labels._replace(objective_B=torch.full((20,), CONCEPT))
+    assert nodes.loss(nodes(z), nothing).item() == 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -293,14 +365,16 @@ def test_the_order_of_the_rows_changes_nothing(seed):
 
 def test_the_parts_are_summed_with_their_weights_each_over_its_own_rows():
     labels, z = random_labels(60, 0, (HIERARCHY, INDIVIDUAL, CONCEPT)), random_z(60, 0)
-    config = LossConfig(tau_hierarchy=0.2, tau_individual=0.3, tau_concept=0.4, margin=0.3, individual=0.7, concept=1.3)
+    weights = {"hierarchy": 0.9, "individual": 0.7, "concept": 1.3, "closeness": 1.1}
+    config = LossConfig(tau_hierarchy=0.2, tau_individual=0.3, tau_concept=0.4, margin=0.3, **weights)
     loss, parts = total(z, labels, config)
     pick = [labels.objective_B == objective for objective in (HIERARCHY, INDIVIDUAL, CONCEPT)]
     only = [Labels(*(part[rows] for part in labels)) for rows in pick]
     assert parts.hierarchy.item() == pytest.approx(slow_hierarchical(z[pick[0]], only[0], 0.2, 0.3))
     assert parts.individual.item() == pytest.approx(slow_cross(z[pick[1]], only[1].label_B, only[1].text_B, 0.3))
     assert parts.concept.item() == pytest.approx(slow_cross(z[pick[2]], only[2].label_B, only[2].text_B, 0.4))
-    assert loss.item() == pytest.approx((parts.hierarchy + 0.7 * parts.individual + 1.3 * parts.concept).item())
+    assert parts.closeness.item() == pytest.approx(slow_closeness(z[pick[0]], only[0]))
+    assert loss.item() == pytest.approx(sum(weight * getattr(parts, name).item() for name, weight in weights.items()))
     assert (CONFIG.individual, CONFIG.concept) == (0.5, 1.0)
     assert (CONFIG.tau_hierarchy, CONFIG.tau_individual, CONFIG.tau_concept) == (0.1, 0.07, 0.07)
 
@@ -309,7 +383,8 @@ def test_the_parts_are_summed_with_their_weights_each_over_its_own_rows():
 def test_an_objective_without_rows_or_without_positives_is_exactly_nothing_and_keeps_the_graph(objective):
     labels, z = random_labels(24, 1, (objective,)), random_z(24, 1).requires_grad_()
     loss, parts = total(z, labels, CONFIG)
-    assert [part.item() != 0 for part in parts] == [objective == mine for mine in (HIERARCHY, INDIVIDUAL, CONCEPT)]
+    assert [part.item() != 0 for part in parts[:3]] == [objective == mine for mine in (HIERARCHY, INDIVIDUAL, CONCEPT)]
+    assert parts.closeness.item() == 0  # of no weight unless asked for
     assert all(part.requires_grad for part in parts)
     assert torch.autograd.grad(loss, z)[0].isfinite().all()
     alone = labels._replace(text_B=torch.zeros(24, dtype=torch.int64))
@@ -321,7 +396,7 @@ def test_an_objective_without_rows_or_without_positives_is_exactly_nothing_and_k
 @pytest.mark.parametrize("seed", range(5))
 def test_gradients_are_those_of_finite_differences(seed):
     labels, z = random_labels(16, seed, (HIERARCHY, CONCEPT)), random_z(16, seed, 3).requires_grad_()
-    config = LossConfig(tau_hierarchy=0.5, tau_concept=0.5)
+    config = LossConfig(tau_hierarchy=0.5, tau_concept=0.5, closeness=3.0)
     assert torch.autograd.gradcheck(lambda z: total(z, labels, config)[0], z)
 
 
@@ -378,7 +453,8 @@ def learn(z_in: torch.Tensor, labels: Labels, dtype: torch.dtype) -> tuple[float
     """The loss and the gradients of a small model, all ranks' embeddings gathered."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 6)).to(dtype)
-    loss, _ = total(gather(model(z_in.to(dtype))), gather_batch(labels), CONFIG)
+    config = CONFIG.model_copy(update={"closeness": 2.0})
+    loss, _ = total(gather(model(z_in.to(dtype))), gather_batch(labels), config)
     loss.backward()
     return loss.item(), [p.grad for p in model.parameters()]
 

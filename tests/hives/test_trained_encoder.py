@@ -89,6 +89,24 @@ def test_both_poolings_of_both_kinds_of_model_are_saved(tiny, tmp_path, pooling,
     np.testing.assert_allclose(again.embed(TEXTS), z, atol=1e-5)
 
 
+def test_a_last_layer_is_saved_with_the_rest(tiny, tmp_path):
+    torch.manual_seed(0)
+    encoder = Encoder.load(tiny, max_length=20, prompt="Value: ", dense=24)
+    z = encoder.embed(TEXTS)
+    assert z.shape == (4, 24) == (4, encoder.dimension)
+    assert (z >= 0).all()
+    encoder.save(tmp_path / "saved", CARD)
+    theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    assert [type(module).__name__ for module in theirs] == ["Transformer", "Pooling", "Dense", "Normalize"]
+    np.testing.assert_allclose(theirs.encode(TEXTS), z, atol=1e-5)
+    np.testing.assert_allclose(Encoder.saved(str(tmp_path / "saved")).embed(TEXTS), z, atol=1e-5)
+    # Stage 2 goes on from the layer; one of another width is new.
+    np.testing.assert_allclose(
+        Encoder.load(str(tmp_path / "saved"), max_length=20, prompt="Value: ", dense=24).embed(TEXTS), z, atol=1e-5
+    )
+    assert Encoder.load(str(tmp_path / "saved"), max_length=20, dense=12).embed(TEXTS).shape == (4, 12)
+
+
 def test_last_is_the_last_token_of_the_text(tiny):
     encoder = Encoder.load(tiny, max_length=20, pooling="last")
     for text in TEXTS:

@@ -140,7 +140,7 @@ def _unlike(url: str, wanted: EncoderConfig) -> str:
     there = origin(url)
     if there.stage != 1:
         return f"it is of stage {there.stage}, stage 2 starts from stage 1"
-    for name in ("model", "revision", "pooling", "prompt"):
+    for name in ("model", "revision", "pooling", "prompt", "dense"):
         if getattr(there, name) != getattr(wanted, name):
             return f"its {name} is {getattr(there, name)!r}, encoder.{name} is {getattr(wanted, name)!r}"
     return ""

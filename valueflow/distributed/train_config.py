@@ -29,7 +29,7 @@ OURS = {
 # What does not change what is learnt, only where, how fast and how safely.
 ELSEWHERE: dict[str, Any] = dict.fromkeys(
     ("root", "start", "data", "workers", "checkpoint_every", "keep_checkpoints", "tracking", "cluster"), True
-) | {"encoder": {"model"}}
+) | {"encoder": {"model"}, "validation": {"beside"}}
 
 
 class DataConfig(Config):
@@ -65,6 +65,7 @@ class EncoderConfig(Config):
     max_length: int = Field(256, ge=8, description="tokens, the prompt's included")
     pooling: Pooling = "mean"
     prompt: str = Field("", description="stands before every text, in training and in the saved folder")
+    dense: int = Field(0, ge=0, description="width of a new last layer (linear, then ReLU); 0: the pooled states as they are")
     lora: LoraConfig | None = None
     gradient_checkpointing: bool = Field(False, description="less memory for a third more time")
 
@@ -74,6 +75,7 @@ class OptimizerConfig(Config):
 
     steps: int = Field(ge=1, description="optimizer steps, warm-up included")
     lr: float = Field(1e-4, gt=0)
+    new: float = Field(25.0, gt=0, description="times lr for what starts at random: encoder.dense and the reader of loss.nodes")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate grows to lr")
     schedule: Literal["linear", "cosine"] = Field("linear", description="how the rate then falls to 0")
     weight_decay: float = Field(0.01, ge=0, description="not of biases and norms")
@@ -95,6 +97,7 @@ class ValidationConfig(Config):
 
     every: int = Field(0, ge=0, description="steps; 0: at the end only")
     texts: int = Field(5000, ge=50, description="at most so many of the validation texts")
+    beside: list[str] = Field([], description="further encoders measured at the end: hub names, folders or package://…")
 
 
 class TrackingConfig(Config):

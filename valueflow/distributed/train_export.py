@@ -1,9 +1,10 @@
 """What a training leaves behind: the encoder as a sentence-transformers folder, its card, metrics beside the base's."""
 
+import functools
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +15,17 @@ from ray.actor import ActorHandle
 
 from valueflow import __version__, store
 from valueflow.config import Config
+from valueflow.distributed.embed import Embedder, EmbedderConfig
 from valueflow.distributed.train_config import EncoderConfig, TrainHivesConfig
 from valueflow.distributed.train_data import Prepared
 from valueflow.errors import InputError
 from valueflow.hives.encoder import Encoder, Pooling, metrics_table, model_card
-from valueflow.hives.metrics import Metric, evaluate
+from valueflow.hives.metrics import Metric, evaluate, value_vectors
 from valueflow.judging.weights import fetch
+from valueflow.report.training import training_page
 from valueflow.store import Build, File
 
-MODEL, METRICS, CURVE, TRAINING = "model", "metrics.json", "steps.jsonl", "training.json"
+MODEL, METRICS, CURVE, TRAINING, PAGE = "model", "metrics.json", "steps.jsonl", "training.json", "report.html"
 
 
 class Origin(Config):
@@ -35,6 +38,7 @@ class Origin(Config):
     max_length: int
     pooling: Pooling
     prompt: str
+    dense: int = 0
 
 
 class Training(NamedTuple):
@@ -53,8 +57,8 @@ def loaded(config: EncoderConfig, start: str) -> Encoder:
     """Return the encoder that a training starts from: the base model, or with `start` what stage 1 has made of it."""
     if not start:
         where, revision = config.model, config.revision
-        return Encoder.load(where, revision, config.max_length, config.pooling, config.prompt, config.lora)
-    return Encoder.load(fetch(start), "", config.max_length, config.pooling, config.prompt, config.lora)
+        return Encoder.load(where, revision, config.max_length, config.pooling, config.prompt, config.lora, config.dense)
+    return Encoder.load(fetch(start), "", config.max_length, config.pooling, config.prompt, config.lora, config.dense)
 
 
 def origin(url: str) -> Origin:
@@ -70,31 +74,41 @@ def origin(url: str) -> Origin:
 def export(encoder: Encoder, training: Training, data: Prepared, curve: list[str]) -> tuple[list[File], dict[str, float]]:
     """Write model, metrics and curve into the build; return its files and the encoder's metrics on validation."""
     config, validation = training.config, data.validation
-    found = {config.card.name: evaluate(encoder.embed(validation.texts), validation, seed=config.seed)}
+    z_TD = encoder.embed(validation.texts)
+    found = {config.card.name: evaluate(z_TD, validation, seed=config.seed)}
     device = next(encoder.parameters()).device
     plain = config.encoder.model_copy(update={"lora": None})
-    compared = ({"stage 1": training.start} if training.start else {}) | {config.encoder.model: ""}
-    for name, start in compared.items():
-        other = loaded(plain, start).to(device)
-        found[name] = evaluate(other.embed(validation.texts), validation, seed=config.seed)
-        del other
+    compared: dict[str, Callable[[], Encoder]] = {"stage 1": lambda: loaded(plain, training.start)} if training.start else {}
+    compared[config.encoder.model] = lambda: loaded(plain.model_copy(update={"dense": 0}), "")
+    compared |= {name: functools.partial(_other, name) for name in config.validation.beside}
+    for name, other in compared.items():
+        found[name] = evaluate(other().to(device).embed(validation.texts), validation, seed=config.seed)
+    measured_on = f"{len(validation.texts):,} validation texts of the same sources (data {training.data_id})"
+    settings = _settings(config, training.start)
+    losses = [json.loads(row)["loss"] for row in curve]
+    page = training_page(config.card.name, found, *value_vectors(z_TD, validation), losses, data.corpora, settings, measured_on)
     card = model_card(
         name=config.card.name,
         base=config.encoder.model,
         license_=config.card.license,
         corpora=data.corpora,
-        settings=_settings(config, training.start),
+        settings=settings,
         encoders=found,
-        measured_on=f"{len(validation.texts):,} validation texts of the same sources (data {training.data_id})",
+        measured_on=measured_on,
     )
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
         encoder.save(at / MODEL, card)
         (at / MODEL / TRAINING).write_text(_origin(training).model_dump_json(indent=1), "utf-8")
         (at / METRICS).write_text(json.dumps(_plain(found), indent=1), "utf-8")
+        (at / PAGE).write_text(page, "utf-8")
         (at / CURVE).write_text("\n".join(curve) + "\n", "utf-8")
         files = [_put(training.build, at, path) for path in sorted(at.rglob("*")) if path.is_file()]
     return files, {f"validation/{name}": metric.value for name, metric in found[config.card.name].items()}
+
+
+def _other(model: str) -> Encoder:
+    return Embedder(EmbedderConfig(model=model)).encoder
 
 
 def read_metrics(build: Build) -> dict[str, dict[str, Metric]]:
@@ -136,6 +150,7 @@ def _origin(training: Training) -> Origin:
         max_length=of.max_length,
         pooling=of.pooling,
         prompt=of.prompt,
+        dense=of.dense,
     )
 
 
@@ -153,6 +168,7 @@ def _settings(config: TrainHivesConfig, start: str) -> dict[str, object]:
         "low-rank additions": "none" if config.encoder.lora is None else str(config.encoder.lora),
         "max_length": config.encoder.max_length,
         "pooling": config.encoder.pooling,
+        "last layer": f"linear to {config.encoder.dense}, then ReLU" if config.encoder.dense else "none",
         "prompt": json.dumps(config.encoder.prompt, ensure_ascii=False),
         "seed": config.seed,
         "ValueFlow": __version__,

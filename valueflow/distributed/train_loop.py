@@ -28,8 +28,9 @@ from valueflow.distributed.train_track import Tracker
 from valueflow.errors import InputError
 from valueflow.hives.batches import Batch, Sampler
 from valueflow.hives.encoder import Encoder
-from valueflow.hives.losses import gather, gather_batch, labels_of, total
+from valueflow.hives.losses import Nodes, labels_of, total
 from valueflow.hives.metrics import evaluate
+from valueflow.hives.ranks import gather, gather_batch
 from valueflow.store import File
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,19 @@ class Feed:
         return batch, self.encoder.tokenize([texts[i] for i in batch.text_B.tolist()])
 
 
+class Student(nn.Module):
+    """What is trained: the encoder, and what reads nodes from its vectors, which is left behind in the end."""
+
+    def __init__(self, encoder: Encoder, nodes: Nodes | None) -> None:
+        super().__init__()
+        self.encoder, self.nodes = encoder, nodes
+
+    def forward(self, **tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return vectors, and logits of nodes where they are read."""
+        z_BD = self.encoder(**tokens)
+        return z_BD, self.nodes(z_BD) if self.nodes else None
+
+
 class Learner:
     """One rank's part of a training: the engine, its batches, and a step of it."""
 
@@ -102,9 +116,12 @@ class Learner:
             encoder.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         import deepspeed  # here, since the driver imports this file but not what takes seconds to import
 
+        torch.manual_seed(config.seed)
+        self.nodes = Nodes(encoder.dimension, sampler.examples).to(device) if config.loss.nodes else None
+        groups, self.times = _groups(encoder, self.nodes, config.optimizer.new)
         self.engine = deepspeed.initialize(
-            model=encoder,
-            model_parameters=_groups(encoder),  # type: ignore[arg-type]
+            model=Student(encoder, self.nodes),
+            model_parameters=groups,  # type: ignore[arg-type]
             config=deepspeed_config(config),
             dist_init_required=False,
         )[0]
@@ -119,8 +136,8 @@ class Learner:
         started, waited = time.perf_counter(), 0.0
         config, engine = self.config, self.engine
         rate = learning_rate(config.optimizer, step)
-        for group in engine.optimizer.param_groups:
-            group["lr"] = rate
+        for group, times in zip(engine.optimizer.param_groups, self.times, strict=True):
+            group["lr"] = rate * times
         found = []
         for number in range(step * config.optimizer.accumulation, (step + 1) * config.optimizer.accumulation):
             before = time.perf_counter()
@@ -128,13 +145,16 @@ class Learner:
             waited += time.perf_counter() - before
             # Dropout is a function of (seed, batch, rank), so that a resumed run drops what an unbroken one drops.
             torch.manual_seed(int(np.random.SeedSequence((config.seed, number, self.rank)).generate_state(1)[0]))
-            z_BD = gather(engine(**{name: tensor.to(self.device) for name, tensor in tokens.items()}))
-            loss, parts = total(z_BD, gather_batch(labels_of(batch, self.device)), config.loss)
+            labels = labels_of(batch, self.device)
+            z_BD, logit_BK = engine(**{name: tensor.to(self.device) for name, tensor in tokens.items()})
+            loss, parts = total(gather(z_BD), gather_batch(labels), config.loss)
+            of_nodes = self.nodes.loss(logit_BK, labels) if self.nodes else torch.zeros_like(loss)
+            loss = loss + config.loss.nodes * of_nodes
             engine.backward(loss)
             own_norm = _norm(engine)
             engine.step()
-            found.append(torch.stack([loss, *parts]).detach())
-        names = ("loss", "hierarchy", "individual", "concept")
+            found.append(torch.stack([loss, *parts, of_nodes]).detach())
+        names = ("loss", *parts._fields, "nodes")
         row = dict(zip(names, torch.stack(found).mean(0).tolist(), strict=True))
         norm = float(engine.get_global_grad_norm() or 0.0 if own_norm is None else own_norm)
         row |= {"learning_rate": rate, "gradient_norm": norm}
@@ -214,11 +234,16 @@ def _agreed(make: Callable[[], T], world: int) -> T:
     return made[0]
 
 
-def _groups(encoder: nn.Module) -> list[dict[str, Any]]:
-    """The parameters that are trained; biases and norms are not drawn to 0."""
-    trained = [p for p in encoder.parameters() if p.requires_grad]
-    flat = [p for p in trained if p.dim() < 2]
-    return [{"params": [p for p in trained if p.dim() >= 2]}, *([{"params": flat, "weight_decay": 0.0}] if flat else [])]
+def _groups(encoder: Encoder, nodes: Nodes | None, times: float) -> tuple[list[dict[str, Any]], list[float]]:
+    """The parameters that are trained, and how many times the rate each group learns; biases and norms are not drawn to 0."""
+    new = [p for part in (encoder.dense, nodes) if part is not None for p in part.parameters()]
+    old = [p for p in encoder.model.parameters() if p.requires_grad]
+    made: list[tuple[dict[str, Any], float]] = []
+    for parameters, faster in ((old, 1.0), (new, times)):
+        made.append(({"params": [p for p in parameters if p.dim() >= 2]}, faster))
+        made.append(({"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0}, faster))
+    kept = [(group, faster) for group, faster in made if group["params"]]
+    return [group for group, _ in kept], [faster for _, faster in kept]
 
 
 def _norm(engine: Any) -> Tensor | None:
@@ -275,11 +300,11 @@ def _measured(learner: Learner, training: Training, validation: Any) -> dict[str
 def _whole(engine: Any, training: Training) -> Encoder | None:
     """The encoder with all its weights; under ZeRO stage 3, where no rank has them, on rank 0 only, else None."""
     if engine.zero_optimization_stage() < 3:
-        return engine.module
+        return engine.module.encoder
     import deepspeed
 
     weights = {}
-    for name, parameter in engine.module.named_parameters():
+    for name, parameter in engine.module.encoder.named_parameters():
         with deepspeed.zero.GatheredParameters([parameter]):
             if engine.global_rank == 0:
                 weights[name] = parameter.detach().cpu().clone()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import yaml
 from pydantic import Field
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -27,6 +28,7 @@ from valueflow.report.card import license_field, markdown_table
 
 Pooling = Literal["mean", "last"]
 POOLINGS: dict[Pooling, str] = {"mean": "mean", "last": "lasttoken"}  # ours -> the name in sentence-transformers
+DENSE = "2_Dense"  # the folder of the layer after the pooling, where there is one
 PROMPT = "text"  # the name under which a saved folder keeps the prompt
 
 
@@ -61,12 +63,14 @@ class LoraConfig(Config):
 class Encoder(nn.Module):
     """Texts -> unit vectors; what it is called with comes from `tokenize`, so every use has the same prompt and truncation."""
 
-    def __init__(self, model: Any, tokenizer: Any, max_length: int, pooling: Pooling, prompt: str) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, max_length: int, pooling: Pooling, prompt: str, dense: nn.Linear | None = None
+    ) -> None:
         super().__init__()
         limit = getattr(model.config, "max_position_embeddings", max_length)
         if max_length > limit:
             raise InputError(f"max_length ({max_length}) must be at most {limit}, the positions that the model knows")
-        self.model = model
+        self.model, self.dense = model, dense
         self.tokenizer = tokenizer
         self.max_length, self.pooling, self.prompt = max_length, pooling, prompt
         tokenizer.model_max_length = max_length
@@ -80,8 +84,13 @@ class Encoder(nn.Module):
         pooling: Pooling = "mean",
         prompt: str = "",
         lora: LoraConfig | None = None,
+        dense: int = 0,
     ) -> Self:
-        """Return an encoder with float32 weights of a hub name, folder or package://…; InputError where there are none."""
+        """Return an encoder with float32 weights of a hub name, folder or package://…; InputError where there are none.
+
+        With `dense` a layer of that width (linear, then ReLU) follows the pooling: that of the folder where it has one of this
+        width, else a new one with random weights.
+        """
         where: dict[str, Any] = {"pretrained_model_name_or_path": locate(model), "revision": revision or None}
         try:
             tokenizer = AutoTokenizer.from_pretrained(**where)
@@ -91,7 +100,8 @@ class Encoder(nn.Module):
             raise InputError(
                 f"model {model!r}{at} cannot be loaded; give a hub name, a folder or package://…: {error}"
             ) from error
-        return cls(_with_lora(weights, lora) if lora else weights, tokenizer, max_length, pooling, prompt)
+        last = _dense(locate(model), weights.config.hidden_size, dense) if dense else None
+        return cls(_with_lora(weights, lora) if lora else weights, tokenizer, max_length, pooling, prompt, last)
 
     @classmethod
     def saved(cls, folder: str) -> Self:
@@ -102,14 +112,15 @@ class Encoder(nn.Module):
             prompts = json.loads((at / "config_sentence_transformers.json").read_text("utf-8"))["prompts"]
             max_length = json.loads((at / "tokenizer_config.json").read_text("utf-8"))["model_max_length"]
             pooling = next(ours for ours, theirs in POOLINGS.items() if theirs == modes)
-            return cls.load(str(at), max_length=max_length, pooling=pooling, prompt=prompts[PROMPT])
+            width = json.loads((at / DENSE / "config.json").read_text("utf-8"))["out_features"] if (at / DENSE).is_dir() else 0
+            return cls.load(str(at), max_length=max_length, pooling=pooling, prompt=prompts[PROMPT], dense=width)
         except (OSError, KeyError, StopIteration) as error:
             raise InputError(f"{folder!r} is not a folder that an encoder was saved to: {error!r}") from error
 
     @property
     def dimension(self) -> int:
         """Length of a vector."""
-        return int(self.model.config.hidden_size)
+        return int(self.dense.out_features if self.dense else self.model.config.hidden_size)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return input_ids_BT and attention_mask_BT of the texts behind the prompt, cut at `max_length` tokens."""
@@ -120,7 +131,10 @@ class Encoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return z_BD, unit vectors in float32."""
         states_BTD = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return functional.normalize(_pool(states_BTD, attention_mask, self.pooling).float(), dim=-1)
+        pooled_BD = _pool(states_BTD, attention_mask, self.pooling)
+        if self.dense:
+            pooled_BD = functional.relu(self.dense(pooled_BD))
+        return functional.normalize(pooled_BD.float(), dim=-1)
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
@@ -147,9 +161,13 @@ class Encoder(nn.Module):
             self.tokenizer.save_pretrained(plain)
             dtype = next(self.model.parameters()).dtype
             transformer = modules.Transformer(plain, max_seq_length=self.max_length, model_kwargs={"dtype": dtype})
-        pooling = modules.Pooling(self.dimension, POOLINGS[self.pooling])
+        layers = [transformer, modules.Pooling(self.model.config.hidden_size, POOLINGS[self.pooling])]
+        if self.dense:
+            width = self.dense.in_features, self.dense.out_features
+            weight, bias = (parameter.detach().cpu() for parameter in (self.dense.weight, self.dense.bias))
+            layers.append(modules.Dense(*width, activation_function=nn.ReLU(), init_weight=weight, init_bias=bias))
         SentenceTransformer(
-            modules=[transformer, pooling, modules.Normalize()],
+            modules=[*layers, modules.Normalize()],
             prompts={PROMPT: self.prompt},
             default_prompt_name=PROMPT if self.prompt else None,
             similarity_fn_name="cosine",
@@ -186,6 +204,17 @@ def _pool(states_BTD: Tensor, mask_BT: Tensor, pooling: Pooling) -> Tensor:
         return (states_BTD * mask_BT1).sum(1) / mask_BT1.sum(1).clamp(min=1e-9)
     last_B = mask_BT.shape[1] - 1 - mask_BT.flip(1).argmax(1)  # whichever side the tokenizer pads
     return states_BTD[torch.arange(len(states_BTD), device=states_BTD.device), last_B]
+
+
+def _dense(folder: str, width: int, out: int) -> nn.Linear:
+    """The layer after the pooling, with the weights that a folder has for it, if any."""
+    dense = nn.Linear(width, out)
+    saved = Path(folder) / DENSE / "model.safetensors"
+    if saved.exists():
+        weights = {name.removeprefix("linear."): weight for name, weight in load_file(saved).items()}
+        if weights["weight"].shape == dense.weight.shape:
+            dense.load_state_dict(weights)
+    return dense
 
 
 def _with_lora(model: Any, lora: LoraConfig) -> Any:

