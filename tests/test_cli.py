@@ -69,15 +69,15 @@ class FakeService:
 @pytest.fixture
 def local(monkeypatch) -> FakeService:
     """The service in this process; `loaded` is what it was loaded with."""
-    service, module = FakeService(), ModuleType("valueflow.service")
+    service, module = FakeService(), ModuleType("valueflow.local")
 
-    def load(root: str, version: str = "current", judge: AnyJudge | None = None) -> FakeService:
-        service.loaded = (root, version, judge)
+    def load(root: str, version: str = "current", judge: AnyJudge | None = None, fast: bool = False) -> FakeService:
+        service.loaded, service.fast = (root, version, judge), fast
         return service
 
     module.local = load
-    monkeypatch.setitem(sys.modules, "valueflow.service", module)
-    monkeypatch.setattr(valueflow, "service", module, raising=False)
+    monkeypatch.setitem(sys.modules, "valueflow.local", module)
+    monkeypatch.setattr(valueflow, "local", module, raising=False)
     for name in ("VALUEFLOW_SERVER", "VALUEFLOW_ROOT"):
         monkeypatch.delenv(name, raising=False)
     return service
@@ -240,7 +240,7 @@ def test_versions_are_listed_and_shown(run, server, tmp_path, monkeypatch):
 
 
 def test_the_real_service_scores_in_this_process(run, table, tmp_path, monkeypatch):
-    service = pytest.importorskip("valueflow.service")
+    service = pytest.importorskip("valueflow.local")
     monkeypatch.delenv("VALUEFLOW_SERVER", raising=False)
     anchors, judge = tmp_path / "benevolence_svt.csv", tmp_path / "judge.yaml"
     anchors.write_text("text,final_rating\n" + "".join(f"anchor {i},{i / 4 - 5}\n" for i in range(40)))
@@ -252,6 +252,20 @@ def test_the_real_service_scores_in_this_process(run, table, tmp_path, monkeypat
     expected = asyncio.run(service.local(str(tmp_path), version, SimulatedJudge(seed=1)).score(body, "r")).scores
     assert (code, err) == (0, [])
     assert [float(row["intensity"]) for row in csv.DictReader(io.StringIO(out))] == [score.intensity for score in expected]
+
+
+def test_mode_fast_needs_no_server(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("VALUEFLOW_SERVER", raising=False)
+    anchors, judge = tmp_path / "benevolence_svt.csv", tmp_path / "judge.yaml"
+    anchors.write_text("text,final_rating\n" + "".join(f"I did thing {i} for them.,{i / 15 - 5}\n" for i in range(150)))
+    judge.write_text("{kind: simulated, seed: 1}")
+    version = import_version([str(anchors)], "MIT", "sample", str(tmp_path))[0].build_id
+    words = ["score", "I did thing 7 for them.", "--mode", "fast", "--root", tmp_path, "--vidb", version, "--judge", judge]
+    code, out, _ = run(*words, "--format", "json")
+    assert code == 0
+    (row,) = json.loads(out)["rows"]
+    assert row["low"] <= row["intensity"] <= row["high"]
+    assert row["num_windows"] == 0
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from valueflow.errors import InputError
 from valueflow.judging.judges import SimulatedJudge, VllmJudge
 from valueflow.judging.live import Together, asker
 from valueflow.judging.simulated import true_theta
+from valueflow.local import local
 from valueflow.records import text_id
-from valueflow.service import Service, local
+from valueflow.service import Service
 from valueflow.store import current, publish
 
 VALUES = ["svt:power", "mft:care-harm"]

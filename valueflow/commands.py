@@ -35,15 +35,15 @@ SETTINGS = ("mode", "k", "m", "sampling", "seed")
 class Local:
     """A service in this process, asked as `AsyncClient` asks a server; loaded once a request is known to be well formed."""
 
-    def __init__(self, root: str, version: str, judge: AnyJudge | None) -> None:
-        self.root, self.version, self.judge = root, version, judge
+    def __init__(self, root: str, version: str, judge: AnyJudge | None, fast: bool) -> None:
+        self.root, self.version, self.judge, self.fast = root, version, judge, fast
 
     @functools.cached_property
     def service(self) -> "Service":
         """The service."""
-        from valueflow import service
+        from valueflow import local
 
-        return service.local(self.root, self.version, self.judge)
+        return local.local(self.root, self.version, self.judge, self.fast)
 
     def stream(self, texts: list[str], values: list[str], **settings: Any) -> AsyncIterator[Line]:
         """Yield a start, scores and an end."""
@@ -218,7 +218,8 @@ async def backend(asked: Namespace, judge: AnyJudge | None = None) -> AsyncItera
         async with AsyncClient(url) as client:
             yield client
     else:
-        yield Local(root_of(asked), asked.vidb or "current", read_judge(asked.judge) if asked.judge else judge)
+        fast = getattr(asked, "mode", None) == "fast"
+        yield Local(root_of(asked), asked.vidb or "current", read_judge(asked.judge) if asked.judge else judge, fast)
 
 
 def settings(asked: Namespace) -> Settings:

@@ -1,8 +1,8 @@
 """The evaluator for one request at a time: scores, comparisons, profiles and extraction over a published VIDB, in asyncio.
 
 The windows are those of the batch job (`evaluator.Scoring`), so a score is the same number wherever it is made. Who answers
-them is handed in as a function: Ray Serve gives one that merges the windows of many callers, `local` one that runs in this
-process.
+them is handed in as a function: Ray Serve gives one that merges the windows of many callers, `valueflow.local` one that runs in
+this process.
 """
 
 import asyncio
@@ -14,15 +14,14 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import TypeAdapter
 
 from valueflow import api, store, vidb
 from valueflow.errors import InputError, allowed
 from valueflow.evaluator import EvaluatorConfig, Score, Scoring, check_anchors, estimate_sharpness
 from valueflow.fast import Fast
 from valueflow.hives.extract import Extractor
-from valueflow.judging.judges import AnyJudge, EncoderJudge, JudgeConfig, fingerprint
-from valueflow.judging.live import Ask, asker
+from valueflow.judging.judges import AnyJudge, fingerprint
+from valueflow.judging.live import Ask
 from valueflow.records import clean, text_id
 from valueflow.standings import Standing, higher, profiled, scored
 from valueflow.theories import operational, resolve, resolve_theory, theories
@@ -361,28 +360,6 @@ class Service:
 
 
 Asked = api.ScoreRequest | api.StreamRequest | api.CompareRequest | api.ProfileRequest
-
-
-def local(root: str, version: str = "current", judge: AnyJudge | None = None) -> Service:
-    """Return a service in this process, without a server.
-
-    Args:
-        root: folder or URL with the tables.
-        version: of the VIDB.
-        judge: who answers; by default the judge that built the version, and the encoder for an imported one.
-
-    Raises:
-        InputError: nothing is published, or the judge runs under Ray Serve only.
-    """
-    loaded = vidb.load(root, version)
-    judge = judge or builder_of(loaded) or EncoderJudge()
-    return Service(loaded, judge, asker(judge, f"{root.rstrip('/')}/cache"))
-
-
-def builder_of(version: Vidb) -> AnyJudge | None:
-    """Return the judge that built a version; None for an imported one."""
-    made = version.manifest.config.get("resolved", {}).get("judge")
-    return TypeAdapter(JudgeConfig).validate_python(made) if made else None
 
 
 async def _aside(num_texts: int, work: Callable[..., T], given: object) -> T:

@@ -22,9 +22,9 @@ from valueflow.config import load
 from valueflow.distributed.aggregate import AggregateConfig, Fitted, Part, RankingShard, Shards, Source, fit_value, split
 from valueflow.errors import InputError
 from valueflow.judging.simulated import true_theta
+from valueflow.local import local
 from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.sums import Layout
-from valueflow.service import local
 from valueflow.store import Build
 
 pytestmark = pytest.mark.ray

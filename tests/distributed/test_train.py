@@ -40,8 +40,9 @@ on_ray = [pytest.mark.ray, pytest.mark.timeout(600)]
 TINY = """
 root: {root}
 stage: 1
-encoder: {{model: {model}, max_length: 32}}
+encoder: {{model: {model}, max_length: 32, dense: 24}}
 batch: {{hierarchy: 8, positives: 2}}
+loss: {{closeness: 4.0, nodes: 2.0}}
 optimizer: {{steps: 40, lr: 1.0e-3}}
 workers: {{num_workers: 2, max_failures: 1}}
 data: {{official: {official}, shares: [0.7, 0.3, 0.0]}}
@@ -136,7 +137,13 @@ class TestUnbroken:
         root, trained = unbroken
         store.verify(trained.build)
         made = store.need(trained.build)
-        assert {file.path for file in made.files} >= {CURVE, "metrics.json", "model/README.md", "model/model.safetensors"}
+        assert {file.path for file in made.files} >= {
+            CURVE,
+            "metrics.json",
+            "report.html",
+            "model/README.md",
+            "model/model.safetensors",
+        }
         assert made.num_rows == 40
         assert made.config["resolved"]["encoder"]["model"] == bert
         assert made.counts["texts"] + made.counts["validation texts"] > 400
@@ -175,6 +182,8 @@ class TestUnbroken:
         other = tiny_bert(tmp_path / "other", 0.1, seed=1)
         with pytest.raises(InputError, match=rf"its model is '{bert}', encoder.model is '{other}'"):
             train_hives.main(settings(root, other, labelled, *two, f"start={first.model}"))
+        with pytest.raises(InputError, match=r"its dense is 24, encoder\.dense is 0"):
+            train_hives.main(settings(root, bert, labelled, *two, f"start={first.model}", "encoder.dense=0"))
         with pytest.raises(InputError, match="it is of stage 2, stage 2 starts from stage 1"):
             train_hives.main(settings(root, bert, labelled, *two, f"start={second.build.build_id}"))
         with pytest.raises(InputError, match=r"no finished encoder of stage 1 of .*there is no encoder at all"):
@@ -271,7 +280,8 @@ def test_two_ranks_learn_as_one_with_twice_the_batch(cluster, labelled, tmp_path
         context = ray.train.get_context()
         config = TrainHivesConfig.model_validate(given["config"])
         sampler = Slices(Sampler(official(given["data"]), BatchConfig(hierarchy=16, positives=2), 0))
-        encoder = Encoder.load(given["model"], max_length=32)
+        torch.manual_seed(0)
+        encoder = Encoder.load(given["model"], max_length=32, dense=24)
         rank, world = context.get_world_rank(), context.get_world_size()
         learner = Learner(encoder, sampler, config, rank, world, torch.device("cpu"))
         row = learner.step(0)
@@ -286,8 +296,12 @@ def test_two_ranks_learn_as_one_with_twice_the_batch(cluster, labelled, tmp_path
         scaling = ScalingConfig(num_workers=world)
         found.append(TorchTrainer(step_once, train_loop_config=given, scaling_config=scaling).fit().return_value)
     one, two = found
-    start = dict(Encoder.load(model, max_length=32).named_parameters())
-    assert max(np.abs(one[name] - start[name].detach().numpy()).max() for name in start) > 0.01
+    torch.manual_seed(0)
+    start = dict(Encoder.load(model, max_length=32, dense=24).named_parameters())
+    moved = {name: np.abs(one[f"encoder.{name}"] - parameter.detach().numpy()).max() for name, parameter in start.items()}
+    assert max(moved.values()) > 0.01
+    assert moved["dense.weight"] > 0
+    assert {"nodes.read.weight", "nodes.read.bias"} <= set(one)
     for name in one:
         np.testing.assert_allclose(two[name], one[name], atol=1e-6, err_msg=name)
 

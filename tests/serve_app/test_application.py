@@ -21,8 +21,8 @@ from valueflow.client import Client
 from valueflow.errors import InputError
 from valueflow.judging.judges import SimulatedJudge
 from valueflow.judging.simulated import true_theta
+from valueflow.local import local
 from valueflow.records import text_id
-from valueflow.service import local
 from valueflow.store import current, publish
 
 pytestmark = pytest.mark.ray

@@ -110,7 +110,7 @@ class Learner:
     def __init__(
         self, encoder: Encoder, sampler: Sampler, config: TrainHivesConfig, rank: int, world: int, device: torch.device
     ) -> None:
-        self.config, self.rank, self.device = config, rank, device
+        self.config, self.rank, self.world, self.device = config, rank, world, device
         self.feed = Feed(sampler, encoder, rank, world)
         if config.encoder.gradient_checkpointing:
             encoder.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -155,7 +155,9 @@ class Learner:
             engine.step()
             found.append(torch.stack([loss, *parts, of_nodes]).detach())
         names = ("loss", *parts._fields, "nodes")
-        row = dict(zip(names, torch.stack(found).mean(0).tolist(), strict=True))
+        mean = torch.stack(found).mean(0)
+        dist.all_reduce(mean)  # the loss of nodes is a rank's own; and all ranks see where one diverges
+        row = dict(zip(names, (mean / self.world).tolist(), strict=True))
         norm = float(engine.get_global_grad_norm() or 0.0 if own_norm is None else own_norm)
         row |= {"learning_rate": rate, "gradient_norm": norm}
         if not (math.isfinite(row["loss"]) and math.isfinite(norm)):
@@ -254,7 +256,7 @@ def _norm(engine: Any) -> Tensor | None:
 
 
 def _why(step: int, row: dict[str, float], config: TrainHivesConfig) -> str:
-    parts = ", ".join(f"{name} {row[name]:g}" for name in ("hierarchy", "individual", "concept"))
+    parts = ", ".join(f"{name} {row[name]:g}" for name in ("hierarchy", "individual", "concept", "closeness", "nodes"))
     bf16 = ", or set precision=float32" if config.bf16 else ""
     return (
         f"step {step + 1}: the loss is {row['loss']:g} ({parts}), the norm of the gradient {row['gradient_norm']:g}, the "
