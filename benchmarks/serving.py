@@ -5,8 +5,9 @@ python -m benchmarks.serving ROOT [SECONDS]    # ROOT has a published VIDB whose
 One line a phase: requests, statuses, requests and scores a second, milliseconds, and resident megabytes of all replicas at its
 start and end. A request scores 4 new texts on 2 values, m=3. `closed`: as many callers as the server works for, each asking
 when it has its answer; its rate is called sustainable. `half`, `twice`: requests arrive by the clock (Poisson) at half and
-twice that rate, without retries, so that refusals are seen; SECONDS (default 60) each. `swap`, `kill judge`, `kill front`: at
-half the rate with the client's default retries, while the version is loaded anew, or a replica is killed (-9).
+twice that rate, without retries, so that refusals are seen; `twice` takes SECONDS (default 60), the others a minute or less.
+`swap`, `kill judge`, `kill front`: at half the rate with the client's default retries, while the version is loaded anew, or a
+replica is killed (-9).
 """
 
 import asyncio
@@ -136,9 +137,9 @@ async def outside(http: httpx.AsyncClient, body: Callable[[], dict], judge: serv
     return 1 - (await judge.seconds.remote() - before) / spent
 
 
-async def phases(root: str, seconds: float) -> None:
+async def phases(root: str, overload: float) -> None:
     """All of them, one after another."""
-    body = requests()
+    body, seconds = requests(), min(overload, 60.0)
     limits = httpx.Limits(max_connections=2000, max_keepalive_connections=200)
     async with httpx.AsyncClient(limits=limits) as http, AsyncClient(URL) as client:
         await closed(2, 10, lambda: plain(http, body()))
@@ -160,7 +161,7 @@ async def phases(root: str, seconds: float) -> None:
         report("closed", answers, length, before)
         rate = sum(a.status == 200 for a in answers) / length
         half = await phase("half", by_the_clock(rate / 2, seconds, lambda: plain(http, body())), seconds)
-        await phase("twice", by_the_clock(2 * rate, seconds, lambda: plain(http, body())), seconds)
+        await phase("twice", by_the_clock(2 * rate, overload, lambda: plain(http, body())), overload)
         accepted = [a.seconds * 1000 for a in report.last if a.status == 200]  # type: ignore[attr-defined]
         print(f"p99 of accepted requests at twice the rate: {np.percentile(accepted, 99) / half:.1f} times the p50 at half")
 

@@ -14,10 +14,13 @@ import numpy as np
 import psutil
 import pytest
 from ray import serve
+from roots import with_texts_of
 
+from jobs import embed
 from serve.app import ServeConfig, builder
-from valueflow import api, vidb
+from valueflow import api, store, vidb
 from valueflow.client import Client
+from valueflow.config import load
 from valueflow.errors import InputError
 from valueflow.judging.judges import SimulatedJudge
 from valueflow.judging.simulated import true_theta
@@ -153,6 +156,26 @@ def test_fast_scores_come_with_their_agreement(served, root):
         found = client.score(["I did thing number 7 for them."], VALUES, mode="fast")
     assert [a.value for a in found.agreement] == VALUES
     assert all(s.low <= s.intensity <= s.high and s.num_windows == 0 for s in found.scores)
+
+
+def test_extraction_finds_the_nodes_of_labelled_texts(url, ingested, tmp_path):
+    root = str(with_texts_of(ingested, tmp_path))
+    publish(root, version(root, 20), current(root))
+    embed.main(load(embed.SCHEMA, "conf/embed/tiny.yaml", [f"root={root}", "npz=false"]))
+    (texts,) = store.finished(root, "texts")
+    labels = store.read_table(store.Build(root, "source_labels", texts)).to_pylist()
+    rows = store.read_table(store.Build(root, "texts", texts), ["text_id", "text"]).to_pylist()
+    known = next(row for row in labels if row["theory"] == "svt" and row["direction"] == 1)
+    text = next(row["text"] for row in rows if row["text_id"] == known["text_id"])
+    serve.run(builder({"root": root, "fast": False, "extraction": {}, **JUDGE}))
+    with Client(url) as client:
+        assert client.vidb().extract
+        found = client.extract([text, "I paid back what I owed her."], ["svt", "duty"], top=2)
+    svt = [node for node in found.texts[0].nodes if node.theory == "svt"]
+    assert min(node.distance for node in svt) < 1e-3  # a labelled text finds itself
+    assert svt[0].path[-1] == known["node"]
+    assert {node.theory for node in found.texts[1].nodes} == {"svt", "duty"}
+    assert all(0 <= node.confidence <= 1 for node in found.texts[1].nodes)
 
 
 @pytest.mark.parametrize(
