@@ -1,16 +1,18 @@
 """HiVES beside other encoders: metrics on ValueEval's validation arguments, the encoder judge on texts of published intensity.
 
-python -m benchmarks.hives FOLDER MODEL [MODEL ...]    # FOLDER holds valueeval23/ and vidb_anchors/dev.jsonl
+python -m benchmarks.hives FOLDER MODEL [MODEL ...] [FIGURES/]    # FOLDER holds valueeval23/ and vidb_anchors/dev.jsonl
 
 MODEL: a folder that jobs.train_hives saved, or any encoder by hub name or package://…; the raw MiniLM is always there. In
 brackets 95 % intervals over groups of arguments (conclusions). AUC: supporting against opposing texts of a value; Spearman:
-with the published intensity; both are means over values, for the judge of each model.
+with the published intensity; both are means over values, for the judge of each model. With a folder that ends in a slash:
+hives-metrics.svg, a bar a metric and model, and hives-map.svg, the values in the last model's space.
 """
 
 import json
 import logging
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +25,11 @@ from valueflow.config import load
 from valueflow.distributed.embed import Embedder, EmbedderConfig, labelled, matrix
 from valueflow.hives.encoder import METRICS
 from valueflow.hives.examples import Examples
-from valueflow.hives.metrics import evaluate
+from valueflow.hives.figures import metric_bars, value_map
+from valueflow.hives.metrics import evaluate, value_vectors
 from valueflow.judging.encoder import EncoderRanker
 from valueflow.judging.judges import MINILM, EncoderJudge
+from valueflow.report.page import Plot
 from valueflow.store import Build
 from valueflow.theories import resolve
 
@@ -60,12 +64,36 @@ def judged(ranker: EncoderRanker, folder: str) -> dict[str, tuple[float, float, 
     return {name: (*np.mean(pairs, axis=0), len(pairs)) for name, pairs in found.items()}
 
 
+def named_shortly(model: str) -> str:
+    """The name on a trained encoder's card, MiniLM, or the end of another's."""
+    if model == MINILM:
+        return "MiniLM"
+    card = Path(model) / "README.md"
+    titles = [line[2:] for line in card.read_text("utf-8").splitlines() if line.startswith("# ")] if card.exists() else []
+    return (titles or [model[-30:]])[0]
+
+
+def write(path: str, plot: Plot) -> None:
+    """Write a figure of a page as a file of its own, in the colours of a light page."""
+    svg = str(plot.svg)
+    for variable, colour in {"muted": "#5c6570", "line": "#d9dde2", "first": "#2f6fab", "second": "#b65a12"}.items():
+        svg = svg.replace(f"var(--{variable})", colour)
+    Path(path).write_text(
+        svg if "xmlns=" in svg else svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1), "utf-8"
+    )
+
+
 def main() -> None:
     logging.disable(logging.INFO)
-    folder, models = sys.argv[1], list(dict.fromkeys([MINILM, *sys.argv[2:]]))
+    folder, models = sys.argv[1], list(dict.fromkeys([MINILM, *(word for word in sys.argv[2:] if not word.endswith("/"))]))
     examples = arguments(folder)
     texts = pa.table({"text_id": examples.text_ids, "text": examples.texts})
-    measured = {m: evaluate(matrix(Embedder(EmbedderConfig(model=m))(texts)), examples, leave="group") for m in models}
+    vectors = {model: matrix(Embedder(EmbedderConfig(model=model))(texts)) for model in models}
+    measured = {model: evaluate(z_TD, examples, leave="group") for model, z_TD in vectors.items()}
+    if sys.argv[-1].endswith("/"):
+        named = {named_shortly(model): metrics for model, metrics in measured.items()}
+        write(f"{sys.argv[-1]}hives-metrics.svg", metric_bars(named, [m for m in METRICS if m in measured[models[0]]]))
+        write(f"{sys.argv[-1]}hives-map.svg", value_map(*value_vectors(vectors[models[-1]], examples)))
     print(f"{len(examples.texts):,} arguments")
     for model, metrics in measured.items():
         print(f"\n{model}")
