@@ -164,7 +164,8 @@ class Encoder(nn.Module):
         layers = [transformer, modules.Pooling(self.model.config.hidden_size, POOLINGS[self.pooling])]
         if self.dense:
             width = self.dense.in_features, self.dense.out_features
-            weight, bias = (parameter.detach().cpu() for parameter in (self.dense.weight, self.dense.bias))
+            # Copies: ZeRO keeps parameters as parts of one buffer, which safetensors refuses.
+            weight, bias = (parameter.detach().cpu().clone() for parameter in (self.dense.weight, self.dense.bias))
             layers.append(modules.Dense(*width, activation_function=nn.ReLU(), init_weight=weight, init_bias=bias))
         SentenceTransformer(
             modules=[*layers, modules.Normalize()],
