@@ -107,6 +107,14 @@ def test_a_last_layer_is_saved_with_the_rest(tiny, tmp_path):
     assert Encoder.load(str(tmp_path / "saved"), max_length=20, dense=12).embed(TEXTS).shape == (4, 12)
 
 
+def test_a_last_layer_trained_in_half_precision_loads_too(tiny, tmp_path):
+    encoder = Encoder.load(tiny, max_length=20, dense=24).to(torch.bfloat16)
+    encoder.save(tmp_path / "saved", CARD)
+    theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(theirs, encoder.embed(TEXTS), atol=0.02)
+    np.testing.assert_allclose(Encoder.saved(str(tmp_path / "saved")).embed(TEXTS), theirs, atol=1e-5)
+
+
 def test_last_is_the_last_token_of_the_text(tiny):
     encoder = Encoder.load(tiny, max_length=20, pooling="last")
     for text in TEXTS:

@@ -159,13 +159,14 @@ class Encoder(nn.Module):
         with tempfile.TemporaryDirectory() as plain:
             _merged(self.model).save_pretrained(plain)
             self.tokenizer.save_pretrained(plain)
-            dtype = next(self.model.parameters()).dtype
+            # sentence-transformers loads a Dense in single precision whatever its file holds, and both must be of one kind.
+            dtype = torch.float32 if self.dense else next(self.model.parameters()).dtype
             transformer = modules.Transformer(plain, max_seq_length=self.max_length, model_kwargs={"dtype": dtype})
         layers = [transformer, modules.Pooling(self.model.config.hidden_size, POOLINGS[self.pooling])]
         if self.dense:
             width = self.dense.in_features, self.dense.out_features
             # Copies: ZeRO keeps parameters as parts of one buffer, which safetensors refuses.
-            weight, bias = (parameter.detach().cpu().clone() for parameter in (self.dense.weight, self.dense.bias))
+            weight, bias = (parameter.detach().cpu().float().clone() for parameter in (self.dense.weight, self.dense.bias))
             layers.append(modules.Dense(*width, activation_function=nn.ReLU(), init_weight=weight, init_bias=bias))
         SentenceTransformer(
             modules=[*layers, modules.Normalize()],

@@ -75,7 +75,7 @@ def labels_of(batch: Batch, device: torch.device | str = "cpu") -> Labels:
 def total(z_BD: Tensor, labels: Labels, config: LossConfig) -> tuple[Tensor, Parts]:
     """Return L_hierarchy + 0.5 L_individual + 1.0 L_concept + 0 L_closeness (weights from the config), each over its own rows.
 
-    The loss of nodes is not in it: it is a rank's own (`node_loss`).
+    The loss of nodes is not in it: it is a rank's own (`Nodes.loss`).
 
     Shapes: z (B, D); labels (B,), prefixes (B, L).
 
