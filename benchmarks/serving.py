@@ -33,8 +33,8 @@ from valueflow import vidb
 from valueflow.client import AsyncClient, ValueFlowError
 from valueflow.distributed.cluster import ClusterConfig, session
 
-# A short queue: on two cores, what waits behind more than a few others is better told to come back.
-ARGS = {"fast": "false", "http.max_in_flight": "2", "http.max_queued": "1"}
+# No queue: on two cores, what would wait behind others is better told to come back.
+ARGS = {"fast": "false", "http.max_in_flight": "2", "http.max_queued": "0"}
 URL, BODY = "http://127.0.0.1:8000", {"values": ["svt:benevolence", "duty:fidelity"], "m": 3}
 TEXTS = 4
 
