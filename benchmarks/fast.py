@@ -20,11 +20,11 @@ import torch
 from scipy.stats import spearmanr
 
 from valueflow import api, vidb
+from valueflow.distributed.embed import Embedder, EmbedderConfig
 from valueflow.fast import Fast, Published, fit, texts_of
 from valueflow.hives.encoder import Encoder
 from valueflow.hives.examples import near_duplicates
 from valueflow.judging.judges import MINILM, VllmJudge
-from valueflow.judging.weights import fetch, trained
 from valueflow.service import Service
 from valueflow.vidb import Vidb
 
@@ -97,8 +97,7 @@ def main() -> None:
     torch.set_num_threads(1)
     words = [word for word in sys.argv[2:] if word != "ranked"]
     version, model = vidb.load(sys.argv[1]), (words or [MINILM])[0]
-    path = fetch(model)
-    encoder = Encoder.saved(path) if trained(path) else Encoder.load(path)
+    encoder = Embedder(EmbedderConfig(model=model)).encoder
     texts, published = texts_of(version)
     timed = texts[:TIMED]
     encoder.embed(timed[:64])

@@ -20,6 +20,7 @@ from valueflow.hives.losses import (
     constrained,
     cross_theory,
     depths,
+    every_place,
     hierarchical,
     labels_of,
     level_losses,
@@ -169,7 +170,7 @@ def slow_closeness(z, labels: Labels) -> float:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_closeness_is_that_of_the_loops(seed):
     labels, z = random_labels(20, seed, others=3), random_z(20, seed)
-    assert closeness_loss(z, labels).item() == pytest.approx(slow_closeness(z, labels))
+    assert closeness_loss(z, labels, every_place(labels)).item() == pytest.approx(slow_closeness(z, labels))
     assert depths() == [4, 2, 1, 3]
 
 
@@ -181,8 +182,9 @@ def test_vectors_whose_cosines_are_the_closeness_have_no_loss():
         direction_B=torch.tensor([1, 1, -1]),
     )  # fmt: skip
     z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [8 / 9, math.sqrt(1 - (8 / 9) ** 2)]], dtype=torch.float64)
-    assert closeness_loss(z, labels).item() == pytest.approx(0, abs=1e-12)
-    assert closeness_loss(z, labels._replace(direction_B=torch.ones(3, dtype=torch.int64))).item() > 1e-3
+    assert closeness_loss(z, labels, every_place(labels)).item() == pytest.approx(0, abs=1e-12)
+    alike = labels._replace(direction_B=torch.ones(3, dtype=torch.int64))
+    assert closeness_loss(z, alike, every_place(alike)).item() > 1e-3
 
 
 def examples_of(labels: Labels) -> Examples:

@@ -47,6 +47,16 @@ class Labels(NamedTuple):
     other_sign_BO: Tensor
 
 
+class Places(NamedTuple):
+    """All places of the texts of a batch, what `hierarchical` takes beside the vectors, behind the rows they are of."""
+
+    row_R: Tensor
+    theory_R: Tensor
+    prefix_RL: Tensor
+    direction_R: Tensor
+    text_R: Tensor
+
+
 class Parts(NamedTuple):
     """The unweighted losses of a batch; 0 for an objective without rows."""
 
@@ -92,37 +102,35 @@ def total(z_BD: Tensor, labels: Labels, config: LossConfig) -> tuple[Tensor, Par
     (z, placed), (z_individual, individual), (z_concept, concept) = (
         (z_BD[mine], Labels(*(part[mine] for part in labels))) for mine in rows
     )
+    nothing, places = z_BD.sum() * 0.0, every_place(placed)
     parts = Parts(
-        hierarchical(*every_place(z, placed)[:-1], config.tau_hierarchy, config.margin),
+        hierarchical(z[places.row_R], *places[1:], config.tau_hierarchy, config.margin),
         cross_theory(z_individual, individual.label_B, individual.text_B, config.tau_individual),
         cross_theory(z_concept, concept.label_B, concept.text_B, config.tau_concept),
-        closeness_loss(z, placed) if config.closeness else z_BD.sum() * 0.0,
+        closeness_loss(z, placed, places) if config.closeness else nothing,
     )
-    return sum((getattr(config, name) * part for name, part in parts._asdict().items()), start=z_BD.sum() * 0.0), parts
+    return sum((getattr(config, name) * part for name, part in parts._asdict().items()), start=nothing), parts
 
 
-def every_place(z_BD: Tensor, labels: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return one row for each place of each text in the theory it was drawn for, what `hierarchical` takes.
+def every_place(labels: Labels) -> Places:
+    """Return each place of each text in the theory it was drawn for.
 
-    Shapes: z (B, D) and labels -> z (R, D), theory (R,), prefixes (R, L), direction (R,), text (R,), row (R,).
+    Shapes: as their names say.
 
     Args:
-        z_BD: embeddings.
         labels: with the other places of the texts.
 
-    Returns: embeddings and labels of all places, and the row each is of; a text's are equal embeddings, neither positives nor
-        negatives of each other.
+    Returns: the row that each place is of, and its labels; places of a text are neither positives nor negatives of each other.
 
     Source: ours; VALUEFLOW trains on one place a row, so that texts which share another one repel each other.
     """
     prefix_BPL = torch.cat([labels.prefix_BL[:, None], labels.other_BOL], 1)
     sign_BP = torch.cat([labels.direction_B[:, None], labels.other_sign_BO], 1)
     row_R, place_R = torch.nonzero(prefix_BPL[..., 0] >= 0, as_tuple=True)
-    theory_R, text_R = labels.theory_B[row_R], labels.text_B[row_R]
-    return z_BD[row_R], theory_R, prefix_BPL[row_R, place_R], sign_BP[row_R, place_R], text_R, row_R
+    return Places(row_R, labels.theory_B[row_R], prefix_BPL[row_R, place_R], sign_BP[row_R, place_R], labels.text_B[row_R])
 
 
-def closeness_loss(z_BD: Tensor, labels: Labels) -> Tensor:
+def closeness_loss(z_BD: Tensor, labels: Labels, places: Places) -> Tensor:
     """Return the mean squared difference of cosine and closeness over pairs of texts of the same theory.
 
     The closeness of two texts is what the metric "similarity correlation" counts, the number of levels that their places share
@@ -133,12 +141,13 @@ def closeness_loss(z_BD: Tensor, labels: Labels) -> Tensor:
     Args:
         z_BD: embeddings of any length.
         labels: of the same rows.
+        places: all of them (`every_place`).
 
     Returns: a scalar, 0 without pairs.
 
     Source: ours.
     """
-    _, _, prefix_RL, sign_R, _, row_R = every_place(z_BD, labels)
+    row_R, _, prefix_RL, sign_R, _ = places
     num = len(z_BD)
     shared_RR = ((prefix_RL[:, None] == prefix_RL) & (prefix_RL >= 0)).sum(-1)
     close_RR = shared_RR + 0.5 * (sign_R[:, None] == sign_R)
@@ -192,7 +201,7 @@ class Nodes(nn.Module):
 
         Source: ours.
         """
-        _, _, prefix_RL, sign_R, _, row_R = every_place(logit_BK, labels)
+        row_R, _, prefix_RL, sign_R, _ = every_place(labels)
         key_RL = _keys(prefix_RL, sign_R)
         at_RL = torch.searchsorted(self.key_K, key_RL).clamp(max=len(self.key_K) - 1)
         target_BK = torch.zeros_like(logit_BK)
