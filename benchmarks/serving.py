@@ -3,11 +3,12 @@
 python -m benchmarks.serving ROOT [SECONDS]    # ROOT has a published VIDB whose judge is the encoder, as that of `make demo`
 
 One line a phase: requests, statuses, requests and scores a second, milliseconds, and resident megabytes of all replicas at its
-start and end. A request scores 4 new texts on 2 values, m=3. `closed`: as many callers as the server works for, each asking
-when it has its answer; its rate is called sustainable. `half`, `twice`: requests arrive by the clock (Poisson) at half and
-twice that rate, without retries, so that refusals are seen; `twice` takes SECONDS (default 60), the others a minute or less.
-`swap`, `kill judge`, `kill front`: at half the rate with the client's default retries, while the version is loaded anew, or a
-replica is killed (-9).
+start and end. A request scores 4 new texts on 2 values, m=3. Before them, requests one after another of several sizes: what
+share of their time is spent outside the judge. `closed`: as many callers as the server works for, each asking when it has its
+answer; its rate is called sustainable. `half`, `twice`: requests arrive by the clock (Poisson) at half and twice that rate,
+without retries, so that refusals are seen; `twice` takes SECONDS (default 60), the others a minute or less. `swap`, `kill
+judge`, `kill front`: at half the rate with the client's default retries, while the version is loaded anew, or a replica is
+killed (-9).
 """
 
 import asyncio
@@ -36,7 +37,7 @@ from valueflow.distributed.cluster import ClusterConfig, session
 # No queue: on two cores, what would wait behind others is better told to come back.
 ARGS = {"fast": "false", "http.max_in_flight": "2", "http.max_queued": "0"}
 URL, BODY = "http://127.0.0.1:8000", {"values": ["svt:benevolence", "duty:fidelity"], "m": 3}
-TEXTS = 4
+TEXTS, REMARKS = 4, itertools.count()
 
 
 class Answer(NamedTuple):
@@ -47,12 +48,12 @@ class Answer(NamedTuple):
     told: bool = True
 
 
-def requests() -> Callable[[], dict]:
+def requests(size: int = TEXTS) -> Callable[[], dict]:
     """Return what makes bodies of texts never seen before."""
     with open("valueflow/samples/corpus.csv", newline="", encoding="utf-8") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
-    number, rng = itertools.count(), random.Random(0)
-    return lambda: BODY | {"texts": [f"{rng.choice(texts)} And this is remark {next(number)}." for _ in range(TEXTS)]}
+    rng = random.Random(0)
+    return lambda: BODY | {"texts": [f"{rng.choice(texts)} And this is remark {next(REMARKS)}." for _ in range(size)]}
 
 
 def replicas(kind: str) -> list[psutil.Process]:
@@ -127,14 +128,15 @@ def report(name: str, answers: list[Answer], seconds: float, before: float) -> f
     return float(p50)
 
 
-async def outside(http: httpx.AsyncClient, body: Callable[[], dict], judge: serve.handle.DeploymentHandle) -> float:
-    """Share of the time of lone requests that is not spent in the judge's worker."""
+async def outside(http: httpx.AsyncClient, body: Callable[[], dict], judge: serve.handle.DeploymentHandle) -> str:
+    """Share of the time of lone requests that is not spent in the judge's worker, and milliseconds of one."""
     before = await judge.seconds.remote()
     started = time.perf_counter()
-    for _ in range(20):
+    for _ in range(10):
         await plain(http, body())
     spent = time.perf_counter() - started
-    return 1 - (await judge.seconds.remote() - before) / spent
+    beside = spent - (await judge.seconds.remote() - before)
+    return f"{beside / spent:.0%} ({100 * beside:.0f} of {100 * spent:.0f} ms)"
 
 
 async def phases(root: str, overload: float) -> None:
@@ -151,8 +153,8 @@ async def phases(root: str, overload: float) -> None:
             report.last = answers  # type: ignore[attr-defined]
             return report(name, answers, length, before)
 
-        share = await outside(http, body, judge)
-        print(f"share of a lone request outside the judge: {share:.0%}")
+        for size in (1, 4, 32, 128):
+            print(f"outside the judge, lone requests of {size} texts: {await outside(http, requests(size), judge)}", flush=True)
         callers = int(ARGS["http.max_in_flight"])
         started = time.perf_counter()
         before = megabytes()

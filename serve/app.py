@@ -64,9 +64,9 @@ class Judge:
         else:
             self.ask = asker(judge, cache)
 
-    async def rank(self, windows: pa.Table) -> pa.Table:
-        """Return rows of `rankings`, one a window."""
-        return await self.ask(windows)
+    async def rank(self, windows: bytes) -> bytes:
+        """Return rows of `rankings`, one a window (both packed)."""
+        return _packed(await self.ask(_unpacked(windows)))
 
     def seconds(self) -> float:
         """Return for how long the judge has worked so far, for benchmarks."""
@@ -130,11 +130,23 @@ class Evaluator:
         return service
 
     async def _rank(self, windows: pa.Table) -> pa.Table:
-        return await _asked(self.judge.rank, windows)
+        return _unpacked(await _asked(self.judge.rank, _packed(windows)))
 
     async def _embed(self, texts: list[str]) -> np.ndarray:
         assert self.encoder
         return await _asked(self.encoder.embed, texts)
+
+
+def _packed(table: pa.Table) -> bytes:
+    """A small table for a handle: Arrow's own format, since Ray takes milliseconds to serialise a table."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _unpacked(packed: bytes) -> pa.Table:
+    return pa.ipc.open_stream(packed).read_all()
 
 
 async def _asked(method: DeploymentHandle, given: Any) -> Any:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.evaluator import NOISE, OFFICIAL, TRUTHS, UNBEATABLE, simulate, simulated_anchors
+from valueflow import evaluator
 from valueflow.errors import InputError
 from valueflow.evaluator import (
     GRID_POINTS,
@@ -170,7 +171,7 @@ def test_the_likelihood_is_plackett_luce(window, sharpness):
     found = anchors(theta)
     for place in range(len(order)):
         posterior = Posterior(found, 1, sharpness)
-        prior = posterior.log_UG.copy()
+        prior = posterior.log_density()
         posterior.update(0, Window(np.arange(len(theta)), place), order, None)
         shown = np.insert(np.array(theta), place, 0.0)
         direct = np.zeros(GRID_POINTS)
@@ -178,9 +179,53 @@ def test_the_likelihood_is_plackett_luce(window, sharpness):
         x_KG[place] = sharpness * posterior.theta_G
         for stage in range(len(order) - 1):
             direct += x_KG[order[stage]] - np.logaddexp.reduce(x_KG[order[stage:]], axis=0)
-        seen = (posterior.log_UG - prior)[0]
+        seen = (posterior.log_density() - prior)[0]
         # Stages after the response are constants.
         np.testing.assert_allclose(seen - seen[0], direct - direct[0], atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("k", "m", "sharpness"), [(6, 3, 1.0), (2, 3, 1.0), (6, 20, 1.0), (6, 3, 5.0), (10, 20, 5.0), (10, 40, 20.0)]
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_mean_and_interval_are_those_of_a_grid_thirty_times_as_fine(k, m, sharpness, weighted, monkeypatch):
+    rng, size = np.random.default_rng(0), 60
+    unit_N = np.repeat(np.arange(size), m)
+    shown_NK = np.array(
+        [np.insert(rng.choice(len(ANCHORS.theta_A), k - 1, replace=False), rng.integers(k), -1) for _ in unit_N]
+    )
+    truth_N = np.repeat(rng.uniform(-11, 11, size), m)
+    worth_NK = sharpness * np.where(shown_NK < 0, truth_N[:, None], ANCHORS.theta_A[shown_NK])
+    order_NK = np.argsort(-(worth_NK + rng.gumbel(size=worth_NK.shape)), axis=1)
+    weight_N = (
+        np.where(rng.random(len(unit_N)) < 0.5, rng.random(len(unit_N)), np.nan) if weighted else np.full(len(unit_N), np.nan)
+    )
+    found = Posterior(ANCHORS, size, sharpness)
+    found.update_all(unit_N, shown_NK, order_NK, weight_N)
+    monkeypatch.setattr(evaluator, "GRID_POINTS", 32 * (GRID_POINTS - 1) + 1)
+    fine = Posterior(ANCHORS, size, sharpness)
+    fine.update_all(unit_N, shown_NK, order_NK, weight_N)
+    p_UG, x_G = fine.probabilities(), np.clip(np.linspace(-16, 16, 32 * (GRID_POINTS - 1) + 1), -10, 10)
+    below_UG = np.cumsum(p_UG, 1) - p_UG / 2
+    expected = [[p @ x_G, *np.interp([0.025, 0.975], below, x_G)] for p, below in zip(p_UG, below_UG, strict=True)]
+    np.testing.assert_allclose(found.scores(), expected, atol=0.02)
+
+
+def test_a_unit_has_the_same_numbers_alone_and_window_by_window():
+    rng = np.random.default_rng(0)
+    unit_N, weight_N = np.repeat(np.arange(8), 5), np.where(np.arange(40) % 3, np.nan, 0.3)
+    shown_NK = np.array([np.insert(rng.choice(len(ANCHORS.theta_A), 4, replace=False), 2, -1) for _ in unit_N])
+    order_NK = np.array([rng.permutation(5) for _ in unit_N])
+    together, single = Posterior(ANCHORS, 8, 1.0), Posterior(ANCHORS, 8, 1.0)
+    together.update_all(unit_N, shown_NK, order_NK, weight_N)
+    for n in range(40):
+        single.update_all(unit_N[n : n + 1], shown_NK[n : n + 1], order_NK[n : n + 1], weight_N[n : n + 1])
+        single.scores()
+    assert together.scores() == single.scores()
+    for unit in range(8):
+        alone, mine = Posterior(ANCHORS, 1, 1.0), unit_N == unit
+        alone.update_all(np.zeros(5, int), shown_NK[mine], order_NK[mine], weight_N[mine])
+        assert alone.scores() == together.scores()[unit : unit + 1]
 
 
 def test_certainty_is_the_plain_answer_and_half_and_half_tells_nothing_of_a_side():
@@ -190,7 +235,7 @@ def test_certainty_is_the_plain_answer_and_half_and_half_tells_nothing_of_a_side
     plain.update(0, window, [0, 1], None)
     sure.update(0, window, [0, 1], 1.0)
     torn.update(0, window, [0, 1], 0.5)
-    np.testing.assert_allclose(sure.log_UG, plain.log_UG)
+    np.testing.assert_allclose(sure.log_density(), plain.log_density())
     assert torn.scores()[0].intensity == pytest.approx(0.0, abs=1e-9)
     assert plain.scores()[0].intensity > 1
 

@@ -17,7 +17,7 @@ from valueflow.ranking import grid
 from valueflow.ranking.calibrate import LIMIT, Calibration
 from valueflow.records import conform, digest
 
-GRID_POINTS = 1601
+GRID_POINTS = 1025  # 0, the ends of the scale and those of the grid are among any 2nd, 4th, ... 16th of them
 RESPONSE = -1  # stands for the response among the indices of anchors
 TAILS = (0.025, 0.975)
 # The prior is flat in intensity over the scale and falls off beyond it, so that a response above every anchor can end at 10.
@@ -73,10 +73,12 @@ class Posterior:
     def __init__(self, anchors: Anchors, num_units: int, sharpness: float) -> None:
         self.anchors, self.sharpness = anchors, sharpness
         points_G = np.linspace(-LIMIT - OVERSHOOT, LIMIT + OVERSHOOT, GRID_POINTS)
-        self.intensity_G = np.clip(points_G, -LIMIT, LIMIT)
         self.theta_G = anchors.calibration.to_theta(points_G)
         prior_G = -TAIL_NATS_PER_POINT * np.maximum(np.abs(points_G) - LIMIT, 0.0)
-        self.log_UG = np.tile(prior_G, (num_units, 1))
+        self._points_H5G = grid.points(sharpness * self.theta_G, prior_G, np.clip(points_G, -LIMIT, LIMIT))
+        self._stages = grid.Stages(
+            np.empty((num_units, 0)), np.empty((num_units, 0)), np.zeros(num_units, np.int64), np.zeros(num_units)
+        )
 
     def update(self, unit: int, window: Window, order: list[int], weight: float | None) -> None:
         """Take in one answered window; `order` holds shown positions, best first, `weight` the probability of that order."""
@@ -92,20 +94,31 @@ class Posterior:
             order_NK: shown positions, best first.
             weight_N: the probability of that order, nan for a plain order.
         """
-        x_A, u_G = self.sharpness * self.anchors.theta_A, self.sharpness * self.theta_G
-        grid.add_windows(unit_N, shown_NK, order_NK, weight_N, x_A, u_G, self.log_UG)
+        had = self._stages
+        of_window_N = (shown_NK.shape[1] - 1) * np.where(np.isnan(weight_N), 1, 2)
+        most = int((had.num_U + np.bincount(unit_N, of_window_N, len(had.num_U)).astype(int)).max())
+        more = ((0, 0), (0, max(most - had.worth_US.shape[1], 0)))
+        self._stages = had._replace(worth_US=np.pad(had.worth_US, more), scale_US=np.pad(had.scale_US, more))
+        x_A = np.clip(self.sharpness * self.anchors.theta_A, -grid.FARTHEST, grid.FARTHEST)
+        grid.add_windows(unit_N, shown_NK, order_NK, weight_N, np.exp(x_A), *self._stages)
+
+    def log_density(self) -> np.ndarray:
+        """Logarithm of the density at every point of the grid up to a constant, shape (U, G)."""
+        return grid.log_posteriors(*self._stages, self._points_H5G)
 
     def probabilities(self) -> np.ndarray:
-        """Posterior weights, shape (U, G)."""
-        return grid.normalised(self.log_UG)
+        """Posterior weights of the points of the grid, shape (U, G)."""
+        log_UG = self.log_density()
+        weight_UG = np.exp(log_UG - log_UG.max(1, keepdims=True))
+        return weight_UG / weight_UG.sum(1, keepdims=True)
 
     def quantile(self, levels_UL: np.ndarray) -> np.ndarray:
         """Theta at the given posterior levels of each unit, shape (U, L)."""
-        return grid.quantiles(self.log_UG, self.theta_G, levels_UL)
+        return grid.quantiles(*self._stages, self._points_H5G, levels_UL) / self.sharpness
 
     def scores(self) -> list[Score]:
         """Posterior mean and interval of every unit."""
-        return [Score(*row) for row in grid.summaries(self.log_UG, self.intensity_G, *TAILS).tolist()]
+        return list(map(Score, *grid.summaries(*self._stages, self._points_H5G, *TAILS).T.tolist()))
 
 
 class Scoring:

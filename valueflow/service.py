@@ -28,7 +28,7 @@ from valueflow.theories import operational, resolve, resolve_theory, theories
 from valueflow.theories.taxonomy import THEORIES
 from valueflow.vidb import Vidb
 
-# Texts of one value that are planned and scored together: the posterior takes 13 KB a text.
+# Texts of one value that are planned and scored together: its weights take 8 KB a text.
 CHUNK = 256
 # Texts whose windows are planned without a thread: some milliseconds.
 FEW = 32

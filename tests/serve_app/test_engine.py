@@ -71,8 +71,8 @@ def test_a_caller_that_goes_away_takes_its_questions_from_the_engine():
         )  # fmt: skip
         under_way = engine.engine.output_processor
         asking = asyncio.ensure_future(engine(windows))
-        while not under_way.get_num_unfinished_requests():
-            await asyncio.sleep(0.05)
+        while under_way.get_num_unfinished_requests() < 3 and not asking.done():  # they are handed over one by one
+            await asyncio.sleep(0.01)
         most = under_way.get_num_unfinished_requests()
         asking.cancel()
         for _ in range(100):

@@ -1,8 +1,14 @@
 """The loops of the evaluator, compiled: likelihoods, means and quantiles of one unknown theta on a grid.
 
-Shapes: U units, G grid points, N windows, K texts in a window, A anchors, L levels. A unit's row is computed by itself, in the
-order of its windows, so that its numbers are the same bit by bit whatever else is computed with it.
+A unit's posterior is kept as what its windows say, not as numbers on the grid: it is looked at on every 32nd point first, then
+only where it has mass, on as few points as show its shape. Every unit is computed by itself, in the order of its windows, so
+that its numbers are the same bit by bit whatever else is computed with it.
+
+Shapes: U units, S stages of a unit's windows, N windows, K texts in a window, A anchors, L levels, G points of the grid, H of
+steps between points (`STEPS`).
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,117 +16,180 @@ from valueflow.ranking.kernels import compiled
 
 # exp(log-worth) stays a positive finite number; differences beyond are certain anyway.
 FARTHEST = 700.0
+# Every so many points, and how many of them at least must lie where there is mass.
+STEPS = np.array([32, 16, 8, 4, 2, 1])
+ENOUGH = 32
+# A density that is so small beside the highest weighs nothing.
+NOTHING = 1e-9
+# So many factors up to 2 have a finite product.
+FACTORS = 500
+
+
+class Stages(NamedTuple):
+    """What answered windows say of units: log P at u is lift u - sum over stages of scale log(worth + e^u)."""
+
+    worth_US: np.ndarray  # of the texts left beside the response, summed
+    scale_US: np.ndarray
+    num_U: np.ndarray  # stages of each unit
+    lift_U: np.ndarray
 
 
 @compiled
-def _stages(shown_K, order_K, x_A, reverse, tail):
-    """Fill the log-worth left beside the response at each stage up to its own; return their number, and if it is chosen."""
-    k = len(order_K)
-    left, at = -np.inf, k - 1
-    for a in range(k - 1, -1, -1):
-        text = shown_K[order_K[k - 1 - a if reverse else a]]
-        if text < 0:
-            at = a
-        else:
-            x = x_A[text]
-            low, high = min(left, x), max(left, x)
-            left = high + np.log1p(np.exp(low - high))
-        tail[a] = left
-    return min(at, k - 2) + 1, at < k - 1
+def add_windows(unit_N, shown_NK, order_NK, weight_N, worth_A, worth_US, scale_US, num_U, lift_U):
+    """Note the stages of answered windows with their units (`Stages`); a weight mixes an order with its reverse.
 
-
-@compiled
-def _add_window(scale, tail, num, chosen, u_G, worth_G, inverse_G, product_G, out_G):
-    """Add scale * log P(order | theta): stages after the response's do not depend on it."""
-    product_G[:] = 1.0
-    for g in range(len(u_G)):
-        out_G[g] += scale * (u_G[g] if chosen else 0.0)
-    for s in range(num):
-        t = tail[s]
-        worth = np.exp(min(max(t, -FARTHEST), FARTHEST))
-        inverse = 1.0 / worth
-        for g in range(len(u_G)):
-            # log(e^t + e^u) = max + log(1 + e^-|t - u|); the logarithms of all stages are taken as one.
-            product_G[g] *= 1.0 + min(worth_G[g] * inverse, inverse_G[g] * worth)
-            out_G[g] -= scale * max(t, u_G[g])
-    for g in range(len(u_G)):
-        out_G[g] -= scale * np.log(product_G[g])
-
-
-@compiled
-def add_windows(unit_N, shown_NK, order_NK, weight_N, x_A, u_G, log_UG):
-    """Add the log-likelihood of answered windows to their units' rows; a weight mixes an order with its reverse."""
-    worth_G = np.exp(np.minimum(np.maximum(u_G, -FARTHEST), FARTHEST))
-    inverse_G = 1.0 / worth_G
-    product_G, tail = np.empty(len(u_G)), np.empty(shown_NK.shape[1])
+    Stages after the response's own choice do not depend on it.
+    """
+    k = shown_NK.shape[1]
+    left_K = np.empty(k)
     for n in range(len(unit_N)):
-        out_G, weight = log_UG[unit_N[n]], weight_N[n]
-        num, chosen = _stages(shown_NK[n], order_NK[n], x_A, False, tail)
-        if np.isnan(weight):
-            _add_window(1.0, tail, num, chosen, u_G, worth_G, inverse_G, product_G, out_G)
+        unit, weight = unit_N[n], weight_N[n]
+        for reverse in (False, True):
+            scale = 1.0 if np.isnan(weight) else (1.0 - weight if reverse else weight)
+            if reverse and np.isnan(weight):
+                continue
+            left, at = 0.0, k - 1
+            for a in range(k - 1, -1, -1):
+                text = shown_NK[n, order_NK[n, k - 1 - a if reverse else a]]
+                if text < 0:
+                    at = a
+                else:
+                    left += worth_A[text]
+                left_K[a] = left
+            if at < k - 1:
+                lift_U[unit] += scale
+            for a in range(min(at, k - 2) + 1):
+                worth_US[unit, num_U[unit]] = left_K[a]
+                scale_US[unit, num_U[unit]] = scale
+                num_U[unit] += 1
+
+
+@compiled
+def points(u_G, prior_G, x_G):
+    """Return u, e^u, e^-u, log prior and x at the points of the grid, for each of STEPS side by side, shape (H, 5, G)."""
+    table = np.zeros((len(STEPS), 5, len(u_G)))
+    for h in range(len(STEPS)):
+        for i in range((len(u_G) - 1) // STEPS[h] + 1):
+            g = i * STEPS[h]
+            worth = np.exp(min(max(u_G[g], -FARTHEST), FARTHEST))
+            table[h, 0, i], table[h, 1, i], table[h, 2, i] = u_G[g], worth, 1.0 / worth
+            table[h, 3, i], table[h, 4, i] = prior_G[g], x_G[g]
+    return table
+
+
+@compiled
+def _log(worth_S, scale_S, lift, point_5G, first, log_I, divisor_I):
+    """Fill log-posterior and divisor at the points from `first` on: the density is exp(log) / divisor up to a constant."""
+    size = len(log_I)
+    u_I, worth_I = point_5G[0, first : first + size], point_5G[1, first : first + size]
+    inverse_I, prior_I = point_5G[2, first : first + size], point_5G[3, first : first + size]
+    for i in range(size):
+        log_I[i] = prior_I[i] + lift * u_I[i]
+        divisor_I[i] = 1.0
+    for s in range(len(worth_S)):
+        worth, scale = worth_S[s], scale_S[s]
+        t, inverse = np.log(worth), 1.0 / worth
+        # e^t + e^u = e^max (1 + e^-|t - u|)
+        if scale == 1.0 and s < FACTORS:
+            for i in range(size):
+                below, above, u = worth_I[i] * inverse, inverse_I[i] * worth, u_I[i]
+                divisor_I[i] *= 1.0 + (below if below < above else above)
+                log_I[i] -= t if t > u else u
         else:
-            _add_window(weight, tail, num, chosen, u_G, worth_G, inverse_G, product_G, out_G)
-            num, chosen = _stages(shown_NK[n], order_NK[n], x_A, True, tail)
-            _add_window(1.0 - weight, tail, num, chosen, u_G, worth_G, inverse_G, product_G, out_G)
+            for i in range(size):
+                log_I[i] -= scale * (max(t, u_I[i]) + np.log1p(min(worth_I[i] * inverse, inverse_I[i] * worth)))
 
 
 @compiled
-def normalised(log_UG):
-    """Return the weights of each row, which sum to 1."""
-    p_UG = np.empty_like(log_UG)
-    for u in range(len(log_UG)):
-        _weights(log_UG[u], p_UG[u])
-    return p_UG
+def log_posteriors(worth_US, scale_US, num_U, lift_U, point_H5G):
+    """Return the log-posterior of every unit at every point, up to a constant, shape (U, G)."""
+    log_UG = np.empty((len(num_U), point_H5G.shape[2]))
+    divisor_G = np.empty(point_H5G.shape[2])
+    for u in range(len(num_U)):
+        n = num_U[u]
+        _log(worth_US[u, :n], scale_US[u, :n], lift_U[u], point_H5G[-1], 0, log_UG[u], divisor_G)
+        log_UG[u] -= np.log(divisor_G)
+    return log_UG
 
 
 @compiled
-def _weights(log_G, p_G):
-    largest, total = log_G.max(), 0.0
-    for g in range(len(log_G)):
-        # Beyond 50 nats a point weighs less than the rounding of the sum.
-        p_G[g] = np.exp(log_G[g] - largest) if log_G[g] > largest - 50.0 else 0.0
-        total += p_G[g]
-    for g in range(len(log_G)):
-        p_G[g] /= total
+def _weighed(worth_S, scale_S, lift, point_H5G, p_G, divisor_G):
+    """Fill a density whose integral is 1 step at the points with mass; return which of STEPS, the first point, their number."""
+    last = point_H5G.shape[2] - 1
+    low, high = 0, last  # on the grid itself: the mass lies between
+    for h in range(len(STEPS)):
+        step = STEPS[h]
+        first = low // step
+        size = min(high // step + 1, last // step) - first + 1
+        if 0 < h < len(STEPS) - 1 and size < ENOUGH:
+            continue
+        _log(worth_S, scale_S, lift, point_H5G[h], first, p_G[:size], divisor_G[:size])
+        largest, highest = -np.inf, 0.0
+        for i in range(size):
+            largest = p_G[i] if p_G[i] > largest else largest
+        for i in range(size):
+            p_G[i] = np.exp(p_G[i] - largest) / divisor_G[i]
+            highest = p_G[i] if p_G[i] > highest else highest
+        begin, end = 0, size - 1
+        while p_G[begin] < NOTHING * highest:
+            begin += 1
+        while p_G[end] < NOTHING * highest:
+            end -= 1
+        if end - begin + 1 >= ENOUGH:
+            break
+        low, high = max(first + begin - 1, 0) * step, min((first + end + 1) * step, last)
+    size = end - begin + 1
+    total = -(p_G[begin] + p_G[end]) / 2
+    for i in range(begin, end + 1):
+        total += p_G[i]
+    for i in range(size):
+        p_G[i] = p_G[begin + i] / total
+    return h, first + begin, size
 
 
 @compiled
-def _at(level, p_G, x_G):
-    """The x at which the distribution reaches a level; each point's own mass counts by half, linear in between."""
-    before = 0.0
-    reached = 0.0
-    for g in range(len(p_G)):
-        here = before + 0.5 * p_G[g]
-        if here >= level:
-            if g == 0 or here == reached:
-                return x_G[g]
-            return x_G[g - 1] + (x_G[g] - x_G[g - 1]) * (level - reached) / (here - reached)
-        reached = here
-        before += p_G[g]
-    return x_G[-1]
+def _at(level, p_I, x_I):
+    """The x below which the integral of a density p, one step from point to point, is a level."""
+    size, reached = len(p_I), 0.0
+    for i in range(1, size):
+        left, right = p_I[i - 1], p_I[i]
+        flat = (left + right) / 2
+        # Between two points the density is taken as linear, but its integral as that of a cubic through four.
+        here = flat if i in (1, size - 1) else (13.0 * (left + right) - p_I[i - 2] - p_I[i + 1]) / 24.0
+        if reached + here >= level:
+            part = (level - reached) / here * flat
+            share = 2.0 * part / (left + np.sqrt(max(left * left + 2.0 * (right - left) * part, 0.0)))
+            return x_I[i - 1] + (x_I[i] - x_I[i - 1]) * min(share, 1.0)
+        reached += here
+    return x_I[-1]
 
 
 @compiled
-def quantiles(log_UG, x_G, levels_UL):
-    """Return x at the levels of each row, shape (U, L)."""
-    found_UL, p_G = np.empty(levels_UL.shape), np.empty(len(x_G))
-    for u in range(len(log_UG)):
-        _weights(log_UG[u], p_G)
+def quantiles(worth_US, scale_US, num_U, lift_U, point_H5G, levels_UL):
+    """Return u at the levels of each unit's posterior, shape (U, L)."""
+    found_UL = np.empty(levels_UL.shape)
+    p_G, divisor_G = np.empty(point_H5G.shape[2]), np.empty(point_H5G.shape[2])
+    for u in range(len(num_U)):
+        n = num_U[u]
+        h, first, size = _weighed(worth_US[u, :n], scale_US[u, :n], lift_U[u], point_H5G, p_G, divisor_G)
         for i in range(levels_UL.shape[1]):
-            found_UL[u, i] = _at(levels_UL[u, i], p_G, x_G)
+            found_UL[u, i] = _at(levels_UL[u, i], p_G[:size], point_H5G[h, 0, first : first + size])
     return found_UL
 
 
 @compiled
-def summaries(log_UG, x_G, low, high):
-    """Return mean of x and its values at two levels, shape (U, 3)."""
-    found_US, p_G = np.empty((len(log_UG), 3)), np.empty(len(x_G))
-    for u in range(len(log_UG)):
-        _weights(log_UG[u], p_G)
-        mean = 0.0
-        for g in range(len(x_G)):
-            mean += p_G[g] * x_G[g]
+def summaries(worth_US, scale_US, num_U, lift_U, point_H5G, low, high):
+    """Return the posterior mean of x and its values at two levels, shape (U, 3)."""
+    found_US = np.empty((len(num_U), 3))
+    p_G, divisor_G = np.empty(point_H5G.shape[2]), np.empty(point_H5G.shape[2])
+    for u in range(len(num_U)):
+        n = num_U[u]
+        h, first, size = _weighed(worth_US[u, :n], scale_US[u, :n], lift_U[u], point_H5G, p_G, divisor_G)
+        x_I = point_H5G[h, 4, first : first + size]
+        mean = -(p_G[0] * x_I[0] + p_G[size - 1] * x_I[size - 1]) / 2
+        for i in range(size):
+            mean += p_G[i] * x_I[i]
         found_US[u, 0] = mean
-        found_US[u, 1] = _at(low, p_G, x_G)
-        found_US[u, 2] = _at(high, p_G, x_G)
+        found_US[u, 1] = _at(low, p_G[:size], x_I)
+        found_US[u, 2] = _at(high, p_G[:size], x_I)
     return found_US
