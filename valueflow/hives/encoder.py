@@ -213,6 +213,9 @@ def _dense(folder: str, width: int, out: int) -> nn.Linear:
     dense = nn.Linear(width, out)
     saved = Path(folder) / DENSE / "model.safetensors"
     if saved.exists():
+        activation = json.loads(saved.with_name("config.json").read_text("utf-8"))["activation_function"].rpartition(".")[2]
+        if activation != nn.Sigmoid.__name__:
+            raise InputError(f"the last layer of {folder} ends in {activation}; only Sigmoid is known here: train it anew")
         weights = {name.removeprefix("linear."): weight for name, weight in load_file(saved).items()}
         if weights["weight"].shape == dense.weight.shape:
             dense.load_state_dict(weights)
