@@ -211,6 +211,18 @@ def test_mean_and_interval_are_those_of_a_grid_thirty_times_as_fine(k, m, sharpn
     np.testing.assert_allclose(found.scores(), expected, atol=0.02)
 
 
+@pytest.mark.parametrize("truth", [-12.0, -9.99, 0.013, 12.0])
+def test_a_posterior_narrower_than_the_grid_is_at_the_truth(truth):
+    near = anchors([-13.0, -11.0, -9.98, -5.0, 0.0, 0.02, 5.0, 11.0, 13.0])
+    posterior = Posterior(near, 1, 5000.0)
+    shown = np.append(near.theta_A, truth)
+    posterior.update(0, Window(np.arange(9), 9), np.argsort(-shown).tolist(), None)
+    (score,) = posterior.scores()
+    assert np.isfinite(score).all()
+    assert score.low <= score.intensity <= score.high
+    assert score.intensity == pytest.approx(np.clip(truth, -10, 10), abs=0.1)
+
+
 def test_a_unit_has_the_same_numbers_alone_and_window_by_window():
     rng = np.random.default_rng(0)
     unit_N, weight_N = np.repeat(np.arange(8), 5), np.where(np.arange(40) % 3, np.nan, 0.3)

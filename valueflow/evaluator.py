@@ -20,6 +20,7 @@ from valueflow.records import conform, digest
 GRID_POINTS = 1025  # 0, the ends of the scale and those of the grid are among any 2nd, 4th, ... 16th of them
 RESPONSE = -1  # stands for the response among the indices of anchors
 TAILS = (0.025, 0.975)
+FARTHEST = 690.0  # nats
 # The prior is flat in intensity over the scale and falls off beyond it, so that a response above every anchor can end at 10.
 OVERSHOOT = 6.0
 TAIL_NATS_PER_POINT = 0.1
@@ -71,11 +72,13 @@ class Posterior:
     """
 
     def __init__(self, anchors: Anchors, num_units: int, sharpness: float) -> None:
-        self.anchors, self.sharpness = anchors, sharpness
+        self.anchors = anchors
         points_G = np.linspace(-LIMIT - OVERSHOOT, LIMIT + OVERSHOOT, GRID_POINTS)
         self.theta_G = anchors.calibration.to_theta(points_G)
+        # exp(sharpness * theta) stays a positive finite number; a judge beyond is as good as certain.
+        self.sharpness = min(sharpness, FARTHEST / max(np.abs(self.theta_G).max(), np.abs(anchors.theta_A).max()))
         prior_G = -TAIL_NATS_PER_POINT * np.maximum(np.abs(points_G) - LIMIT, 0.0)
-        self._points_H5G = grid.points(sharpness * self.theta_G, prior_G, np.clip(points_G, -LIMIT, LIMIT))
+        self._points_H5G = grid.points(self.sharpness * self.theta_G, prior_G, np.clip(points_G, -LIMIT, LIMIT))
         self._stages = grid.Stages(
             np.empty((num_units, 0)), np.empty((num_units, 0)), np.zeros(num_units, np.int64), np.zeros(num_units)
         )
@@ -99,8 +102,8 @@ class Posterior:
         most = int((had.num_U + np.bincount(unit_N, of_window_N, len(had.num_U)).astype(int)).max())
         more = ((0, 0), (0, max(most - had.worth_US.shape[1], 0)))
         self._stages = had._replace(worth_US=np.pad(had.worth_US, more), scale_US=np.pad(had.scale_US, more))
-        x_A = np.clip(self.sharpness * self.anchors.theta_A, -grid.FARTHEST, grid.FARTHEST)
-        grid.add_windows(unit_N, shown_NK, order_NK, weight_N, np.exp(x_A), *self._stages)
+        worth_A = np.exp(self.sharpness * self.anchors.theta_A)
+        grid.add_windows(unit_N, shown_NK, order_NK, weight_N, worth_A, *self._stages)
 
     def log_density(self) -> np.ndarray:
         """Logarithm of the density at every point of the grid up to a constant, shape (U, G)."""

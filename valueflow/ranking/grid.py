@@ -14,8 +14,6 @@ import numpy as np
 
 from valueflow.ranking.kernels import compiled
 
-# exp(log-worth) stays a positive finite number; differences beyond are certain anyway.
-FARTHEST = 700.0
 # Every so many points, and how many of them at least must lie where there is mass.
 STEPS = np.array([32, 16, 8, 4, 2, 1])
 ENOUGH = 32
@@ -71,8 +69,7 @@ def points(u_G, prior_G, x_G):
     for h in range(len(STEPS)):
         for i in range((len(u_G) - 1) // STEPS[h] + 1):
             g = i * STEPS[h]
-            worth = np.exp(min(max(u_G[g], -FARTHEST), FARTHEST))
-            table[h, 0, i], table[h, 1, i], table[h, 2, i] = u_G[g], worth, 1.0 / worth
+            table[h, 0, i], table[h, 1, i], table[h, 2, i] = u_G[g], np.exp(u_G[g]), np.exp(-u_G[g])
             table[h, 3, i], table[h, 4, i] = prior_G[g], x_G[g]
     return table
 
@@ -138,6 +135,7 @@ def _weighed(worth_S, scale_S, lift, point_H5G, p_G, divisor_G):
         if end - begin + 1 >= ENOUGH:
             break
         low, high = max(first + begin - 1, 0) * step, min((first + end + 1) * step, last)
+    begin, end = max(begin - 1, 0), min(end + 1, size - 1)  # one point alone has no integral
     size = end - begin + 1
     total = -(p_G[begin] + p_G[end]) / 2
     for i in range(begin, end + 1):
@@ -189,7 +187,7 @@ def summaries(worth_US, scale_US, num_U, lift_U, point_H5G, low, high):
         mean = -(p_G[0] * x_I[0] + p_G[size - 1] * x_I[size - 1]) / 2
         for i in range(size):
             mean += p_G[i] * x_I[i]
-        found_US[u, 0] = mean
+        found_US[u, 0] = min(max(mean, x_I[0]), x_I[size - 1])  # rounding must not leave the scale
         found_US[u, 1] = _at(low, p_G[:size], x_I)
         found_US[u, 2] = _at(high, p_G[:size], x_I)
     return found_US
