@@ -61,7 +61,7 @@ def test_an_actor_that_dies_during_the_fit_changes_nothing(cluster, tmp_path):
         victim = pid(actors[1])
 
         def kill() -> None:
-            time.sleep(2.0)
+            time.sleep(0.5)
             os.kill(victim, signal.SIGKILL)
             killed.append(victim)
 

@@ -117,21 +117,6 @@ def test_hard_negatives_share_a_prefix_or_only_differ_in_direction():
         assert h == pytest.approx((r + e) / 2, abs=0.05)
 
 
-def test_without_positives_a_group_is_texts_of_one_theory_whatever_their_path():
-    labels = [(f"{i:05d}", *NODES[i % 30], (-1, 1)[i // 30 % 2]) for i in range(30 * 20)]
-    examples = examples_at([*labels, ("alone", *NODES[30], 0)])
-    sampler, key_N = Sampler(examples, BatchConfig(positives=0, hard=0, groups=2), 0), keys(examples)
-    like, seen_N = 0, np.zeros(len(key_N), int)
-    for step in range(1000):
-        for rows in np.split(sampler.batch(step).row_B, 2):
-            assert len(set(examples.text_N[rows].tolist())) == 16
-            like += (key_N[rows[1:]] == key_N[rows[0]]).sum()
-            seen_N[rows] += 1
-    assert like / (2000 * 15) == pytest.approx(600 / 601 * 9 / 600, rel=0.15)  # ten texts a path and direction, one alone
-    assert seen_N.min() > 20  # of 32,000 draws of 601 rows, the one without a positive among them
-    assert seen_N.max() < 100
-
-
 @pytest.mark.parametrize("texts_per_id", [2, 4])
 def test_several_anchor_ids_meet_each_with_other_texts_and_concepts_bridge_theories(texts_per_id):
     sampler = Sampler(EXAMPLES, BatchConfig(hierarchy=0, individual=16, concept=16, texts_per_id=texts_per_id), 0)

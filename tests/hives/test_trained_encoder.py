@@ -106,8 +106,8 @@ def test_a_last_layer_is_saved_with_the_rest(tiny, tmp_path):
     )
     assert Encoder.load(str(tmp_path / "saved"), max_length=20, dense=12).embed(TEXTS).shape == (4, 12)
     config = tmp_path / "saved" / "2_Dense" / "config.json"
-    config.write_text(config.read_text().replace("Sigmoid", "ReLU"))
-    with pytest.raises(InputError, match="ends in ReLU; only Sigmoid is known"):
+    config.write_text(config.read_text().replace("ReLU", "Tanh"))
+    with pytest.raises(InputError, match="ends in Tanh; only ReLU is known"):
         Encoder.saved(str(tmp_path / "saved"))
 
 

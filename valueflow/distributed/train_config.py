@@ -65,7 +65,7 @@ class EncoderConfig(Config):
     max_length: int = Field(256, ge=8, description="tokens, the prompt's included")
     pooling: Pooling = "mean"
     prompt: str = Field("", description="stands before every text, in training and in the saved folder")
-    dense: int = Field(0, ge=0, description="width of a last layer (linear, then sigmoid); 0: the pooled states as they are")
+    dense: int = Field(0, ge=0, description="width of a new last layer (linear, then ReLU); 0: the pooled states as they are")
     lora: LoraConfig | None = None
     gradient_checkpointing: bool = Field(False, description="less memory for a third more time")
 

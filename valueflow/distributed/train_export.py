@@ -168,7 +168,7 @@ def _settings(config: TrainHivesConfig, start: str) -> dict[str, object]:
         "low-rank additions": "none" if config.encoder.lora is None else str(config.encoder.lora),
         "max_length": config.encoder.max_length,
         "pooling": config.encoder.pooling,
-        "last layer": f"linear to {config.encoder.dense}, then sigmoid" if config.encoder.dense else "none",
+        "last layer": f"linear to {config.encoder.dense}, then ReLU" if config.encoder.dense else "none",
         "prompt": json.dumps(config.encoder.prompt, ensure_ascii=False),
         "seed": config.seed,
         "ValueFlow": __version__,

@@ -41,7 +41,7 @@ class BatchConfig(Config):
     hierarchy: int = Field(32, ge=0, description="rows of the hierarchical objective")
     groups: int = Field(1, ge=1, description="groups these rows form: an anchor, its positives, negatives of its theory")
     positives: int = Field(
-        4, ge=0, description="texts of a group with the anchor's path and direction, where there are so many; 0: by chance"
+        4, ge=1, description="texts of a group with the anchor's path and direction, where there are so many"
     )
     hard: float = Field(
         0.5, ge=0, le=1, description="share of the negatives that have a prefix of the anchor, half of them the other direction"
@@ -141,12 +141,11 @@ class Sampler:
         self._theory = _index(examples.theory_N, np.arange(len(text_N)), np.arange(len(text_N)), len(THEORIES))
         by_text = _index(examples.theory_N, text_N, np.arange(len(text_N)), len(THEORIES))
         same_N = np.diff(self._same.start_K)[self._key_N]
-        other_N = np.diff(by_text.start_K)[examples.theory_N] - (same_N if config.positives else 1)
+        other_N = np.diff(by_text.start_K)[examples.theory_N] - same_N
         positives_N = np.minimum(config.positives, same_N - 1)
         enough = other_N >= config.hierarchy // config.groups - 1 - positives_N
-        has = same_N > min(config.positives, 1)
-        self._anchors = np.flatnonzero(has & enough)
-        alone, crowded = int((~has).sum()), int((has & ~enough).sum())
+        self._anchors = np.flatnonzero((same_N > 1) & enough)
+        alone, crowded = int((same_N == 1).sum()), int(((same_N > 1) & ~enough).sum())
         if not len(self._anchors):
             raise InputError(
                 f"none of {len(text_N)} rows can be an anchor: {alone} have no other text of the same path and direction, "
@@ -187,17 +186,14 @@ class Sampler:
         self._bridges = _index(examples.concept_N[has], theory_then_text, has, len(self._concepts.start_K) - 1)
 
     def _group(self, rng: np.random.Generator) -> np.ndarray:
-        """An anchor, texts of the same path and direction, texts of the same theory without them: without positives, any."""
+        """An anchor, texts of the same path and direction, texts of the same theory without that path and direction."""
         anchor = int(self._anchors[rng.integers(len(self._anchors))])
         start, end = self._same.bounds(self._key_N[anchor])
         same = self._same.then_E[start:end]
-        size = self.config.hierarchy // self.config.groups
-        if not self.config.positives:
-            own_text = self.examples.text_N[anchor : anchor + 1]
-            return np.concatenate([[anchor], self._negatives(anchor, own_text, size - 1, rng)])
         own = int(np.searchsorted(same, self.examples.text_N[anchor]))
         nth = rng.choice(len(same) - 1, min(self.config.positives, len(same) - 1), replace=False, shuffle=False)
         positives = self._same.row_E[start + nth + (nth >= own)]
+        size = self.config.hierarchy // self.config.groups
         negatives = self._negatives(anchor, same, size - 1 - len(positives), rng)
         return np.concatenate([[anchor], positives, negatives])
 

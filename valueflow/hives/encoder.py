@@ -88,7 +88,7 @@ class Encoder(nn.Module):
     ) -> Self:
         """Return an encoder with float32 weights of a hub name, folder or package://…; InputError where there are none.
 
-        With `dense` a layer of that width (linear, then sigmoid) follows the pooling: that of the folder where it has one of
+        With `dense` a layer of that width (linear, then ReLU) follows the pooling: that of the folder where it has one of
         this width, else a new one with random weights.
         """
         where: dict[str, Any] = {"pretrained_model_name_or_path": locate(model), "revision": revision or None}
@@ -133,7 +133,7 @@ class Encoder(nn.Module):
         states_BTD = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         pooled_BD = _pool(states_BTD, attention_mask, self.pooling)
         if self.dense:
-            pooled_BD = torch.sigmoid(self.dense(pooled_BD))
+            pooled_BD = functional.relu(self.dense(pooled_BD))
         return functional.normalize(pooled_BD.float(), dim=-1)
 
     @torch.inference_mode()
@@ -167,7 +167,7 @@ class Encoder(nn.Module):
             width = self.dense.in_features, self.dense.out_features
             # Copies: ZeRO keeps parameters as parts of one buffer, which safetensors refuses.
             weight, bias = (parameter.detach().cpu().float().clone() for parameter in (self.dense.weight, self.dense.bias))
-            layers.append(modules.Dense(*width, activation_function=nn.Sigmoid(), init_weight=weight, init_bias=bias))
+            layers.append(modules.Dense(*width, activation_function=nn.ReLU(), init_weight=weight, init_bias=bias))
         SentenceTransformer(
             modules=[*layers, modules.Normalize()],
             prompts={PROMPT: self.prompt},
@@ -214,8 +214,8 @@ def _dense(folder: str, width: int, out: int) -> nn.Linear:
     saved = Path(folder) / DENSE / "model.safetensors"
     if saved.exists():
         activation = json.loads(saved.with_name("config.json").read_text("utf-8"))["activation_function"].rpartition(".")[2]
-        if activation != nn.Sigmoid.__name__:
-            raise InputError(f"the last layer of {folder} ends in {activation}; only Sigmoid is known here: train it anew")
+        if activation != nn.ReLU.__name__:
+            raise InputError(f"the last layer of {folder} ends in {activation}; only ReLU is known here: train it anew")
         weights = {name.removeprefix("linear."): weight for name, weight in load_file(saved).items()}
         if weights["weight"].shape == dense.weight.shape:
             dense.load_state_dict(weights)
