@@ -1,6 +1,6 @@
 """The loops of the evaluator, compiled: likelihoods, means and quantiles of one unknown theta on a grid.
 
-A unit's posterior is kept as what its windows say, not as numbers on the grid: it is looked at on every 32nd point first, then
+A unit's posterior is kept as what its windows say, not as numbers on the grid: it is looked at on every 64th point first, then
 only where it has mass, on as few points as show its shape. Every unit is computed by itself, in the order of its windows, so
 that its numbers are the same bit by bit whatever else is computed with it.
 
@@ -15,8 +15,8 @@ import numpy as np
 from valueflow.ranking.kernels import compiled
 
 # Every so many points, and how many of them at least must lie where there is mass.
-STEPS = np.array([32, 16, 8, 4, 2, 1])
-ENOUGH = 32
+STEPS = np.array([64, 32, 16, 8, 4, 2, 1])
+ENOUGH = 28
 # A density that is so small beside the highest weighs nothing.
 NOTHING = 1e-9
 # So many factors up to 2 have a finite product.
