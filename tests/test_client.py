@@ -162,7 +162,8 @@ def test_other_refusals_raise_the_servers_problem_at_once(ask, fake):
         ask("score", "a")
 
 
-def test_a_gateway_whose_server_died_is_asked_again(ask, fake):
+def test_a_gateway_whose_server_died_is_asked_again(ask, fake, monkeypatch):
+    monkeypatch.setattr("valueflow.calls.backoff", lambda _: 0.01)
     fake.faults = [lambda _: PlainTextResponse("<html>\nno such gateway", 502), lambda _: PlainTextResponse("died", 500)]
     assert ask("score", "a").scores
     assert len({post.headers["idempotency-key"] for post in fake.posts()}) == 1

@@ -17,7 +17,7 @@ from valueflow.ranking import grid
 from valueflow.ranking.calibrate import LIMIT, Calibration
 from valueflow.records import conform, digest
 
-GRID_POINTS = 1025  # 0, the ends of the scale and those of the grid are among any 2nd, 4th, ... 16th of them
+GRID_POINTS = 1025  # the ends of scale and grid are among every 2nd, 4th, … 64th
 RESPONSE = -1  # stands for the response among the indices of anchors
 TAILS = (0.025, 0.975)
 FARTHEST = 690.0  # nats
@@ -121,7 +121,7 @@ class Posterior:
 
     def scores(self) -> list[Score]:
         """Posterior mean and interval of every unit."""
-        return list(map(Score, *grid.summaries(*self._stages, self._points_H5G, *TAILS).T.tolist()))
+        return list(map(Score._make, grid.summaries(*self._stages, self._points_H5G, *TAILS).tolist()))
 
 
 class Scoring:
@@ -148,10 +148,9 @@ class Scoring:
         # Planning marks anchors as used, but only answers that are taken in count: a round may be planned again.
         used = [set(met) for met in self.used]
         windows = plan_round(self.posterior, units, self.text_ids, used, round_, self.config)
-        shown = [
-            np.insert(self.anchors.text_ids[w.anchors].astype(object), w.place, text).tolist()
-            for text, w in zip(self.text_ids, windows, strict=True)
-        ]
+        shown = [self.anchors.text_ids[window.anchors].tolist() for window in windows]
+        for ids, text, window in zip(shown, self.text_ids, windows, strict=True):
+            ids.insert(window.place, text)
         table = {
             "window_id": [self._window_id(unit, round_) for unit in range(len(shown))],
             "theory": [self.anchors.theory] * len(shown), "value": [self.anchors.value] * len(shown),

@@ -65,7 +65,7 @@ def add_windows(unit_N, shown_NK, order_NK, weight_N, worth_A, worth_US, scale_U
 @compiled
 def points(u_G, prior_G, x_G):
     """Return u, e^u, e^-u, log prior and x at the points of the grid, for each of STEPS side by side, shape (H, 5, G)."""
-    table = np.zeros((len(STEPS), 5, len(u_G)))
+    table = np.empty((len(STEPS), 5, len(u_G)))
     for h in range(len(STEPS)):
         for i in range((len(u_G) - 1) // STEPS[h] + 1):
             g = i * STEPS[h]
