@@ -4,13 +4,13 @@ python -m benchmarks.scoring [RESPONSES]
 
 All have the same windows, orders and anchors. Bisection finds the most likely theta of each response alone, to 1e-6 nats,
 without an interval: as the formula is written, which sums the worth of the texts left at every step, and with these sums made
-once. Ours finds posterior mean and 95 % interval. One thread. Prints milliseconds, the ratios, and how far mean and most likely
-value are apart where the latter is inside.
+once. Ours finds posterior mean and 95 % interval. One thread. Prints medians over turns of milliseconds and ratios, and how far
+mean and most likely value are apart where the latter is inside.
 """
 
 import math
 import sys
-import time
+import timeit
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +19,7 @@ from benchmarks.evaluator import simulated_anchors
 from valueflow.evaluator import RESPONSE, Anchors, Posterior, Score
 
 K, M = 6, 3
+TURNS = 15
 
 
 Windows = list[tuple[list[int], list[int]]]  # of one response: shown texts, and their positions best first
@@ -96,27 +97,23 @@ def main() -> None:
         posterior.update_all(unit_N, shown_NK, order_NK, weight_N)
         return posterior.scores()
 
-    ours()  # compiles
     # Plain numbers for plain Python, whose lists are faster than arrays one by one.
     plain = anchors._replace(theta_A=anchors.theta_A.tolist())  # type: ignore[arg-type]
 
     def by(method: Callable[[Anchors, Windows], float]) -> Callable[[], list[float]]:
         return lambda: [method(plain, of_unit) for of_unit in windows]
 
-    timed = []
-    for run in (ours, by(bisected), by(bisected_prepared)):
-        best = math.inf
-        for _ in range(3):
-            started = time.perf_counter()
-            found = run()
-            best = min(best, time.perf_counter() - started)
-        timed.append((best, found))
-    (mine, scores), (written, modes), (prepared, _) = timed
-    mean, mode = np.array(scores)[:, 0], np.array(modes)
+    as_written = by(bisected)
+    mean, mode = np.array(ours())[:, 0], np.array(as_written())  # compiles ours
+    # In turn, each for some tenths of a second, since a shared machine is now fast and now slow.
+    runs = ((ours, 200), (as_written, 1), (by(bisected_prepared), 10))
+    seconds_TR = np.array([[timeit.timeit(run, number=n) / n for run, n in runs] for _ in range(TURNS)])
     inside = np.abs(mode) < 9
-    print(f"{size:,} responses, K={K}, M={M}: ours {mine * 1e3:.1f} ms")
-    for name, theirs in (("as written", written), ("sums made once", prepared)):
-        print(f"bisection, {name}: {theirs * 1e3:.1f} ms, {theirs / mine:.0f} times ours")
+    milliseconds_R = 1e3 * np.median(seconds_TR, axis=0)
+    print(f"{size:,} responses, K={K}, M={M}: ours {milliseconds_R[0]:.2f} ms")
+    for r, name in ((1, "as written"), (2, "sums made once")):
+        low, middle, high = np.quantile(seconds_TR[:, r] / seconds_TR[:, 0], (0.1, 0.5, 0.9))
+        print(f"bisection, {name}: {milliseconds_R[r]:.1f} ms, {middle:.0f} times ours (turns: {low:.0f} to {high:.0f})")
     apart = np.abs(mean - mode)[inside].mean()
     print(f"mean distance of posterior mean and most likely value: {apart:.2f} points")
 

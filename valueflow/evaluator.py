@@ -100,8 +100,9 @@ class Posterior:
         had = self._stages
         of_window_N = (shown_NK.shape[1] - 1) * np.where(np.isnan(weight_N), 1, 2)
         most = int((had.num_U + np.bincount(unit_N, of_window_N, len(had.num_U)).astype(int)).max())
-        more = ((0, 0), (0, max(most - had.worth_US.shape[1], 0)))
-        self._stages = had._replace(worth_US=np.pad(had.worth_US, more), scale_US=np.pad(had.scale_US, more))
+        more_US = np.empty((len(had.num_U), max(most - had.worth_US.shape[1], 0)))
+        worth_US, scale_US = (np.concatenate([of_stage_US, more_US], 1) for of_stage_US in (had.worth_US, had.scale_US))
+        self._stages = had._replace(worth_US=worth_US, scale_US=scale_US)
         worth_A = np.exp(self.sharpness * self.anchors.theta_A)
         grid.add_windows(unit_N, shown_NK, order_NK, weight_N, worth_A, *self._stages)
 

@@ -10,10 +10,10 @@ steps between points (`STEPS`).
 
 from typing import NamedTuple
 
+import numba
 import numpy as np
 
-from valueflow.ranking.kernels import compiled
-
+compiled = numba.njit(cache=True, nogil=True, error_model="numpy")  # no divisor here is 0, and checks keep loops from vectors
 # Every so many points, and how many of them at least must lie where there is mass.
 STEPS = np.array([64, 32, 16, 8, 4, 2, 1])
 ENOUGH = 28
