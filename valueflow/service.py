@@ -28,7 +28,7 @@ from valueflow.theories import operational, resolve, resolve_theory, theories
 from valueflow.theories.taxonomy import THEORIES
 from valueflow.vidb import Vidb
 
-# Texts of one value that are planned and scored together: its weights take 8 KB a text.
+# Texts of one value that are planned and scored together.
 CHUNK = 256
 # Texts whose windows are planned without a thread: some milliseconds.
 FEW = 32
@@ -291,7 +291,9 @@ class Service:
                 numbers[unit][row["order"] is None] += 1
                 errors[unit] = row["error"] or errors[unit]
             await _aside(len(texts), scoring.take, enumerate(answers))
-        p_UG, scores = scoring.posterior.probabilities(), scoring.posterior.scores()
+        scores = scoring.posterior.scores()
+        # Only a comparison looks at whole posteriors, which take more time and memory than scores.
+        p_UG = scoring.posterior.probabilities() if isinstance(asked, api.CompareRequest) else [None] * len(texts)
         return {
             text: Standing(scores[unit] if answered else None, answered, failed, errors[unit], p_UG[unit])
             for unit, (text, (answered, failed)) in enumerate(zip(texts, numbers, strict=True))
