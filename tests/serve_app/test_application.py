@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import fault_server
 import httpx
 import numpy as np
 import psutil
@@ -147,6 +148,18 @@ def test_a_killed_replica_fails_no_request_of_the_client(served, kind):
         os.kill(replica(kind).pid, signal.SIGKILL)
         mark = len(got)
         wait_for(lambda: len(got) > mark + 40)
+
+
+def test_a_caller_that_goes_away_takes_its_questions_from_the_judge(url, root):
+    with fault_server.start() as endpoint:
+        endpoint.reset(service=[600.0, 600.0], key="")
+        judge = {"kind": "openai", "name": "slow", "url": endpoint.url, "model": "m", "key_env": "", "timeout": 900.0}
+        serve.run(builder({"root": root, "fast": False, "judge": judge}))
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/v1/score", json={"texts": ["We help."], "values": VALUES[:1]}, timeout=10.0)
+        assert endpoint.seen()["most"] > 0
+        wait_for(lambda: endpoint.seen()["in_flight"] == 0, 30.0)
+        assert not endpoint.seen()["paid"]
 
 
 def test_fast_scores_come_with_their_agreement(served, root):
