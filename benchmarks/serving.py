@@ -1,6 +1,7 @@
 """The service under load, beside its load on one machine: at half of what it can do, at twice that, through a swap and kills.
 
 python -m benchmarks.serving ROOT [SECONDS]    # ROOT has a published VIDB whose judge is the encoder, as that of `make demo`
+python -m benchmarks.serving ROOT 0 [KEY=VALUE ...]    # lone requests only; to any judge, with arguments of `serve run`
 
 One line a phase: requests, statuses, requests and scores a second, milliseconds, and resident megabytes of all replicas at its
 start and end. A request scores 4 new texts on 2 values, m=3. Before them, requests one after another of several sizes: what
@@ -129,14 +130,16 @@ def report(name: str, answers: list[Answer], seconds: float, before: float) -> f
 
 
 async def outside(http: httpx.AsyncClient, body: Callable[[], dict], judge: serve.handle.DeploymentHandle) -> str:
-    """Share of the time of lone requests that is not spent in the judge's worker, and milliseconds of one."""
+    """Share of the time of lone requests, ten of them or half a minute, that is not spent in the judge; milliseconds of one."""
     before = await judge.seconds.remote()
-    started = time.perf_counter()
-    for _ in range(10):
-        await plain(http, body())
+    started, num = time.perf_counter(), 0
+    while num < 10 and time.perf_counter() < started + 30:
+        if (answer := await plain(http, body())).status != 200:
+            return f"status {answer.status}"
+        num += 1
     spent = time.perf_counter() - started
     beside = spent - (await judge.seconds.remote() - before)
-    return f"{beside / spent:.0%} ({100 * beside:.0f} of {100 * spent:.0f} ms)"
+    return f"{beside / spent:.1%} ({1000 * beside / num:.0f} of {1000 * spent / num:.0f} ms)"
 
 
 async def phases(root: str, overload: float) -> None:
@@ -144,7 +147,7 @@ async def phases(root: str, overload: float) -> None:
     body, seconds = requests(), min(overload, 60.0)
     limits = httpx.Limits(max_connections=2000, max_keepalive_connections=200)
     async with httpx.AsyncClient(limits=limits) as http, AsyncClient(URL) as client:
-        await closed(2, 10, lambda: plain(http, body()))
+        await closed(2, 10 if overload else 1, lambda: plain(http, body()))
         judge = serve.get_deployment_handle("judge", "default")
 
         async def phase(name: str, waiting: Awaitable[list[Answer]], length: float) -> float:
@@ -155,6 +158,8 @@ async def phases(root: str, overload: float) -> None:
 
         for size in (1, 4, 32, 128):
             print(f"outside the judge, lone requests of {size} texts: {await outside(http, requests(size), judge)}", flush=True)
+        if not overload:
+            return
         callers = int(ARGS["http.max_in_flight"])
         started = time.perf_counter()
         before = megabytes()
@@ -189,10 +194,11 @@ async def phases(root: str, overload: float) -> None:
 
 def main() -> None:
     root, seconds = sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 60.0
+    more = dict(word.split("=", 1) for word in sys.argv[3:])
     with session(ClusterConfig(num_cpus=8)):
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=8000))
         started = time.perf_counter()
-        serve.run(builder({"root": root, **ARGS}), name="default")
+        serve.run(builder({"root": root, **ARGS, **more}), name="default")
         print(f"ready after {time.perf_counter() - started:.1f} s")
         asyncio.run(phases(root, seconds))
         serve.shutdown()

@@ -5,6 +5,7 @@ serve deploy infra/serve/laptop.yaml
 """
 
 import asyncio
+import time
 from importlib import resources
 from typing import Any
 
@@ -63,14 +64,22 @@ class Judge:
             self.ask: Any = Engine(judge)
         else:
             self.ask = asker(judge, cache)
+        self.asking, self.since, self.busy = 0, 0.0, 0.0
 
     async def rank(self, windows: bytes) -> bytes:
         """Return rows of `rankings`, one a window (both packed)."""
-        return _packed(await self.ask(_unpacked(windows)))
+        asked = _unpacked(windows)
+        self.since = self.since if self.asking else time.perf_counter()
+        self.asking += 1
+        try:
+            return _packed(await self.ask(asked))
+        finally:
+            self.asking -= 1
+            self.busy += 0.0 if self.asking else time.perf_counter() - self.since
 
     def seconds(self) -> float:
-        """Return for how long the judge has worked so far, for benchmarks."""
-        return getattr(self.ask, "busy", 0.0)
+        """Return for how long there has been something to answer, for benchmarks."""
+        return self.busy
 
 
 class TextEncoder:

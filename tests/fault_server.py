@@ -70,7 +70,8 @@ class Server:
     def report(self) -> dict:
         return {
             "seen": self.seen, "paid": self.paid, "refusals": self.refusals, "last": self.last, "arrivals": self.arrivals,
-            "keys": {prompt: sorted(keys) for prompt, keys in self.keys.items()}, "most": self.most, "in_flight": self.in_flight,
+            "keys": {prompt: sorted(keys) for prompt, keys in self.keys.items()},
+            "most": self.most, "in_flight": self.in_flight,
             "concurrency": self.call_seconds / self.seconds if self.seconds else 0.0,
         }  # fmt: skip
 

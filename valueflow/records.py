@@ -106,6 +106,9 @@ SCHEMAS = {
 # fmt: on
 
 
+_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
+
+
 def conform(table: pa.Table, name: str) -> pa.Table:
     """Return `table` with exactly the columns and types of table `name`.
 
@@ -124,7 +127,7 @@ def conform(table: pa.Table, name: str) -> pa.Table:
 
 def digest(*parts: object) -> str:
     """Return a 64-bit hexadecimal hash of JSON-serialisable parts; the id of everything that is asked or built."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+    return hashlib.sha256(_JSON.encode(parts).encode()).hexdigest()[:16]
 
 
 def clean(text: str) -> str:

@@ -1,7 +1,6 @@
 """A judge that answers windows as they come, without a dataset: for the service and for the command line."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 import pyarrow as pa
@@ -49,7 +48,6 @@ class _Worker:
         self.worker = worker
         self.waiting: list[_Waiting] = []
         self.running: asyncio.Task[None] | None = None
-        self.busy = 0.0  # seconds of work
 
     async def __call__(self, windows: pa.Table) -> pa.Table:
         answered = asyncio.get_running_loop().create_future()
@@ -68,13 +66,11 @@ class _Worker:
                     size += windows.num_rows
             if not taken:
                 continue
-            started = time.perf_counter()
             try:
                 rows = await asyncio.to_thread(self.worker, pa.concat_tables([windows for windows, _ in taken]))
             except Exception as error:  # noqa: BLE001  # it is each caller's to handle
                 _fail(taken, error)
                 continue
-            self.busy += time.perf_counter() - started
             _deliver(taken, rows)
 
 
