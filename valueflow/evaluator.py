@@ -20,7 +20,7 @@ from valueflow.records import conform, digest
 GRID_POINTS = 1025  # the ends of scale and grid are among every 2nd, 4th, … 64th
 RESPONSE = -1  # stands for the response among the indices of anchors
 TAILS = (0.025, 0.975)
-FARTHEST = 690.0  # nats
+FARTHEST = 350.0  # nats from 0: the worth of two texts has a finite ratio
 # The prior is flat in intensity over the scale and falls off beyond it, so that a response above every anchor can end at 10.
 OVERSHOOT = 6.0
 TAIL_NATS_PER_POINT = 0.1
@@ -75,7 +75,7 @@ class Posterior:
         self.anchors = anchors
         points_G = np.linspace(-LIMIT - OVERSHOOT, LIMIT + OVERSHOOT, GRID_POINTS)
         self.theta_G = anchors.calibration.to_theta(points_G)
-        # exp(sharpness * theta) stays a positive finite number; a judge beyond is as good as certain.
+        # Ratios of exp(sharpness * theta) stay finite; a judge beyond is as good as certain.
         self.sharpness = min(sharpness, FARTHEST / max(np.abs(self.theta_G).max(), np.abs(anchors.theta_A).max()))
         prior_G = -TAIL_NATS_PER_POINT * np.maximum(np.abs(points_G) - LIMIT, 0.0)
         self._points_H5G = grid.points(self.sharpness * self.theta_G, prior_G, np.clip(points_G, -LIMIT, LIMIT))

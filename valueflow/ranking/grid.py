@@ -19,8 +19,8 @@ STEPS = np.array([64, 32, 16, 8, 4, 2, 1])
 ENOUGH = 28
 # A density that is so small beside the highest weighs nothing.
 NOTHING = 1e-9
-# So many factors up to 2 have a finite product.
-FACTORS = 500
+# Nats of a factor that is as far from 1 as numbers may be multiplied before their logarithm is taken.
+FINITE = 300.0
 
 
 class Stages(NamedTuple):
@@ -83,17 +83,22 @@ def _log(worth_S, scale_S, lift, point_5G, first, log_I, divisor_I):
     for i in range(size):
         log_I[i] = prior_I[i] + lift * u_I[i]
         divisor_I[i] = 1.0
+    # A plain stage divides by worth + e^u; its worth is a constant that may go, and what stays is multiplied while it is finite.
+    most = max(int(FINITE / max(u_I[size - 1] - np.log(worth_S.min()), 1.0)), 1) if len(worth_S) else 1
     for s in range(len(worth_S)):
         worth, scale = worth_S[s], scale_S[s]
-        t, inverse = np.log(worth), 1.0 / worth
-        # e^t + e^u = e^max (1 + e^-|t - u|)
-        if scale == 1.0 and s < FACTORS:
+        inverse = 1.0 / worth
+        if scale == 1.0:
             for i in range(size):
-                below, above, u = worth_I[i] * inverse, inverse_I[i] * worth, u_I[i]
-                divisor_I[i] *= 1.0 + (below if below < above else above)
-                log_I[i] -= t if t > u else u
+                divisor_I[i] *= 1.0 + worth_I[i] * inverse
+            if (s + 1) % most == 0:
+                for i in range(size):
+                    log_I[i] -= np.log(divisor_I[i])
+                    divisor_I[i] = 1.0
         else:
+            t = np.log(worth)
             for i in range(size):
+                # e^t + e^u = e^max (1 + e^-|t - u|)
                 log_I[i] -= scale * (max(t, u_I[i]) + np.log1p(min(worth_I[i] * inverse, inverse_I[i] * worth)))
 
 
