@@ -83,7 +83,7 @@ def _log(worth_S, scale_S, lift, point_5G, first, log_I, divisor_I):
     for i in range(size):
         log_I[i] = prior_I[i] + lift * u_I[i]
         divisor_I[i] = 1.0
-    # A plain stage divides by worth + e^u; its worth is a constant that may go, and what stays is multiplied while it is finite.
+    # A plain stage divides by worth + e^u; worth is a constant that may go, and what stays is multiplied while it is finite.
     most = max(int(FINITE / max(u_I[size - 1] - np.log(worth_S.min()), 1.0)), 1) if len(worth_S) else 1
     for s in range(len(worth_S)):
         worth, scale = worth_S[s], scale_S[s]
