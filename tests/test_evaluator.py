@@ -211,6 +211,19 @@ def test_mean_and_interval_are_those_of_a_grid_thirty_times_as_fine(k, m, sharpn
     np.testing.assert_allclose(found.scores(), expected, atol=0.02)
 
 
+def test_many_sharp_answers_plain_and_weighted_in_turn_have_a_finite_product():
+    found, sharpness = anchors([-10.0]), 3.5
+    posterior = Posterior(found, 1, sharpness)
+    u_G, direct_G = sharpness * posterior.theta_G, posterior.log_density()[0]
+    for n in range(120):
+        weight = 0.9 if n % 2 else None
+        posterior.update(0, Window(np.array([0]), 0), [0, 1], weight)
+        direct_G = direct_G + (weight or 1.0) * u_G - np.logaddexp(u_G, -10.0 * sharpness)
+    p_G = np.exp(direct_G - direct_G.max())
+    mean = p_G @ np.clip(np.linspace(-16, 16, GRID_POINTS), -10, 10) / p_G.sum()
+    assert posterior.scores()[0].intensity == pytest.approx(mean, abs=0.02)
+
+
 @pytest.mark.parametrize("truth", [-12.0, -9.99, 0.013, 12.0])
 def test_a_posterior_narrower_than_the_grid_is_at_the_truth(truth):
     near = anchors([-13.0, -11.0, -9.98, -5.0, 0.0, 0.02, 5.0, 11.0, 13.0])

@@ -85,16 +85,19 @@ def _log(worth_S, scale_S, lift, point_5G, first, log_I, divisor_I):
         divisor_I[i] = 1.0
     # A plain stage divides by worth + e^u; worth is a constant that may go, and what stays is multiplied while it is finite.
     most = max(int(FINITE / max(u_I[size - 1] - np.log(worth_S.min()), 1.0)), 1) if len(worth_S) else 1
+    factors = 0
     for s in range(len(worth_S)):
         worth, scale = worth_S[s], scale_S[s]
         inverse = 1.0 / worth
         if scale == 1.0:
-            for i in range(size):
-                divisor_I[i] *= 1.0 + worth_I[i] * inverse
-            if (s + 1) % most == 0:
+            if factors == most:
                 for i in range(size):
                     log_I[i] -= np.log(divisor_I[i])
                     divisor_I[i] = 1.0
+                factors = 0
+            for i in range(size):
+                divisor_I[i] *= 1.0 + worth_I[i] * inverse
+            factors += 1
         else:
             t = np.log(worth)
             for i in range(size):
