@@ -69,13 +69,15 @@ class Judge:
     async def rank(self, windows: bytes) -> bytes:
         """Return rows of `rankings`, one a window (both packed)."""
         asked = _unpacked(windows)
-        self.since = self.since if self.asking else time.perf_counter()
+        if not self.asking:
+            self.since = time.perf_counter()
         self.asking += 1
         try:
             return _packed(await self.ask(asked))
         finally:
             self.asking -= 1
-            self.busy += 0.0 if self.asking else time.perf_counter() - self.since
+            if not self.asking:
+                self.busy += time.perf_counter() - self.since
 
     def seconds(self) -> float:
         """Return for how long there has been something to answer, for benchmarks."""

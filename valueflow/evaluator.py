@@ -78,7 +78,7 @@ class Posterior:
         # Ratios of exp(sharpness * theta) stay finite; a judge beyond is as good as certain.
         self.sharpness = min(sharpness, FARTHEST / max(np.abs(self.theta_G).max(), np.abs(anchors.theta_A).max()))
         prior_G = -TAIL_NATS_PER_POINT * np.maximum(np.abs(points_G) - LIMIT, 0.0)
-        self._points_H5G = grid.points(self.sharpness * self.theta_G, prior_G, np.clip(points_G, -LIMIT, LIMIT))
+        self._points_H4G = grid.points(self.sharpness * self.theta_G, prior_G, np.clip(points_G, -LIMIT, LIMIT))
         self._stages = grid.Stages(
             np.empty((num_units, 0)), np.empty((num_units, 0)), np.zeros(num_units, np.int64), np.zeros(num_units)
         )
@@ -108,7 +108,7 @@ class Posterior:
 
     def log_density(self) -> np.ndarray:
         """Logarithm of the density at every point of the grid up to a constant, shape (U, G)."""
-        return grid.log_posteriors(*self._stages, self._points_H5G)
+        return grid.log_posteriors(*self._stages, self._points_H4G)
 
     def probabilities(self) -> np.ndarray:
         """Posterior weights of the points of the grid, shape (U, G)."""
@@ -118,11 +118,11 @@ class Posterior:
 
     def quantile(self, levels_UL: np.ndarray) -> np.ndarray:
         """Theta at the given posterior levels of each unit, shape (U, L)."""
-        return grid.quantiles(*self._stages, self._points_H5G, levels_UL) / self.sharpness
+        return grid.quantiles(*self._stages, self._points_H4G, levels_UL) / self.sharpness
 
     def scores(self) -> list[Score]:
         """Posterior mean and interval of every unit."""
-        return list(map(Score._make, grid.summaries(*self._stages, self._points_H5G, *TAILS).tolist()))
+        return list(map(Score._make, grid.summaries(*self._stages, self._points_H4G, *TAILS).tolist()))
 
 
 class Scoring:

@@ -49,3 +49,15 @@ def test_smollm2_ranks_and_its_replies_cannot_be_malformed(tmp_path):
     columns = ["window_id", "order", "weight", "reply", "tokens_in", "tokens_out"]
     first, second = (table.sort_values("window_id")[columns].to_dict("list") for table in (rows, again))
     assert repr(first) == repr(second)
+    # Windows of three: every reply is one of the six orders.
+    run(
+        *build,
+        "candidates.max_texts=6",
+        "candidates.num_neutral=3",
+        "windows={k: 3, m: 3, mirrored: false}",
+        "judge.logprobs=false",
+    )
+    k3 = next(b for b in store.finished(str(tmp_path), "rankings") if b != rankings.build_id)
+    orders = store.read_table(store.Build(str(tmp_path), "rankings", k3)).to_pandas()
+    assert orders.error.isna().all()
+    assert all(sorted(order) == [0, 1, 2] for order in orders.order)

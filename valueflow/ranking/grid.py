@@ -64,26 +64,25 @@ def add_windows(unit_N, shown_NK, order_NK, weight_N, worth_A, worth_US, scale_U
 
 @compiled
 def points(u_G, prior_G, x_G):
-    """Return u, e^u, e^-u, log prior and x at the points of the grid, for each of STEPS side by side, shape (H, 5, G)."""
-    table = np.empty((len(STEPS), 5, len(u_G)))
+    """Return u, e^u, log prior and x at the points of the grid, for each of STEPS side by side, shape (H, 4, G)."""
+    table = np.empty((len(STEPS), 4, len(u_G)))
     for h in range(len(STEPS)):
         for i in range((len(u_G) - 1) // STEPS[h] + 1):
             g = i * STEPS[h]
-            table[h, 0, i], table[h, 1, i], table[h, 2, i] = u_G[g], np.exp(u_G[g]), np.exp(-u_G[g])
-            table[h, 3, i], table[h, 4, i] = prior_G[g], x_G[g]
+            table[h, 0, i], table[h, 1, i], table[h, 2, i], table[h, 3, i] = u_G[g], np.exp(u_G[g]), prior_G[g], x_G[g]
     return table
 
 
 @compiled
-def _log(worth_S, scale_S, lift, point_5G, first, log_I, divisor_I):
+def _log(worth_S, scale_S, lift, point_4G, first, log_I, divisor_I):
     """Fill log-posterior and divisor at the points from `first` on: the density is exp(log) / divisor up to a constant."""
     size = len(log_I)
-    u_I, worth_I = point_5G[0, first : first + size], point_5G[1, first : first + size]
-    inverse_I, prior_I = point_5G[2, first : first + size], point_5G[3, first : first + size]
+    u_I, worth_I = point_4G[0, first : first + size], point_4G[1, first : first + size]
+    prior_I = point_4G[2, first : first + size]
     for i in range(size):
         log_I[i] = prior_I[i] + lift * u_I[i]
         divisor_I[i] = 1.0
-    # A plain stage divides by worth + e^u; worth is a constant that may go, and what stays is multiplied while it is finite.
+    # Of worth + e^u the factor worth is a constant and may go; of plain stages what stays is multiplied while that is finite.
     most = max(int(FINITE / max(u_I[size - 1] - np.log(worth_S.min()), 1.0)), 1) if len(worth_S) else 1
     factors = 0
     for s in range(len(worth_S)):
@@ -99,28 +98,26 @@ def _log(worth_S, scale_S, lift, point_5G, first, log_I, divisor_I):
                 divisor_I[i] *= 1.0 + worth_I[i] * inverse
             factors += 1
         else:
-            t = np.log(worth)
             for i in range(size):
-                # e^t + e^u = e^max (1 + e^-|t - u|)
-                log_I[i] -= scale * (max(t, u_I[i]) + np.log1p(min(worth_I[i] * inverse, inverse_I[i] * worth)))
+                log_I[i] -= scale * np.log1p(worth_I[i] * inverse)
 
 
 @compiled
-def log_posteriors(worth_US, scale_US, num_U, lift_U, point_H5G):
+def log_posteriors(worth_US, scale_US, num_U, lift_U, point_H4G):
     """Return the log-posterior of every unit at every point, up to a constant, shape (U, G)."""
-    log_UG = np.empty((len(num_U), point_H5G.shape[2]))
-    divisor_G = np.empty(point_H5G.shape[2])
+    log_UG = np.empty((len(num_U), point_H4G.shape[2]))
+    divisor_G = np.empty(point_H4G.shape[2])
     for u in range(len(num_U)):
         n = num_U[u]
-        _log(worth_US[u, :n], scale_US[u, :n], lift_U[u], point_H5G[-1], 0, log_UG[u], divisor_G)
+        _log(worth_US[u, :n], scale_US[u, :n], lift_U[u], point_H4G[-1], 0, log_UG[u], divisor_G)
         log_UG[u] -= np.log(divisor_G)
     return log_UG
 
 
 @compiled
-def _weighed(worth_S, scale_S, lift, point_H5G, p_G, divisor_G):
+def _weighed(worth_S, scale_S, lift, point_H4G, p_G, divisor_G):
     """Fill a density whose integral is 1 step at the points with mass; return which of STEPS, the first point, their number."""
-    last = point_H5G.shape[2] - 1
+    last = point_H4G.shape[2] - 1
     low, high = 0, last  # on the grid itself: the mass lies between
     for h in range(len(STEPS)):
         step = STEPS[h]
@@ -128,7 +125,7 @@ def _weighed(worth_S, scale_S, lift, point_H5G, p_G, divisor_G):
         size = min(high // step + 1, last // step) - first + 1
         if 0 < h < len(STEPS) - 1 and size < ENOUGH:
             continue
-        _log(worth_S, scale_S, lift, point_H5G[h], first, p_G[:size], divisor_G[:size])
+        _log(worth_S, scale_S, lift, point_H4G[h], first, p_G[:size], divisor_G[:size])
         largest, highest = -np.inf, 0.0
         for i in range(size):
             largest = p_G[i] if p_G[i] > largest else largest
@@ -171,27 +168,27 @@ def _at(level, p_I, x_I):
 
 
 @compiled
-def quantiles(worth_US, scale_US, num_U, lift_U, point_H5G, levels_UL):
+def quantiles(worth_US, scale_US, num_U, lift_U, point_H4G, levels_UL):
     """Return u at the levels of each unit's posterior, shape (U, L)."""
     found_UL = np.empty(levels_UL.shape)
-    p_G, divisor_G = np.empty(point_H5G.shape[2]), np.empty(point_H5G.shape[2])
+    p_G, divisor_G = np.empty(point_H4G.shape[2]), np.empty(point_H4G.shape[2])
     for u in range(len(num_U)):
         n = num_U[u]
-        h, first, size = _weighed(worth_US[u, :n], scale_US[u, :n], lift_U[u], point_H5G, p_G, divisor_G)
+        h, first, size = _weighed(worth_US[u, :n], scale_US[u, :n], lift_U[u], point_H4G, p_G, divisor_G)
         for i in range(levels_UL.shape[1]):
-            found_UL[u, i] = _at(levels_UL[u, i], p_G[:size], point_H5G[h, 0, first : first + size])
+            found_UL[u, i] = _at(levels_UL[u, i], p_G[:size], point_H4G[h, 0, first : first + size])
     return found_UL
 
 
 @compiled
-def summaries(worth_US, scale_US, num_U, lift_U, point_H5G, low, high):
+def summaries(worth_US, scale_US, num_U, lift_U, point_H4G, low, high):
     """Return the posterior mean of x and its values at two levels, shape (U, 3)."""
     found_US = np.empty((len(num_U), 3))
-    p_G, divisor_G = np.empty(point_H5G.shape[2]), np.empty(point_H5G.shape[2])
+    p_G, divisor_G = np.empty(point_H4G.shape[2]), np.empty(point_H4G.shape[2])
     for u in range(len(num_U)):
         n = num_U[u]
-        h, first, size = _weighed(worth_US[u, :n], scale_US[u, :n], lift_U[u], point_H5G, p_G, divisor_G)
-        x_I = point_H5G[h, 4, first : first + size]
+        h, first, size = _weighed(worth_US[u, :n], scale_US[u, :n], lift_U[u], point_H4G, p_G, divisor_G)
+        x_I = point_H4G[h, 3, first : first + size]
         mean = -(p_G[0] * x_I[0] + p_G[size - 1] * x_I[size - 1]) / 2
         for i in range(size):
             mean += p_G[i] * x_I[i]
