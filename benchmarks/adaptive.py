@@ -18,12 +18,11 @@ from transformers import AutoTokenizer
 
 from benchmarks.coverage import ordered
 from valueflow import vidb
-from valueflow.judging.judges import MINILM
-from valueflow.judging.weights import locate
+from valueflow.models import MINILM, locate
 from valueflow.prompts.render import rank_messages
 from valueflow.ranking.adaptive import next_windows, swiss_windows
+from valueflow.ranking.likelihood import Orders, Shard
 from valueflow.ranking.plackett_luce import Known, fit
-from valueflow.ranking.sums import Orders, Shard
 from valueflow.ranking.windows import WindowsConfig, plan
 
 NUM_TEXTS = 500

@@ -11,8 +11,8 @@ from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
 from valueflow.ranking.adaptive import next_windows
+from valueflow.ranking.likelihood import Orders, Shard
 from valueflow.ranking.plackett_luce import Z95, fit
-from valueflow.ranking.sums import Orders, Shard
 from valueflow.ranking.windows import WindowsConfig, plan
 
 NUM_TEXTS = 500

@@ -15,9 +15,9 @@ import time
 from openai import AsyncOpenAI, OpenAIError
 
 from tests.fault_server import FAULTS, KEY, Handle, start
-from valueflow.judging.endpoint import Endpoint
-from valueflow.judging.judges import OpenaiJudge
-from valueflow.judging.limits import Spent
+from valueflow.llm.admission import Spent
+from valueflow.llm.configs import OpenaiJudge
+from valueflow.llm.endpoint import Endpoint
 
 CALLS, LIMIT, TIMEOUT = 2000, 40, 2.0
 CHOICE = {"choice": ["A > B > C", "C > B > A"]}

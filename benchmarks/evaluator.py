@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from valueflow.evaluator import Anchors, EvaluatorConfig, Posterior, Window, estimate_sharpness, plan_round
-from valueflow.ranking.calibrate import LIMIT, Calibration
+from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, Window, estimate_sharpness, plan_round
+from valueflow.ranking.calibration import LIMIT, Calibration
+from valueflow.vidb.version import Anchors
 
 NUM_ANCHORS = 10_000
 TRUTHS = np.arange(-10.0, 11.0, 2.0)

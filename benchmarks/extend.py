@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import spearmanr
 
-from valueflow.distributed.extend import joined, refitted
-from valueflow.evaluator import Anchors, EvaluatorConfig, Posterior, plan_round
-from valueflow.ranking.calibrate import neutral
+from valueflow.distributed.build.extend import joined, refitted
+from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, plan_round
+from valueflow.ranking.calibration import neutral
+from valueflow.ranking.likelihood import Orders, Shard
 from valueflow.ranking.plackett_luce import fit
-from valueflow.ranking.sums import Orders, Shard
 from valueflow.ranking.windows import WindowsConfig, plan
+from valueflow.vidb.version import Anchors
 
 M_OLD, M_NEW, SD = 24, 16, 3.0
 

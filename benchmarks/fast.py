@@ -20,14 +20,15 @@ import torch
 from scipy.stats import spearmanr
 
 from valueflow import api, vidb
-from valueflow.commands import read_judge
+from valueflow.cli.commands import read_judge
 from valueflow.distributed.embed import Embedder, EmbedderConfig
-from valueflow.fast import Fast, Published, fit, texts_of
+from valueflow.evaluation.regression import Fast, Published, fit, texts_of
 from valueflow.hives.encoder import Encoder
-from valueflow.hives.examples import near_duplicates
-from valueflow.judging.judges import MINILM, VllmJudge
-from valueflow.service import Service
-from valueflow.vidb import Vidb
+from valueflow.hives.near_duplicates import near_duplicates
+from valueflow.llm.configs import VllmJudge
+from valueflow.models import MINILM
+from valueflow.service.service import Service
+from valueflow.vidb.version import Vidb
 
 SPLITS, TIMED, RANKED = 10, 500, 32
 RANKED_BY = "conf/build_vidb/tiny-llm.yaml"
@@ -63,7 +64,7 @@ def line(name: str, rows: np.ndarray, spearman: float) -> str:
 
 async def ranked(version: Vidb, texts: list[str], value: str) -> float:
     """Texts per second of mode ranked."""
-    from valueflow.distributed.engine import Engine
+    from valueflow.distributed.vllm_engine import Engine
 
     judge = read_judge(RANKED_BY)
     assert isinstance(judge, VllmJudge)

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
 from benchmarks.solver import orders
-from valueflow.distributed.aggregate import Shards
+from valueflow.distributed.build.aggregate import Shards
 from valueflow.distributed.cluster import ClusterConfig, session
+from valueflow.ranking.likelihood import Layout, Orders, Shard
 from valueflow.ranking.plackett_luce import maximum, prior
-from valueflow.ranking.sums import Layout, Orders, Shard
 
 NUM_ITEMS = 10_000
 

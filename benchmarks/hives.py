@@ -23,13 +23,14 @@ from jobs import ingest
 from valueflow import store
 from valueflow.config import load
 from valueflow.distributed.embed import Embedder, EmbedderConfig, labelled, matrix
-from valueflow.hives.encoder import METRICS
 from valueflow.hives.examples import Examples
-from valueflow.hives.figures import metric_bars, value_map
 from valueflow.hives.metrics import evaluate, value_vectors
+from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.encoder import EncoderRanker
-from valueflow.judging.judges import MINILM, EncoderJudge
-from valueflow.report.page import Plot
+from valueflow.models import MINILM
+from valueflow.report.embedding_figures import metric_bars, value_map
+from valueflow.report.model_card import METRICS
+from valueflow.report.vidb_page import Plot
 from valueflow.store import Build
 from valueflow.theories import resolve
 

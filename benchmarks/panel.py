@@ -19,7 +19,7 @@ from jobs import categorize, ingest
 from valueflow import store
 from valueflow.config import load
 from valueflow.judging.encoder import Encoder
-from valueflow.judging.judges import MINILM
+from valueflow.models import MINILM
 from valueflow.store import Build
 from valueflow.theories import theories
 

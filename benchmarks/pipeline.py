@@ -12,12 +12,12 @@ import psutil
 import pyarrow as pa
 
 from valueflow import store
-from valueflow.distributed import ask
+from valueflow.distributed import answer
+from valueflow.distributed.build.plan import plan
+from valueflow.distributed.build.rank import rank
 from valueflow.distributed.cluster import ClusterConfig, session
-from valueflow.distributed.plan import plan
-from valueflow.distributed.rank import rank
 from valueflow.judging.answers import answers
-from valueflow.judging.judges import SimulatedJudge
+from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.parse import parse_order
 from valueflow.ranking.windows import WindowsConfig
 from valueflow.records import text_id
@@ -76,7 +76,7 @@ class Peak(threading.Thread):
 
 def main() -> None:
     root = tempfile.mkdtemp()
-    ask.judge = lambda *_: free_judge  # everything but the judge is the real thing
+    answer.judge = lambda *_: free_judge  # everything but the judge is the real thing
     with session(ClusterConfig(num_cpus=2)):
         pool = candidates(root)
         print(f"{'windows':>10} {'seconds':>8} {'windows/s':>10} {'driver MiB':>11} {'largest worker MiB':>19}")

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.evaluator import simulated_anchors
-from valueflow.evaluator import RESPONSE, Anchors, Posterior, Score
+from valueflow.evaluation.scoring import RESPONSE, Posterior, Score
+from valueflow.vidb.version import Anchors
 
 K, M = 6, 3
 TURNS = 15

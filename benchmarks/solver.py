@@ -19,8 +19,8 @@ import time
 
 import numpy as np
 
+from valueflow.ranking.likelihood import Orders, Shard
 from valueflow.ranking.plackett_luce import maximum, prior
-from valueflow.ranking.sums import Orders, Shard
 
 PRIOR_SD = 1e3  # as good as none
 TIMEOUT = 150

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from valueflow.distributed.train_config import TrainHivesConfig
-from valueflow.distributed.train_loop import Learner
+from valueflow.distributed.train.config import TrainHivesConfig
+from valueflow.distributed.train.loop import Learner
 from valueflow.hives.batches import Sampler
 from valueflow.hives.encoder import Encoder
 from valueflow.hives.examples import OFFICIAL, Examples, official
 from valueflow.hives.losses import labels_of, total
-from valueflow.judging.judges import MINILM
+from valueflow.models import MINILM
 
 SAMPLE = Path(__file__).parents[1] / "valueflow" / "samples" / "corpus.csv"
 LENGTH = 64

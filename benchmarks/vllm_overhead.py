@@ -19,12 +19,13 @@ import time
 import pyarrow as pa
 
 from valueflow import store
+from valueflow.distributed.build.rank import read_windows
 from valueflow.distributed.cluster import ClusterConfig, session
 from valueflow.distributed.judge import judge
-from valueflow.distributed.rank import read_windows
-from valueflow.judging.judges import VllmJudge
-from valueflow.judging.tasks import RANK, sampling
-from valueflow.judging.weights import locate
+from valueflow.judging.tasks import RANK
+from valueflow.llm.configs import VllmJudge
+from valueflow.llm.question import sampling
+from valueflow.models import locate
 from valueflow.ranking.windows import WindowsConfig, plan_table
 from valueflow.store import Build
 

@@ -6,9 +6,9 @@ python -m jobs.audit_judge conf/audit_judge/tiny.yaml
 from valueflow import config as configs
 from valueflow.distributed.audit import AuditJudgeConfig, audit_judge, dry_run
 from valueflow.distributed.cluster import session
-from valueflow.judging import cost
-from valueflow.judging.audit import Verdict
-from valueflow.report.audit import audit_page
+from valueflow.judging.audit.exam import Verdict
+from valueflow.llm import cost
+from valueflow.report.audit_page import audit_page
 from valueflow.store import write_bytes
 
 SCHEMA = AuditJudgeConfig

@@ -7,7 +7,7 @@ from valueflow import config as configs
 from valueflow.distributed.anchors import AnchorBuilds, BuildAnchorsConfig, build_anchors, dry_run
 from valueflow.distributed.cluster import session
 from valueflow.hives.anchors import balance_table
-from valueflow.judging import cost
+from valueflow.llm import cost
 
 SCHEMA = BuildAnchorsConfig
 

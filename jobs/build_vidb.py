@@ -4,10 +4,10 @@ python -m jobs.build_vidb conf/build_vidb/tiny.yaml
 """
 
 from valueflow import config as configs
-from valueflow.distributed.build import BuildVidbConfig, Stages, build_vidb, dry_run
+from valueflow.distributed.build.pipeline import BuildVidbConfig, Stages, build_vidb, dry_run
 from valueflow.distributed.cluster import session
-from valueflow.judging import cost
-from valueflow.report.build import vidb_report
+from valueflow.llm import cost
+from valueflow.report.collect import vidb_report
 
 SCHEMA = BuildVidbConfig
 

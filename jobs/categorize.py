@@ -4,10 +4,10 @@ python -m jobs.categorize conf/categorize/tiny.yaml
 """
 
 from valueflow import config as configs
-from valueflow.distributed.categorize import CategorizeConfig, Categorized, categorize, dry_run
 from valueflow.distributed.cluster import session
-from valueflow.judging import cost
-from valueflow.report.panel import panel_report
+from valueflow.distributed.panel.categorize import CategorizeConfig, Categorized, categorize, dry_run
+from valueflow.llm import cost
+from valueflow.report.panel_page import panel_report
 
 SCHEMA = CategorizeConfig
 

@@ -6,12 +6,12 @@ python -m jobs.compare_rating conf/compare_rating/tiny.yaml
 import yaml
 
 from valueflow import config as configs
-from valueflow.distributed.baseline import CompareRatingConfig, compare_rating, dry_run
 from valueflow.distributed.cluster import session
-from valueflow.judging import cost
-from valueflow.judging.baseline import Comparison
+from valueflow.distributed.rating import CompareRatingConfig, compare_rating, dry_run
+from valueflow.judging.audit.rating import Comparison
+from valueflow.llm import cost
 from valueflow.records import digest
-from valueflow.report.baseline import baseline_page, table
+from valueflow.report.rating_page import baseline_page, table
 from valueflow.store import write_bytes
 
 SCHEMA = CompareRatingConfig

@@ -6,8 +6,8 @@ python -m jobs.evaluate conf/evaluate/tiny.yaml
 from valueflow import config as configs
 from valueflow.distributed.cluster import session
 from valueflow.distributed.evaluate import EvaluateConfig, Evaluated, dry_run, evaluate
-from valueflow.judging import cost
-from valueflow.report.build import evaluation_report, summary
+from valueflow.llm import cost
+from valueflow.report.collect import evaluation_report, summary
 
 SCHEMA = EvaluateConfig
 

@@ -8,8 +8,8 @@ from pydantic import Field
 from valueflow import config as configs
 from valueflow.config import Config
 from valueflow.corpora import CorpusConfig
+from valueflow.distributed.build.ingest import ingest
 from valueflow.distributed.cluster import ClusterConfig, session
-from valueflow.distributed.ingest import ingest
 from valueflow.store import Build
 
 

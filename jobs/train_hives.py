@@ -5,9 +5,9 @@ python -m jobs.train_hives conf/train_hives/tiny.yaml
 
 from valueflow import config as configs
 from valueflow.distributed.cluster import session
-from valueflow.distributed.train import Trained, train_hives
-from valueflow.distributed.train_config import TrainHivesConfig
-from valueflow.distributed.train_export import PAGE, table
+from valueflow.distributed.train.config import TrainHivesConfig
+from valueflow.distributed.train.export import PAGE, table
+from valueflow.distributed.train.run import Trained, train_hives
 
 SCHEMA = TrainHivesConfig
 

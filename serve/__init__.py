@@ -1,1 +1,1 @@
-"""The evaluator as a service: HTTP in front of `valueflow.service.Service`."""
+"""The evaluator as a service: HTTP in front of `valueflow.service.service.Service`."""

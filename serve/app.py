@@ -23,12 +23,13 @@ from serve.settings import HttpConfig
 from valueflow import config, store, vidb
 from valueflow.distributed.embed import EmbedderConfig, embeddings, labelled, labels_of, vectors
 from valueflow.errors import InputError
-from valueflow.fast import Fast, fitted
+from valueflow.evaluation.regression import Fast, fitted
 from valueflow.hives.extract import Extractor
-from valueflow.judging.judges import AnyJudge, EncoderJudge, JudgeConfig, VllmJudge
-from valueflow.judging.live import Together, asker
-from valueflow.local import builder_of
-from valueflow.service import Service, Space
+from valueflow.judging.configs import AnyJudge, EncoderJudge, JudgeConfig
+from valueflow.judging.online import Together, asker
+from valueflow.llm.configs import VllmJudge
+from valueflow.service.local import builder_of
+from valueflow.service.service import Service, Space
 
 TRIES = 6  # of a call whose replica is lost
 DRAIN = 60.0  # seconds that a replica may take to end what it has begun
@@ -59,7 +60,7 @@ class Judge:
 
     def __init__(self, judge: AnyJudge, cache: str) -> None:
         if isinstance(judge, VllmJudge):
-            from valueflow.distributed.engine import Engine
+            from valueflow.distributed.vllm_engine import Engine
 
             self.ask: Any = Engine(judge)
         else:

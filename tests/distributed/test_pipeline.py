@@ -19,12 +19,14 @@ from jobs import build_vidb, evaluate, import_vidb, ingest
 from valueflow import store, vidb
 from valueflow.api import ScoreRequest
 from valueflow.config import load
-from valueflow.distributed.aggregate import AggregateConfig, Fitted, Part, RankingShard, Shards, Source, fit_value, split
+from valueflow.distributed.build.aggregate import AggregateConfig, Fitted, Part, RankingShard, Shards, Source, fit_value, split
 from valueflow.errors import InputError
+from valueflow.judging import fingerprint
 from valueflow.judging.simulated import true_theta
-from valueflow.local import local
+from valueflow.llm.configs import VllmJudge
+from valueflow.ranking.likelihood import Layout
 from valueflow.ranking.plackett_luce import fit
-from valueflow.ranking.sums import Layout
+from valueflow.service.local import local
 from valueflow.store import Build
 
 pytestmark = pytest.mark.ray
@@ -85,7 +87,7 @@ def test_a_finished_build_reruns_in_seconds_and_asks_nothing(built):
     ],
 )
 def test_a_changed_seed_judge_or_calibration_is_another_build(built, override, unchanged):
-    from valueflow.distributed.build import stages
+    from valueflow.distributed.build.pipeline import stages
 
     root, at = built
     changed = stages(build_config(root, override))
@@ -94,13 +96,11 @@ def test_a_changed_seed_judge_or_calibration_is_another_build(built, override, u
 
 
 def test_a_changed_prompt_is_another_judge(monkeypatch):
-    from valueflow.judging import judges
-
-    llm = judges.VllmJudge(name="x", model="m")
-    before = judges.fingerprint(llm)
-    monkeypatch.setattr(judges, "prompt_hash", lambda name: "another")
-    assert judges.fingerprint(llm) != before
-    assert judges.fingerprint(llm.model_copy(update={"batch_size": 7})) == judges.fingerprint(llm)
+    llm = VllmJudge(name="x", model="m")
+    before = fingerprint.fingerprint(llm)
+    monkeypatch.setattr(fingerprint, "prompt_hash", lambda name: "another")
+    assert fingerprint.fingerprint(llm) != before
+    assert fingerprint.fingerprint(llm.model_copy(update={"batch_size": 7})) == fingerprint.fingerprint(llm)
 
 
 def test_the_published_version_loads_and_is_calibrated_with_a_real_zero(built):

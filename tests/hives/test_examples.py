@@ -8,17 +8,8 @@ import pyarrow as pa
 import pytest
 
 from valueflow.errors import InputError
-from valueflow.hives.examples import (
-    OFFICIAL,
-    examples_of,
-    near_duplicates,
-    official,
-    prefixes,
-    split,
-    take,
-    whole_paths,
-    without,
-)
+from valueflow.hives.examples import OFFICIAL, examples_of, official, prefixes, split, take, whole_paths, without
+from valueflow.hives.near_duplicates import near_duplicates
 from valueflow.records import SCHEMAS
 from valueflow.theories import theories
 from valueflow.theories.taxonomy import THEORIES

@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from valueflow.hives.batches import CONCEPT, HIERARCHY, INDIVIDUAL, Batch, BatchConfig, Sampler
+from valueflow.hives.collectives import gather, gather_batch
 from valueflow.hives.examples import Examples, prefixes
 from valueflow.hives.losses import (
     Labels,
@@ -26,7 +27,6 @@ from valueflow.hives.losses import (
     level_losses,
     total,
 )
-from valueflow.hives.ranks import gather, gather_batch
 
 SEEDS = range(25)
 CONFIG = LossConfig()

@@ -11,10 +11,10 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer, BertConfig, BertModel, Qwen3Config, Qwen3Model
 
 from valueflow.errors import InputError
-from valueflow.hives.encoder import Corpus, Encoder, LoraConfig, model_card
+from valueflow.hives.encoder import Encoder, LoraConfig
 from valueflow.hives.metrics import Metric
-from valueflow.judging.judges import MINILM
-from valueflow.judging.weights import locate
+from valueflow.models import MINILM, locate
+from valueflow.report.model_card import Corpus, model_card
 
 TEXTS = [
     "She kept her promise to the child.",

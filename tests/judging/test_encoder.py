@@ -6,9 +6,9 @@ import pytest
 from hives_folder import MAX_LENGTH, PROMPT, save_tiny
 
 from benchmarks.hives import judged
+from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.encoder import Encoder, EncoderRanker
-from valueflow.judging.judges import MINILM, EncoderJudge
-from valueflow.judging.weights import locate
+from valueflow.models import MINILM, locate
 from valueflow.records import text_id
 
 

@@ -8,8 +8,10 @@ import pyarrow as pa
 import pytest
 
 from valueflow.judging.answers import answers
-from valueflow.judging.judges import EncoderJudge, SimulatedJudge, VllmJudge, fingerprint
+from valueflow.judging.configs import EncoderJudge, SimulatedJudge
+from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.simulated import Simulated, true_theta
+from valueflow.llm.configs import VllmJudge
 from valueflow.records import SCHEMAS
 
 IDS = ["text one", "text two", "text three"]

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 from scipy.stats import binomtest, chisquare, fisher_exact
 
-from valueflow.judging.judges import EncoderJudge, SimulatedJudge
-from valueflow.judging.voters import EncoderVoter, SimulatedVoter, true_choice
+from valueflow.judging.configs import EncoderJudge, SimulatedJudge
+from valueflow.judging.encoder import EncoderVoter
+from valueflow.judging.simulated import SimulatedVoter, true_choice
 from valueflow.records import SCHEMAS, text_id
 from valueflow.theories import Theory, operational, theories
 from valueflow.voting.descend import DIRECTIONS, NEUTRAL, SIGNS, Ballot, ballot_table

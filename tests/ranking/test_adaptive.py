@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from valueflow.ranking.adaptive import gains, next_windows, swiss_windows
+from valueflow.ranking.likelihood import Orders, Shard
 from valueflow.ranking.plackett_luce import fit
-from valueflow.ranking.sums import Orders, Shard
 from valueflow.ranking.windows import WindowsConfig, plan
 
 

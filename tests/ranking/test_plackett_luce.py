@@ -13,9 +13,9 @@ from scipy.optimize import approx_fprime, minimize
 from threadpoolctl import threadpool_limits
 
 from benchmarks.coverage import simulate
+from valueflow.ranking.likelihood import Orders, Shard
+from valueflow.ranking.orders import orders_of
 from valueflow.ranking.plackett_luce import Known, NotConverged, fit, prior
-from valueflow.ranking.rankings import orders_of
-from valueflow.ranking.sums import Orders, Shard
 from valueflow.records import SCHEMAS
 
 NUM_ITEMS = 12

@@ -8,10 +8,12 @@ from markupsafe import escape
 from outline import Outline
 
 from valueflow.judging.answers import answers
-from valueflow.judging.audit import KNOWN, AuditConfig, Verdict, examine, plan
-from valueflow.judging.judges import Price, SimulatedJudge
+from valueflow.judging.audit.exam import AuditConfig, Verdict, examine, plan
+from valueflow.judging.audit.triples import KNOWN
+from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.simulated import Simulated, true_theta
-from valueflow.report.audit import audit_page
+from valueflow.llm.configs import Price
+from valueflow.report.audit_page import audit_page
 
 HOSTILE = "<script>alert('x')</script><img src=https://evil.example/x.png onerror=alert(1)>"
 VALUES = ("power", "face")

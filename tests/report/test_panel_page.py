@@ -14,9 +14,10 @@ from outline import Outline
 
 from valueflow import store
 from valueflow.errors import InputError
-from valueflow.judging.judges import AnyJudge, EncoderJudge, OpenaiJudge, Price, SimulatedJudge
+from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
+from valueflow.llm.configs import OpenaiJudge, Price
 from valueflow.records import SCHEMAS
-from valueflow.report.panel import _reading, _share, panel_report
+from valueflow.report.panel_page import _reading, _share, panel_report
 from valueflow.store import Build
 from valueflow.theories import theories
 from valueflow.voting.agreement import Alpha

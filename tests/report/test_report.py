@@ -11,11 +11,11 @@ from markupsafe import escape
 from outline import Outline
 
 from valueflow import store
-from valueflow.ranking import calibrate
-from valueflow.ranking.calibrate import Calibration
+from valueflow.ranking import calibration
+from valueflow.ranking.calibration import Calibration
 from valueflow.records import SCHEMAS, text_id
-from valueflow.report.card import COLUMNS, dataset_card
-from valueflow.report.page import MAX_ROWS, BuildReport, Evaluated, JudgeReport, ValueReport, evaluation_page, vidb_page
+from valueflow.report.dataset_card import COLUMNS, dataset_card
+from valueflow.report.vidb_page import MAX_ROWS, BuildReport, Evaluated, JudgeReport, ValueReport, evaluation_page, vidb_page
 from valueflow.store import Build
 from valueflow.theories import theories
 
@@ -40,7 +40,7 @@ def vidb_rows(value: str, texts: list[str], theta: np.ndarray, num_windows: np.n
 def value_report(value: str, same_windows: bool = True, num_components: int = 1) -> ValueReport:
     texts = [HOSTILE, "x & y " * 200, *(f"text {i} of {value}" for i in range(28))]
     theta = np.linspace(3, -3, 30)
-    to = calibrate.neutral(theta, np.abs(theta) < 0.5, 0.99)
+    to = calibration.neutral(theta, np.abs(theta) < 0.5, 0.99)
     rows = vidb_rows(value, texts, theta, np.full(30, 16) if same_windows else np.arange(4, 34), to)
     fit = {
         "judges": [],

@@ -5,9 +5,9 @@ import re
 import numpy as np
 from outline import Outline
 
-from valueflow.hives.encoder import METRICS, Corpus
 from valueflow.hives.metrics import Metric
-from valueflow.report.training import training_page
+from valueflow.report.model_card import METRICS, Corpus
+from valueflow.report.training_page import training_page
 
 HOSTILE = "<script>alert('x')</script>"
 VALUES = ["svt:power", "svt:benevolence", "mft:care-harm", "duty:fidelity", "right:economic-rights"]

@@ -23,10 +23,10 @@ from valueflow import api, store, vidb
 from valueflow.client import Client
 from valueflow.config import load
 from valueflow.errors import InputError
-from valueflow.judging.judges import SimulatedJudge
+from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.simulated import true_theta
-from valueflow.local import local
 from valueflow.records import text_id
+from valueflow.service.local import local
 from valueflow.store import current, publish
 
 pytestmark = pytest.mark.ray

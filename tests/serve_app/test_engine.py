@@ -10,8 +10,8 @@ from ray import serve
 
 from serve.app import builder
 from valueflow import vidb
+from valueflow.cli.commands import read_judge
 from valueflow.client import Client
-from valueflow.commands import read_judge
 from valueflow.store import current, publish
 
 pytestmark = [pytest.mark.llm, pytest.mark.ray, pytest.mark.timeout(900)]
@@ -51,7 +51,7 @@ def test_texts_are_scored_by_the_engine_over_http(cluster, root):
 
 
 def test_a_caller_that_goes_away_takes_its_questions_from_the_engine():
-    from valueflow.distributed.engine import Engine
+    from valueflow.distributed.vllm_engine import Engine
 
     async def asked_and_left() -> tuple[int, int, pa.Table]:
         engine = Engine(SMOLLM2)

@@ -242,7 +242,7 @@ def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
 
 def log_lines(records: list[logging.LogRecord]) -> list[dict]:
     """The requests that the log tells of."""
-    return [json.loads(r.getMessage()) for r in records if r.name == "serve.trace"]
+    return [json.loads(r.getMessage()) for r in records if r.name == "serve.access_log"]
 
 
 def refused(answer: httpx.Response, status: int, reason: str) -> Problem:

@@ -220,7 +220,7 @@ def test_a_stream_is_cancelled_when_its_reader_goes_away(parser):
 
 
 def test_a_reader_that_does_not_read_holds_the_stream_back_and_is_cut(caplog, monkeypatch):
-    monkeypatch.setattr("serve.safety.STREAM_GRACE_SECONDS", 1.0)
+    monkeypatch.setattr("serve.admission.STREAM_GRACE_SECONDS", 1.0)
     limits = {"stream_seconds": 4, "max_units": 320_000, "max_in_flight": 1}
     with caplog.at_level(logging.INFO), serving(**limits) as served, served.connect(receive_bytes=4096) as connection:
         connection.sendall(whole_request({"texts": ["a"] * 4000}, "/v1/score/stream"))

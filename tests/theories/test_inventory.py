@@ -10,7 +10,7 @@ import pytest
 
 from valueflow.errors import InputError
 from valueflow.judging.encoder import Encoder
-from valueflow.judging.judges import MINILM
+from valueflow.models import MINILM
 from valueflow.theories import inventory, operational, theories
 from valueflow.theories.instances import instances
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from scipy.stats import binom, binomtest, multinomial
 
-from valueflow.judging.judges import SimulatedJudge
-from valueflow.judging.voters import SimulatedVoter, true_choice
+from valueflow.judging.configs import SimulatedJudge
+from valueflow.judging.simulated import SimulatedVoter, true_choice
 from valueflow.voting.agreement import agreement
 from valueflow.voting.descend import DIRECTIONS, Ballot, ballot_table
 from valueflow.voting.rules import VoteRule, tally

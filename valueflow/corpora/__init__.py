@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 from valueflow.config import Config
 from valueflow.corpora import ethics, fulcra, generic, mfrc, social_chemistry, valueeval, valuenet, valueprism
 from valueflow.corpora.items import Adapter, Item
-from valueflow.corpora.rows import Row, cell, columns, require, rows, urls
 from valueflow.errors import InputError
 from valueflow.records import SCHEMAS, clean, conform, digest, text_id
+from valueflow.tabular import Row, cell, columns, require, rows, urls
 
 CHUNK = 5_000
 LICENSES = {

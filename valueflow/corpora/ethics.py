@@ -13,8 +13,8 @@ import yaml
 
 from valueflow.corpora import items
 from valueflow.corpora.items import Adapter, Item, Label
-from valueflow.corpora.rows import cell, columns, rows
 from valueflow.errors import InputError
+from valueflow.tabular import cell, columns, rows
 
 LABEL, SCENARIO, SEPARATOR, CONDUCT = "label", "scenario", "[SEP]", "input"
 # Right and wrong, and good and bad excuses, without a word on the value at stake.

@@ -4,8 +4,8 @@ import html
 from typing import Any
 
 from valueflow.corpora.items import Adapter, Item, Label
-from valueflow.corpora.rows import cell
 from valueflow.errors import InputError, allowed
+from valueflow.tabular import cell
 
 # The corpus splits fairness in two and calls sanctity purity.
 FOUNDATIONS = {

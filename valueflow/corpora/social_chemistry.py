@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from valueflow.corpora import items
 from valueflow.corpora.items import Adapter, Item, Label
-from valueflow.corpora.rows import cell
 from valueflow.errors import InputError
+from valueflow.tabular import cell
 
 FOUNDATIONS, JUDGMENT = "rot-moral-foundations", "action-moral-judgment"
 

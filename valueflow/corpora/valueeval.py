@@ -5,8 +5,8 @@ from typing import Any
 
 from valueflow.corpora import items
 from valueflow.corpora.items import Adapter, Item, Label
-from valueflow.corpora.rows import cell, columns, require, rows, urls
 from valueflow.errors import InputError
+from valueflow.tabular import cell, columns, require, rows, urls
 
 ID = "Argument ID"
 # Schwartz's refined theory has 19 values; objectivity was added by the corpus' authors.

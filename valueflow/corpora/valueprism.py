@@ -5,8 +5,8 @@ from typing import Any
 
 from valueflow import theories
 from valueflow.corpora.items import Adapter, Item, Label
-from valueflow.corpora.rows import cell
 from valueflow.errors import InputError, allowed
+from valueflow.tabular import cell
 
 THEORIES = {"Value": ("svt", "mft"), "Right": ("right",), "Duty": ("duty",)}
 VALENCES = {"Supports": 1, "Opposes": -1, "Either": 0, "": None}

@@ -15,15 +15,16 @@ from ray.data import Dataset
 
 from valueflow import __version__, store
 from valueflow.config import Config
-from valueflow.distributed.ask import ask, check
+from valueflow.distributed.answer import ask, check
 from valueflow.distributed.cluster import ClusterConfig, require
 from valueflow.distributed.embed import Embedder, EmbedderConfig, embed, labelled, labels_of, matrix, vectors
 from valueflow.hives.anchors import AnchorsConfig, Balance, Found, balance, find, named
 from valueflow.hives.individuals import nearest
-from valueflow.judging.cost import Estimate, estimate
-from valueflow.judging.judges import RESOURCES, LlmJudge, OpenaiJudge, VllmJudge
+from valueflow.judging.fingerprint import RESOURCES
 from valueflow.judging.parse import NAME_WORDS, WORD_LENGTH
 from valueflow.judging.tasks import NAME
+from valueflow.llm.configs import LlmJudge, OpenaiJudge, VllmJudge
+from valueflow.llm.cost import Estimate, estimate
 from valueflow.prompts.render import prompt_hash
 from valueflow.records import digest
 from valueflow.store import Build

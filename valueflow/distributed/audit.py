@@ -11,16 +11,17 @@ from pydantic import Field
 
 from valueflow import __version__, store
 from valueflow.config import Config
-from valueflow.distributed.ask import ask, check
+from valueflow.distributed.answer import ask, check
+from valueflow.distributed.build.rank import counts, open_windows, show
 from valueflow.distributed.cluster import ClusterConfig
-from valueflow.distributed.rank import counts, open_windows, show
 from valueflow.errors import InputError
-from valueflow.judging import audit
-from valueflow.judging.audit import AuditConfig, Verdict
-from valueflow.judging.cost import Estimate, Measured, estimate
-from valueflow.judging.judges import AnyJudge, JudgeConfig, fingerprint
-from valueflow.judging.known import SAMPLE, known, known_to
+from valueflow.judging.audit import exam
+from valueflow.judging.audit.exam import AuditConfig, Verdict
+from valueflow.judging.audit.rated_texts import SAMPLE, known, known_to
+from valueflow.judging.configs import AnyJudge, JudgeConfig
+from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK
+from valueflow.llm.cost import Estimate, Measured, estimate
 from valueflow.records import digest
 from valueflow.store import Build
 from valueflow.theories import resolve
@@ -51,7 +52,7 @@ def dry_run(config: AuditJudgeConfig) -> list[Estimate]:
 
 def _exam(config: AuditJudgeConfig, anchors: pa.Table) -> pa.Table:
     """The windows of the exam with their texts."""
-    windows = audit.plan(anchors, config.exam)
+    windows = exam.plan(anchors, config.exam)
     texts = dict(zip(anchors["text_id"].to_pylist(), anchors["text"].to_pylist(), strict=True))
     return show(windows, texts).append_column("folder", pa.array([""] * windows.num_rows, pa.string()))
 
@@ -72,7 +73,7 @@ def audit_judge(config: AuditJudgeConfig) -> tuple[Verdict, str]:
         made = store.commit(out, described, [], counts(totals))
     rankings = store.read_table(out)
     price = getattr(config.judge, "price", None)
-    verdict = audit.examine(anchors, rankings, config.exam, made.config["seconds"], price)
+    verdict = exam.examine(anchors, rankings, config.exam, made.config["seconds"], price)
     verdict = verdict.model_copy(update={"created": datetime.now(UTC).isoformat(timespec="seconds")})
     url = _url(config.root, config.judge)
     store.write_bytes(url, verdict.model_dump_json(indent=1).encode())

@@ -14,15 +14,14 @@ from ray.data import Dataset
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.corpora import CorpusConfig
-from valueflow.corpora.rows import KINDS
+from valueflow.distributed.build.ingest import ingest
 from valueflow.distributed.cluster import ClusterConfig, Progress, require
-from valueflow.distributed.ingest import ingest
 from valueflow.errors import InputError
 from valueflow.hives.examples import Examples, examples_of
-from valueflow.judging.judges import MINILM
-from valueflow.judging.weights import content, fetch, trained
+from valueflow.models import MINILM, content, fetch, trained
 from valueflow.records import digest
 from valueflow.store import Build
+from valueflow.tabular import KINDS
 from valueflow.theories.taxonomy import THEORIES
 
 MAX_LENGTH = 256  # tokens, for models that bring no length of their own

@@ -14,29 +14,24 @@ from pydantic import Field, model_validator
 
 from valueflow import __version__, store, vidb
 from valueflow.config import Config
-from valueflow.curate import ALL
-from valueflow.distributed.ask import Asked, ask, check, check_errors
+from valueflow.distributed.answer import Asked, ask, check, check_errors
 from valueflow.distributed.audit import Policy, admit, measured
+from valueflow.distributed.build.rank import counts, with_texts
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.judge import kept
-from valueflow.distributed.rank import counts, with_texts
 from valueflow.errors import InputError, allowed
-from valueflow.evaluator import (
-    Anchors,
-    EvaluatorConfig,
-    Scoring,
-    check_anchors,
-    estimate_sharpness,
-)
-from valueflow.judging.cost import Estimate, estimate
-from valueflow.judging.judges import AnyJudge, JudgeConfig, fingerprint
+from valueflow.evaluation.official_files import score_rankings, scores_csv
+from valueflow.evaluation.responses import response_texts, save_responses
+from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, check_anchors, estimate_sharpness
+from valueflow.judging.configs import AnyJudge, JudgeConfig
+from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK
-from valueflow.official import score_rankings, scores_csv
+from valueflow.llm.cost import Estimate, estimate
 from valueflow.records import SCHEMAS, digest, text_id
-from valueflow.responses import response_texts, save_responses
 from valueflow.store import Build
 from valueflow.theories import resolve
-from valueflow.vidb import Vidb
+from valueflow.vidb.candidates import ALL
+from valueflow.vidb.version import Anchors, Vidb
 
 log = logging.getLogger(__name__)
 

@@ -15,15 +15,17 @@ from ray.data import Dataset
 from valueflow import store
 from valueflow.distributed.cluster import require
 from valueflow.errors import InputError
-from valueflow.judging.cache import CallCache, Reply
-from valueflow.judging.encoder import EncoderRanker
-from valueflow.judging.endpoint import Endpoint
-from valueflow.judging.judges import AnyJudge, EncoderJudge, OpenaiJudge, SimulatedJudge, VllmJudge
-from valueflow.judging.limits import Spent
-from valueflow.judging.simulated import Simulated
-from valueflow.judging.tasks import RANK, REPLY, Question, Task, sampling, vllm_key, with_replies
-from valueflow.judging.voters import EncoderVoter, SimulatedVoter
-from valueflow.judging.weights import chat_tokens, locate
+from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
+from valueflow.judging.encoder import EncoderRanker, EncoderVoter
+from valueflow.judging.simulated import Simulated, SimulatedVoter
+from valueflow.judging.tasks import RANK
+from valueflow.llm.admission import Spent
+from valueflow.llm.cache import CallCache, Reply
+from valueflow.llm.chat import chat_tokens
+from valueflow.llm.configs import OpenaiJudge, VllmJudge
+from valueflow.llm.endpoint import Endpoint
+from valueflow.llm.question import REPLY, Question, Task, sampling, vllm_key, with_replies
+from valueflow.models import locate
 from valueflow.prompts.render import LABELS
 
 Judge = Callable[[Dataset], Dataset]

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
 
 from valueflow.corpora import UNDECODABLE, items
-from valueflow.corpora.rows import cell, require, rows
 from valueflow.errors import InputError, allowed
+from valueflow.hives.near_duplicates import connected_labels, near_duplicates
 from valueflow.records import clean, text_id
+from valueflow.tabular import cell, require, rows
 from valueflow.theories import resolve_theory, theories
 from valueflow.theories.taxonomy import THEORIES
 
@@ -26,10 +25,6 @@ OFFICIAL = ("text", "theory", *LEVELS, "direction", "selected_individual", "sele
 ABSENT = ("", "none", "nan", "null")
 DIRECTIONS = (-1, 0, 1)
 UNKNOWN = 9  # stands for a direction that is not given, while rows are read
-# Near-duplicates: the sets of SHINGLE successive words have a Jaccard similarity of at least ALIKE[0] / ALIKE[1].
-SHINGLE, ALIKE = 5, (4, 5)
-BETWEEN_WORDS = r"[^\p{L}\p{M}\p{N}]+"
-PAIRS = 200_000  # compared at a time
 
 
 class Examples(NamedTuple):
@@ -178,7 +173,7 @@ def split(examples: Examples, shares: tuple[float, float, float], seed: int) -> 
     num_texts = len(examples.texts)
     i = np.concatenate([examples.text_N, np.arange(num_texts)])
     j = np.concatenate([num_texts + examples.group_N, near_duplicates(examples.texts)])
-    unit_T = _components(i, j, num_texts + int(examples.group_N.max()) + 1)
+    unit_T = connected_labels(i, j, num_texts + int(examples.group_N.max()) + 1)
     unit_N = np.unique(unit_T[examples.text_N], return_inverse=True)[1]
     size_U = np.bincount(unit_N)
     order = np.random.default_rng(seed).permutation(len(size_U))
@@ -201,92 +196,6 @@ def without(examples: Examples, other_texts: Iterable[str]) -> Examples:
     label = near_duplicates([*examples.texts, *others])
     leaked_T = np.isin(label[: len(examples.texts)], label[len(examples.texts) :])
     return take(examples, np.flatnonzero(~leaked_T[examples.text_N]))
-
-
-def near_duplicates(texts: list[str]) -> np.ndarray:
-    """Return for each text the position of the text that stands for all of the same words or linked by near-duplicates.
-
-    Words are lower-cased runs of letters, marks and digits. Two texts are near-duplicates when their sets of five successive
-    words have a Jaccard similarity of at least 0.8 (a shorter text is one set element). The join is exact: such sets share an
-    element among the rarest fifth of either (prefix filtering: Chaudhuri et al. 2006, Bayardo et al. 2007).
-    """
-    raw = pa.array(texts, pa.large_string())
-    folded = pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(raw), pattern=BETWEEN_WORDS, replacement=" "))
-    encoded = pc.if_else(pc.equal(folded, ""), raw, folded).dictionary_encode()
-    code_T = encoded.indices.to_numpy()
-    first_F = np.unique(code_T, return_index=True)[1]
-    return first_F[_linked(*_shingles(encoded.dictionary), len(first_F))][code_T]
-
-
-def _shingles(folded: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """The (text, shingle) pairs of folded texts, shingles numbered from 0."""
-    words = pc.split_pattern(folded, " ")
-    length_F = pc.list_value_length(words).to_numpy().astype(np.int64)
-    text_W = np.repeat(np.arange(len(length_F)), length_F)
-    place_W = np.arange(len(text_W)) - (np.cumsum(length_F) - length_F)[text_W]
-    left_W = length_F[text_W] - place_W
-    word_W = words.flatten().dictionary_encode().indices.to_numpy().astype(np.uint64)
-    hash_W = _mixed(word_W)
-    for ahead in range(1, SHINGLE):
-        hash_W = np.where(left_W > ahead, _mixed(hash_W + np.roll(word_W, -ahead)), hash_W)
-    starts = (left_W >= SHINGLE) | (place_W == 0)
-    return text_W[starts], pa.array(hash_W[starts]).dictionary_encode().indices.to_numpy().astype(np.int64)
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """A bijection of 64-bit integers that spreads them (splitmix64)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9) + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def _linked(text_E: np.ndarray, shingle_E: np.ndarray, num_texts: int) -> np.ndarray:
-    """The components of texts under the exact Jaccard join."""
-    uses_S = np.bincount(shingle_E)
-    # A text with a whole prefix of shingles of its own is like no other; most are, and leave here.
-    own_F = np.bincount(text_E[uses_S[shingle_E] == 1], minlength=num_texts)
-    maybe_E = (own_F < _prefix(np.bincount(text_E, minlength=num_texts)))[text_E]
-    kept_F, text_E = np.unique(text_E[maybe_E], return_inverse=True)
-    text_E, shingle_E = np.divmod(np.unique(text_E * len(uses_S) + shingle_E[maybe_E]), len(uses_S))
-    size_F = np.bincount(text_E)
-    sets = csr_array((np.ones(len(text_E), np.int32), (text_E, shingle_E)), (len(kept_F), len(uses_S)))
-    rarest_first = np.lexsort((shingle_E, uses_S[shingle_E], text_E))
-    nth_E = np.arange(len(text_E)) - (np.cumsum(size_F) - size_F)[text_E]
-    prefix = rarest_first[nth_E < _prefix(size_F)[text_E]]
-    prefix = prefix[np.argsort(shingle_E[prefix], kind="stable")]
-    text_C, shingle_C = text_E[prefix], shingle_E[prefix]
-    label_F, at, ahead = np.arange(len(kept_F)), np.arange(len(prefix)), 0
-    while len(at):
-        ahead += 1
-        at = at[at + ahead < len(prefix)]
-        at = at[shingle_C[at] == shingle_C[at + ahead]]
-        apart = at[label_F[text_C[at]] != label_F[text_C[at + ahead]]]
-        i, j = np.divmod(np.unique(text_C[apart] * len(kept_F) + text_C[apart + ahead]), max(len(kept_F), 1))
-        alike = _alike(sets, size_F, i, j)
-        if alike.any():
-            label_F = _components(label_F[i[alike]], label_F[j[alike]], len(kept_F))[label_F]
-    found = np.arange(num_texts)
-    _, first, part_F = np.unique(label_F, return_index=True, return_inverse=True)
-    found[kept_F] = kept_F[first[part_F]]
-    return found
-
-
-def _prefix(size: np.ndarray) -> np.ndarray:
-    """How many of its rarest elements a set shares at least one of with every set it is like."""
-    return size - -(-size * ALIKE[0] // ALIKE[1]) + 1
-
-
-def _alike(sets: csr_array, size_F: np.ndarray, i_C: np.ndarray, j_C: np.ndarray) -> np.ndarray:
-    chunks = [(i_C[s : s + PAIRS], j_C[s : s + PAIRS]) for s in range(0, len(i_C), PAIRS)]
-    both = [np.asarray(sets[i].multiply(sets[j]).sum(axis=1)).ravel() for i, j in chunks]
-    both_C = np.concatenate([np.empty(0, np.int64), *both])
-    return both_C * ALIKE[1] >= (size_F[i_C] + size_F[j_C] - both_C) * ALIKE[0]
-
-
-def _components(i: np.ndarray, j: np.ndarray, num_nodes: int) -> np.ndarray:
-    """The component of each node of the graph with edges (i, j)."""
-    edges = coo_array((np.ones(len(i), bool), (i, j)), (num_nodes, num_nodes))
-    return connected_components(edges, directed=False)[1].astype(np.int64)
 
 
 def _need(table: pa.Table, name: str, columns: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from valueflow.judging.judges import AnyJudge
+from valueflow.judging.configs import AnyJudge
 from valueflow.records import SCHEMAS, conform
 
 # What the error of a ballot begins with that a dead voter left open.

@@ -5,11 +5,13 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from valueflow.judging.answers import answers
-from valueflow.judging.judges import SimulatedJudge
+from valueflow.judging.answers import answers, votes
+from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.parse import BrokenReply, parse_order
 from valueflow.prompts.render import LABELS
+from valueflow.ranking.calibration import LIMIT
 from valueflow.records import digest
+from valueflow.voting.descend import NEUTRAL
 
 
 class Simulated:
@@ -56,3 +58,36 @@ class Simulated:
 def true_theta(value: str, text_id: str, spread: float) -> float:
     """Return the truth behind the simulated judge: N(0, spread²), a hash of value and text."""
     return float(np.random.default_rng(int(digest(value, text_id), 16)).normal(0.0, spread))
+
+
+class SimulatedVoter:
+    """Vote for the truth, which is a hash of text and question, with a known accuracy; else for another option at random."""
+
+    def __init__(self, config: SimulatedJudge) -> None:
+        self.config = config
+
+    def __call__(self, ballots: pa.Table) -> pa.Table:
+        """Add the answer columns to ballots."""
+        if self.config.seconds_per_batch:
+            time.sleep(self.config.seconds_per_batch)
+        answered = [self._answer(row) for row in ballots.to_pylist()]
+        return votes(ballots, self.config, [choice for choice, _ in answered], [error for _, error in answered])
+
+    def _answer(self, row: dict) -> tuple[str | None, str | None]:
+        rng = np.random.default_rng(int(digest(self.config.name, self.config.seed, row["ballot_id"]), 16))
+        if rng.random() < self.config.broken_share:
+            return None, "not one of the options: 'Well, it depends.'"
+        if row["kind"] == "rating":
+            theta = true_theta(row["node"], row["text_id"], self.config.spread) + rng.normal() / max(
+                self.config.sharpness, 1e-9
+            )
+            return str(round(float(np.clip(LIMIT * theta / (3 * self.config.spread), -LIMIT, LIMIT)))), None
+        truth = true_choice(row["theory"], row["node"], row["text_id"], row["options"])
+        others = sorted(set(row["options"]) - {truth})
+        return (truth if rng.random() < self.config.accuracy or not others else str(rng.choice(others))), None
+
+
+def true_choice(theory: str, node: str, text_id: str, options: list[str]) -> str:
+    """Return the truth behind the simulated voter: one of the options other than Neutral, a hash of text and node."""
+    real = sorted(set(options) - {NEUTRAL})
+    return real[int(digest("truth", theory, node, text_id), 16) % len(real)]

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from valueflow.ranking.likelihood import Orders
 from valueflow.ranking.plackett_luce import Fit
-from valueflow.ranking.sums import Orders
 
 FOLDS = 5  # one of these is held out
 

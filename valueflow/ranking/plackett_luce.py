@@ -5,7 +5,7 @@ judges are modelled, x = beta_j theta_i + gamma_{j,p} for judge j and the place 
 
 Shapes: N texts, J judges, P places; phi are all parameters (`sums.Layout`). Everything the solver needs from the data is a sum
 over windows, so `fit` takes any object with `sums.Sums`' methods: one `Shard` in this process, or many on a cluster
-(`valueflow.distributed.aggregate`).
+(`valueflow.distributed.build.aggregate`).
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from valueflow.ranking.sums import DRAWS, Counts, Layout, Sums
+from valueflow.ranking.likelihood import DRAWS, Counts, Layout, Sums
 
 Z95 = 1.959964  # a 95 % interval reaches so many standard errors to either side
 MAX_NEWTON = 100

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from valueflow.errors import InputError
+from valueflow.tabular import read_csv
 from valueflow.theories import resolve, resolve_theory
-from valueflow.vidb import read_csv
 from valueflow.voting.descend import NEUTRAL
 
 # What people fill in; the other columns of the queue tell them what to decide.

@@ -1,0 +1,92 @@
+"""What people see: bars, aligned columns, and what a stream can show."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from valueflow.cli.output import BAR, Screen, Sheet, aligned, bar, measured, screen, signed
+
+PAPER = Screen(terminal=False, width=120, unicode=True)
+POINTS = st.floats(-10, 10)
+
+
+@pytest.mark.parametrize(
+    ("scored", "shown"),
+    [
+        ((0.0, -2.0, 2.0), "········━━●━━········"),
+        ((7.0, 6.0, 9.6), "··········│·····━●━━━"),
+        ((-10.0, -10.0, -10.0), "●·········│··········"),
+        ((10.0, None, None), "··········│·········●"),
+        ((None, None, None), "··········│··········"),
+    ],
+)
+def test_a_bar_shows_intensity_and_interval_on_the_scale(scored, shown):
+    assert bar(*scored, unicode=True) == shown
+    assert bar(*scored, unicode=False) == shown.translate(str.maketrans("·│━●", ".|=o"))
+
+
+@given(st.tuples(POINTS, POINTS, POINTS).map(sorted))
+def test_a_bar_is_one_run_around_its_point(scored):
+    low, intensity, high = scored
+    shown = bar(intensity, low, high, unicode=False)
+    assert len(shown) == BAR
+    run = shown.strip(".|")
+    assert run.count("o") == 1
+    assert set(run) <= {"o", "="}
+
+
+def test_columns_are_aligned_numbers_at_the_right_and_empty_ones_left_out():
+    rows = [{"text": "aå", "n": "5", "error": None}, {"text": "我们", "n": "+10.5", "error": ""}]
+    assert list(aligned(rows, PAPER, "text")) == ["text      n", "aå        5", "我们  +10.5"]
+    assert list(aligned([], PAPER, "text")) == []
+
+
+@pytest.mark.parametrize(("unicode", "cut"), [(True, "We looked after…"), (False, "We looked aft...")])
+def test_a_narrow_terminal_cuts_the_text_and_nothing_else(unicode, cut):
+    rows = [{"text": "We looked after the children", "value": "svt:benevolence"}]
+    narrow = Screen(terminal=True, width=20, unicode=unicode)
+    assert list(aligned(rows, narrow, "text"))[1].split("  ") == [cut + " " * (16 - len(cut)), "svt:benevolence"]
+    wide = [{"text": "我们照顾了邻居的孩子", "n": "1"}]
+    assert list(aligned(wide, narrow._replace(unicode=True), "text"))[1] == "我们照顾了邻居的…  1"
+
+
+def test_a_text_cannot_steer_the_terminal():
+    assert list(aligned([{"text": "a\n\tb\x1b[2J\u202e"}], PAPER, "text")) == ["text", "a b\ufffd[2J\ufffd"]
+
+
+def test_zero_has_no_minus():
+    assert [signed(number) for number in (-0.04, 0.04, -0.06, None)] == ["+0.0", "+0.0", "-0.1", "-"]
+    assert "[-1.0, +0.0]" in measured({"intensity": -0.5, "low": -1.0, "high": -0.01}, PAPER).values()
+
+
+@pytest.mark.parametrize(("encoding", "unicode"), [("utf-8", True), ("ascii", False), ("latin-1", False)])
+def test_a_stream_is_asked_what_it_can_show(encoding, unicode):
+    shown = screen(io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert shown == Screen(terminal=False, width=120, unicode=unicode)
+    assert len(measured({"intensity": 1.0, "low": 0.0, "high": 2.0}, shown)) == 2  # no bar
+    assert len(measured({"intensity": 1.0, "low": 0.0, "high": 2.0}, shown._replace(terminal=True))) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "written"),
+    [
+        ("csv", 'a,b\n1,"x ""y"""\n'),
+        ("jsonl", '{"a": 1, "b": "x \\"y\\""}\n'),
+        ("json", '{\n "judge": "j",\n "rows": [\n  {\n   "a": 1,\n   "b": "x \\"y\\""\n  }\n ]\n}\n'),
+        ("table", "1 row by j\n"),
+    ],
+)
+def test_what_came_before_an_error_is_written(kind, written):
+    stream = io.StringIO()
+
+    def interrupted() -> None:
+        with Sheet(kind, stream, lambda rows, made, _: iter([f"{len(rows)} row by {made['judge']}"])) as sheet:
+            sheet.made = {"judge": "j"}
+            sheet.add({"a": 1, "b": 'x "y"'})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert stream.getvalue() == written

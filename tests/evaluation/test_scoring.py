@@ -1,0 +1,321 @@
+"""The evaluator finds a simulated truth, knows how sure it is, and owes nothing to places, row order or luck of the draw."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.evaluator import NOISE, OFFICIAL, TRUTHS, UNBEATABLE, simulate, simulated_anchors
+from valueflow.errors import InputError
+from valueflow.evaluation import scoring
+from valueflow.evaluation.scoring import (
+    GRID_POINTS,
+    EvaluatorConfig,
+    Posterior,
+    Window,
+    check_anchors,
+    estimate_sharpness,
+    plan_round,
+)
+from valueflow.ranking.calibration import Calibration
+from valueflow.vidb.version import Anchors
+
+ANCHORS = simulated_anchors()
+TRUTH = np.repeat(TRUTHS, 30)
+SAMPLINGS = ["adaptive", "bucket", "random", "fixed"]
+IDENTITY = Calibration(mode="imported", theta=[-10.0, 10.0], intensity=[-10.0, 10.0])
+# Mean absolute error allowed at noise 0, 1, 2, 3: what `python -m benchmarks.evaluator` prints, and a tenth to a fifth more.
+ALLOWED = {"adaptive": (0.2, 0.85, 1.4, 1.95), "bucket": (0.6, 1.03, 1.5, 1.98)}
+
+
+def anchors(theta: list[float] | np.ndarray, calibration: Calibration = IDENTITY) -> Anchors:
+    return Anchors("svt", "power", np.array([f"t{i}" for i in range(len(theta))]), np.array(theta, float), calibration)
+
+
+def planned(
+    units: list[str], config: EvaluatorConfig, found: Anchors = ANCHORS, own: list[str] | None = None
+) -> list[list[Window]]:
+    """All rounds for units that are never answered."""
+    used: list[set[int]] = [set() for _ in units]
+    posterior = Posterior(found, len(units), 1.0)
+    return [plan_round(posterior, units, own or units, used, round_, config) for round_ in range(config.m)]
+
+
+@pytest.mark.parametrize("sampling", ["adaptive", "bucket"])
+@pytest.mark.parametrize("at", range(4))
+def test_the_error_is_below_the_official_one_and_the_interval_holds_the_truth(sampling, at):
+    found = simulate(ANCHORS, TRUTH, NOISE[at], sampling)
+    assert found.error <= ALLOWED[sampling][at] < OFFICIAL[at]
+    assert found.coverage >= 0.92
+    if NOISE[at]:
+        assert found.coverage <= 0.985
+        assert found.sharpness == pytest.approx(1 / NOISE[at], rel=0.15)
+
+
+@pytest.mark.parametrize("sampling", ["adaptive", "bucket"])
+@pytest.mark.parametrize("noise", [1, 3])
+def test_a_judge_that_likes_the_first_place_does_not_move_the_mean(sampling, noise):
+    plain, biased = (simulate(ANCHORS, TRUTH, noise, sampling, bias).intensity_R for bias in (0.0, 2.0))
+    assert abs((biased - plain).mean()) < 0.25
+
+
+@pytest.mark.parametrize("sampling", ["adaptive", "bucket"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_no_anchor_beats_scores_near_ten_whatever_was_drawn(sampling, sign):
+    for noise in NOISE:
+        found = simulate(ANCHORS, np.full(60, sign * UNBEATABLE), noise, sampling)
+        assert (sign * found.intensity_R).min() > 9.3
+
+
+def test_more_windows_and_sharper_judges_narrow_the_interval():
+    def width(noise: float, m: int) -> float:
+        found = simulate(ANCHORS, TRUTH[::3], noise, "adaptive", m=m)
+        return float((found.high_R - found.low_R).mean())
+
+    assert width(1, 6) < width(1, 3) < width(2, 3) < width(3, 3)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_plan_of_a_unit_does_not_depend_on_the_others(sampling):
+    units, config = [f"u{i}" for i in range(7)], EvaluatorConfig(sampling=sampling)
+    alone = {unit: planned([unit], config) for unit in units}
+    together, reverse = planned(units, config), planned(units[::-1], config)
+    for round_ in range(config.m):
+        for at, unit in enumerate(units):
+            for window in (together[round_][at], reverse[round_][-1 - at]):
+                assert window.place == alone[unit][round_][0].place
+                assert window.anchors.tolist() == alone[unit][round_][0].anchors.tolist()
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_another_seed_shows_other_windows(sampling):
+    first, other = (planned(["u"], EvaluatorConfig(sampling=sampling, seed=seed)) for seed in (0, 1))
+    assert [w.anchors.tolist() for (w,) in first] != [w.anchors.tolist() for (w,) in other]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("k", [2, 3, 6, 10])
+def test_a_text_is_never_its_own_anchor_and_no_anchor_comes_twice(sampling, k):
+    found, config = anchors(np.linspace(-10, 10, 40)), EvaluatorConfig(k=k, m=3, sampling=sampling)
+    own = [f"t{i}" for i in range(40)]
+    rounds = planned([f"u{i}" for i in range(40)], config, found, own)
+    for unit in range(40):
+        shown = [found.text_ids[rounds[r][unit].anchors].tolist() for r in range(3)]
+        assert all(own[unit] not in window for window in shown)
+        assert all(len(set(window)) == k - 1 for window in shown)
+        if sampling != "fixed":
+            assert len({text for window in shown for text in window}) == 3 * (k - 1)
+
+
+@pytest.mark.parametrize("k", [2, 3, 6])
+def test_over_all_units_the_response_is_at_every_place_equally_often(k):
+    units, config = [f"u{i}" for i in range(600)], EvaluatorConfig(k=k, m=3)
+    rounds = planned(units, config, anchors(np.linspace(-10, 10, 60)))
+    places = Counter(window.place for windows in rounds for window in windows)
+    assert sorted(places) == list(range(k))
+    assert all(count == pytest.approx(1800 / k, rel=0.2) for count in places.values())
+    assert all(len({rounds[r][unit].place for r in range(3)}) == min(3, k) for unit in range(600))
+
+
+def test_bucket_windows_reach_over_the_whole_scale():
+    for (window,) in planned(["u"], EvaluatorConfig(sampling="bucket")):
+        shown = ANCHORS.theta_A[window.anchors]
+        assert shown.min() < -3 < 3 < shown.max()
+
+
+def test_fixed_windows_show_everybody_the_same_anchors():
+    rounds = planned([f"u{i}" for i in range(20)], EvaluatorConfig(sampling="fixed"))
+    assert len({frozenset(window.anchors.tolist()) for windows in rounds for window in windows}) == 1
+
+
+def test_adaptive_windows_close_in_on_the_response():
+    config, used = EvaluatorConfig(m=3), [set[int]()]
+    posterior, spread = Posterior(ANCHORS, 1, 5.0), []
+    for round_ in range(3):
+        (window,) = plan_round(posterior, ["u"], ["u"], used, round_, config)
+        shown = np.insert(ANCHORS.theta_A[window.anchors], window.place, 4.2)
+        posterior.update(0, window, np.argsort(-shown).tolist(), None)
+        spread.append(np.abs(shown - 4.2).max())
+    assert spread[2] < spread[1] < spread[0]
+
+
+@pytest.mark.parametrize(("sampling", "enough"), [("adaptive", 16), ("bucket", 16), ("random", 16), ("fixed", 6)])
+def test_too_few_anchors_are_refused_with_what_is_needed(sampling, enough):
+    config = EvaluatorConfig(sampling=sampling)
+    with pytest.raises(InputError) as refused:
+        check_anchors(anchors(np.linspace(-5, 5, enough - 1)), config)
+    assert f"svt:power has {enough - 1} anchors; sampling {sampling!r} with k=6, m=3 needs {enough}" in str(refused.value)
+    exactly = anchors(np.linspace(-5, 5, enough))
+    check_anchors(exactly, config)
+    for own in ("t0", "t3", "elsewhere"):
+        planned(["u"], config, exactly, [own])
+
+
+def test_without_any_answer_the_score_is_the_middle_and_the_interval_the_scale():
+    (score,) = Posterior(ANCHORS, 1, 1.0).scores()
+    assert score.intensity == pytest.approx(0.0, abs=1e-9)
+    assert score.low < -9.5
+    assert score.high > 9.5
+
+
+@given(
+    st.lists(st.floats(-10, 10), min_size=1, max_size=6).flatmap(
+        lambda t: st.tuples(st.just(t), st.permutations(range(len(t) + 1)))
+    ),
+    st.floats(0.1, 5.0),
+)
+def test_the_likelihood_is_plackett_luce(window, sharpness):
+    theta, order = window
+    found = anchors(theta)
+    for place in range(len(order)):
+        posterior = Posterior(found, 1, sharpness)
+        prior = posterior.log_density()
+        posterior.update(0, Window(np.arange(len(theta)), place), order, None)
+        shown = np.insert(np.array(theta), place, 0.0)
+        direct = np.zeros(GRID_POINTS)
+        x_KG = np.tile(sharpness * shown[:, None], GRID_POINTS)
+        x_KG[place] = sharpness * posterior.theta_G
+        for stage in range(len(order) - 1):
+            direct += x_KG[order[stage]] - np.logaddexp.reduce(x_KG[order[stage:]], axis=0)
+        seen = (posterior.log_density() - prior)[0]
+        # Stages after the response are constants.
+        np.testing.assert_allclose(seen - seen[0], direct - direct[0], atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("k", "m", "sharpness"), [(6, 3, 1.0), (2, 3, 1.0), (6, 20, 1.0), (6, 3, 5.0), (10, 20, 5.0), (10, 40, 20.0)]
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_mean_and_interval_are_those_of_a_grid_thirty_times_as_fine(k, m, sharpness, weighted, monkeypatch):
+    rng, size = np.random.default_rng(0), 60
+    unit_N = np.repeat(np.arange(size), m)
+    shown_NK = np.array(
+        [np.insert(rng.choice(len(ANCHORS.theta_A), k - 1, replace=False), rng.integers(k), -1) for _ in unit_N]
+    )
+    truth_N = np.repeat(rng.uniform(-11, 11, size), m)
+    worth_NK = sharpness * np.where(shown_NK < 0, truth_N[:, None], ANCHORS.theta_A[shown_NK])
+    order_NK = np.argsort(-(worth_NK + rng.gumbel(size=worth_NK.shape)), axis=1)
+    weight_N = (
+        np.where(rng.random(len(unit_N)) < 0.5, rng.random(len(unit_N)), np.nan) if weighted else np.full(len(unit_N), np.nan)
+    )
+    found = Posterior(ANCHORS, size, sharpness)
+    found.update_all(unit_N, shown_NK, order_NK, weight_N)
+    monkeypatch.setattr(scoring, "GRID_POINTS", 32 * (GRID_POINTS - 1) + 1)
+    fine = Posterior(ANCHORS, size, sharpness)
+    fine.update_all(unit_N, shown_NK, order_NK, weight_N)
+    p_UG, x_G = fine.probabilities(), np.clip(np.linspace(-16, 16, 32 * (GRID_POINTS - 1) + 1), -10, 10)
+    below_UG = np.cumsum(p_UG, 1) - p_UG / 2
+    expected = [[p @ x_G, *np.interp([0.025, 0.975], below, x_G)] for p, below in zip(p_UG, below_UG, strict=True)]
+    np.testing.assert_allclose(found.scores(), expected, atol=0.02)
+
+
+def test_many_sharp_answers_plain_and_weighted_in_turn_have_a_finite_product():
+    found, sharpness = anchors([-10.0]), 3.5
+    posterior = Posterior(found, 1, sharpness)
+    u_G, direct_G = sharpness * posterior.theta_G, posterior.log_density()[0]
+    for n in range(120):
+        weight = 0.9 if n % 2 else None
+        posterior.update(0, Window(np.array([0]), 0), [0, 1], weight)
+        direct_G = direct_G + (weight or 1.0) * u_G - np.logaddexp(u_G, -10.0 * sharpness)
+    p_G = np.exp(direct_G - direct_G.max())
+    mean = p_G @ np.clip(np.linspace(-16, 16, GRID_POINTS), -10, 10) / p_G.sum()
+    assert posterior.scores()[0].intensity == pytest.approx(mean, abs=0.02)
+
+
+@pytest.mark.parametrize("truth", [-12.0, -9.99, 0.013, 12.0])
+def test_a_posterior_narrower_than_the_grid_is_at_the_truth(truth):
+    near = anchors([-13.0, -11.0, -9.98, -5.0, 0.0, 0.02, 5.0, 11.0, 13.0])
+    posterior = Posterior(near, 1, 5000.0)
+    shown = np.append(near.theta_A, truth)
+    posterior.update(0, Window(np.arange(9), 9), np.argsort(-shown).tolist(), None)
+    (score,) = posterior.scores()
+    assert np.isfinite(score).all()
+    assert score.low <= score.intensity <= score.high
+    assert score.intensity == pytest.approx(np.clip(truth, -10, 10), abs=0.1)
+
+
+def test_a_unit_has_the_same_numbers_alone_and_window_by_window():
+    rng = np.random.default_rng(0)
+    unit_N, weight_N = np.repeat(np.arange(8), 5), np.where(np.arange(40) % 3, np.nan, 0.3)
+    shown_NK = np.array([np.insert(rng.choice(len(ANCHORS.theta_A), 4, replace=False), 2, -1) for _ in unit_N])
+    order_NK = np.array([rng.permutation(5) for _ in unit_N])
+    together, single = Posterior(ANCHORS, 8, 1.0), Posterior(ANCHORS, 8, 1.0)
+    together.update_all(unit_N, shown_NK, order_NK, weight_N)
+    for n in range(40):
+        single.update_all(unit_N[n : n + 1], shown_NK[n : n + 1], order_NK[n : n + 1], weight_N[n : n + 1])
+        single.scores()
+    assert together.scores() == single.scores()
+    for unit in range(8):
+        alone, mine = Posterior(ANCHORS, 1, 1.0), unit_N == unit
+        alone.update_all(np.zeros(5, int), shown_NK[mine], order_NK[mine], weight_N[mine])
+        assert alone.scores() == together.scores()[unit : unit + 1]
+
+
+def test_certainty_is_the_plain_answer_and_half_and_half_tells_nothing_of_a_side():
+    found = anchors([0.0])
+    plain, sure, torn = (Posterior(found, 1, 1.0) for _ in range(3))
+    window = Window(np.array([0]), 0)
+    plain.update(0, window, [0, 1], None)
+    sure.update(0, window, [0, 1], 1.0)
+    torn.update(0, window, [0, 1], 0.5)
+    np.testing.assert_allclose(sure.log_density(), plain.log_density())
+    assert torn.scores()[0].intensity == pytest.approx(0.0, abs=1e-9)
+    assert plain.scores()[0].intensity > 1
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=2, max_size=2, unique=True))
+def test_a_surer_preference_scores_higher(weights):
+    scores = []
+    for weight in sorted(weights):
+        posterior = Posterior(anchors([1.0]), 1, 1.0)
+        posterior.update(0, Window(np.array([0]), 1), [1, 0], weight)
+        scores.append(posterior.scores()[0].intensity)
+    assert scores[0] < scores[1]
+
+
+def test_a_better_place_is_a_higher_score():
+    window, scores = Window(np.array([500, 2500, 5000, 7500, 9500]), 0), []
+    for at in range(6):
+        posterior = Posterior(ANCHORS, 1, 1.0)
+        posterior.update(0, window, [*[5, 4, 3, 2, 1][:at], 0, *[5, 4, 3, 2, 1][at:]], None)
+        scores.append(posterior.scores()[0].intensity)
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 5
+    assert scores[5] < -5
+
+
+def test_scores_go_through_the_calibration():
+    bent = Calibration(mode="human", theta=[-4.0, 1.0, 2.0], intensity=[-10.0, 0.0, 10.0])
+    for theta, intensity in ((-1.5, -5.0), (1.0, 0.0), (1.5, 5.0)):
+        found = anchors(np.linspace(-4, 2, 601), bent)
+        posterior = Posterior(found, 1, 200.0)
+        near = np.searchsorted(found.theta_A, [theta - 0.05, theta + 0.05])
+        posterior.update(0, Window(near, 0), [2, 0, 1], None)
+        (score,) = posterior.scores()
+        assert score.intensity == pytest.approx(intensity, abs=0.5)
+        assert score.low <= score.intensity <= score.high
+
+
+@pytest.mark.parametrize("sharpness", [0.1, 0.5, 2.0, 6.0])
+def test_sharpness_is_recovered_from_the_anchors_own_order(sharpness):
+    rng = np.random.default_rng(0)
+    shown = rng.normal(0, 1, (800, 6))
+    orders = np.argsort(-(sharpness * shown + rng.gumbel(size=shown.shape)), axis=1)
+    shown[:, 2] = np.nan
+    assert estimate_sharpness(list(shown), orders.tolist()) == pytest.approx(sharpness, rel=0.1, abs=0.04)
+
+
+def test_all_windows_broken_leave_sharpness_one_and_the_widest_interval():
+    assert estimate_sharpness([], []) == pytest.approx(1.0, rel=0.05)
+    rounds = planned(["u"], EvaluatorConfig())
+    assert len(rounds) == 3
+    (score,) = Posterior(ANCHORS, 1, estimate_sharpness([], [])).scores()
+    assert score.high - score.low > 19
+
+
+def test_a_perfect_and_a_random_judge_have_finite_sharpness():
+    shown = [np.array([3.0, np.nan, 1.0, -2.0])] * 50
+    assert estimate_sharpness(shown, [[0, 1, 2, 3]] * 50) > 3
+    assert estimate_sharpness(shown, [[3, 2, 1, 0]] * 50) < 0.1

@@ -1,0 +1,387 @@
+"""Judges of known faults get the verdict they deserve, and the measures are the ones that their truth implies."""
+
+import itertools
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, spearmanr
+
+from valueflow.errors import InputError
+from valueflow.judging.answers import answers
+from valueflow.judging.audit import measures
+from valueflow.judging.audit.exam import AuditConfig, Verdict, examine, plan
+from valueflow.judging.audit.triples import KNOWN, triples_of
+from valueflow.judging.configs import SimulatedJudge
+from valueflow.judging.simulated import Simulated, true_theta
+from valueflow.llm.configs import Price
+from valueflow.ranking import plackett_luce
+from valueflow.ranking.likelihood import Shard
+from valueflow.ranking.orders import orders_of
+from valueflow.records import SCHEMAS
+
+CONFIG = AuditConfig()
+SHARES = ["order_consistency", "position_effect", "transitivity", "retest", "accuracy"]
+
+
+def known_texts(num_values: int = 8, num_texts: int = 24, seed: int = 0, sign: int = 1) -> pa.Table:
+    rows = [
+        {"theory": "svt", "value": f"v{v}", "text_id": f"t{seed}-{i}", "text": f"text {i}", "rating": sign * theta}
+        for v in range(num_values)
+        for i in range(num_texts)
+        for theta in [true_theta(f"v{v}", f"t{seed}-{i}", 3.0)]
+    ]
+    return pa.Table.from_pylist(rows, KNOWN)
+
+
+def rated(ratings: list[float]) -> pa.Table:
+    columns = {"theory": ["svt"] * len(ratings), "value": ["power"] * len(ratings), "rating": ratings}
+    names = [f"t{i}" for i in range(len(ratings))]
+    return pa.table(columns | {"text_id": names, "text": names}).select(KNOWN.names).cast(KNOWN)
+
+
+def audit(known: pa.Table, config: AuditConfig = CONFIG, **judge) -> Verdict:
+    return examine(known, Simulated(SimulatedJudge(**judge))(plan(known, config)), config, 10.0, None)
+
+
+def failed(verdict: Verdict) -> set[str]:
+    return {metric.name for metric in verdict.metrics if not metric.passed}
+
+
+@pytest.mark.parametrize(
+    ("judge", "fails"),
+    [
+        ({}, set()),
+        ({"position_effect": [1.0]}, set()),
+        ({"sharpness": 0.5}, set()),
+        ({"sharpness": 20.0}, set()),
+        ({"sharpness": 0.0}, {"accuracy", "transitivity", "retest", "order_consistency", "spearman"}),
+        ({"position_effect": [6.0]}, {"order_consistency", "position_effect", "transitivity"}),
+        ({"position_effect": [0.0, 100.0]}, {"order_consistency", "position_effect", "accuracy", "transitivity", "spearman"}),
+        ({"broken_share": 0.3}, {"broken"}),
+        ({"broken_share": 0.02}, set()),
+    ],
+)
+def test_a_judge_fails_the_marks_of_its_faults_and_no_others(judge, fails):
+    verdict = audit(known_texts(), **judge)
+    assert failed(verdict) == fails
+    assert verdict.passed == (not fails)
+    assert len(verdict.reasons) == len(fails)
+    assert len(verdict.advice) == 1 + len(fails)
+    for name in fails:
+        metric = verdict.metric(name)
+        reason = next(reason for reason in verdict.reasons if reason.startswith(metric.label))
+        assert f"{metric.estimate:.3f}" in reason
+        assert f"{metric.setting} {metric.mark:g}" in reason
+
+
+def test_one_value_is_enough_to_pass_and_to_fail():
+    one = known_texts(num_values=1)
+    assert audit(one).passed
+    assert {"accuracy", "spearman"} <= failed(audit(one, sharpness=0.0))
+
+
+def test_a_judge_that_has_the_order_reversed_is_refused_though_it_agrees_with_itself():
+    verdict = audit(known_texts(sign=-1))
+    assert failed(verdict) == {"accuracy", "spearman"}
+    assert verdict.metric("accuracy").high < 0.2
+    assert verdict.metric("spearman").high < -0.9
+    assert any("the wrong way round" in step for step in verdict.advice)
+
+
+def test_good_answers_too_few_to_exclude_chance_are_refused_in_words():
+    ratings = rated([0.0, 1.0, 2.0])
+    windows = plan(ratings, CONFIG)
+    verdict = examine(ratings, told(windows, lambda a, b: a > b), CONFIG, 1.0, None)
+    assert verdict.metric("accuracy").estimate == 1.0
+    assert not verdict.passed
+    assert verdict.reasons == [
+        "Accuracy is 1.000 (95 % interval 0.207 to 1.000): the interval reaches down to chance, 0.5; ask about more triples or "
+        "values."
+    ]
+
+
+def told(windows: pa.Table, first_wins) -> pa.Table:
+    """Answers of a judge that decides by the two text ids."""
+    orders = [[0, 1] if first_wins(*ids) else [1, 0] for ids in windows["text_ids"].to_pylist()]
+    return answers(windows, "told", orders, ["A"] * len(orders), [None] * len(orders))
+
+
+def probability(windows: pa.Table, judge: SimulatedJudge) -> np.ndarray:
+    """The probability that the first place wins, window by window, from the model."""
+    gamma = ([*judge.position_effect, 0.0, 0.0])[:2]
+    pairs = zip(windows["value"].to_pylist(), windows["text_ids"].to_pylist(), strict=True)
+    theta = np.array([[true_theta(value, i, judge.spread) for i in ids] for value, ids in pairs])
+    return 1 / (1 + np.exp(-(judge.sharpness * (theta[:, 0] - theta[:, 1]) + gamma[0] - gamma[1])))
+
+
+def expected(windows: pa.Table, judge: SimulatedJudge) -> dict[str, float]:
+    """What each share would be on average, by direct computation; 2 repeats, so 4 answers a pair."""
+    p_TPSR = probability(windows, judge).reshape(-1, 3, 2, 2)
+    first, last = p_TPSR[:, :, 0, 0], p_TPSR[:, :, 1, 0]  # higher rated text shown first, last
+    won_TPA = np.stack([first, first, 1 - last, 1 - last], axis=2)
+    majority = np.zeros(first.shape)
+    for outcome in itertools.product((0, 1), repeat=4):
+        chance = np.prod(np.where(np.array(outcome), won_TPA, 1 - won_TPA), axis=2)
+        majority += chance * ((sum(outcome) > 2) + 0.5 * (sum(outcome) == 2))
+    low, high, wide = majority.T
+    return {
+        "accuracy": float(won_TPA.mean()),
+        "order_consistency": float((first * (1 - last) + (1 - first) * last).mean()),
+        "position_effect": float(p_TPSR.mean() - 0.5),
+        "retest": float((p_TPSR**2 + (1 - p_TPSR) ** 2).mean()),
+        "transitivity": float(1 - (low * high * (1 - wide) + (1 - low) * (1 - high) * wide).mean()),
+    }
+
+
+@pytest.mark.parametrize("judge", [{}, {"sharpness": 0.4, "position_effect": [1.5]}, {"sharpness": 0.0}, {"broken_share": 0.2}])
+def test_measures_are_those_that_the_judges_truth_implies(judge):
+    known = known_texts(num_values=12)
+    truth, verdict = expected(plan(known, CONFIG), SimulatedJudge(**judge)), audit(known, **judge)
+    for name in SHARES:
+        metric = verdict.metric(name)
+        # Twice the interval: five measures and four judges would leave one interval now and then.
+        half = metric.high - metric.low
+        assert abs(metric.estimate - truth[name]) < half, name
+    broken = verdict.metric("broken")
+    assert broken.low <= judge.get("broken_share", 0.0) <= broken.high
+
+
+def test_intervals_cover_what_many_audits_find_on_average():
+    judge, draws, truth = {"sharpness": 0.5, "position_effect": [0.8], "broken_share": 0.1}, [], []
+    for seed in range(80):
+        known = known_texts(num_values=2, num_texts=12, seed=seed)
+        draws.append(audit(known, **judge))
+        truth.append(expected(plan(known, CONFIG), SimulatedJudge(**judge)))
+    targets = {name: float(np.mean([one[name] for one in truth])) for name in SHARES if name != "transitivity"}
+    # With broken answers fewer decide a pair; and the mean of a rank correlation is known by drawing only.
+    targets |= {name: float(np.mean([one.metric(name).estimate for one in draws])) for name in ("transitivity", "spearman")}
+    for name, target in (targets | {"broken": 0.1}).items():
+        covered = np.mean([one.metric(name).low <= target <= one.metric(name).high for one in draws])
+        assert 0.9 <= covered <= 1.0, (name, covered)
+
+
+@pytest.mark.parametrize("cluster_share", [0.0, 0.8])
+def test_the_interval_of_a_share_allows_for_answers_alike_within_a_triple(cluster_share):
+    rng, covered, widths = np.random.default_rng(1), 0, []
+    for _ in range(400):
+        own, shared = rng.random((30, 12)) < 0.7, rng.random((30, 1)) < 0.7
+        hits = np.where(rng.random((30, 12)) < cluster_share, shared, own)
+        found = measures.share(hits, np.ones_like(hits))
+        covered += found.low <= 0.7 <= found.high
+        widths.append(found.high - found.low)
+    assert 0.92 <= covered / 400 <= 0.98
+    wilson = binomtest(252, 360).proportion_ci(method="wilson")
+    factor = np.mean(widths) / (wilson.high - wilson.low)
+    assert factor == pytest.approx(1.0, abs=0.1) if cluster_share == 0 else factor > 2
+
+
+def test_a_share_that_never_varies_is_as_sure_as_its_triples_are_many():
+    wilson = binomtest(25, 25).proportion_ci(method="wilson")
+    found = measures.share(np.ones((25, 12)), np.ones((25, 12)))
+    assert found == pytest.approx((1.0, wilson.low, 1.0, 300), abs=1e-6)
+    assert measures.share(np.zeros((25, 12)), np.ones((25, 12)))[:3] == pytest.approx((0.0, 0.0, 1 - wilson.low), abs=1e-6)
+    assert np.isnan(measures.share(np.ones((25, 12)), np.zeros((25, 12))).estimate)
+
+
+def test_transitivity_counts_cycles_and_ties():
+    def of(*shares: float) -> float:
+        """Shares of 4 answers that the higher text of each pair won."""
+        won_PA = np.array([[1.0] * round(4 * share) + [0.0] * (4 - round(4 * share)) for share in shares])
+        return measures.transitivity(won_PA.reshape(1, 3, 2, 2)).estimate
+
+    assert of(1, 1, 1) == 1.0
+    assert of(0.75, 1, 0.75) == 1.0
+    assert of(1, 1, 0) == 0.0
+    assert of(0, 0, 1) == 0.0
+    assert of(0, 0, 0) == 1.0  # reversed, but on one axis
+    assert of(0.5, 0.5, 0.5) == 0.75
+    assert of(1, 1, 0.5) == 0.5
+    assert of(1, 0, 0.5) == 1.0
+    unanswered = np.full((1, 3, 2, 2), np.nan)
+    assert np.isnan(measures.transitivity(unanswered).estimate)
+
+
+def test_rank_correlation_is_that_of_plackett_luce_within_a_hair():
+    known = known_texts(num_values=6)
+    for sharpness in (0.3, 1.0):
+        rankings = Simulated(SimulatedJudge(sharpness=sharpness))(plan(known, CONFIG))
+        found = []
+        for value in range(6):
+            rows = rankings.filter(pc.equal(rankings["value"], f"v{value}"))
+            ids = sorted({i for shown in rows["text_ids"].to_pylist() for i in shown})
+            fit = plackett_luce.fit(Shard(len(ids), orders_of(rows, ids)), 3.0)
+            found.append(spearmanr([true_theta(f"v{value}", i, 3.0) for i in ids], fit.theta_N).statistic)
+        assert examine(known, rankings, CONFIG, 1.0, None).metric("spearman").estimate == pytest.approx(
+            np.mean(found), abs=0.015
+        )
+
+
+def test_accuracy_grows_with_distance_and_groups_hold_every_answer():
+    verdict = audit(known_texts(), sharpness=0.7)
+    shares = [group.estimate for group in verdict.by_distance]
+    assert len(shares) == 5
+    assert shares == sorted(shares)
+    assert shares[0] < 0.75 < 0.97 < shares[-1]
+    assert sum(group.n for group in verdict.by_distance) == sum(group.n for group in verdict.by_value) == verdict.num_windows
+    assert [group.label for group in verdict.by_value] == [f"svt:v{v}" for v in range(8)]
+    steps = audit(rated([-2.0, -1.0, 0.0, 1.0, 2.0] * 4)).by_distance
+    assert [group.label for group in steps] == ["1", "2", "3", "4"]
+
+
+def test_contradictions_are_pairs_whose_presentations_differ_farthest_first():
+    known = known_texts(num_values=3)
+    assert audit(known, sharpness=1000.0).contradictions == []
+    follower = audit(known, position_effect=[0.0, 100.0])
+    assert follower.num_contradictions == 3 * CONFIG.triples * 3
+    assert len(follower.contradictions) == 8
+    assert {pair.place for pair in follower.contradictions} == {1}
+    assert {pair.value for pair in follower.contradictions[:3]} == {"svt:v0", "svt:v1", "svt:v2"}
+    distances = [pair.higher_rating - pair.lower_rating for pair in follower.contradictions]
+    assert min(distances) > 0
+    assert distances[:3] == sorted(distances[:3], reverse=True)
+    assert all(pair.place == 0 for pair in audit(known, position_effect=[100.0]).contradictions)
+
+
+def test_a_judge_that_answers_nothing_usable_is_refused_and_its_verdict_is_json():
+    verdict = audit(known_texts(num_values=2), broken_share=1.0)
+    assert failed(verdict) == {metric.name for metric in verdict.metrics}
+    assert verdict.reasons == [
+        "Broken share is 1.000 (95 % interval 0.862 to 1.000), more than max_broken 0.05 allows: share of windows without "
+        "a usable answer.",
+        "There are too few usable answers to measure order consistency, position effect, transitivity, retest reliability, "
+        "accuracy, rank correlation.",
+    ]
+    assert verdict.advice[1].startswith("Read the column error")
+    content = verdict.model_dump_json()
+    assert json.loads(content)["metrics"][5]["estimate"] is None
+    assert Verdict.model_validate_json(content) == verdict
+
+
+@pytest.mark.parametrize("broken", [0.0, 0.5, 0.95, 0.99])
+def test_verdicts_survive_json(broken):
+    verdict = audit(known_texts(num_values=1), broken_share=broken)
+    assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+
+
+def test_a_verdict_is_a_function_of_the_answers_whatever_their_order():
+    known = known_texts(num_values=2)
+    rankings = Simulated(SimulatedJudge())(plan(known, CONFIG))
+    again = rankings.take(np.random.default_rng(0).permutation(rankings.num_rows))
+    twice = pa.concat_tables([rankings, rankings.slice(0, 50)])
+    assert len({examine(known, one, CONFIG, 10.0, None).model_dump_json() for one in (rankings, again, twice)}) == 1
+
+
+def test_speed_tokens_and_cost_are_per_window():
+    known = known_texts(num_values=1)
+    windows = plan(known, CONFIG)
+    count = windows.num_rows
+    columns = ([[0, 1]] * count, ["A"] * count, [None] * count, None, [300] * count, [2] * count)
+    verdict = examine(
+        known, answers(windows, "j", *columns), CONFIG, 4.0, Price(tokens_in=1.0, tokens_out=5.0, currency="EUR"), "now"
+    )
+    assert (verdict.judge, verdict.created, verdict.currency) == ("j", "now", "EUR")
+    assert (verdict.tokens_in, verdict.tokens_out, verdict.windows_per_second) == (300, 2, count / 4)
+    assert verdict.cost_per_thousand == pytest.approx((300 * 1.0 + 2 * 5.0) / 1e6 * 1000)
+    free = examine(known, answers(windows, "j", *columns), CONFIG, 0.0, None)
+    assert (free.windows_per_second, free.cost_per_thousand) == (None, None)
+
+
+@pytest.mark.parametrize(("num_texts", "num_triples", "repeats"), [(24, 12, 2), (12, 12, 3), (60, 30, 2), (9, 4, 2)])
+def test_a_plan_asks_every_pair_both_ways_and_again(num_texts, num_triples, repeats):
+    config = AuditConfig(triples=num_triples, repeats=repeats)
+    known = known_texts(num_values=2, num_texts=num_texts)
+    windows = plan(known, config)
+    assert windows.schema == SCHEMAS["windows"]
+    assert len(set(windows["window_id"].to_pylist())) == windows.num_rows == 2 * num_triples * 3 * 2 * repeats
+    asked: dict[tuple, list[int]] = {}
+    for row in windows.to_pylist():
+        asked.setdefault((row["value"], *row["text_ids"]), []).append(row["round"])
+    assert all(sorted(rounds) == list(range(repeats)) for rounds in asked.values())
+    assert {(value, b, a) for value, a, b in asked} == set(asked)
+    triples = triples_of(known, num_triples, 0)
+    reach = np.array([np.ptp(triples.rating_N[np.unique(triples.rows_T3[triples.value_T == v])]) for v in (0, 1)])
+    distance = triples.distances() / reach[triples.value_T][:, None]
+    assert distance.min() > 0
+    assert np.quantile(distance, 0.25) < 0.35
+    assert distance.max() > 0.75
+    used = np.bincount(triples.rows_T3.ravel())
+    assert np.ptp(used[used > 0]) <= 2
+    low_high = np.concatenate([known_range(known, v) for v in (0, 1)])
+    assert set(low_high) <= set(triples.rating_N[triples.rows_T3].ravel())
+
+
+def known_range(known: pa.Table, value: int) -> list[float]:
+    ratings = known.filter(pc.equal(known["value"], f"v{value}"))["rating"].to_numpy()
+    return [ratings.min(), ratings.max()]
+
+
+def test_a_plan_is_a_function_of_seed_and_texts():
+    known = known_texts(num_values=2)
+    shuffled = known.take(np.random.default_rng(3).permutation(known.num_rows)).append_column(
+        "more", pa.array([0] * len(known))
+    )
+    assert plan(shuffled, CONFIG).equals(plan(known, CONFIG))
+    assert plan(shuffled, CONFIG.model_copy(update={"max_broken": 0.5})).equals(plan(known, CONFIG))
+    ids = [set(plan(known, AuditConfig(seed=seed))["window_id"].to_pylist()) for seed in (0, 1)]
+    assert ids[0] != ids[1]
+    alone = known.filter(pc.equal(known["value"], "v1"))
+    assert set(plan(alone, CONFIG)["window_id"].to_pylist()) < set(plan(known, CONFIG)["window_id"].to_pylist())
+
+
+@given(ratings=st.lists(st.integers(-3, 3), min_size=3, max_size=30), seed=st.integers(0, 5))
+def test_triples_have_three_ratings_and_share_no_pair(ratings, seed):
+    known = rated([float(rating) for rating in ratings])
+    if len(set(ratings)) < 3:
+        with pytest.raises(InputError, match="svt:power: an audit needs texts of 3 or more distinct ratings"):
+            triples_of(known, 12, seed)
+        return
+    triples = triples_of(known, 12, seed)
+    assert 1 <= len(triples.rows_T3) <= 12
+    assert (np.diff(triples.rating_N[triples.rows_T3], axis=1) > 0).all()
+    pairs = [frozenset(pair) for triple in triples.rows_T3.tolist() for pair in itertools.combinations(triple, 2)]
+    assert len(set(pairs)) == len(pairs)
+
+
+def change(table: pa.Table, name: str, row: int, value: object) -> pa.Table:
+    column = table[name].to_pylist()
+    column[row] = value
+    return table.set_column(table.column_names.index(name), name, pa.array(column, table[name].type))
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        (
+            rated([1.0, 1.0, 2.0]),
+            r"svt:power: an audit needs texts of 3 or more distinct ratings, these have 2 \(1, 2\); rate more",
+        ),
+        (rated([1.0, 2.0, 3.0]).drop_columns("rating"), r"known texts lack column\(s\) \['rating'\]"),
+        (rated([]), "there are no known texts"),
+        (rated([1.0, 2.0, float("nan")]), "svt:power: the rating of text t2 is nan; give it a number"),
+        (change(rated([1.0, 2.0, 3.0]), "rating", 1, None), "svt:power: the rating of text t1 is None"),
+        (change(rated([1.0, 2.0, 3.0]), "text_id", 1, "t0"), "svt:power: text t0 is rated more than once"),
+    ],
+)
+def test_known_texts_that_cannot_be_used_are_refused(known, message):
+    with pytest.raises(InputError, match=message):
+        plan(known, CONFIG)
+
+
+def test_rankings_that_do_not_fit_the_plan_are_refused():
+    known = known_texts(num_values=1)
+    windows = plan(known, CONFIG)
+    rankings = Simulated(SimulatedJudge())(windows)
+    with pytest.raises(InputError, match=r"4 of 144 windows have no row in rankings, the first is [0-9a-f]{16}; rank them all"):
+        examine(known, rankings.slice(0, 140), CONFIG, 1.0, None)
+    with pytest.raises(InputError, match=r"answers are of windows outside the plan, .*triples, repeats and seed"):
+        examine(known, rankings, CONFIG.model_copy(update={"seed": 1}), 1.0, None)
+    both = pa.concat_tables([rankings, change(rankings.slice(0, 1), "judge", 0, "another")])
+    with pytest.raises(InputError, match=r"an audit is of one judge, the rankings are of 2: another, simulated"):
+        examine(known, both, CONFIG, 1.0, None)
+    with pytest.raises(InputError, match="lacks column"):
+        examine(known, windows, CONFIG, 1.0, None)

@@ -1,0 +1,254 @@
+"""The gate in simulated time against servers of known limits; rates, waiting, the budget's reservations."""
+
+import asyncio
+import email.utils
+import random
+import time
+from collections.abc import Callable, Coroutine
+from typing import NamedTuple
+
+import pytest
+
+from valueflow.llm import admission
+from valueflow.llm.admission import Gate, Rate, Spent, Tokens
+from valueflow.llm.configs import Budget, Price
+from valueflow.retry import backoff, retry_after
+
+
+class Simulated(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer: hours pass in no time, the same way on any machine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        select = self._selector.select
+        self._selector.select = lambda timeout: self._jump(timeout) or select(0)
+
+    def _jump(self, seconds: float | None) -> None:
+        if seconds is None:
+            raise RuntimeError("everything waits and nothing will ever happen")
+        self.now += seconds
+
+    def time(self) -> float:
+        return self.now
+
+
+def simulate(main: Coroutine) -> object:
+    with asyncio.Runner(loop_factory=Simulated) as runner:
+        return runner.run(main)
+
+
+def gate(most: int = 64, patience: float = 600.0, requests: float | None = None, tokens: float | None = None) -> Gate:
+    return Gate(most, patience, Rate(requests), Rate(tokens))
+
+
+class Load(NamedTuple):
+    """What a simulated server saw while calls were waiting."""
+
+    utilisation: float
+    refused: float
+
+
+async def drive(
+    limit: Callable[[float], int],
+    calls: int,
+    by_chance: float = 0.0,
+    most: int = 64,
+    service: tuple[float, float] = (0.05, 0.1),
+) -> Load:
+    """Put calls through a gate to a server that holds `limit(seconds)` of them and also refuses some by chance."""
+    loop, opened, rng = asyncio.get_running_loop(), gate(most), random.Random(0)
+    sums = {"in_flight": 0, "since": 0.0, "held": 0.0, "allowed": 0.0, "requests": 0, "refused": 0, "unsent": calls}
+
+    def count(change: int) -> None:
+        if sums["unsent"]:
+            sums["held"] += sums["in_flight"] * (loop.time() - sums["since"])
+            sums["allowed"] += min(most, limit(loop.time())) * (loop.time() - sums["since"])
+        sums["since"] = loop.time()
+        sums["in_flight"] += change
+
+    async def call() -> None:
+        asked, sent = loop.time(), False
+        while True:
+            slot = await opened.enter(asked, 1)
+            count(0)
+            sums["unsent"] -= not sent
+            started, sent = loop.time(), True
+            await asyncio.sleep(0.001)
+            sums["requests"] += 1
+            if sums["in_flight"] >= limit(loop.time()) or rng.random() < by_chance:
+                sums["refused"] += 1
+                await asyncio.sleep(0.001)
+                opened.refused(slot, 1.0)
+                await asyncio.sleep(1.0)
+                continue
+            count(1)
+            await asyncio.sleep(rng.uniform(*service))
+            count(-1)
+            await asyncio.sleep(0.001)
+            opened.leave(slot, loop.time() - started)
+            return
+
+    await asyncio.gather(*(call() for _ in range(calls)))
+    return Load(sums["held"] / sums["allowed"], sums["refused"] / sums["requests"])
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "calls"), [(4, 64, 400), (10, 64, 1000), (40, 64, 2000), (64, 64, 2000), (200, 500, 12_000)]
+)
+def test_a_server_with_a_hard_limit_is_kept_full(limit, most, calls):
+    load = simulate(drive(lambda _: limit, calls, most=most))
+    assert load.utilisation > 0.9
+    assert load.refused < (
+        0.4 if limit == 4 else 0.25 if limit == 10 else 0.12
+    )  # one or two slots too many, whatever the limit
+
+
+def test_slow_answers_change_nothing():
+    assert simulate(drive(lambda _: 40, 1000, service=(5.0, 15.0))).utilisation > 0.9
+
+
+@pytest.mark.parametrize(("by_chance", "utilisation"), [(0.02, 0.9), (0.05, 0.8), (0.1, 0.6)])
+def test_refusals_by_chance_are_not_taken_for_a_full_server(by_chance, utilisation):
+    assert simulate(drive(lambda _: 40, 4000, by_chance)).utilisation > utilisation
+
+
+def test_the_gate_follows_a_server_that_changes():
+    more = simulate(drive(lambda seconds: 10 if seconds < 3 else 60, 4000))
+    fewer = simulate(drive(lambda seconds: 40 if seconds < 3 else 5, 2000))
+    assert min(more.utilisation, fewer.utilisation) > 0.85
+    assert max(more.refused, fewer.refused) < 0.3
+
+
+def test_a_server_that_refuses_everything_is_left_alone():
+    async def main() -> tuple[int, int, float]:
+        loop, opened, denied = asyncio.get_running_loop(), gate(patience=600.0), 0
+
+        async def call() -> None:
+            nonlocal denied
+            asked = loop.time()
+            while slot := await opened.enter(asked, 1):
+                await asyncio.sleep(0.01)
+                opened.refused(slot, 60.0)
+                await asyncio.sleep(60.0)
+            denied += 1
+
+        await asyncio.gather(*(call() for _ in range(500)))
+        return denied, opened.refusals, loop.time()
+
+    denied, refusals, seconds = simulate(main())
+    assert denied == 500
+    assert refusals < 100
+    assert 500 < seconds < 700
+
+
+def test_the_call_asked_first_goes_first_also_after_a_refusal():
+    async def main() -> list[float]:
+        opened, order = gate(most=1), []
+        first = await opened.enter(1.0, 1)
+
+        async def call(asked: float) -> None:
+            slot = await opened.enter(asked, 1)
+            order.append(asked)
+            opened.leave(slot, 0.1)
+
+        waiting = [asyncio.create_task(call(asked)) for asked in (3.0, 2.0, 4.0)]
+        await asyncio.sleep(0)
+        opened.leave(first, 0.1)
+        await asyncio.gather(*waiting)
+        return order
+
+    assert simulate(main()) == [2.0, 3.0, 4.0]
+
+
+def test_a_cancelled_call_leaves_no_slot_behind():
+    async def main() -> None:
+        opened = gate(most=1)
+        first = await opened.enter(1.0, 1)
+        waiting = [asyncio.create_task(opened.enter(2.0, 1)) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()  # in the queue
+        opened.leave(first, 0.1)
+        waiting[1].cancel()  # let in, but not yet woken
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert waiting[2].done()
+        assert not waiting[2].cancelled()
+
+    simulate(main())
+
+
+@pytest.mark.parametrize("rates", [{"requests": 60.0}, {"tokens": 6000.0}])
+def test_rates_per_minute_hold(rates):
+    async def main() -> float:
+        loop, opened = asyncio.get_running_loop(), gate(**rates)
+
+        async def call() -> None:
+            slot = await opened.enter(loop.time(), 150)
+            opened.give_back(50)  # 100 it was
+            opened.leave(slot, 0.0)
+
+        await asyncio.gather(*(call() for _ in range(600)))
+        return loop.time()
+
+    assert simulate(main()) == pytest.approx(600, abs=2)
+
+
+def test_mean_concurrency_counts_only_time_with_work():
+    async def main() -> float:
+        opened = gate()
+        for _ in range(2):
+            slots = [await opened.enter(0.0, 1) for _ in range(3)]
+            await asyncio.sleep(10)
+            for slot in slots:
+                opened.leave(slot, 10.0)
+            await asyncio.sleep(1000)
+        assert opened.busy_seconds == pytest.approx(20)
+        return opened.call_seconds / opened.busy_seconds
+
+    assert simulate(main()) == pytest.approx(3)
+
+
+def test_retry_after_in_seconds_or_as_a_date():
+    assert retry_after({"retry-after": "7"}) == 7
+    assert retry_after({"retry-after": "0.5"}) == 0.5
+    assert retry_after({"retry-after": "-3"}) == 0
+    assert retry_after({"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)}) == pytest.approx(60, abs=2)
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    assert [retry_after({"retry-after": word}) for word in ("", "soon", "nan", "inf", "99 bottles")] == [None] * 5
+    assert retry_after({}) is None
+
+
+def test_backoff_doubles_up_to_a_bound_with_full_jitter():
+    for attempt in (0, 1, 5, 10, 5000):
+        waits = [backoff(attempt) for _ in range(300)]
+        bound = min(admission.LONGEST, admission.BACKOFF * 2.0 ** min(attempt, 40))
+        assert 0 <= min(waits) < bound / 10
+        assert bound * 0.9 < max(waits) <= bound
+
+
+def test_a_reservation_waits_for_calls_in_flight_and_ends_when_nothing_can_come_back():
+    async def main() -> None:
+        budget, price, spent = Budget(tokens=100), Price(), Spent(10, 5)
+        estimate = Tokens(20, 20)
+        assert await spent.reserve(estimate, budget, price)
+        assert await spent.reserve(estimate, budget, price)
+        third = asyncio.create_task(spent.reserve(estimate, budget, price))
+        await asyncio.sleep(1)
+        assert not third.done()  # 15 + 80 are taken, but less may be used
+        spent.settle(estimate, Tokens(20, 1))
+        spent.settle(estimate, Tokens(20, 1))
+        assert await third
+        spent.settle(estimate, Tokens(20, 1))
+        assert (spent.tokens_in, spent.tokens_out) == (70, 8)
+        assert not await spent.reserve(estimate, budget, price)
+
+    simulate(main())
+
+
+def test_money_is_counted_at_the_price():
+    async def main() -> None:
+        price, budget, spent = Price(tokens_in=1.0, tokens_out=10.0), Budget(money=0.001), Spent()
+        assert not await spent.reserve(Tokens(0, 101), budget, price)
+        assert await spent.reserve(Tokens(900, 10), budget, price)
+
+    simulate(main())

@@ -1,0 +1,145 @@
+"""Estimates against prices and speeds worked out by hand, and what the terminal says of them."""
+
+import pytest
+
+from valueflow.judging.configs import EncoderJudge, SimulatedJudge
+from valueflow.judging.tasks import RANK, VOTE
+from valueflow.llm.configs import OpenaiJudge, Price, VllmJudge
+from valueflow.llm.cost import Estimate, Measured, estimate, table, total
+from valueflow.prompts.render import rank_messages, vote_messages
+from valueflow.voting.descend import DIRECTIONS, Ballot
+
+TEXTS = ["I kept my promise to her.", "I lied to him about the ring."]
+MEASURED = Measured(per_second=4.0, tokens_in=300.0, tokens_out=2.0)
+
+
+def window(texts: list[str]) -> dict:
+    return {"theory": "duty", "value": "fidelity", "texts": texts}
+
+
+def ballot(text: str) -> dict:
+    return Ballot("direction", "duty", "fidelity", "t", DIRECTIONS, 0)._asdict() | {"text": text}
+
+
+def vllm(**settings: object) -> VllmJudge:
+    return VllmJudge(name="v", model="m", **settings)
+
+
+def openai(**settings: object) -> OpenaiJudge:
+    return OpenaiJudge(name="o", model="m", structured="none", **settings)
+
+
+@pytest.mark.parametrize("judge", [EncoderJudge(name="j"), SimulatedJudge(name="j")])
+@pytest.mark.parametrize("task", [RANK, VOTE])
+def test_a_judge_without_tokens_costs_time_only(judge, task):
+    assert estimate(judge, task, [], 500) == Estimate("j", 500, 0, 0, None, 0.0, "")
+    assert estimate(judge, task, [], 500, Measured(20.0, 0.0, 0.0)) == Estimate("j", 500, 0, 0, 25.0, 0.0, "")
+
+
+@pytest.mark.parametrize("make", [vllm, openai])
+def test_tokens_are_guessed_from_the_prompts_of_the_sample(make):
+    def characters(messages: list[dict]) -> int:
+        return sum(len(message["content"]) for message in messages)
+
+    asked = characters(rank_messages("duty", "fidelity", TEXTS, 2000))
+    found = estimate(make(), RANK, [window(TEXTS)], 1000)
+    assert found[1:] == (1000, round(1000 * (asked / 4 + 12)), 8000, None, None, "USD")  # an answer of two texts: 8 at most
+    assert estimate(make(), RANK, [window([*TEXTS, "So."])], 1000).tokens_out == 10_000
+    asked = characters(vote_messages(ballot(TEXTS[0]), TEXTS[0], 2000))
+    found = estimate(make(), VOTE, [ballot(TEXTS[0])], 1000)
+    assert found[1:] == (1000, round(1000 * (asked / 4 + 12)), 12_000, None, None, "USD")
+
+
+def test_the_guess_is_the_mean_of_the_sample_and_texts_count_as_they_are_shown():
+    judge = vllm(max_chars=500)
+    short, long, cut = (estimate(judge, VOTE, [ballot("x" * n)], 100).tokens_in for n in (100, 500, 90_000))
+    assert (long - short, cut) == (100 * 100, long)
+    both = estimate(judge, VOTE, [ballot("x" * 100), ballot("x" * 500)], 100)
+    assert (both.tokens_in, both.tokens_out) == ((short + long) / 2, 1200)
+
+
+def test_windows_take_the_tokens_and_the_time_that_the_audit_measured():
+    found = estimate(vllm(price=Price(tokens_in=1.0, tokens_out=100.0)), RANK, [window(TEXTS)], 10_000, MEASURED)
+    assert found == Estimate("v", 10_000, 3_000_000, 20_000, pytest.approx(2500.0), pytest.approx(3.0 + 2.0), "USD")
+
+
+def test_ballots_take_guessed_tokens_at_the_measured_tokens_a_second():
+    guessed, found = (estimate(openai(), VOTE, [ballot(TEXTS[0])], 1000, measured) for measured in (None, MEASURED))
+    assert (found.tokens_in, found.tokens_out) == (guessed.tokens_in, guessed.tokens_out)
+    assert found.seconds == pytest.approx((found.tokens_in + found.tokens_out) / (4.0 * 302.0))
+
+
+@pytest.mark.parametrize(
+    ("judge", "measured", "money"),
+    [
+        (vllm(), MEASURED, None),
+        (vllm(price=Price(hour=3.0), num_engines=4), MEASURED, 4 * 3.0 * 1000 / 3600 / 4),
+        (vllm(price=Price(hour=3.0, tokens_out=500.0)), MEASURED, 3.0 * 1000 / 3600 / 4 + 1000 * 500e-6 * 2),
+        (vllm(price=Price(hour=3.0)), None, None),  # hours of unknown length
+        (vllm(price=Price(hour=3.0)), Measured(4.0, 0.0, 0.0), None),
+        (openai(), MEASURED, None),
+        (openai(price=Price(tokens_in=2.0, tokens_out=10.0)), MEASURED, 1000 * (2e-6 * 300 + 10e-6 * 2)),
+    ],
+)
+def test_money(judge, measured, money):
+    found = estimate(judge, RANK, [window(TEXTS)], 1000, measured).money
+    assert found == (None if money is None else pytest.approx(money))
+
+
+def test_a_price_of_tokens_needs_no_speed():
+    for judge in (vllm(price=Price(tokens_in=2.0, tokens_out=8.0)), openai(price=Price(tokens_in=2.0, tokens_out=8.0))):
+        found = estimate(judge, RANK, [window(TEXTS)], 1000)
+        assert found.money == pytest.approx(2e-6 * found.tokens_in + 8e-6 * 8000)
+
+
+def test_nothing_to_ask_costs_nothing():
+    assert estimate(vllm(price=Price(tokens_in=1.0)), RANK, [], 0, MEASURED) == Estimate("v", 0, 0, 0, 0.0, 0.0, "USD")
+    assert estimate(vllm(price=Price(tokens_in=1.0)), VOTE, [], 0)[1:] == (0, 0, 0, None, 0.0, "USD")
+
+
+ESTIMATES = [
+    Estimate("encoder", 1_234_567, 0, 0, 89.0, 0.0, ""),
+    Estimate("gpt", 1000, 2_000_000, 8000, 5400.0, 1234.5, "USD"),
+    Estimate("mistral", 1000, 2_000_000, 8000, 3600.0, 3.25, "EUR"),
+    Estimate("gpt, rating", 10, 20, 8, 90.0, 0.5, "USD"),
+    Estimate("free", 10, 20, 8, 4.4, None, "USD"),
+]
+
+
+def test_the_table_has_a_line_a_judge_and_a_sum_a_currency():
+    lines = table(ESTIMATES).splitlines()
+    assert [line.split() for line in lines[1:8]] == [
+        ["encoder", "1,234,567", "0", "0", "89", "s", "0.00"],
+        ["gpt", "1,000", "2,000,000", "8,000", "1.5", "h", "1,234.50", "USD"],
+        ["mistral", "1,000", "2,000,000", "8,000", "60", "min", "3.25", "EUR"],
+        ["gpt,", "rating", "10", "20", "8", "2", "min", "0.50", "USD"],
+        ["free", "10", "20", "8", "4", "s", "no", "price", "set"],
+        ["sum", "3.25", "EUR"],
+        ["sum", "1,235.00", "USD"],
+    ]
+    assert len({len(line) for line in lines[:8]}) == 1  # columns
+    assert lines[8:] == ["dry run: nothing was asked; answers in the call cache and retries are not counted"]
+
+
+def test_an_unknown_time_says_how_to_know_it():
+    lines = table([ESTIMATES[1], Estimate("a-name-longer-than-its-column-is", 10, 0, 0, None, 0.0, "")]).splitlines()
+    assert lines[2].split() == ["a-name-longer-than-its-c", "10", "0", "0", "unknown", "0.00"]
+    assert len(lines[2]) == len(lines[1])
+    assert "time unknown: python -m jobs.audit_judge measures a judge's speed" in lines
+    assert not any("time unknown" in line for line in table(ESTIMATES).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        (EncoderJudge(), "1,000 calls, 2,000,000 tokens in, 4,000 out; 30 min in this run"),
+        (vllm(), "1,000 calls, 2,000,000 tokens in, 4,000 out; 30 min in this run"),
+        (vllm(price=Price(hour=4.0), num_engines=2), "1,000 calls, 2,000,000 tokens in, 4,000 out, 4 USD; 30 min in this run"),
+        (
+            openai(price=Price(tokens_in=0.25, tokens_out=2.0, currency="EUR")),
+            "1,000 calls, 2,000,000 tokens in, 4,000 out, 0.508 EUR; 30 min in this run",
+        ),
+    ],
+)
+def test_what_a_run_did_cost(judge, said):
+    assert total(judge, 1000, 2_000_000, 4000, 1800.0) == said

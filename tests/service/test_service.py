@@ -1,0 +1,264 @@
+"""Scores, comparisons and profiles of a service in this process, against a simulated judge whose truth is known."""
+
+import asyncio
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from valueflow import api, vidb
+from valueflow.errors import InputError
+from valueflow.judging.configs import SimulatedJudge
+from valueflow.judging.online import Together, asker
+from valueflow.judging.simulated import true_theta
+from valueflow.llm.configs import VllmJudge
+from valueflow.records import text_id
+from valueflow.service.local import local
+from valueflow.service.service import Service
+from valueflow.store import current, publish
+
+VALUES = ["svt:power", "mft:care-harm"]
+JUDGE = SimulatedJudge(spread=3.0)
+TEXTS = [f"a text to score, number {i}" for i in range(40)]
+
+
+def truth(value: str, text: str) -> float:
+    return float(np.clip(true_theta(value.partition(":")[2], text_id(text), JUDGE.spread), -10, 10))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> str:
+    """A published version whose intensities are the simulated judge's truth, in nats."""
+    folder = tmp_path_factory.mktemp("root")
+    rows = [
+        {"theory": value.partition(":")[0], "value": value.partition(":")[2], "text": text, "intensity": truth(value, text)}
+        for value in VALUES
+        for text in (f"anchor {i}" for i in range(150))
+    ]
+    (folder / "anchors.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    version, _ = vidb.import_version([str(folder / "anchors.jsonl")], "MIT", "simulated", str(folder))
+    publish(str(folder), version.build_id, current(str(folder)))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def service(root) -> Service:
+    return local(root, judge=JUDGE)
+
+
+def scores(service: Service, texts: list[str], **settings) -> list[api.Scored]:
+    asked = api.ScoreRequest(texts=texts, **settings)
+    return asyncio.run(service.score(asked, "r")).scores
+
+
+def test_intervals_hold_the_truth_and_the_order_is_that_of_the_request(service):
+    found = scores(service, TEXTS, values=["all"], m=4)
+    assert [(s.index, s.value) for s in found] == [(i, value) for i in range(len(TEXTS)) for value in VALUES]
+    held = [s.low <= truth(s.value, TEXTS[s.index]) <= s.high for s in found]
+    assert np.mean(held) > 0.85
+    error = [abs(s.intensity - truth(s.value, TEXTS[s.index])) for s in found]
+    assert np.mean(error) < 1.2
+    assert all((s.num_windows, s.num_failed, s.error) == (4, 0, None) for s in found)
+
+
+def test_a_score_depends_on_the_seed_and_on_nothing_else_in_the_request(service):
+    alone = scores(service, TEXTS[3:4], values=VALUES[:1], seed=5)[0]
+    among = scores(service, [*TEXTS, TEXTS[3]], values=["svt:power", "mft"], seed=5)
+    same = [s for s in among if s.index in (3, len(TEXTS)) and s.value == VALUES[0]]
+    assert [s.model_dump(exclude={"index"}) for s in same] == [alone.model_dump(exclude={"index"})] * 2
+    assert scores(service, TEXTS[3:4], values=VALUES[:1], seed=6)[0].intensity != alone.intensity
+
+
+def test_a_stream_is_the_scores_line_by_line(service):
+    async def streamed() -> list:
+        asked = api.StreamRequest(texts=TEXTS * 2, values=VALUES)
+        return [line async for line in service.stream(asked, "r")]
+
+    start, *lines, end = asyncio.run(streamed())
+    assert (start.num_scores, end.num_scores, end.problem) == (160, 160, None)
+    whole = scores(service, TEXTS * 2, values=VALUES)
+    assert [line.model_dump(exclude={"type"}) for line in lines] == [s.model_dump() for s in whole]
+
+
+def test_windows_of_many_callers_go_to_the_judge_together(root):
+    sizes = []
+
+    class Slow:
+        def __init__(self) -> None:
+            self.judge = asker(JUDGE)
+
+        def __call__(self, windows: pa.Table) -> pa.Table:
+            sizes.append(windows.num_rows)
+            return self.judge.worker(windows)
+
+    merged = asker(JUDGE)
+    merged.worker = Slow()
+    service = Service(vidb.load(root), JUDGE, merged)
+
+    async def many() -> list[api.ScoreResponse]:
+        asked = (api.ScoreRequest(texts=[text], values=VALUES) for text in TEXTS)
+        return await asyncio.gather(*(service.score(one, "r") for one in asked))
+
+    together = [one.scores for one in asyncio.run(many())]
+    assert max(sizes) > 20
+    apart = scores(local(root, judge=JUDGE), TEXTS, values=VALUES)
+    assert [(s.value, s.intensity, s.low) for one in together for s in one] == [(s.value, s.intensity, s.low) for s in apart]
+
+
+def test_a_round_of_all_values_is_one_call(root):
+    calls = []
+
+    async def ask(windows: pa.Table) -> pa.Table:
+        calls.append(windows.num_rows)
+        return await asker(JUDGE)(windows)
+
+    service = Service(vidb.load(root), JUDGE, Together(ask))
+    asked = api.ScoreRequest(texts=TEXTS[:3], values=VALUES, m=4)
+    asyncio.run(service.score(asked, "r"))
+    calls.clear()
+    found = asyncio.run(service.score(asked, "r")).scores
+    assert calls == [6, 6, 6, 6]
+    assert found == scores(local(root, judge=JUDGE), TEXTS[:3], values=VALUES, m=4)
+
+
+def test_a_call_whose_callers_all_went_away_is_taken_back():
+    cancelled = []
+
+    async def ask(windows: pa.Table) -> pa.Table:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(windows.num_rows)
+            raise
+        return windows
+
+    async def run() -> None:
+        together, windows = Together(ask), pa.table({"window_id": ["a"]})
+        callers = [asyncio.ensure_future(together(windows)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        callers[0].cancel()
+        await asyncio.sleep(0.05)
+        assert not cancelled
+        callers[1].cancel()
+        await asyncio.sleep(0.05)
+
+    asyncio.run(run())
+    assert cancelled == [2]
+
+
+def test_the_text_with_more_of_a_value_is_told(service):
+    async def compared(first: str, second: str) -> list[api.Compared]:
+        asked = api.CompareRequest(first=first, second=second, values=VALUES, m=4)
+        return (await service.compare(asked, "r")).comparisons
+
+    right = []
+    for first, second in zip(TEXTS[::2], TEXTS[1::2], strict=True):
+        for one, other in zip(asyncio.run(compared(first, second)), asyncio.run(compared(second, first)), strict=True):
+            assert one.probability + other.probability == pytest.approx(1)
+            likely = truth(one.value, first) > truth(one.value, second)
+            right.append(one.probability if likely else 1 - one.probability)
+    assert np.mean(right) > 0.8
+    same = asyncio.run(compared(TEXTS[0], TEXTS[0]))
+    assert [c.probability for c in same] == [pytest.approx(0.5, abs=1e-9)] * 2
+
+
+def test_a_profile_is_the_mean_with_an_interval_that_holds_it(service):
+    asked = api.ProfileRequest(texts=TEXTS, values=VALUES)
+    for one in asyncio.run(service.profile(asked, "r")).profile:
+        mean = np.mean([truth(one.value, text) for text in TEXTS])
+        assert one.low < mean < one.high
+        assert one.num_texts == len(TEXTS)
+        assert one.band == "neutral"
+    alone = asyncio.run(service.profile(api.ProfileRequest(texts=TEXTS[:1], values=VALUES), "r")).profile[0]
+    score = scores(service, TEXTS[:1], values=VALUES)[0]
+    assert (alone.intensity, alone.low, alone.high) == (score.intensity, score.low, score.high)
+
+
+def test_failures_are_counted_and_said(root):
+    broken = local(root, judge=JUDGE.model_copy(update={"broken_share": 1.0}))
+    # Without a sharpness of its own it is asked for nothing but prose: the prior stays.
+    found = scores(broken, ["a text"], values=VALUES[:1])[0]
+    assert (found.intensity, found.low, found.high, found.num_windows, found.num_failed) == (None, None, None, 0, 3)
+    assert found.error
+    empty = scores(local(root, judge=JUDGE), ["a text", " \n "], values=VALUES[:1])[1]
+    assert (empty.intensity, empty.error) == (None, "the text is empty")
+
+
+def test_anchors_of_a_value_are_paged_in_order_and_examples_span_the_scale(service):
+    first, second = service.anchors("svt:power", 0, 100), service.anchors("power", 100, 100)
+    assert (first.total, len(first.anchors), len(second.anchors)) == (150, 100, 50)
+    intensity = [a.intensity for a in first.anchors + second.anchors]
+    assert intensity == sorted(intensity)
+    about = service.value("svt:power")
+    assert about.scored
+    assert about.examples[0].intensity == intensity[0]
+    assert about.examples[-1].intensity == intensity[-1]
+    assert about.paths[0][-1] == "power"
+    there = [node.id for theory in service.theories().theories for node in theory.nodes if node.scored]
+    assert sorted(there) == sorted(VALUES)
+    assert service.vidb().values == dict.fromkeys(VALUES, 150)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"values": ["svt:powr"]}, "did you mean 'power'|svt:power"),
+        ({"values": ["svt:benevolence"]}, "has no anchors here; VIDB .* holds: svt:power, mft:care-harm"),
+        ({"values": ["duty"]}, "has no value of 'duty'"),
+        ({"values": ["svt:growth"]}, "above the values that are scored"),
+        ({"k": 10, "m": 50}, "needs 451"),
+        ({"k": 2}, "k of 3 or more"),
+        ({"mode": "fast"}, "use mode 'ranked'"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_in_words(service, settings, said):
+    with pytest.raises(InputError, match=said):
+        scores(service, ["a text"], **{"values": VALUES} | settings)
+
+
+def test_an_engine_needs_a_server():
+    with pytest.raises(InputError, match="serve run"):
+        asker(VllmJudge(name="llm", model="somewhere"))
+
+
+def test_a_failing_judge_fails_the_request_and_not_the_next(root):
+    class Falls:
+        fall = True
+
+        def __call__(self, windows: pa.Table) -> pa.Table:
+            if self.fall:
+                raise RuntimeError("out of memory")
+            return asker(JUDGE).worker(windows)
+
+    falls, asks = Falls(), asker(JUDGE)
+    asks.worker = falls
+    service = Service(vidb.load(root), JUDGE, asks)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        scores(service, ["a text"], values=VALUES)
+    falls.fall = False
+    assert scores(service, ["a text"], values=VALUES)[0].intensity is not None
+
+
+def test_a_caller_that_went_away_is_not_asked_for(root):
+    asked: list[int] = []
+
+    class Counts:
+        def __call__(self, windows: pa.Table) -> pa.Table:
+            asked.extend(windows["window_id"].to_pylist())
+            return asker(JUDGE).worker(windows)
+
+    async def run() -> None:
+        asks = asker(JUDGE)
+        asks.worker = Counts()
+        service = Service(vidb.load(root), JUDGE, asks)
+        await service.score(api.ScoreRequest(texts=["warm up"], values=VALUES), "r")
+        before = len(asked)
+        going = [asyncio.ensure_future(service.score(api.ScoreRequest(texts=[t], values=VALUES, m=5), "r")) for t in TEXTS]
+        await asyncio.sleep(0)
+        for task in going[1:]:
+            task.cancel()
+        await going[0]
+        assert len(asked) - before < 5 * 2 * len(TEXTS) / 2
+
+    asyncio.run(run())

@@ -1,0 +1,331 @@
+"""A version is calibrated, licensed and readable by others; imported files become one, and a bad line is named."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from valueflow import store, vidb
+from valueflow.errors import InputError
+from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, check_anchors, plan_round
+from valueflow.ranking.calibration import CalibrateConfig
+from valueflow.records import SCHEMAS, text_id
+from valueflow.store import Build
+from valueflow.vidb import publish
+
+TEXTS = {"I helped my sister move.": 8.0, "I ate an apple.": 0.0, "I lied to my brother.": -7.5}
+
+
+def official(folder: Path, rows: dict[str, object], name: str = "benevolence_svt.csv") -> str:
+    path = folder / name
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "final_rating"), *rows.items()])
+    return str(path)
+
+
+def jsonl(folder: Path, *lines: object, name: str = "anchors.jsonl") -> str:
+    path = folder / name
+    path.write_text(
+        "\n".join(line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines), "utf-8"
+    )
+    return str(path)
+
+
+def anchor(text: str, intensity: object, **other: object) -> dict:
+    return {"theory": "svt", "value": "benevolence", "text": text, "intensity": intensity} | other
+
+
+def imported(folder: Path, *paths: str) -> tuple[vidb.Vidb, dict[str, int]]:
+    build, counts = vidb.import_version(list(paths), "CC-BY-4.0", "somewhere", str(folder))
+    return vidb.load(str(folder), build.build_id), counts
+
+
+def refusal(folder: Path, *paths: str) -> str:
+    with pytest.raises(InputError) as refused:
+        vidb.import_version(list(paths), "MIT", "somewhere", str(folder))
+    assert not (folder / "vidb").exists()
+    return str(refused.value)
+
+
+def as_intensities(version: vidb.Vidb, value: str) -> dict[str, float]:
+    rows = store.read_table(version.build, ["text", "intensity"], store.partition(*value.split(":")))
+    return dict(zip(rows["text"].to_pylist(), rows["intensity"].to_pylist(), strict=True))
+
+
+def test_official_csv_and_jsonl_become_the_same_anchors(tmp_path):
+    from_csv, counts = imported(tmp_path, official(tmp_path, TEXTS))
+    from_json, _ = imported(tmp_path, jsonl(tmp_path, *(anchor(text, rating) for text, rating in TEXTS.items())))
+    assert counts == {"texts": 3, "duplicates": 0, "empty": 0}
+    assert from_csv.build == from_json.build
+    assert as_intensities(from_csv, "svt:benevolence") == TEXTS
+    found = from_csv.anchors("svt:benevolence")
+    assert found.theta_A.tolist() == [-7.5, 0.0, 8.0]
+    assert found.text_ids.tolist() == [text_id(text) for text in sorted(TEXTS, key=TEXTS.get)]
+    np.testing.assert_allclose(found.calibration.to_intensity(found.theta_A), found.theta_A)
+    assert vidb.licenses(from_csv) == {"CC-BY-4.0": 3}
+    assert from_csv.judge_fingerprint == ""
+
+
+def test_an_import_depends_on_what_is_in_the_files_only(tmp_path):
+    first, _ = imported(tmp_path, official(tmp_path, TEXTS))
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    again, _ = imported(tmp_path, official(other, dict(reversed(TEXTS.items()))))
+    assert again == first
+    changed, _ = imported(tmp_path, official(tmp_path, TEXTS | {"I ate an apple.": 0.5}))
+    assert changed.build != first.build
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("care-harm_mft.csv", "mft:care-harm"),
+        ("civil_rights_right.csv", "right:civil-rights"),
+        ("Self-Direction_pvq.csv", "svt:self-direction"),
+        ("justice_duties.csv", "duty:justice"),
+    ],
+)
+def test_the_name_of_an_official_file_says_its_value(tmp_path, name, value):
+    version, _ = imported(tmp_path, official(tmp_path, TEXTS, name))
+    assert list(version.calibrations) == [value]
+
+
+def test_duplicates_and_empty_texts_are_counted_and_dropped(tmp_path):
+    lines = [anchor("a  b", 1), anchor("a b ", 9), anchor("  ", 3), anchor("", 3), anchor("c", -10)]
+    version, counts = imported(tmp_path, jsonl(tmp_path, *lines, anchor("a b", 4, theory="duty", value="fidelity")))
+    assert counts == {"texts": 3, "duplicates": 1, "empty": 2}
+    assert as_intensities(version, "svt:benevolence") == {"a b": 1.0, "c": -10.0}
+    assert as_intensities(version, "duty:fidelity") == {"a b": 4.0}
+
+
+def test_texts_of_any_script_line_break_and_quote_survive(tmp_path):
+    texts = {'She said "no", then\nleft.': 1.0, "Ærlighet — 诚实": 2.0, "a,b;c\td": 3.0, "\ufeffmarked": 4.0}
+    from_csv, _ = imported(tmp_path, official(tmp_path, texts))
+    assert as_intensities(from_csv, "svt:benevolence") == {" ".join(text.split()): rating for text, rating in texts.items()}
+
+
+def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path):
+    path = tmp_path / "benevolence_svt.csv"
+    path.write_bytes("\ufefftext,final_rating\r\nkind,5\r\n".encode())
+    version, _ = imported(tmp_path, str(path))
+    assert as_intensities(version, "svt:benevolence") == {"kind": 5.0}
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+def test_a_json_line_ends_with_a_line_feed_only(tmp_path, separator):
+    version, _ = imported(tmp_path, jsonl(tmp_path, anchor(f"one{separator}two", 5), anchor("three", 1)))
+    assert as_intensities(version, "svt:benevolence") == {"one two": 5.0, "three": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{not json", "anchors.jsonl:2 is not JSON"),
+        ({"theory": "svt", "value": "power", "intensity": 3}, "anchors.jsonl:2 lacks 'text'; a line needs theory, value"),
+        ({"text": "t", "intensity": 3}, "anchors.jsonl:2 lacks 'value'"),
+        (anchor(3, 3), "anchors.jsonl:2: text is 3, not a string"),
+        (anchor("t", "high"), "anchors.jsonl:2 intensity is 'high', not a number"),
+        (anchor("t", None), "anchors.jsonl:2 intensity is None, not a number"),
+        (anchor("t", 11), "anchors.jsonl:2 intensity is 11; intensities lie in [-10, 10]"),
+        (anchor("t", float("nan")), "anchors.jsonl:2 intensity is nan; intensities lie in"),
+        (anchor("t", 1, value="benevolance"), "unknown value 'svt:benevolance'; did you mean 'benevolence'?"),
+        ("3", "anchors.jsonl:2 "),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line, said):
+    assert said in refusal(tmp_path, jsonl(tmp_path, anchor("fine", 1), line, anchor("fine too", 2)))
+
+
+def test_an_unknown_value_is_named_with_its_line(tmp_path):
+    assert "anchors.jsonl:2" in refusal(tmp_path, jsonl(tmp_path, anchor("a", 1), anchor("b", 1, value="benevolance")))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"text,final_rating\na,1\nb,many\n", "benevolence_svt.csv:3 final_rating is 'many', not a number"),
+        (b"text,final_rating\na,1\nb\n", "benevolence_svt.csv:3 has fewer fields than the header"),
+        (b"text,final_rating\na,-10.5\n", "benevolence_svt.csv:2 final_rating is -10.5; intensities lie in [-10, 10]"),
+        (b"text,rating\na,1\n", "benevolence_svt.csv lacks column 'final_rating'; it has text, rating"),
+        (b"", "benevolence_svt.csv lacks column 'text'; it has none"),
+        (b"text,final_rating\n\xff,1\n", "benevolence_svt.csv is not UTF-8 text"),
+        (b"text,final_rating\n", "no text in "),
+    ],
+)
+def test_a_bad_official_file_is_named_with_its_line(tmp_path, content, said):
+    path = tmp_path / "benevolence_svt.csv"
+    path.write_bytes(content)
+    assert said in refusal(tmp_path, str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("benevolence_svt.csv", b"final_rating,text\n1,a\n2\n"),
+        ("a.jsonl", b'{"text": "\xff"}\n'),
+    ],
+)
+def test_what_cannot_be_read_is_a_sentence_and_no_crash(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert name in refusal(tmp_path, str(tmp_path / name))
+
+
+def test_empty_lines_and_a_byte_order_mark_are_no_rows(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("\ufeff" + json.dumps(anchor("a", 1)) + "\r\n\r\n" + json.dumps(anchor("b", 2)) + "\n\n", "utf-8")
+    version, _ = imported(tmp_path, str(path))
+    assert as_intensities(version, "svt:benevolence") == {"a": 1.0, "b": 2.0}
+
+
+def test_only_the_32_operational_values_can_be_imported(tmp_path):
+    assert "svt:conservation is not one of the 32 operational values" in refusal(
+        tmp_path, official(tmp_path, TEXTS, "conservation_svt.csv")
+    )
+
+
+def test_a_file_that_is_not_there_or_badly_named_is_refused(tmp_path):
+    assert "benevolence_svt.csv does not exist" in refusal(tmp_path, f"{tmp_path}/benevolence_svt.csv")
+    assert "x.jsonl does not exist" in refusal(tmp_path, f"{tmp_path}/x.jsonl")
+    (tmp_path / "power_svt.csv").mkdir()
+    assert "power_svt.csv does not exist or is not a file" in refusal(tmp_path, f"{tmp_path}/power_svt.csv")
+    assert "the name must be {value}_{theory}.csv" in refusal(tmp_path, official(tmp_path, TEXTS, "anchors.csv"))
+    assert "unknown theory 'svtt'; did you mean 'svt'?" in refusal(tmp_path, official(tmp_path, TEXTS, "power_svtt.csv"))
+
+
+def test_the_published_anchors_can_be_imported_and_asked(data, tmp_path):
+    version, counts = imported(tmp_path, str(data / "vidb_anchors" / "dev.jsonl"))
+    assert counts["texts"] + counts["duplicates"] == 358
+    assert len(version.calibrations) == 30
+    config = EvaluatorConfig(k=3, m=2)
+    found = version.anchors("duty:fidelity")
+    check_anchors(found, config)
+    (window,) = plan_round(Posterior(found, 1, 1.0), ["u"], ["x"], [set()], 0, config)
+    assert len(window.anchors) == 2
+
+
+def test_an_unknown_value_of_a_version_gets_the_near_one(tmp_path):
+    version, _ = imported(tmp_path, official(tmp_path, TEXTS))
+    with pytest.raises(InputError, match=r"has no 'svt:benevolance'; did you mean 'svt:benevolence'\?"):
+        version.anchors("svt:benevolance")
+    with pytest.raises(InputError, match=r"has no 'duty:fidelity'; allowed: svt:benevolence"):
+        version.anchors("duty:fidelity")
+
+
+def test_loading_needs_something_published_or_an_id_that_exists(tmp_path):
+    with pytest.raises(InputError, match=r"nothing is published under .*; run python -m jobs.build_vidb or jobs.import_vidb"):
+        vidb.load(str(tmp_path))
+    version, _ = imported(tmp_path, official(tmp_path, TEXTS))
+    with pytest.raises(InputError, match=r"nothing is published"):
+        vidb.load(str(tmp_path))
+    with pytest.raises(InputError, match=rf"no finished 'vidb' build 'v-7' .*finished: {version.build.build_id}"):
+        vidb.load(str(tmp_path), "v-7")
+    store.publish(str(tmp_path), version.build.build_id, store.current(str(tmp_path)))
+    assert vidb.load(str(tmp_path)) == version
+
+
+class Pool:
+    """Candidates and utilities of two values, as their stages leave them: text i has theta (i - 10) / 2; 8 to 12 neutral."""
+
+    values = ("svt:power", "duty:fidelity")
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.candidates, self.utilities = Build(str(root), "candidates", "c"), Build(str(root), "utilities", "u")
+        for value in self.values:
+            theory, _, node = value.partition(":")
+            texts = sorted((f"text {i} of {node}" for i in range(21)), key=text_id)
+            number = np.array([int(text.split()[1]) for text in texts])
+            common = {"theory": [theory] * 21, "value": [node] * 21, "text_id": [text_id(t) for t in texts]}
+            pool = common | {
+                "text": texts, "direction": np.sign(number - 10), "neutral": np.abs(number - 10) <= 2,
+                "source": ["s"] * 21, "license": ["MIT" if i % 3 else "CC-BY-4.0" for i in number],
+            }  # fmt: skip
+            fitted = common | {
+                "theta": (number - 10) / 2, "standard_error": np.full(21, 0.5), "num_windows": np.full(21, 8),
+                "wins": np.full(21, 4.0), "component": np.zeros(21),
+            }  # fmt: skip
+            for build, columns, order in (
+                (self.candidates, pool, slice(None)),
+                (self.utilities, fitted, slice(None, None, -1)),
+            ):
+                rows = pa.table(columns).cast(SCHEMAS[build.table], safe=False).take(np.arange(21)[order])
+                store.write_part(build, rows, "0", store.partition(theory, node))
+        store.commit(self.candidates, {}, [], {})
+        store.commit(self.utilities, {}, [], {})
+
+    def write(self, name: str, **config: object) -> vidb.Vidb:
+        out = Build(str(self.root), "vidb", name)
+        publish.write(
+            self.candidates, self.utilities, CalibrateConfig(**config), publish.Review(), {"judge_fingerprint": "77aa"}, out
+        )
+        return vidb.load(str(self.root), name)
+
+    def ratings(self, rows: list[tuple]) -> str:
+        path = self.root / "ratings.csv"
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([("theory", "value", "text", "rating"), *rows])
+        return str(path)
+
+
+@pytest.fixture
+def pool(tmp_path) -> Pool:
+    return Pool(tmp_path)
+
+
+def test_a_version_gives_every_text_its_own_theta_and_interval(pool):
+    version = pool.write("v-1")
+    assert set(version.calibrations) == set(pool.values)
+    assert version.judge_fingerprint == "77aa"
+    for value in pool.values:
+        rows = store.read_table(version.build, folder=store.partition(*value.split(":"))).to_pylist()
+        for row in rows:
+            number = int(row["text"].split()[1])
+            assert row["theta"] == (number - 10) / 2
+            assert row["text_id"] == text_id(row["text"])
+            assert row["intensity"] == pytest.approx(number - 10, abs=0.2)
+            assert row["low"] <= row["intensity"] == row["final_rating"] <= row["high"]
+            assert row["direction"] == np.sign(number - 10)
+            assert row["license"] == ("MIT" if number % 3 else "CC-BY-4.0")
+        assert version.anchors(value).theta_A.tolist() == sorted(row["theta"] for row in rows)
+    assert vidb.licenses(version) == version.manifest.counts["licenses"] == {"MIT": 28, "CC-BY-4.0": 14}
+
+
+def test_the_official_csv_of_a_version_is_the_version(pool):
+    version = pool.write("v-1")
+    again, counts = imported(pool.root, f"{version.build.url}/csv/power_svt.csv", f"{version.build.url}/csv/fidelity_duty.csv")
+    assert counts == {"texts": 42, "duplicates": 0, "empty": 0}
+    for value in pool.values:
+        assert as_intensities(again, value) == as_intensities(version, value)
+
+
+def test_a_version_that_is_finished_is_not_written_again(pool):
+    first = pool.write("v-1")
+    assert pool.write("v-1", extreme_quantile=0.6).manifest == first.manifest
+
+
+@pytest.mark.parametrize("mode", ["human", "rated"])
+def test_ratings_by_people_set_the_scale(pool, mode):
+    rows = [(*value.split(":"), f"text {i} of {value.split(':')[1]}", i / 2 - 3) for value in pool.values for i in (0, 7, 20)]
+    version = pool.write("v-1", mode=mode, ratings=pool.ratings(rows))
+    found = as_intensities(version, "svt:power")
+    assert [found[f"text {i} of power"] for i in (0, 7, 20)] == pytest.approx([-3.0, 0.5, 7.0])
+    rated = store.read_table(version.build, ["human_mean"])["human_mean"].to_pylist()
+    assert sorted(r for r in rated if r is not None) == [-3.0, -3.0, 0.5, 0.5, 7.0, 7.0]
+
+
+def test_what_is_wrong_with_ratings_is_said_of_the_value_or_the_line(pool):
+    few = [("svt", "power", f"text {i} of power", i / 4) for i in (0, 7, 20)]
+    falling = [("duty", "fidelity", f"text {i} of fidelity", -i / 4) for i in (0, 7, 20)]
+    for rows, said in (
+        (few, r"duty:fidelity: .*ratings.csv rates 0 of its texts; at least 3 are needed"),
+        (falling[:2], r"duty:fidelity: .*ratings.csv rates 2 of its texts; at least 3 are needed"),
+        (few + falling, r"duty:fidelity: calibration mode 'human': the 3 ratings do not increase with theta"),
+        ([*few, ("svt", "power", "x", "12")], r"ratings.csv:5 rating is 12; intensities lie in"),
+        ([("svt", "powr", "x", "1")], r"unknown value 'svt:powr'; did you mean 'power'\?"),
+    ):
+        with pytest.raises(InputError, match=said):
+            pool.write("v-1", mode="human", ratings=pool.ratings(rows))
+    assert store.manifest(Build(str(pool.root), "vidb", "v-1")) is None

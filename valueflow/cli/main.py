@@ -1,0 +1,58 @@
+"""The command `valueflow`: what can be asked in a terminal; `valueflow.cli.commands` does it.
+
+valueflow score "We looked after the neighbours' children." --value svt:benevolence
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Coroutine
+
+from valueflow.cli.options import parser
+from valueflow.errors import InputError
+
+INTERRUPTED, PIPE_CLOSED = 130, 141
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code; what the user can mend is one line on stderr and code 2."""
+    asked = parser().parse_args(argv)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # an encoder that loads is no news
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("valueflow.client.protocol").setLevel(logging.INFO)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        # Not before: they take a second to load, and --help needs none of them.
+        from valueflow.cli.commands import COMMANDS
+        from valueflow.client import ValueFlowError
+
+        try:
+            _run(COMMANDS[asked.command](asked))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Who read the output has had enough; what is still buffered must not fail once more when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return PIPE_CLOSED
+        except (InputError, ValueFlowError, OSError) as error:
+            print("error:", " ".join(str(error).split()), file=sys.stderr)
+            return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def _run(work: Coroutine[None, None, None]) -> None:
+    runner = asyncio.Runner()
+    try:
+        runner.run(work)
+    except KeyboardInterrupt:
+        # A judge may be at work in a thread: nobody waits for it. What was to be kept has been written and flushed.
+        os._exit(INTERRUPTED)
+    finally:
+        runner.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Read corpora on the cluster into the tables texts, source_labels and rejected, each distinct text once."""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from valueflow import __version__, corpora, store
+from valueflow.corpora import CorpusConfig
+from valueflow.tabular import urls
+from valueflow.errors import InputError
+from valueflow.records import digest
+from valueflow.store import Build
+
+log = logging.getLogger(__name__)
+
+
+def ingest(sources: list[CorpusConfig], root: str) -> Build:
+    """Return the `texts` build of these corpora; its labels and rejected rows are the builds of the same id beside it.
+
+    Raises:
+        InputError: a file or a column is missing (before anything runs).
+    """
+    for source in sources:
+        corpora.check(source)
+    contents = [[_content_hash(path) for path in (s.path, s.labels) if path] for s in sources]
+    build_id = digest("ingest", __version__, [s.model_dump() for s in sources], contents)
+    texts = Build(root, "texts", build_id)
+    if store.manifest(texts):
+        log.info("ingest: %s texts, done before", f"{store.need(texts).num_rows:,}")
+        return texts
+    beside = {name: Build(root, name, build_id) for name in ("source_labels", "rejected")}
+    for build in (texts, *beside.values()):
+        store.clear(build)
+    tasks = [{"index": i, "config": source.model_dump_json()} for i, source in enumerate(sources)]
+    read = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
+        _read, fn_kwargs={"root": root, "build_id": build_id}, batch_size=1, batch_format="pyarrow"
+    )
+    unique = read.map_batches(
+        Deduplicate, fn_constructor_kwargs={"texts": texts}, batch_format="pyarrow", batch_size=None,
+        compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.1,
+    )  # fmt: skip
+    counts: Counter[str] = Counter()
+    for batch in unique.iter_batches(batch_format="pyarrow", batch_size=None):
+        for name in ("texts", "duplicates"):
+            counts[name] += pc.sum(batch[name]).as_py() or 0
+        log.info("ingest: %s texts, %s duplicates", f"{counts['texts']:,}", f"{counts['duplicates']:,}")
+    config = {"corpora": [s.model_dump() for s in sources]}
+    paths = [s.path for s in sources]
+    counts["labels"] = store.commit(beside["source_labels"], config, paths, {}).num_rows
+    counts["rejected"] = store.commit(beside["rejected"], config, paths, {}).num_rows
+    reasons = Counter(store.read_table(beside["rejected"], ["reason"])["reason"].to_pylist())
+    if reasons:
+        log.info("ingest: %s rows rejected; most common: %s", f"{counts['rejected']:,}", reasons.most_common(3))
+    if not counts["texts"]:
+        raise InputError(f"no usable text in {', '.join(paths)}; {counts['rejected']} rows rejected: {reasons.most_common(3)}")
+    store.commit(texts, config, paths, dict(counts) | {f"rejected: {r}": n for r, n in reasons.items()})
+    return texts
+
+
+def _content_hash(url: str) -> list[str]:
+    hashes = []
+    for found in urls(url):
+        running = hashlib.sha256()
+        fs, path = store.filesystem(found)
+        with fs.open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                running.update(block)
+        hashes.append(running.hexdigest())
+    return hashes
+
+
+def _read(batch: pa.Table, root: str, build_id: str) -> Iterator[pa.Table]:
+    """Write a corpus's labels and rejected rows, pass its texts on."""
+    for index, config in zip(batch["index"].to_pylist(), batch["config"].to_pylist(), strict=True):
+        for number, (texts, labels, rejected) in enumerate(corpora.read(CorpusConfig.model_validate_json(config))):
+            name = f"{index:03d}-{number:06d}"
+            for table, rows in (("source_labels", labels), ("rejected", rejected)):
+                if rows.num_rows:
+                    store.write_part(Build(root, table, build_id), rows, name)
+            count = texts.num_rows
+            if not count:
+                continue
+            yield texts.append_column("part", pa.array([name] * count))
+
+
+class Deduplicate:
+    """Keep the first row of each text id, in the order of the corpora; one actor sees them all (8 bytes an id)."""
+
+    def __init__(self, texts: Build) -> None:
+        self.texts = texts
+        # Empty at the start; a restarted actor remembers what it has written.
+        self.seen = {int(i, 16) for i in store.committed_ids(texts, "text_id")}
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Write the new texts of one part and return counts."""
+        keep = []
+        for text_id in batch["text_id"].to_pylist():
+            key = int(text_id, 16)
+            keep.append(key not in self.seen)
+            self.seen.add(key)
+        name = batch["part"][0].as_py()
+        rows = batch.filter(pa.array(keep, pa.bool_()))
+        if rows.num_rows:
+            store.write_part(self.texts, rows, f"{name}-{digest(batch['text_id'][0].as_py())}")
+        counts = {
+            "texts": rows.num_rows,
+            "duplicates": batch.num_rows - rows.num_rows,
+        }
+        return pa.table({name: pa.array([count], pa.int64()) for name, count in counts.items()})

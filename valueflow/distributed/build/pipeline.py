@@ -1,0 +1,273 @@
+"""Build a VIDB: curate, plan, rank, aggregate, calibrate, publish; each stage is a build that is finished or continued."""
+
+import logging
+from typing import NamedTuple
+
+from pydantic import Field, model_validator
+
+from valueflow import __version__, store
+from valueflow.vidb import candidates
+from valueflow import vidb
+from valueflow.vidb import publish
+from valueflow.config import Config
+from valueflow.vidb.candidates import CandidatesConfig
+from valueflow.distributed.build import aggregate as aggregating
+from valueflow.distributed.build.rank_rounds import rank_in_rounds
+from valueflow.distributed.build.aggregate import AggregateConfig
+from valueflow.distributed.audit import Policy, admit, admit_panel, measured
+from valueflow.distributed.cluster import ClusterConfig
+from valueflow.distributed.build.extend import check_base, new_texts, rank_new, refit
+from valueflow.distributed.build.plan import plan
+from valueflow.distributed.build.rank import rank, with_texts
+from valueflow.distributed.panel.vote import PanelConfig, poll, votes_of, weird
+from valueflow.errors import InputError
+from valueflow.llm.cost import Estimate, estimate
+from valueflow.judging.configs import AnyJudge, JudgeConfig
+from valueflow.judging.fingerprint import fingerprint
+from valueflow.judging.tasks import RANK, VOTE
+from valueflow.ranking.calibration import CalibrateConfig, NO_NEUTRAL
+from valueflow.ranking.windows import WindowsConfig, plan_table
+from valueflow.records import digest
+from valueflow.store import Build
+from valueflow.vidb.publish import HumanConfig, PLAUSIBLE, Review, read_ratings
+from valueflow.vidb.version import Vidb
+from valueflow.voting.descend import Ballot
+
+log = logging.getLogger(__name__)
+
+
+class PlausibilityConfig(Config):
+    """Who looks for weird intensities, and how many of them send a text to people."""
+
+    panel: PanelConfig
+    max_flags: int = Field(2, ge=1, description="as many voters who find the intensity weird put the text in the human queue")
+
+
+class BuildVidbConfig(Config):
+    """Everything that makes a VIDB from ingested texts."""
+
+    root: str = Field(description="folder or URL under which all tables live")
+    texts: str = Field("latest", description="build id of the texts; latest: the newest finished ingest")
+    candidates: CandidatesConfig = CandidatesConfig()
+    windows: WindowsConfig = WindowsConfig()
+    judge: JudgeConfig
+    further_judges: list[JudgeConfig] = Field(
+        [], description="they rank the same windows; each one's sharpness and liking of places is then estimated"
+    )
+    extend: str = Field(
+        "", description="a version, or current: only texts that it lacks are ranked, against its texts; its scale is kept"
+    )
+    max_error_share: float = Field(0.05, ge=0, le=1, description="share of windows without an order above which the job fails")
+    aggregate: AggregateConfig = AggregateConfig()
+    calibrate: CalibrateConfig = CalibrateConfig()
+    plausibility: PlausibilityConfig | None = Field(None, description="a panel that looks at every text and intensity")
+    human: HumanConfig = HumanConfig()
+    audit: Policy = Field("refuse", description="refuse a judge that failed its audit, require a passed one, or ignore")
+    dry_run: bool = Field(False, description="plan, print what the calls of judge and panel will take, ask nothing")
+    publish: bool = Field(True, description="point CURRENT at the version")
+    cluster: ClusterConfig = ClusterConfig()
+
+    @property
+    def judges(self) -> list[AnyJudge]:
+        """All that rank."""
+        return [self.judge, *self.further_judges]
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> "BuildVidbConfig":
+        names = [judge.name for judge in self.judges]
+        if len(set(names)) < len(names):
+            raise ValueError(f"judge and further_judges share a name: {', '.join(names)}")
+        if self.further_judges and (self.windows.in_rounds or self.extend):
+            why = f"windows.mode {self.windows.mode}" if self.windows.in_rounds else f"extend {self.extend}"
+            raise ValueError(f"{why} asks one judge; further_judges names {', '.join(names[1:])}")
+        return self
+
+
+class Stages(NamedTuple):
+    """The builds behind one version; one of rankings for each judge. An extension plans its windows as it asks them."""
+
+    texts: Build
+    candidates: Build
+    windows: Build
+    rankings: tuple[Build, ...]
+    utilities: Build
+    vidb: Build
+
+    def ids(self) -> dict[str, str]:
+        """Return build ids by stage."""
+        names = {f"rankings {n}" if n else "rankings": build.build_id for n, build in enumerate(self.rankings)}
+        return {name: build.build_id for name, build in self._asdict().items() if name != "rankings"} | names
+
+
+def extended(config: BuildVidbConfig) -> Vidb | None:
+    """Return the version to extend.
+
+    A version that was made by extending another with the same texts stands for that other: the same command, run again, finds
+    its own result.
+    """
+    if not config.extend:
+        return None
+    base = vidb.load(config.root, config.extend)
+    made = base.manifest.config
+    if "extends" in made and made["builds"]["texts"] == store.ingested(config.root, config.texts).build_id:
+        base = vidb.load(config.root, made["extends"])
+    check_base(base, config.judge)
+    return base
+
+
+def stages(config: BuildVidbConfig, base: Vidb | None = None) -> Stages:
+    """Return the address of every stage; each id is a fingerprint of all that can change its rows."""
+    texts = store.ingested(config.root, config.texts)
+    fit_settings = config.aggregate.model_dump(exclude={"windows_per_shard"})
+    extends = [base.build.build_id] if base else []
+    pooled = digest(__version__, texts.build_id, config.candidates.model_dump(), *extends)
+    candidates = Build(config.root, "candidates", pooled)
+    # A plan in rounds follows from the answers, so from the judge and from how its rounds are fitted.
+    follows = [fingerprint(config.judge), fit_settings] if config.windows.in_rounds else []
+    windows = Build(config.root, "windows", digest(__version__, candidates.build_id, config.windows.model_dump(), follows))
+    ranked = [digest(__version__, windows.build_id, fingerprint(judge)) for judge in config.judges]
+    rankings = tuple(Build(config.root, "rankings", build_id) for build_id in ranked)
+    utilities = Build(config.root, "utilities", digest(__version__, *ranked, fit_settings))
+    ratings = _content(config.calibrate.ratings)
+    calibrated = digest(__version__, utilities.build_id, config.calibrate.model_dump(), ratings)
+    panel = config.plausibility
+    asked = [panel.panel.fingerprint(), panel.max_flags] if panel else []
+    published = digest(calibrated, asked, config.human.model_dump(), _content(config.human.ratings))
+    version = Build(config.root, "vidb", f"v-{published}")
+    return Stages(texts, candidates, windows, rankings, utilities, version)
+
+
+def _content(url: str) -> str:
+    return digest(store.read_input(url).hex()) if url else ""
+
+
+def planned(config: BuildVidbConfig, base: Vidb | None) -> Stages:
+    """Bring the stages before the judge's to their end: the candidates and, where it can be known, the plan of windows."""
+    at = stages(config, base)
+    store.need(at.texts)
+    if not store.manifest(at.candidates):
+        kept = Build(config.root, "candidates", base.manifest.config["builds"]["candidates"]) if base else None
+        sizes = candidates.curate(at.texts, config.candidates, at.candidates, kept)
+        store.commit(at.candidates, config.candidates.model_dump(), [at.texts.url], sizes)
+    sizes = store.need(at.candidates).counts
+    log.info("candidates: %s texts for %d values", f"{sum(sizes.values()):,}", len(sizes))
+    if base:
+        return at
+    if config.calibrate.mode == "neutral" and not any(store.read_table(at.candidates, ["neutral"])["neutral"].to_pylist()):
+        raise InputError(NO_NEUTRAL)
+    if not config.windows.in_rounds:
+        plan(at.candidates, config.windows, at.windows)
+    return at
+
+
+def dry_run(config: BuildVidbConfig) -> list[Estimate]:
+    """Return what the judges and the plausibility panel will take."""
+    base = extended(config)
+    at = planned(config, base)
+    pools = store.need(at.candidates).files
+    pool = store.read_part(at.candidates, pools[0].path, ["theory", "value", "text_id"])
+    # What windows of this value look like; in rounds and extensions they are not known beforehand.
+    windows = plan_table(pool["theory"][0].as_py(), pool["value"][0].as_py(), pool["text_id"].to_pylist(), config.windows.start)
+    if base:
+        calls = config.windows.m * sum(len(chunk.text_ids) for chunk in new_texts(base, at.candidates))
+    elif config.windows.in_rounds:
+        calls = sum(pool.rows for pool in pools) * config.windows.m // config.windows.k
+    else:
+        windows = store.read_part(at.windows, store.need(at.windows).files[0].path)
+        calls = store.need(at.windows).num_rows
+    sample = with_texts(windows.slice(0, 50), [at.candidates], "").to_pylist()
+    found = [estimate(judge, RANK, sample, calls, measured(config.root, judge)) for judge in config.judges]
+    if config.plausibility:
+        ballots = [
+            Ballot("plausible", row["theory"], row["value"], i, PLAUSIBLE, 0, "+0.0")._asdict() | {"text": text}
+            for row in sample
+            for i, text in zip(row["text_ids"], row["texts"], strict=True)
+        ]
+        texts = store.need(at.candidates).num_rows
+        voters = config.plausibility.panel.voters
+        found += [estimate(voter, VOTE, ballots, texts, measured(config.root, voter)) for voter in voters]
+    return found
+
+
+def build_vidb(config: BuildVidbConfig) -> Stages:
+    """Bring every stage to its end and return where they are.
+
+    Raises:
+        InputError: no ingested texts, a pool too small, too many broken answers, or another version published meanwhile.
+        NotConverged: a fit missed its tolerance; nothing is published.
+    """
+    seen = store.current(config.root)
+    base = extended(config)
+    at = planned(config, base)
+    admitted = [admit(config.root, judge, config.audit) for judge in config.judges]
+    if config.plausibility:
+        admit_panel(config.root, config.plausibility.panel.voters, config.plausibility.panel.audit)
+    described = [
+        judge.public() | {"fingerprint": fingerprint(judge), "audit": audit}
+        for judge, audit in zip(config.judges, admitted, strict=True)
+    ]
+    share = config.max_error_share
+    if base:
+        rank_new(base, at.candidates, config.windows, config.judge, at.rankings[0], share, described[0])
+        refit(base, at.rankings[0], config.aggregate, at.utilities)
+    else:
+        if config.windows.in_rounds:
+            to = (at.windows, at.rankings[0])
+            rank_in_rounds(at.candidates, config.windows, config.aggregate, config.judge, *to, share, described[0])
+        else:
+            for judge, out, about in zip(config.judges, at.rankings, described, strict=True):
+                rank(at.windows, [at.candidates], judge, out, share, about)
+        aggregating.aggregate(at.candidates, list(at.rankings), config.windows.k, config.aggregate, at.utilities)
+    review = publish.reviewed(base) if base else Review()
+    human = read_ratings(config.human.ratings) if config.human.ratings else {}
+    together = {value: review.human.get(value, {}) | human.get(value, {}) for value in review.human | human}
+    review = review._replace(human=together, config=config.human)
+    if config.plausibility and not store.manifest(at.vidb):
+        review = review._replace(flags=_flags(config, config.plausibility, at, base), max_flags=config.plausibility.max_flags)
+    lineage = {
+        "resolved": config.public(),
+        "judge": ", ".join(judge.name for judge in config.judges),
+        "judge_fingerprint": fingerprint(config.judge),
+        "judge_audit": ", ".join(admitted),
+        "judges": _judges(config, at.utilities),
+        "builds": at.ids(),
+    } | ({"extends": base.build.build_id} if base else {})
+    publish.write(at.candidates, at.utilities, config.calibrate, review, lineage, at.vidb, base)
+    if config.publish:
+        store.publish(config.root, at.vidb.build_id, seen)
+    return at
+
+
+def _judges(config: BuildVidbConfig, utilities: Build) -> dict[str, dict]:
+    """Every judge's sharpness by value where it was estimated, by fingerprint."""
+    fits = store.need(utilities).counts
+    return {
+        fingerprint(judge): {"name": judge.name, "sharpness": {v: fit["judges"][n]["sharpness"] for v, fit in fits.items()}}
+        for n, judge in enumerate(config.judges)
+        if all(fit["judges"] for fit in fits.values())
+    }
+
+
+class PoolTexts(NamedTuple):
+    """The candidates of a value by id: the texts of a plausibility plan's folder."""
+
+    candidates: Build
+
+    def __call__(self, folder: str) -> dict[str, str]:
+        """Return text by id."""
+        table = store.read_table(self.candidates, ["text_id", "text"], folder)
+        return dict(zip(table["text_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+
+
+def _flags(
+    config: BuildVidbConfig, plausibility: PlausibilityConfig, at: Stages, base: Vidb | None
+) -> dict[tuple[str, str], int]:
+    """How many voters find each (value, text)'s intensity weird."""
+    settings = [config.calibrate.model_dump(), _content(config.calibrate.ratings)]
+    ballots = Build(config.root, "ballots", f"p-{digest(__version__, at.utilities.build_id, settings)}")
+    if not store.manifest(ballots):
+        publish.plausibility_ballots(publish.calibrated(at.candidates, at.utilities, config.calibrate, base), ballots)
+        store.commit(ballots, config.calibrate.model_dump(), [at.utilities.url], {})
+    votes = votes_of(config.root, plausibility.panel, ballots.build_id)
+    poll(plausibility.panel, ballots, PoolTexts(at.candidates), votes, 0, "plausibility")
+    return weird(votes.values())

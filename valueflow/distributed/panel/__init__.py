@@ -1,0 +1,1 @@
+"""A panel of voters on Ray: votes, and the categorization of texts."""

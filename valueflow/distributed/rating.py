@@ -1,0 +1,192 @@
+"""Rating against ranking: the same judges rate texts from -10 to 10 and rank them in windows, each several times."""
+
+import functools
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from valueflow import __version__, store
+from valueflow.config import Config
+from valueflow.distributed.answer import ask, check
+from valueflow.distributed.audit import admit_panel, measured
+from valueflow.distributed.build.rank import open_windows, show
+from valueflow.distributed.cluster import ClusterConfig
+from valueflow.distributed.panel.vote import PanelConfig, poll, votes_of
+from valueflow.errors import InputError
+from valueflow.judging.audit.rated_texts import SAMPLE, known
+from valueflow.judging.audit.rating import Comparison, Scores, compare
+from valueflow.judging.configs import AnyJudge
+from valueflow.judging.fingerprint import fingerprint
+from valueflow.judging.tasks import RANK, VOTE
+from valueflow.llm.cost import Estimate, estimate
+from valueflow.ranking import calibration
+from valueflow.ranking.calibration import LIMIT
+from valueflow.ranking.likelihood import Shard
+from valueflow.ranking.orders import orders_of
+from valueflow.ranking.plackett_luce import fit
+from valueflow.ranking.windows import WindowsConfig, plan_table
+from valueflow.records import digest
+from valueflow.store import Build
+from valueflow.theories import resolve
+from valueflow.voting.descend import Ballot, ballot_table
+
+log = logging.getLogger(__name__)
+
+SCALE = tuple(str(i) for i in range(-10, 11))
+# What a re-prompt changes of the rating prompt: the request, not the question.
+PARAPHRASES = (
+    "",
+    "Read the text twice before you answer.",
+    "Judge what the text says, not what you know about its topic.",
+    "Think of how a careful reader would see it.",
+)
+
+
+class CompareRatingConfig(Config):
+    """Which judges rate and rank which texts, how often."""
+
+    root: str = Field(description="folder or URL under which all tables live")
+    panel: PanelConfig
+    anchors: str = Field(SAMPLE, description="'sample', or an official CSV or JSONL with intensities: the reference")
+    values: list[str] = Field(min_length=1, description="values by any spelling")
+    repeats: int = Field(2, ge=2, le=len(PARAPHRASES), description="how often each judge rates and ranks everything")
+    windows: WindowsConfig = WindowsConfig()
+    extreme_quantile: float = Field(0.99, gt=0.5, le=1, description="of |theta - zero|, which becomes intensity 10")
+    seed: int = 0
+    dry_run: bool = Field(False, description="print what ratings and rankings will take, ask nothing")
+    cluster: ClusterConfig = ClusterConfig()
+
+
+def dry_run(config: CompareRatingConfig) -> list[Estimate]:
+    """Return what the ratings and the rankings of each judge will take."""
+    rows, value_T = _reference(config)
+    texts = {row["text_id"]: row["text"] for row in rows}
+    windows, ballots = _windows(config, rows, value_T), _ballots(config, rows)
+    ranked = windows.slice(0, 50).to_pylist()
+    rated = [ballot._asdict() | {"text": texts[ballot.text_id]} for ballot in ballots[:50]]
+    found = []
+    for judge in config.panel.voters:
+        last = measured(config.root, judge)
+        found.append(estimate(judge, VOTE, rated, len(ballots), last)._replace(judge=f"{judge.name}, rating"))
+        found.append(estimate(judge, RANK, ranked, windows.num_rows, last)._replace(judge=f"{judge.name}, ranking"))
+    return found
+
+
+class _Anchors(NamedTuple):
+    """Texts of the reference by id, for workers."""
+
+    texts: dict[str, str]
+
+    def __call__(self, folder: str) -> dict[str, str]:
+        return self.texts
+
+
+def compare_rating(config: CompareRatingConfig) -> Comparison:
+    """Ask every judge both ways and return the comparison.
+
+    Raises:
+        InputError: a value has no anchors or no text of rating 0, a judge is dead, or a budget is spent.
+    """
+    rows, value_T = _reference(config)
+    admit_panel(config.root, config.panel.voters, config.panel.audit)
+    largest = max(abs(row["rating"]) for row in rows)
+    scale = LIMIT / largest if config.anchors == SAMPLE else 1.0  # the sample's strengths end at 3
+    reference_T = np.array([row["rating"] * scale for row in rows])
+    rating = np.stack([_rated(config, rows, votes) for votes in _rate(config, rows).values()])
+    ranking = np.stack([_ranked(config, rows, value_T, judge) for judge in config.panel.voters])
+    scores = [Scores("rating", rating, reference_T, value_T), Scores("ranking", ranking, reference_T, value_T)]
+    return compare(scores, [judge.name for judge in config.panel.voters], config.seed)
+
+
+def _reference(config: CompareRatingConfig) -> tuple[list[dict], np.ndarray]:
+    """The texts of known intensity and the value of each."""
+    values = [resolve(value) for value in config.values]
+    rows = known(config.anchors, values).to_pylist()
+    value_T = np.array([f"{row['theory']}:{row['value']}" for row in rows])
+    for value in values:
+        if not any(v == value and row["rating"] == 0 for v, row in zip(value_T, rows, strict=True)):
+            raise InputError(f"the anchors {config.anchors!r} have no {value} text of intensity 0, which fixes the zero")
+    return rows, value_T
+
+
+def _ballots(config: CompareRatingConfig, rows: list[dict]) -> list[Ballot]:
+    return [
+        Ballot("rating", row["theory"], row["value"], row["text_id"], SCALE, repeat, PARAPHRASES[repeat])
+        for repeat in range(config.repeats)
+        for row in rows
+    ]
+
+
+def _rate(config: CompareRatingConfig, rows: list[dict]) -> dict[str, Build]:
+    ballots = ballot_table(_ballots(config, rows))
+    plan = Build(config.root, "ballots", f"r-{digest(__version__, ballots['ballot_id'].to_pylist())}")
+    if not store.manifest(plan):
+        store.write_part(plan, ballots, "0", "ratings=0")
+        store.commit(plan, {}, [], {})
+    votes = votes_of(config.root, config.panel, plan.build_id)
+    poll(config.panel, plan, _Anchors({row["text_id"]: row["text"] for row in rows}), votes, 0, "rate")
+    return votes
+
+
+def _rated(config: CompareRatingConfig, rows: list[dict], votes: Build) -> np.ndarray:
+    """Scores (repeats, texts) of one judge; nan where a rating is broken."""
+    said: dict[str, str | None] = {}
+    for path in store.part_paths(votes):
+        part = store.read_part(votes, path, ["ballot_id", "choice"])
+        said.update(zip(part["ballot_id"].to_pylist(), part["choice"].to_pylist(), strict=True))
+    answers = [said[ballot.ballot_id] for ballot in _ballots(config, rows)]
+    return np.array([np.nan if a is None else float(a) for a in answers]).reshape(config.repeats, len(rows))
+
+
+def _ranked(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray, judge: AnyJudge) -> np.ndarray:
+    """Scores (repeats, texts) of one judge: windows of another seed each time, fitted and calibrated by value."""
+    table = _windows(config, rows, value_T)
+    out = Build(config.root, "rankings", f"r-{digest(__version__, table['window_id'].to_pylist(), fingerprint(judge))}")
+    if not store.manifest(out):
+        ask(judge, RANK, functools.partial(open_windows, table), out, table.num_rows, f"rank, {judge.name}")
+        store.commit(out, judge.public(), [], check(out, RANK, table.num_rows, 1.0, "rank")._asdict())
+    neutral_T = np.array([row["rating"] == 0 for row in rows])
+    score_RT = np.full((config.repeats, len(rows)), np.nan)
+    for repeat in range(config.repeats):
+        folder = f"repeat={repeat}"
+        answered = pa.concat_tables([store.read_part(out, path) for path in store.part_paths(out, folder)])
+        for value in np.unique(value_T):
+            at = np.flatnonzero(value_T == value)
+            mine = answered.filter(pa.compute.equal(answered["value"], value.partition(":")[2]))
+            score_RT[repeat, at] = _intensity(config, [rows[i]["text_id"] for i in at], neutral_T[at], mine)
+    return score_RT
+
+
+def _windows(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray) -> pa.Table:
+    """The windows of all repeats with their texts; each repeat has a seed of its own."""
+    texts = {row["text_id"]: row["text"] for row in rows}
+    plans = []
+    for repeat in range(config.repeats):
+        windows = config.windows.model_copy(update={"seed": config.windows.seed + repeat})
+        for value in np.unique(value_T):
+            theory, _, node = value.partition(":")
+            ids = [row["text_id"] for row, v in zip(rows, value_T, strict=True) if v == value]
+            plans.append(_folder(plan_table(theory, node, ids, windows), repeat))
+    return show(pa.concat_tables(plans), texts)
+
+
+def _folder(windows: pa.Table, repeat: int) -> pa.Table:
+    """Windows of a repeat: ids, rounds (a cached call is of one round) and a folder of its own."""
+    ids = [digest(window_id, repeat) for window_id in windows["window_id"].to_pylist()]
+    rounds = pa.array([1000 * repeat + r for r in windows["round"].to_pylist()], pa.int32())
+    windows = windows.set_column(0, "window_id", pa.array(ids)).set_column(4, "round", rounds)
+    return windows.append_column("folder", pa.array([f"repeat={repeat}"] * len(ids)))
+
+
+def _intensity(config: CompareRatingConfig, ids: list[str], neutral_N: np.ndarray, answered: pa.Table) -> np.ndarray:
+    """Intensities of one value's texts, in the order of `ids`; nan where no answer can be used."""
+    orders = orders_of(answered, sorted(ids))
+    if not orders:
+        return np.full(len(ids), np.nan)
+    fitted = fit(Shard(len(ids), orders))
+    theta = dict(zip(sorted(ids), fitted.theta_N, strict=True))
+    theta_N = np.array([theta[i] for i in ids])
+    return calibration.neutral(theta_N, neutral_N, config.extreme_quantile).to_intensity(theta_N)

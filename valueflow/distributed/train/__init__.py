@@ -1,0 +1,1 @@
+"""Training of HiVES on Ray Train with DeepSpeed."""

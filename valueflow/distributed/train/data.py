@@ -1,0 +1,159 @@
+"""The labelled texts of a training: where they come from, what is kept out, how they are split."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from valueflow import store
+from valueflow.distributed.embed import labelled, labels_of
+from valueflow.distributed.train.config import DataConfig, TrainHivesConfig
+from valueflow.errors import InputError
+from valueflow.hives.anchors import with_concepts
+from valueflow.hives.batches import Sampler, one_theory, statistics
+from valueflow.hives.examples import Examples, official, split, take, without
+from valueflow.hives.individuals import with_individuals
+from valueflow.records import digest
+from valueflow.report.model_card import Corpus
+from valueflow.store import Build
+from valueflow.tabular import cell, require, rows, urls
+
+log = logging.getLogger(__name__)
+
+
+class Sources(NamedTuple):
+    """What is read, and the id that follows from it; builds are None with `official`."""
+
+    texts: Build | None
+    labels: Build | None
+    anchored: Build | None
+    individuals: Build | None
+    inputs: list[str]
+    data_id: str
+
+
+class Prepared(NamedTuple):
+    """The examples of each side, and where they come from."""
+
+    train: Examples
+    validation: Examples
+    corpora: list[Corpus]
+    counts: dict[str, Any]
+
+
+def sources(root: str, config: DataConfig) -> Sources:
+    """Return the builds and files that the data come from; InputError where one is not there."""
+    contents = [_content(file) for url in config.exclude for file in urls(url)]
+    settings = [list(config.shares), config.seed, contents]
+    if config.official:
+        return Sources(None, None, None, None, [config.official, *config.exclude], digest(_content(config.official), settings))
+    texts, labels = labels_of(root, config.texts, config.labels)
+    anchored = _anchors(root, "anchored", config.anchors) if config.anchors else None
+    individuals = _anchors(root, "individuals", config.individuals) if config.individuals else None
+    builds = [build for build in (texts, labels, anchored, individuals) if build]
+    for build in builds:
+        store.need(build)
+    ids = [[build.table, build.build_id] for build in builds]
+    inputs = [*(build.url for build in builds), *config.exclude]
+    return Sources(texts, labels, anchored, individuals, inputs, digest(ids, settings))
+
+
+def _anchors(root: str, table: str, build_id: str) -> Build:
+    there = store.finished(root, table)
+    if not there:
+        raise InputError(f"no finished anchors ({table}) under {root}; run python -m jobs.build_anchors first")
+    return Build(root, table, there[-1] if build_id == "latest" else build_id)
+
+
+def prepare(config: TrainHivesConfig, found: Sources) -> Prepared:
+    """Return the examples to learn from and to measure on, near-duplicates of excluded texts and of each other apart.
+
+    Raises:
+        InputError: a label is not in its theory, a side of the split is empty, or a batch cannot be drawn.
+    """
+    examples, origin = _read(found, config.data)
+    if config.batch.concept and len(one_theory(examples)):
+        Sampler(examples, config.batch, config.seed)  # refuses anchors that bridge nothing, by name
+    before = len(examples.texts)
+    if config.data.exclude:
+        examples = without(examples, _excluded(config.data.exclude))
+        if not len(examples.text_N):
+            raise InputError(f"data.exclude leaves none of {before:,} texts: all are near-duplicates of the excluded ones")
+    sides = split(examples, config.data.shares, config.data.seed)
+    train, narrow = _bridging(examples, sides.train, config)
+    Sampler(train, config.batch, config.seed)  # refuses what cannot be drawn
+    validation = _some(take(examples, sides.validation), config.validation.texts, config.seed)
+    counts = statistics(train) | {
+        "excluded": before - len(examples.texts),
+        "concepts of one theory after the split": narrow,
+        "validation texts": len(validation.texts),
+        "test rows": len(sides.test),
+    }
+    return Prepared(train, validation, _corpora(train, origin), counts)
+
+
+def _read(found: Sources, config: DataConfig) -> tuple[Examples, pa.Table]:
+    """The examples, and source and licence of their texts."""
+    if found.texts is None or found.labels is None:
+        examples = official(config.official)
+        name = PurePosixPath(config.official).name
+        columns = {"text_id": examples.text_ids, "source": [name] * len(examples.texts)}
+        return examples, pa.table(columns | {"license": ["unknown"] * len(examples.texts)})
+    examples = labelled(found.texts, found.labels)
+    if found.anchored:
+        examples = _with_concepts(examples, store.read_table(found.anchored), found.anchored._replace(table="anchors"))
+    if found.individuals:
+        examples = with_individuals(examples, store.read_table(found.individuals))
+    return examples, store.read_table(found.texts, ["text_id", "source", "license"])
+
+
+def _with_concepts(examples: Examples, anchored: pa.Table, anchors: Build) -> Examples:
+    """The examples with the concept anchor that each text is at; InputError where none of them is at one."""
+    found = with_concepts(examples, store.read_table(anchors), anchored)
+    if not (found.concept_N >= 0).any():
+        raise InputError(f"none of {len(examples.texts):,} texts is at an anchor of {anchors.url}; it was made of other texts")
+    return found
+
+
+def _bridging(examples: Examples, rows_M: np.ndarray, config: TrainHivesConfig) -> tuple[Examples, int]:
+    """The rows learnt from, without the concept anchors that the split has left with one theory; how many those are."""
+    train = take(examples, rows_M)
+    if not config.batch.concept:
+        return train, 0
+    narrow = one_theory(train)
+    if len(narrow):
+        log.info("%d concept anchors have texts of one theory only after the split; left out", len(narrow))
+    return train._replace(concept_N=np.where(np.isin(train.concept_N, narrow), -1, train.concept_N)), len(narrow)
+
+
+def _excluded(paths: list[str]) -> Iterator[str]:
+    for url in (file for path in paths for file in urls(path)):
+        require(url, ["text"])
+        for row in rows(url, ["text"]):
+            if row.error:
+                raise InputError(f"{row.file}:{row.number}: {row.error}")
+            yield cell(row.fields, "text")
+
+
+def _some(examples: Examples, num_texts: int, seed: int) -> Examples:
+    """At most so many random texts, with all their rows."""
+    chosen = np.random.default_rng(seed).permutation(len(examples.texts))[:num_texts]
+    return take(examples, np.flatnonzero(np.isin(examples.text_N, chosen)))
+
+
+def _corpora(train: Examples, origin: pa.Table) -> list[Corpus]:
+    at = pc.index_in(pa.array(train.text_ids), origin["text_id"].combine_chunks())
+    labels = pa.array(np.bincount(train.text_N, minlength=len(train.texts)))
+    rows = origin.select(["source", "license"]).take(at).append_column("labels", labels)
+    found = rows.group_by(["source", "license"]).aggregate([("labels", "count"), ("labels", "sum")]).sort_by("source")
+    names = ("source", "license", "labels_count", "labels_sum")
+    return [Corpus(*values) for values in zip(*(found[name].to_pylist() for name in names), strict=True)]
+
+
+def _content(url: str) -> str:
+    return hashlib.sha256(store.read_input(url)).hexdigest()

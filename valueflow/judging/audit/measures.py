@@ -1,0 +1,153 @@
+"""What the answers of an audit say about a judge: estimates with 95 % intervals, triples being the unit of chance.
+
+Shapes as in valueflow/judging/audit.py: won_TPSR is 1 where the higher rated text of a pair won, 0 where the lower did, nan
+where there is no answer (T triples, P pairs, S presentations: higher rated text first, last; R repeats).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata, t
+
+from valueflow.judging.audit.triples import PAIRS, Triples
+
+RIDGE = 0.1
+Z = 1.959964
+
+
+class Interval(NamedTuple):
+    """An estimate with its 95 % interval, and how many things were counted; nan where there is nothing to count."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+
+UNKNOWN = Interval(np.nan, np.nan, np.nan, 0)
+
+
+def broken(won_TPSR: np.ndarray) -> Interval:
+    """Return the share of windows without an order."""
+    return share(np.isnan(won_TPSR), np.ones_like(won_TPSR))
+
+
+def accuracy(won_TPSR: np.ndarray) -> Interval:
+    """Return the share of answers in which the higher rated text won."""
+    return share(np.nan_to_num(won_TPSR), ~np.isnan(won_TPSR))
+
+
+def order_consistency(won_TPSR: np.ndarray) -> Interval:
+    """Return the share of pairs, shown both ways, that the same text won both times."""
+    both_TPR = ~np.isnan(won_TPSR).any(axis=2)
+    return share(won_TPSR[:, :, 0] == won_TPSR[:, :, 1], both_TPR)
+
+
+def position_effect(won_TPSR: np.ndarray) -> Interval:
+    """Return the share of answers that the first place won, less one half; of pairs shown both ways, so that texts cancel."""
+    both_TPR = ~np.isnan(won_TPSR).any(axis=2)
+    first_TPR = np.where(both_TPR, won_TPSR[:, :, 0] + 1 - won_TPSR[:, :, 1], 0.0)
+    found = share(first_TPR, 2 * both_TPR)
+    return Interval(found.estimate - 0.5, found.low - 0.5, found.high - 0.5, found.n)
+
+
+def retest(won_TPSR: np.ndarray) -> Interval:
+    """Return the share of pairs of repeats of one question (same texts, same places) that agree."""
+    asked = (~np.isnan(won_TPSR)).sum(axis=3)
+    high = np.nansum(won_TPSR, axis=3)
+    low = asked - high
+    return share((high * (high - 1) + low * (low - 1)) / 2, asked * (asked - 1) / 2)
+
+
+def transitivity(won_TPSR: np.ndarray) -> Interval:
+    """Return the share of triples without a cycle; each pair goes to the majority of its answers.
+
+    A tie is either way with probability one half. So a judge that always takes the same place, all of whose pairs tie, gets
+    3/4 like one that answers at random, not 1.
+    """
+    lead_TP = np.nansum(2 * won_TPSR - 1, axis=(2, 3))
+    p_TP = (1 + np.sign(lead_TP)) / 2
+    cycle_T = p_TP[:, 0] * p_TP[:, 1] * (1 - p_TP[:, 2]) + (1 - p_TP[:, 0]) * (1 - p_TP[:, 1]) * p_TP[:, 2]
+    whole_T = (~np.isnan(won_TPSR)).any(axis=(2, 3)).all(axis=1)
+    return share(np.where(whole_T, 1 - cycle_T, 0.0), whole_T)
+
+
+def share(hits: np.ndarray, of: np.ndarray) -> Interval:
+    """Return sum(hits) / sum(of) with a Wilson interval that counts triples (the first axis) as clusters.
+
+    Answers within a triple are alike, so the interval is Wilson's at the number of independent answers that would vary as much
+    as the triples do. Where all triples agree that variation is unknown, and every triple counts as one answer.
+    """
+    hits_T, of_T = (x.reshape(len(x), -1).sum(axis=1, dtype=float) for x in (np.where(of > 0, hits, 0), of))
+    hits_T, of_T = hits_T[of_T > 0], of_T[of_T > 0]
+    if not len(of_T):
+        return UNKNOWN
+    count, clusters = of_T.sum(), len(of_T)
+    p = hits_T.sum() / count
+    size, z = float(clusters), Z
+    if clusters > 1:
+        variance = clusters / (clusters - 1) * ((hits_T - p * of_T) ** 2).sum() / count**2
+        if variance > 1e-12:
+            size, z = min(p * (1 - p) / variance, count), float(t.ppf(0.975, clusters - 1))
+    centre = (p + z**2 / (2 * size)) / (1 + z**2 / size)
+    half = z / (1 + z**2 / size) * np.sqrt(p * (1 - p) / size + z**2 / (4 * size**2))
+    low, high = float(max(centre - half, 0.0)) if p > 0 else 0.0, float(min(centre + half, 1.0)) if p < 1 else 1.0
+    return Interval(float(p), low, high, int(count))
+
+
+def spearman(triples: Triples, won_TPSR: np.ndarray) -> Interval:
+    """Return the rank correlation of ratings and the order fitted to a value's answers, its mean over values.
+
+    Texts are placed by least squares: differences of worth explain the answers. (Plackett-Luce gives the same within 0.01 for
+    audits of this size, and cannot be fitted once a triple.) The interval is the jackknife's, leaving out one triple at a time;
+    in simulation it covers 94 % for a coin flip and more for good judges, where a bootstrap over triples covers 70 %.
+    """
+    found, variances, count, freedom = [], [], 0, 0
+    for number in range(len(triples.values)):
+        mine = triples.value_T == number
+        size = int(mine.sum())
+        worth_BN, rows_N = _worths(
+            triples.rows_T3[mine], won_TPSR[mine], np.concatenate([np.ones((1, size)), 1 - np.eye(size)])
+        )
+        rating_N = triples.rating_N[rows_N]
+        if len(rows_N) < 3 or np.ptp(rating_N) == 0:
+            continue
+        whole, *without = _rank_correlation(rating_N, worth_BN)
+        found.append(whole)
+        variances.append((size - 1) * np.var(without) if size > 1 else np.inf)
+        count, freedom = count + len(rows_N), freedom + size - 1
+    if not found:
+        return UNKNOWN
+    half = float(t.ppf(0.975, max(freedom, 1)) * np.sqrt(np.sum(variances)) / len(found))
+    estimate = float(np.mean(found))
+    return Interval(estimate, max(estimate - half, -1.0), min(estimate + half, 1.0), count)
+
+
+def _worths(rows_T3: np.ndarray, won_TPSR: np.ndarray, weight_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares worth (B, N) of the texts that were answered about, for each weighting of the triples, and their rows."""
+    rows_N, local = np.unique(rows_T3, return_inverse=True)
+    pairs_TP2 = local.reshape(rows_T3.shape)[:, PAIRS]
+    answered_TP = (~np.isnan(won_TPSR)).sum(axis=(2, 3))
+    lead_TP = np.nansum(2 * won_TPSR - 1, axis=(2, 3))
+    num_triples, size = len(rows_T3), len(rows_N)
+    meets_TNN, gain_TN = np.zeros((num_triples, size, size)), np.zeros((num_triples, size))
+    for pair in range(len(PAIRS)):
+        triple, higher, lower = np.arange(num_triples), pairs_TP2[:, pair, 0], pairs_TP2[:, pair, 1]
+        for a, b in ((higher, lower), (lower, higher)):
+            meets_TNN[triple, a, a] += answered_TP[:, pair]
+            meets_TNN[triple, a, b] -= answered_TP[:, pair]
+        gain_TN[triple, higher] += lead_TP[:, pair]
+        gain_TN[triple, lower] -= lead_TP[:, pair]
+    answered_N = np.flatnonzero(np.diagonal(meets_TNN.sum(0)) > 0)
+    left = (weight_BT @ meets_TNN.reshape(num_triples, -1)).reshape(-1, size, size) + RIDGE * np.eye(size)
+    worth_BN = np.linalg.solve(left, (weight_BT @ gain_TN)[:, :, None])[:, :, 0]
+    return worth_BN[:, answered_N], rows_N[answered_N]
+
+
+def _rank_correlation(rating_N: np.ndarray, worth_BN: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of the ratings with each row; a row without differences orders nothing and gets 0."""
+    rating = rankdata(rating_N) - (len(rating_N) + 1) / 2
+    # Equal worths come out of the solver with rounding errors, which are no order.
+    worth = rankdata(np.round(worth_BN, 9), axis=1) - (len(rating_N) + 1) / 2
+    length = np.sqrt((worth**2).sum(1) * (rating**2).sum())
+    return np.divide(worth @ rating, length, out=np.zeros(len(worth)), where=length > 0)

