@@ -21,7 +21,7 @@ from valueflow import vidb
 from valueflow.models import MINILM, locate
 from valueflow.prompts.render import rank_messages
 from valueflow.ranking.adaptive import next_windows, swiss_windows
-from valueflow.ranking.likelihood import Orders, Shard
+from valueflow.ranking.likelihood import LikelihoodShard, Orders
 from valueflow.ranking.plackett_luce import Known, fit
 from valueflow.ranking.windows import WindowsConfig, plan
 
@@ -87,7 +87,7 @@ def run(design: Design, sd: float, seed: int) -> Curve:
     while True:
         orders += answered(theta_N, windows, design.log_probabilities, rng)
         shown_NK += np.stack([np.bincount(place, minlength=NUM_TEXTS) for place in windows.T], axis=1)
-        fitted = fit(Shard(NUM_TEXTS, orders), known=known)
+        fitted = fit(LikelihoodShard(NUM_TEXTS, orders), known=known)
         curve.calls.append(shown_NK.sum() / k / NUM_TEXTS)
         curve.spearman.append(float(spearmanr(fitted.theta_N, theta_N)[0]))
         if curve.calls[-1] >= MOST - 0.1:

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
 from valueflow.ranking.adaptive import next_windows
-from valueflow.ranking.likelihood import Orders, Shard
+from valueflow.ranking.likelihood import LikelihoodShard, Orders
 from valueflow.ranking.plackett_luce import Z95, fit
 from valueflow.ranking.windows import WindowsConfig, plan
 
@@ -33,7 +33,7 @@ def simulate(k: int, m: int, sd: float, seed: int, num_texts: int = NUM_TEXTS, m
     orders, shown_NK = [ordered(truth_N, shown_WK, rng)], np.zeros((num_texts, k), int)
     # At this size one BLAS thread is faster than two, and ten times faster where the other core is busy.
     with threadpool_limits(1):
-        fitted = fit(Shard(num_texts, orders))
+        fitted = fit(LikelihoodShard(num_texts, orders))
         while mode == "adaptive":
             shown_NK += np.stack([np.bincount(place, minlength=num_texts) for place in shown_WK.T], axis=1)
             room = (m * num_texts - shown_NK.sum()) // k
@@ -41,7 +41,7 @@ def simulate(k: int, m: int, sd: float, seed: int, num_texts: int = NUM_TEXTS, m
                 break
             shown_WK = next_windows(fitted.theta_N, fitted.root_NS, shown_NK, 2, rng)[:room]
             orders.append(ordered(truth_N, shown_WK, rng))
-            fitted = fit(Shard(num_texts, orders))
+            fitted = fit(LikelihoodShard(num_texts, orders))
     # Only differences are in the data: the truth is centred over the same texts as theta.
     error_N = np.abs(fitted.theta_N - (truth_N - truth_N.mean()))
     return Recovery(

@@ -15,8 +15,8 @@ import time
 from openai import AsyncOpenAI, OpenAIError
 
 from tests.fault_server import FAULTS, KEY, Handle, start
-from valueflow.llm.admission import Spent
-from valueflow.llm.configs import OpenaiJudge
+from valueflow.llm.admission import BudgetLedger
+from valueflow.llm.configs import EndpointModel
 from valueflow.llm.endpoint import Endpoint
 
 CALLS, LIMIT, TIMEOUT = 2000, 40, 2.0
@@ -29,8 +29,8 @@ def chat(number: int) -> list[dict[str, str]]:
 
 async def endpoint(server: Handle) -> int:
     """Answers received by our client."""
-    config = OpenaiJudge(name="bench", url=server.url, model="m", structured="choice", timeout=TIMEOUT)
-    client = Endpoint(config, None, Spent())
+    config = EndpointModel(name="bench", url=server.url, model="m", structured="choice", timeout=TIMEOUT)
+    client = Endpoint(config, None, BudgetLedger())
     replies = await asyncio.gather(*(client.ask(chat(i), CHOICE, 10, False, 0) for i in range(CALLS)))
     await client.close()
     return sum(reply is not None and bool(reply.text) for reply in replies)

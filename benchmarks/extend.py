@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from valueflow.distributed.build.extend import joined, refitted
 from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, plan_round
 from valueflow.ranking.calibration import neutral
-from valueflow.ranking.likelihood import Orders, Shard
+from valueflow.ranking.likelihood import LikelihoodShard, Orders
 from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.windows import WindowsConfig, plan
 from valueflow.vidb.version import Anchors
@@ -33,7 +33,7 @@ def built(theta_N: np.ndarray, rng: np.random.Generator) -> tuple[pa.Table, floa
     shown_WK = plan(len(theta_N), WindowsConfig(m=M_OLD), rng).positions_WK
     items_WK = np.take_along_axis(shown_WK, best_first(theta_N, shown_WK, rng), axis=1)
     began = time.perf_counter()
-    fitted = fit(Shard(len(theta_N), [Orders(items_WK, np.ones(len(items_WK)))]))
+    fitted = fit(LikelihoodShard(len(theta_N), [Orders(items_WK, np.ones(len(items_WK)))]))
     took = time.perf_counter() - began
     columns = {
         "theory": ["svt"] * len(theta_N), "value": ["power"] * len(theta_N), "text_id": ids(len(theta_N)),

@@ -22,10 +22,10 @@ from scipy.stats import spearmanr
 from valueflow import api, vidb
 from valueflow.cli.commands import read_judge
 from valueflow.distributed.embed import Embedder, EmbedderConfig
-from valueflow.evaluation.regression import Fast, Published, fit, texts_of
+from valueflow.evaluation.regression import IntensityRegression, Published, fit, texts_of
 from valueflow.hives.encoder import Encoder
 from valueflow.hives.near_duplicates import near_duplicates
-from valueflow.llm.configs import VllmJudge
+from valueflow.llm.configs import VllmModel
 from valueflow.models import MINILM
 from valueflow.service.service import Service
 from valueflow.vidb.version import Vidb
@@ -40,7 +40,9 @@ def held_out(z_ND: np.ndarray, unit_N: np.ndarray, published: dict[str, Publishe
     held_N = held_U[unit_N]
     seen = {v: Published(p.text_M[~held_N[p.text_M]], p.intensity_M[~held_N[p.text_M]]) for v, p in published.items()}
     found = fit(z_ND, unit_N, seen, seed)
-    fast = Fast("", "", {v: line for v, (line, _) in found.items()}, {v: agreement for v, (_, agreement) in found.items()})
+    fast = IntensityRegression(
+        "", "", {v: line for v, (line, _) in found.items()}, {v: agreement for v, (_, agreement) in found.items()}
+    )
     rows = {}
     for value in fast.lines:
         text_M, y_M = published[value]
@@ -64,12 +66,12 @@ def line(name: str, rows: np.ndarray, spearman: float) -> str:
 
 async def ranked(version: Vidb, texts: list[str], value: str) -> float:
     """Texts per second of mode ranked."""
-    from valueflow.distributed.vllm_engine import Engine
+    from valueflow.distributed.vllm_engine import OnlineEngine
 
     judge = read_judge(RANKED_BY)
-    assert isinstance(judge, VllmJudge)
+    assert isinstance(judge, VllmModel)
     judge = judge.model_copy(update={"engine": judge.engine | {"max_model_len": 2048}})  # six texts of the demo
-    engine = Engine(judge)
+    engine = OnlineEngine(judge)
     service = Service(version, judge, engine)
     await service.score(api.ScoreRequest(texts=["A first text."], values=[value]), "warm")
     started = time.monotonic()
@@ -79,7 +81,7 @@ async def ranked(version: Vidb, texts: list[str], value: str) -> float:
     return len(texts) / took
 
 
-def compare(version: Vidb, fast: Fast, encoder: Encoder, texts: list[str]) -> None:
+def compare(version: Vidb, fast: IntensityRegression, encoder: Encoder, texts: list[str]) -> None:
     """Print both modes' texts per second."""
     value = next(iter(fast.lines))
     slow = asyncio.run(ranked(version, texts, value))
@@ -117,7 +119,7 @@ def main() -> None:
     started = time.monotonic()
     found = fit(z_ND, unit_N, published, 0)
     fitting = time.monotonic() - started
-    fast = Fast(model, version.build.build_id, {v: line_ for v, (line_, _) in found.items()}, {})
+    fast = IntensityRegression(model, version.build.build_id, {v: line_ for v, (line_, _) in found.items()}, {})
     started = time.monotonic()
     for value in fast.lines:
         fast(z_ND[: len(timed)], value)

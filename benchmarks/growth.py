@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
 from benchmarks.solver import orders
-from valueflow.distributed.build.aggregate import Shards
+from valueflow.distributed.build.aggregate import ShardedLikelihood
 from valueflow.distributed.cluster import ClusterConfig, session
-from valueflow.ranking.likelihood import Layout, Orders, Shard
+from valueflow.ranking.likelihood import Layout, LikelihoodShard, Orders
 from valueflow.ranking.plackett_luce import maximum, prior
 
 NUM_ITEMS = 10_000
@@ -24,7 +24,7 @@ class Part:
     """A shard that makes its own orders."""
 
     def __init__(self, num_windows: int, seed: int) -> None:
-        self.sums = Shard(NUM_ITEMS, [Orders(orders(NUM_ITEMS, num_windows, 2, seed), np.ones(num_windows))])
+        self.sums = LikelihoodShard(NUM_ITEMS, [Orders(orders(NUM_ITEMS, num_windows, 2, seed), np.ones(num_windows))])
         self.limits = threadpool_limits(1)
 
     def ask(self, method: str, *arguments: np.ndarray) -> object:
@@ -32,7 +32,7 @@ class Part:
         return getattr(self.sums, method)(*arguments)
 
 
-def seconds(sums: Shard | Shards) -> tuple[float, int]:
+def seconds(sums: LikelihoodShard | ShardedLikelihood) -> tuple[float, int]:
     """Best of three fits of the mode, and its Newton steps."""
     counts, times, steps = sums.counts(), [], 0
     for attempt in range(3):
@@ -57,7 +57,7 @@ def main() -> None:
     points = []
     print(f"{'comparisons':>12} {'seconds':>9} {'steps':>6} {'ns per comparison and step':>28}")
     for num_windows in (10_000, 100_000, 1_000_000, 10_000_000):
-        took, steps = seconds(Shard(NUM_ITEMS, [Orders(orders(NUM_ITEMS, num_windows, 2), np.ones(num_windows))]))
+        took, steps = seconds(LikelihoodShard(NUM_ITEMS, [Orders(orders(NUM_ITEMS, num_windows, 2), np.ones(num_windows))]))
         points.append((num_windows, took / steps))
         print(f"{num_windows:12,} {took:9.3f} {steps:6} {1e9 * took / steps / num_windows:28.1f}", flush=True)
     if len(sys.argv) > 1:
@@ -66,7 +66,7 @@ def main() -> None:
         took = {}
         for workers in (1, 2):
             actors = [ray.remote(Part).options(num_cpus=1).remote(10_000_000 // workers, seed) for seed in range(workers)]
-            took[workers] = seconds(Shards(Layout(NUM_ITEMS), actors))[0]
+            took[workers] = seconds(ShardedLikelihood(Layout(NUM_ITEMS), actors))[0]
             del actors
         print(f"10,000,000 comparisons: one worker {took[1]:.2f} s, two {took[2]:.2f} s: {took[1] / took[2]:.2f}x")
 

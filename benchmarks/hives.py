@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 from jobs import ingest
 from valueflow import store
 from valueflow.config import load
-from valueflow.distributed.embed import Embedder, EmbedderConfig, labelled, matrix
+from valueflow.distributed.embed import Embedder, EmbedderConfig, labelled_examples, matrix
 from valueflow.hives.examples import Examples
 from valueflow.hives.metrics import evaluate, value_vectors
 from valueflow.judging.configs import EncoderJudge
@@ -44,7 +44,7 @@ def arguments(folder: str) -> Examples:
         yaml.safe_dump({"root": root, "corpora": [corpus], "cluster": {"num_cpus": 4}}, file)
     ingest.main(load(ingest.SCHEMA, f"{root}/ingest.yaml", []))
     build = store.finished(root, "texts")[-1]
-    return labelled(Build(root, "texts", build), Build(root, "source_labels", build))
+    return labelled_examples(Build(root, "texts", build), Build(root, "source_labels", build))
 
 
 def judged(ranker: EncoderRanker, folder: str) -> dict[str, tuple[float, float, int]]:

@@ -18,7 +18,7 @@ import yaml
 from jobs import categorize, ingest
 from valueflow import store
 from valueflow.config import load
-from valueflow.judging.encoder import Encoder
+from valueflow.judging.encoder import LayerEncoder
 from valueflow.models import MINILM
 from valueflow.store import Build
 from valueflow.theories import theories
@@ -67,7 +67,7 @@ def main() -> None:
     for row in store.read_table(Build(root, "source_labels", store.finished(root, "source_labels")[-1])).to_pylist():
         people.setdefault(row["text_id"], set()).update(n for path in SVT.paths(row["node"]) for n in path)
     ids = sorted(people)
-    encoder = Encoder(MINILM)
+    encoder = LayerEncoder(MINILM)
     embedded = encoder([text_of[i] for i in ids])
     methods = {f"{n} encoder voter(s)": labelled(root, n) for n in dict.fromkeys([1, *map(int, sys.argv[2:])])}
     levels = sorted({level_of(n.id) for n in SVT.nodes})

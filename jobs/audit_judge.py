@@ -6,7 +6,7 @@ python -m jobs.audit_judge conf/audit_judge/tiny.yaml
 from valueflow import config as configs
 from valueflow.distributed.audit import AuditJudgeConfig, audit_judge, dry_run
 from valueflow.distributed.cluster import session
-from valueflow.judging.audit.exam import Verdict
+from valueflow.judging.audit.exam import AuditResult
 from valueflow.llm import cost
 from valueflow.report.audit_page import audit_page
 from valueflow.store import write_bytes
@@ -14,7 +14,7 @@ from valueflow.store import write_bytes
 SCHEMA = AuditJudgeConfig
 
 
-def main(config: AuditJudgeConfig) -> Verdict | None:
+def main(config: AuditJudgeConfig) -> AuditResult | None:
     """Examine, print the verdict, its reasons and where the page is."""
     with session(config.cluster):
         if config.dry_run:

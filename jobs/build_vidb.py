@@ -4,7 +4,7 @@ python -m jobs.build_vidb conf/build_vidb/tiny.yaml
 """
 
 from valueflow import config as configs
-from valueflow.distributed.build.pipeline import BuildVidbConfig, Stages, build_vidb, dry_run
+from valueflow.distributed.build.pipeline import BuildStages, BuildVidbConfig, build_vidb, dry_run
 from valueflow.distributed.cluster import session
 from valueflow.llm import cost
 from valueflow.report.collect import vidb_report
@@ -12,7 +12,7 @@ from valueflow.report.collect import vidb_report
 SCHEMA = BuildVidbConfig
 
 
-def main(config: BuildVidbConfig) -> Stages | None:
+def main(config: BuildVidbConfig) -> BuildStages | None:
     """Build, publish and print where the version and its report are."""
     with session(config.cluster):
         if config.dry_run:

@@ -5,14 +5,14 @@ python -m jobs.evaluate conf/evaluate/tiny.yaml
 
 from valueflow import config as configs
 from valueflow.distributed.cluster import session
-from valueflow.distributed.evaluate import EvaluateConfig, Evaluated, dry_run, evaluate
+from valueflow.distributed.evaluate import EvaluateConfig, EvaluationResult, dry_run, evaluate
 from valueflow.llm import cost
 from valueflow.report.collect import evaluation_report, summary
 
 SCHEMA = EvaluateConfig
 
 
-def main(config: EvaluateConfig) -> Evaluated | None:
+def main(config: EvaluateConfig) -> EvaluationResult | None:
     """Evaluate, print a short table and where scores and report are."""
     with session(config.cluster):
         if config.dry_run:

@@ -47,7 +47,7 @@ class Call:
         return refused
 
 
-class Trace:
+class AccessLogMiddleware:
     """Outermost: gives each request an id, its answer the common headers, and the log and the metrics their numbers."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log_texts: bool) -> None:

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.access_log import GONE, Call
-from serve.idempotency import Answer, Repeats
+from serve.idempotency import Answer, IdempotencyStore
 from serve.keys import Keys
 from serve.metrics import Metrics
 from serve.problems import Refused
@@ -30,7 +30,7 @@ class ClientLeft(Exception):
     """Nobody waits for the answer any more."""
 
 
-class Reply:
+class HeldResponse:
     """The answer on its way out; its last part is held until everything that belongs to the request is released.
 
     So a client that sends its next request at once does not meet its own last one, and a disconnect is always a real one:
@@ -56,7 +56,7 @@ class Reply:
             await self._send(self._last)
 
 
-class Line:
+class AdmissionQueue:
     """At most so many requests work and so many more are inside; the rest is told when to come again."""
 
     def __init__(self, settings: HttpConfig, metrics: Metrics) -> None:
@@ -100,13 +100,13 @@ class Line:
         self._metrics.queued.set(self._inside - self._working)
 
 
-class Guard:
+class AdmissionMiddleware:
     """Lets through who may ask, within the limits; ends work that takes too long or that nobody waits for any more."""
 
     def __init__(self, app: ASGIApp, settings: HttpConfig, metrics: Metrics, keys: Keys) -> None:
         self._app, self._settings, self._keys = app, settings, keys
-        self._line = Line(settings, metrics)
-        self._repeats = Repeats(settings.repeat_answers, settings.repeat_seconds, settings.repeat_bytes)
+        self._line = AdmissionQueue(settings, metrics)
+        self._repeats = IdempotencyStore(settings.repeat_answers, settings.repeat_seconds, settings.repeat_bytes)
         self._open = open_paths(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,7 +114,7 @@ class Guard:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         call: Call = scope["call"]
-        reply = Reply(send)
+        reply = HeldResponse(send)
         try:
             await self._admit(scope, receive, reply)
         except ClientLeft:
@@ -125,7 +125,7 @@ class Guard:
                 await refused.response(call.request_id)(scope, receive, send)
         return await reply.finish()
 
-    async def _admit(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+    async def _admit(self, scope: Scope, receive: Receive, reply: HeldResponse) -> None:
         """Check the key, its rate and its number of requests."""
         call: Call = scope["call"]
         if not self._keys or call.route in self._open:
@@ -136,7 +136,7 @@ class Guard:
         with caller.present():
             return await self._take(scope, receive, reply)
 
-    async def _take(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+    async def _take(self, scope: Scope, receive: Receive, reply: HeldResponse) -> None:
         """Take in the body of a request for work; other requests need none."""
         call, headers, limit = scope["call"], Headers(scope=scope), self._settings.max_body_bytes
         if call.route not in WORK or call.method != "POST":
@@ -146,9 +146,9 @@ class Guard:
             raise too_large(limit)
         with self._line.place():
             body = await read_body(receive, limit, self._settings.body_seconds)
-            return await unless_left(receive, self._answer(scope, headers.get("idempotency-key"), body, reply))
+            return await cancel_on_disconnect(receive, self._answer(scope, headers.get("idempotency-key"), body, reply))
 
-    async def _answer(self, scope: Scope, key: str | None, body: bytes, reply: Reply) -> None:
+    async def _answer(self, scope: Scope, key: str | None, body: bytes, reply: HeldResponse) -> None:
         """Answer with what was kept under the Idempotency-Key, else by work; streams are not kept."""
         call: Call = scope["call"]
         if key is None or call.route == STREAM:
@@ -163,7 +163,7 @@ class Guard:
             await reply({"type": "http.response.body", "body": kept.body})
         return None
 
-    async def _recorded(self, scope: Scope, body: bytes, reply: Reply) -> Answer | None:
+    async def _recorded(self, scope: Scope, body: bytes, reply: HeldResponse) -> Answer | None:
         """Work, and return the answer if it is a good one."""
         status, headers, parts = 0, [], []
 
@@ -249,7 +249,7 @@ def replay(body: bytes) -> Receive:
     return receive
 
 
-async def unless_left(receive: Receive, work: Coroutine[None, None, None]) -> None:
+async def cancel_on_disconnect(receive: Receive, work: Coroutine[None, None, None]) -> None:
     """Do the work, but cancel it when the client goes away."""
     working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_left(receive))
     try:

@@ -21,13 +21,13 @@ from ray.serve.handle import DeploymentHandle
 from serve.http import create
 from serve.settings import HttpConfig
 from valueflow import config, store, vidb
-from valueflow.distributed.embed import EmbedderConfig, embeddings, labelled, labels_of, vectors
+from valueflow.distributed.embed import EmbedderConfig, embeddings, labelled_examples, labels_of, vectors
 from valueflow.errors import InputError
-from valueflow.evaluation.regression import Fast, fitted
+from valueflow.evaluation.regression import IntensityRegression, load_or_fit
 from valueflow.hives.extract import Extractor
 from valueflow.judging.configs import AnyJudge, EncoderJudge, JudgeConfig
-from valueflow.judging.online import Together, asker
-from valueflow.llm.configs import VllmJudge
+from valueflow.judging.online import MicroBatcher, online_judge
+from valueflow.llm.configs import VllmModel
 from valueflow.service.local import builder_of
 from valueflow.service.service import Service, Space
 
@@ -55,16 +55,16 @@ class ServeConfig(config.Config):
     http: HttpConfig = HttpConfig()
 
 
-class Judge:
+class JudgeReplica:
     """Answers windows of all callers together."""
 
     def __init__(self, judge: AnyJudge, cache: str) -> None:
-        if isinstance(judge, VllmJudge):
-            from valueflow.distributed.vllm_engine import Engine
+        if isinstance(judge, VllmModel):
+            from valueflow.distributed.vllm_engine import OnlineEngine
 
-            self.ask: Any = Engine(judge)
+            self.ask: Any = OnlineEngine(judge)
         else:
-            self.ask = asker(judge, cache)
+            self.ask = online_judge(judge, cache)
         self.asking, self.since, self.busy = 0, 0.0, 0.0
 
     async def rank(self, windows: bytes) -> bytes:
@@ -85,7 +85,7 @@ class Judge:
         return self.busy
 
 
-class TextEncoder:
+class EncoderReplica:
     """Embeds texts."""
 
     def __init__(self, encoder: EmbedderConfig) -> None:
@@ -100,12 +100,12 @@ class TextEncoder:
             return await asyncio.to_thread(self.encoder.embed, texts, self.size)
 
 
-class Evaluator:
+class EvaluatorReplica:
     """The HTTP front: holds a version of the VIDB and asks the judge; a new version replaces it between two requests."""
 
     def __init__(self, served: ServeConfig, judge: DeploymentHandle, encoder: DeploymentHandle | None) -> None:
         self.served, self.judge, self.encoder = served, judge, encoder
-        self.ask = Together(self._rank)
+        self.ask = MicroBatcher(self._rank)
         self.service: Service | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -134,7 +134,7 @@ class Evaluator:
 
         space = None
         if self.encoder is not None:
-            fast: Fast | None = fitted(loaded, served.encoder.model, embed_now) if served.fast else None
+            fast: IntensityRegression | None = load_or_fit(loaded, served.encoder.model, embed_now) if served.fast else None
             space = Space(served.encoder.model, self._embed, fast, _extractor(served) if served.extraction else None)
         service = Service(loaded, served.judge or EncoderJudge(), self.ask, space, served.http.limits())
         for value in loaded.calibrations:
@@ -189,11 +189,11 @@ def builder(args: dict[str, Any]) -> Application:
         shape = serve.deployment(
             name="encoder", ray_actor_options=held, max_ongoing_requests=64, graceful_shutdown_timeout_s=DRAIN
         )
-        encoder = shape(TextEncoder).bind(served.encoder)
+        encoder = shape(EncoderReplica).bind(served.encoder)
     shape = serve.deployment(
         name="judge", ray_actor_options=_held(judge), max_ongoing_requests=256, graceful_shutdown_timeout_s=DRAIN
     )
-    asking = shape(Judge).bind(judge, f"{served.root.rstrip('/')}/cache")
+    asking = shape(JudgeReplica).bind(judge, f"{served.root.rstrip('/')}/cache")
     shape = serve.deployment(
         name="evaluator",
         ray_actor_options={"num_cpus": 0.5},
@@ -202,7 +202,7 @@ def builder(args: dict[str, Any]) -> Application:
         user_config={"vidb": asked.vidb},
         graceful_shutdown_timeout_s=DRAIN,
     )
-    return shape(serve.ingress()(Evaluator)).bind(served, asking, encoder)
+    return shape(serve.ingress()(EvaluatorReplica)).bind(served, asking, encoder)
 
 
 def _extraction_builds(served: ServeConfig) -> tuple[store.Build, store.Build, store.Build]:
@@ -221,12 +221,12 @@ def _extraction_builds(served: ServeConfig) -> tuple[store.Build, store.Build, s
 def _extractor(served: ServeConfig) -> Extractor:
     of, labels, embedded = _extraction_builds(served)
     assert served.extraction
-    examples = labelled(of, labels)
+    examples = labelled_examples(of, labels)
     return Extractor(vectors(embedded, examples.text_ids), examples, served.extraction.k)
 
 
 def _held(judge: AnyJudge) -> dict[str, float]:
     """What a replica of the judge takes: an engine what its config says, others so little that two CPUs hold everything."""
-    if isinstance(judge, VllmJudge):
+    if isinstance(judge, VllmModel):
         return {"num_cpus": judge.cpus_per_engine, "num_gpus": judge.gpus_per_engine}
     return {"num_cpus": 1.0, "num_gpus": judge.num_gpus if isinstance(judge, EncoderJudge) else 0.0}

@@ -17,8 +17,8 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from serve.access_log import Call, Trace
-from serve.admission import STREAM, Guard, open_paths, timed_out
+from serve.access_log import AccessLogMiddleware, Call
+from serve.admission import STREAM, AdmissionMiddleware, open_paths, timed_out
 from serve.keys import Keys
 from serve.metrics import Metrics
 from serve.openapi import NDJSON, describe, problems
@@ -292,7 +292,7 @@ def create(service: Callable[[], "Service | None"], settings: HttpConfig, page: 
     app.include_router(router)
     app.openapi = lambda: describe(app.routes, open_paths(settings), bool(keys))  # type: ignore[method-assign]
     # The one added last is outermost.
-    app.add_middleware(Guard, settings=settings, metrics=numbers, keys=keys)
+    app.add_middleware(AdmissionMiddleware, settings=settings, metrics=numbers, keys=keys)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -301,5 +301,5 @@ def create(service: Callable[[], "Service | None"], settings: HttpConfig, page: 
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Request-Id"],
             expose_headers=["X-Request-Id", "Retry-After", "Idempotency-Replayed"],
         )
-    app.add_middleware(Trace, metrics=numbers, log_texts=settings.log_texts)
+    app.add_middleware(AccessLogMiddleware, metrics=numbers, log_texts=settings.log_texts)
     return app

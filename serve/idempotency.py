@@ -30,7 +30,7 @@ class _Kept:
         return len(self.answer.body) if self.answer else 0
 
 
-class Repeats:
+class IdempotencyStore:
     """Kept answers by caller and Idempotency-Key, oldest first; bounded in number, bytes and time."""
 
     def __init__(self, answers: int, seconds: float, max_bytes: int) -> None:

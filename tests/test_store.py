@@ -67,7 +67,7 @@ def test_a_half_written_file_is_no_part_of_a_build(build):
 
 def test_urls_and_plain_paths_are_the_same_place(finished):
     same = finished._replace(root=f"file://{finished.root}/")
-    assert store.need(same) == store.need(finished)
+    assert store.require_manifest(same) == store.require_manifest(finished)
     assert store.part_paths(same) == store.part_paths(finished)
     assert store.exists(same.url)
 
@@ -78,7 +78,7 @@ def test_an_unknown_protocol_is_a_sentence():
 
 
 def test_a_manifest_says_what_was_committed(finished):
-    manifest = store.need(finished)
+    manifest = store.require_manifest(finished)
     assert (manifest.config, manifest.inputs, manifest.counts) == ({"seed": 3}, ["texts/t1"], {"rows": 3})
     assert manifest.num_rows == 3
     assert [file.path for file in manifest.files] == ["part-1.parquet", "theory=svt/value=power/part-0.parquet"]
@@ -91,7 +91,7 @@ def test_files_listed_by_the_writer_and_found_on_disk_make_the_same_manifest(bui
     files = [store.write_part(build, responses(name), name) for name in "cab"]
     given = store.commit(build, {}, [], {}, files)
     assert given.files == store.commit(build, {}, [], {}).files
-    assert given.attempt != store.need(build).attempt
+    assert given.attempt != store.require_manifest(build).attempt
 
 
 def test_a_part_written_again_replaces_the_first(build):
@@ -211,12 +211,12 @@ def test_ids_answered_twice_are_kept_once(build):
 def test_nothing_is_committed_where_nothing_was_begun(build):
     assert store.committed_ids(build, "response_id").tolist() == []
     assert store.part_paths(build) == []
-    store.clear(build)
+    store.remove_unfinished(build)
 
 
 def test_clear_removes_an_unfinished_build(build):
     store.write_part(build, responses("a"), "0")
-    store.clear(build)
+    store.remove_unfinished(build)
     assert not store.exists(build.url)
 
 

@@ -65,14 +65,14 @@ def fetch(model: str) -> str:
     return str(target)
 
 
-class Trained(NamedTuple):
+class EncoderSettings(NamedTuple):
     """How a folder that `hives.encoder.Encoder.save` wrote turns texts into vectors."""
 
     prompt: str
     max_length: int  # tokens
 
 
-def trained(path: str) -> Trained | None:
+def encoder_settings(path: str) -> EncoderSettings | None:
     """Return the settings that a located HiVES folder brings; None for any other model."""
     folder = Path(path)
     try:
@@ -82,10 +82,10 @@ def trained(path: str) -> Trained | None:
     if "text" not in prompts:
         return None
     length = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["model_max_length"]
-    return Trained(prompts["text"], length)
+    return EncoderSettings(prompts["text"], length)
 
 
-def content(path: str) -> str:
+def content_hash(path: str) -> str:
     """Return the hash of a located model folder's files, documents left out; of a hub name, which has none, the name itself."""
     folder = Path(path)
     if not folder.is_dir():

@@ -1,8 +1,9 @@
-"""One Arrow schema per table that crosses a stage, and the ids of its rows."""
+"""One Arrow schema per table that crosses a stage, the ids of its rows, and the id of a value."""
 
 import hashlib
 import json
 import unicodedata
+from typing import Self
 
 import pyarrow as pa
 
@@ -104,6 +105,37 @@ SCHEMAS = {
 }
 
 # fmt: on
+
+
+class ValueId(str):
+    """The id of a value, `theory:node` (`svt:benevolence`): a string wherever one is needed, with its two parts by name."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """Return the id.
+
+        Raises:
+            ValueError: the text is not two names around one colon.
+        """
+        if text.count(":") != 1 or text.startswith(":") or text.endswith(":"):
+            raise ValueError(f"{text!r} is not a value id; write theory:node, for example svt:benevolence")
+        return super().__new__(cls, text)
+
+    @classmethod
+    def of(cls, theory: str, node: str) -> Self:
+        """Return the id of a theory's node."""
+        return cls(f"{theory}:{node}")
+
+    @property
+    def theory(self) -> str:
+        """The id of the theory, for example svt."""
+        return self.partition(":")[0]
+
+    @property
+    def node(self) -> str:
+        """The id of the node within its theory, for example benevolence."""
+        return self.partition(":")[2]
 
 
 _JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False)

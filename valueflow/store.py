@@ -167,7 +167,9 @@ def read_part(build: Build, path: str, columns: list[str] | None = None) -> pa.T
 def read_table(build: Build, columns: list[str] | None = None, folder: str = "") -> pa.Table:
     """Return the rows of a committed build, or of one of its hive folders. For tables that fit one machine."""
     parts = [
-        read_part(build, file.path, columns) for file in need(build).files if not folder or file.path.startswith(f"{folder}/")
+        read_part(build, file.path, columns)
+        for file in require_manifest(build).files
+        if not folder or file.path.startswith(f"{folder}/")
     ]
     schema = SCHEMAS[build.table]
     return pa.concat_tables(parts) if parts else schema.empty_table().select(columns or schema.names)
@@ -213,7 +215,7 @@ def manifest(build: Build) -> Manifest | None:
     return loaded
 
 
-def reused(build: Build, stage: str, rows: str) -> Manifest | None:
+def finished_manifest(build: Build, stage: str, rows: str) -> Manifest | None:
     """Return the manifest of a build that an earlier run finished, and say so; None where there is work to do."""
     found = manifest(build)
     if found:
@@ -233,7 +235,7 @@ def ingested(root: str, texts: str, else_: str = "") -> Build:
     return Build(root, "texts", there[-1] if texts == "latest" else texts)
 
 
-def need(build: Build) -> Manifest:
+def require_manifest(build: Build) -> Manifest:
     """Return the manifest of a build that must be finished."""
     found = manifest(build)
     if found is None:
@@ -282,7 +284,7 @@ def drop_duplicates(build: Build, column: str) -> None:
             write_part(build, part.filter(pa.array(keep)), name.removeprefix("part-").removesuffix(".parquet"), folder)
 
 
-def clear(build: Build) -> None:
+def remove_unfinished(build: Build) -> None:
     """Remove what an unfinished build left behind, for stages that start over rather than continue."""
     fs, path = filesystem(build.url)
     if fs.exists(path):
@@ -291,7 +293,7 @@ def clear(build: Build) -> None:
 
 def verify(build: Build) -> None:
     """Read every byte of a finished build and compare it with the manifest's hashes."""
-    for file in need(build).files:
+    for file in require_manifest(build).files:
         if hashlib.sha256(read_bytes(f"{build.url}/{file.path}")).hexdigest() != file.sha256:
             raise InputError(f"{build.url}/{file.path} differs from its manifest's hash; delete {build.url} and rerun")
 
@@ -325,7 +327,7 @@ def publish(root: str, version: str, seen: Pointer) -> None:
     """
     if seen.version == version:
         return
-    need(Build(root, "vidb", version))
+    require_manifest(Build(root, "vidb", version))
     content = {"version": version, "sequence": seen.sequence + 1, "published": datetime.now(UTC).isoformat()}
     if not _swap(f"{root.rstrip('/')}/vidb/CURRENT", json.dumps(content).encode(), seen.raw):
         raise InputError(

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from valueflow import api
 from valueflow.client import AsyncClient, Client
-from valueflow.client.protocol import Calls, Course, Failure, ValueFlowError, num_values
+from valueflow.client.protocol import ClientProtocol, Failure, ResumableStream, ValueFlowError, num_values
 from valueflow.errors import InputError
 
 KEY = "vf-secret-0123456789"
@@ -131,7 +131,7 @@ def test_waits_grow_by_attempt_and_end_with_the_servers_problem(ask, fake, waits
 
 
 def test_the_wait_is_drawn_at_random_below_a_growing_bound():
-    calls, busy = Calls("http://h", "", 1.0, 9), Failure(ValueFlowError("busy"), True)
+    calls, busy = ClientProtocol("http://h", "", 1.0, 9), Failure(ValueFlowError("busy"), True)
     drawn = [[calls.wait(busy, attempt) for _ in range(50)] for attempt in range(4)]
     for attempt, seconds in enumerate(drawn):
         assert max(seconds) <= 0.5 * 2**attempt
@@ -294,10 +294,10 @@ def test_a_stream_that_breaks_its_own_rules_is_no_result(ask, fake, waits, kept,
     most=st.integers(1, 6),
 )
 def test_wherever_it_is_cut_a_stream_gives_every_line_once(texts, num, cuts, most):
-    calls = Calls("http://h", "", 1.0, 99)
+    calls = ClientProtocol("http://h", "", 1.0, 99)
     calls.vidb = api.VidbResponse.model_validate(Fake().good("vidb", {}))
     calls.vidb.limits.max_streamed = most
-    course, got = Course(calls, texts, {"values": ["all"]}), []
+    course, got = ResumableStream(calls, texts, {"values": ["all"]}), []
     while (asked := course.ask()) is not None:
         assert len(asked.body.texts) <= most
         answer = "".join(lines(asked.body.texts, VALUES[:num])).encode()

@@ -18,7 +18,7 @@ from roots import with_texts_of
 from jobs import build_anchors, embed, extract, ingest
 from valueflow import store
 from valueflow.config import load
-from valueflow.distributed.embed import EmbedderConfig, fingerprint, labelled, labels_of, vectors
+from valueflow.distributed.embed import EmbedderConfig, encoder_fingerprint, labelled_examples, labels_of, vectors
 from valueflow.errors import InputError
 from valueflow.hives.anchors import with_concepts
 from valueflow.hives.batches import BatchConfig, Sampler
@@ -73,7 +73,7 @@ def test_every_text_has_the_vector_that_its_encoder_gives(root, hives):
     at = embed.main(tiny(embed, root, hives, "npz=false", "encoder.num_actors=2", "encoder.rows_per_part=300"))
     known = all_texts(root)
     assert sorted(store.read_table(at, ["text_id"])["text_id"].to_pylist()) == sorted(known)
-    assert store.need(at).counts == {"texts": len(known), "dimension": 32}
+    assert store.require_manifest(at).counts == {"texts": len(known), "dimension": 32}
     ids = list(known)[::-7]
     expected = Encoder.saved(str(hives)).embed([known[i] for i in ids])
     np.testing.assert_allclose(vectors(at, ids), expected, atol=1e-5)
@@ -132,12 +132,12 @@ def test_a_model_is_its_files_wherever_they_lie(hives, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(hives, copy)
     (copy / "README.md").write_text("other words")
-    mine = fingerprint(EmbedderConfig(model=str(hives)))
-    assert fingerprint(EmbedderConfig(model=str(copy), batch_size=7, num_actors=3)) == mine
-    assert fingerprint(EmbedderConfig(model=f"file://{copy}")) == mine
-    assert fingerprint(EmbedderConfig(model=str(save_tiny(tmp_path / "other", seed=1)))) != mine
-    plain = fingerprint(EmbedderConfig())
-    assert fingerprint(EmbedderConfig(prompt="query: ")) != plain
+    mine = encoder_fingerprint(EmbedderConfig(model=str(hives)))
+    assert encoder_fingerprint(EmbedderConfig(model=str(copy), batch_size=7, num_actors=3)) == mine
+    assert encoder_fingerprint(EmbedderConfig(model=f"file://{copy}")) == mine
+    assert encoder_fingerprint(EmbedderConfig(model=str(save_tiny(tmp_path / "other", seed=1)))) != mine
+    plain = encoder_fingerprint(EmbedderConfig())
+    assert encoder_fingerprint(EmbedderConfig(prompt="query: ")) != plain
 
 
 @pytest.mark.parametrize(
@@ -179,12 +179,12 @@ def test_sixty_anchors_of_the_sample_corpus(minilm):
     for row in anchors.to_pylist():
         assert sum(row[theory] >= 2 for theory in THEORIES) >= 2
         assert known[row["medoids"][0]].startswith(row["name"].removesuffix("…"))
-    counts = store.need(at.anchors).counts
+    counts = store.require_manifest(at.anchors).counts
     assert counts["anchored"] == anchored.num_rows > 0.9 * counts["texts"]
     rows = read_csv(f"{at.anchors.url}/balance.csv")
     assert [{k: str(v) for k, v in row.items()} for row in counts["balance"]["levels"]] == rows
     assert {row["theory"] for row in rows} == set(THEORIES)
-    examples = with_concepts(labelled(*labels_of(str(minilm), "latest", "")), anchors, anchored)
+    examples = with_concepts(labelled_examples(*labels_of(str(minilm), "latest", "")), anchors, anchored)
     batch = Sampler(examples, BatchConfig(hierarchy=0, concept=16), seed=0).batch(3)
     for label in np.unique(batch.label_B):
         assert len(np.unique(batch.theory_B[batch.label_B == label])) == 2
@@ -251,12 +251,12 @@ def test_an_llm_names_the_anchors_and_equal_names_are_one_anchor(minilm, server,
     rows = store.read_table(at.anchors).to_pylist()
     assert len(rows) == 18
     assert sorted(row["named_by"] for row in rows) == ["llm"] * 17 + ["medoid"]
-    counts = store.need(at.anchors).counts
+    counts = store.require_manifest(at.anchors).counts
     assert counts["dropped"]["named like another"] == 2
     assert sum(row["num_texts"] for row in rows) == counts["anchored"] == store.read_table(at.anchored).num_rows
     plain = build_anchors.main(configured(build_anchors, minilm, "anchors={target: 20, min_texts: 10, min_per_theory: 3}"))
     assert plain.anchors != at.anchors
-    assert store.need(plain.anchors).num_rows == 20
+    assert store.require_manifest(plain.anchors).num_rows == 20
     shown = store.read_table(plain.anchors, ["medoids"])["medoids"][0].as_py()
     assert any(all(all_texts(minilm)[i][:30] in call for i in shown) for call in Namer.calls)
 

@@ -67,7 +67,7 @@ def test_a_killed_job_pays_no_answer_twice_but_those_in_flight(root, server, mon
     assert done.returncode == 0, done.stderr[-3000:]
     assert fault_server.KEY not in done.stdout + done.stderr
     rows = store.read_table(only(root, "rankings")).to_pylist()
-    assert len(rows) == store.need(only(root, "windows")).num_rows > 1900
+    assert len(rows) == store.require_manifest(only(root, "windows")).num_rows > 1900
     assert len({row["window_id"] for row in rows}) == len(rows)
     broken = Counter(row["error"] for row in rows if row["order"] is None)
     assert None not in broken
@@ -90,7 +90,7 @@ def test_a_budget_stops_a_job_and_a_larger_one_continues_it(root, server):
     paid = sum(server.seen()["paid"].values())
     assert 20 < paid <= 1500 / 36
     at = build_vidb.main(build(root, openai(server.url, budget={"tokens": 100_000}), **small))
-    windows = store.need(at.windows).num_rows
+    windows = store.require_manifest(at.windows).num_rows
     assert sum(server.seen()["paid"].values()) == windows > paid
 
 
@@ -148,4 +148,4 @@ def test_a_real_vllm_server_is_examined_and_votes(root, vllm_server):
         assert len(rows) >= 4
         assert all(row["choice"] in row["options"] and row["error"] is None for row in rows)
         assert all(row["tokens_in"] > 50 and row["tokens_out"] > 0 for row in rows)
-    assert store.need(at.labels).num_rows + store.need(at.queue).num_rows == 4
+    assert store.require_manifest(at.labels).num_rows + store.require_manifest(at.queue).num_rows == 4

@@ -19,11 +19,20 @@ from jobs import build_vidb, evaluate, import_vidb, ingest
 from valueflow import store, vidb
 from valueflow.api import ScoreRequest
 from valueflow.config import load
-from valueflow.distributed.build.aggregate import AggregateConfig, Fitted, Part, RankingShard, Shards, Source, fit_value, split
+from valueflow.distributed.build.aggregate import (
+    AggregateConfig,
+    FitSummary,
+    Part,
+    RankingShard,
+    ShardedLikelihood,
+    Source,
+    fit_value,
+    split,
+)
 from valueflow.errors import InputError
 from valueflow.judging import fingerprint
 from valueflow.judging.simulated import true_theta
-from valueflow.llm.configs import VllmJudge
+from valueflow.llm.configs import VllmModel
 from valueflow.ranking.likelihood import Layout
 from valueflow.ranking.plackett_luce import fit
 from valueflow.service.local import local
@@ -52,7 +61,7 @@ def built(cluster, tmp_path_factory):
 
 def test_the_build_recovers_what_the_simulated_judge_believes(built):
     _, at = built
-    for file in store.need(at.utilities).files:
+    for file in store.require_manifest(at.utilities).files:
         rows = store.read_part(at.utilities, file.path)
         truth = [true_theta(v, i, 3.0) for v, i in zip(rows["value"].to_pylist(), rows["text_id"].to_pylist(), strict=True)]
         assert spearmanr(rows["theta"], truth).statistic > 0.95
@@ -96,7 +105,7 @@ def test_a_changed_seed_judge_or_calibration_is_another_build(built, override, u
 
 
 def test_a_changed_prompt_is_another_judge(monkeypatch):
-    llm = VllmJudge(name="x", model="m")
+    llm = VllmModel(name="x", model="m")
     before = fingerprint.fingerprint(llm)
     monkeypatch.setattr(fingerprint, "prompt_hash", lambda name: "another")
     assert fingerprint.fingerprint(llm) != before
@@ -170,7 +179,7 @@ def test_a_service_gives_the_very_numbers_of_the_batch_job(built):
 def test_broken_answers_are_rows_and_too_many_stop_the_job(built):
     root, _ = built
     few = build_vidb.main(build_config(root, "judge.broken_share=0.02", "publish=false"))
-    counts = store.need(few.rankings[0]).counts
+    counts = store.require_manifest(few.rankings[0]).counts
     assert 0 < counts["errors"] < 0.05 * counts["windows"]
     with pytest.raises(InputError, match=r"have no usable answer, max_error_share is 5.0%.*not an order of letters"):
         build_vidb.main(build_config(root, "judge.broken_share=0.3"))
@@ -195,7 +204,7 @@ def test_sharded_fit_equals_the_fit_in_one_process(built):
     _, at = built
     folder = store.partition("svt", "benevolence")
     source = Source(at.rankings[0])
-    parts = [Part(source, f.path, f.rows) for f in store.need(source.rankings).files if f.path.startswith(folder)]
+    parts = [Part(source, f.path, f.rows) for f in store.require_manifest(source.rankings).files if f.path.startswith(folder)]
     assert len(parts) >= 3
     ids = sorted(store.read_table(at.candidates, ["text_id"], folder)["text_id"].to_pylist())
     layout = Layout(len(ids))
@@ -203,13 +212,13 @@ def test_sharded_fit_equals_the_fit_in_one_process(built):
     for size in (1, 400):
         shards = split(parts, size)
         actors = [ray.remote(RankingShard).options(num_cpus=0.1).remote(shard, ids, layout) for shard in shards]
-        together = fit(Shards(layout, actors))
+        together = fit(ShardedLikelihood(layout, actors))
         np.testing.assert_allclose(together.theta_N, alone.theta_N, atol=1e-9)
         np.testing.assert_allclose(together.standard_error_N, alone.standard_error_N, atol=1e-9)
         np.testing.assert_array_equal(together.counts.component_N, alone.counts.component_N)
     shards = split(parts, 250)
     fitted = fit_value(at.candidates, folder, shards, 2, AggregateConfig(), Build("/tmp", "utilities", "t"))
-    assert Fitted(*fitted).num_shards == len(shards)
+    assert FitSummary(*fitted).num_shards == len(shards)
 
 
 def test_killed_at_any_time_the_same_command_ends_with_the_same_version(built, tmp_path):
@@ -259,5 +268,5 @@ def test_an_imported_version_is_an_anchor_set(cluster, tmp_path, data):
     assert len(version.calibrations) == 30
     config = evaluate_config(tmp_path, "judge={kind: simulated, name: sim}", "evaluator.sampling=random", "evaluator.k=3")
     scored = evaluate.main(config)
-    assert store.need(scored.build).num_rows == 2 * 48
+    assert store.require_manifest(scored.build).num_rows == 2 * 48
     assert isinstance(store.read_table(scored.build), pa.Table)

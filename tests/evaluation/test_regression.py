@@ -9,7 +9,16 @@ import pytest
 
 from valueflow import store, vidb
 from valueflow.errors import InputError
-from valueflow.evaluation.regression import MIN_TEXTS, NUM_FOLDS, Fast, Line, Published, fit, fitted, texts_of
+from valueflow.evaluation.regression import (
+    MIN_TEXTS,
+    NUM_FOLDS,
+    IntensityRegression,
+    Published,
+    RidgeLine,
+    fit,
+    load_or_fit,
+    texts_of,
+)
 from valueflow.hives.near_duplicates import near_duplicates
 from valueflow.records import text_id
 from valueflow.store import Build
@@ -37,7 +46,7 @@ def simulated(size: int, noise: str, num_values: int, seed: int) -> tuple[float,
     z_ND, fresh_TD = unit_vectors(rng, size), unit_vectors(rng, 1000)
     published = {f"v{i}": Published(np.arange(size), truth(z_ND, w, noise, rng)) for i, w in enumerate(weights_VD)}
     found = fit(z_ND, np.arange(size), published, seed)
-    fast = Fast("toy", "v", {v: line for v, (line, _) in found.items()}, {v: a for v, (_, a) in found.items()})
+    fast = IntensityRegression("toy", "v", {v: line for v, (line, _) in found.items()}, {v: a for v, (_, a) in found.items()})
     covered = []
     for i, weights_D in enumerate(weights_VD):
         intensity_T, low_T, high_T = fast(fresh_TD, f"v{i}")
@@ -83,7 +92,7 @@ def test_what_is_learnt_does_not_depend_on_more_dimensions_than_texts():
     narrow, wide = (fit(z, np.arange(60), published, 0)["v"] for z in (z_ND, wide_ND))
     np.testing.assert_allclose(wide[0].weights_D[:D], narrow[0].weights_D, rtol=1e-6)
     assert wide[0].radius == pytest.approx(narrow[0].radius)
-    of_wide, of_narrow = (fitted[1].model_dump(exclude={"value"}) for fitted in (wide, narrow))
+    of_wide, of_narrow = (load_or_fit[1].model_dump(exclude={"value"}) for load_or_fit in (wide, narrow))
     assert of_wide == pytest.approx(of_narrow)
 
 
@@ -146,18 +155,18 @@ def folder(version: vidb.Vidb) -> Path:
     return found
 
 
-def same(first: Fast, second: Fast, value: str) -> bool:
+def same(first: IntensityRegression, second: IntensityRegression, value: str) -> bool:
     z_TD = Toy()([f"Response {number}." for number in range(20)])
     return all(np.array_equal(a, b) for a, b in zip(first(z_TD, value), second(z_TD, value), strict=True))
 
 
 def test_a_fit_is_stored_and_loaded_without_embedding_again(version):
     embed = Toy()
-    first = fitted(version, "toy", embed)
+    first = load_or_fit(version, "toy", embed)
     probe, texts = embed.asked
     assert len(probe) == 1
     assert sorted(texts) == sorted({f"Somebody did the thing that has number {n}." for n in range(120)})  # each once
-    second = fitted(version, "toy", embed)
+    second = load_or_fit(version, "toy", embed)
     assert embed.asked[2:] == [probe]
     assert (second.model, second.version, second.agreement) == ("toy", version.build.build_id, first.agreement)
     assert list(first.agreement) == [CARE, LOYALTY]
@@ -179,51 +188,51 @@ def test_the_texts_of_a_version_are_distinct_and_have_their_intensities(version)
 
 
 def test_what_was_half_written_is_not_read(version):
-    first = fitted(version, "toy", Toy())
+    first = load_or_fit(version, "toy", Toy())
     written = folder(version)
     (written / "_manifest.json").unlink()
     (arrays,) = written.glob("fit-*.npz")
     arrays.write_bytes(arrays.read_bytes()[:100])
     embed = Toy()
-    again = fitted(version, "toy", embed)
+    again = load_or_fit(version, "toy", embed)
     assert len(embed.asked) == 2
     assert same(first, again, CARE)
     assert len(list(written.glob("fit-*.npz"))) == 2
 
 
 def test_a_damaged_fit_is_named(version):
-    fitted(version, "toy", Toy())
+    load_or_fit(version, "toy", Toy())
     (arrays,) = folder(version).glob("fit-*.npz")
     content = bytearray(arrays.read_bytes())
     content[len(content) // 2] ^= 1
     arrays.write_bytes(content)
     with pytest.raises(InputError, match=rf"{arrays.name} differs from its manifest's hash; delete {folder(version)}"):
-        fitted(version, "toy", Toy())
+        load_or_fit(version, "toy", Toy())
 
 
 def test_a_model_that_makes_other_vectors_under_its_old_name_is_refused(version):
-    fitted(version, "toy", Toy())
+    load_or_fit(version, "toy", Toy())
     expected = rf"'toy' no longer makes the vectors that {re.escape(str(folder(version)))} was fitted on.*delete that folder"
     with pytest.raises(InputError, match=expected):
-        fitted(version, "toy", Toy(salt="retrained"))
+        load_or_fit(version, "toy", Toy(salt="retrained"))
     with pytest.raises(InputError, match=expected):
-        fitted(version, "toy", lambda texts: Toy()(texts)[:, :8])
+        load_or_fit(version, "toy", lambda texts: Toy()(texts)[:, :8])
 
 
 def test_another_model_and_another_version_have_fits_of_their_own(version, tmp_path):
-    fitted(version, "toy", Toy())
-    other = fitted(version, "other", Toy(salt="other"))
+    load_or_fit(version, "toy", Toy())
+    other = load_or_fit(version, "other", Toy(salt="other"))
     assert other.model == "other"
     assert len(store.finished(version.build.root, "fast")) == 2
     for name in ("weights-a", "weights-b"):  # one folder name, two contents
         (tmp_path / "model").mkdir(exist_ok=True)
         (tmp_path / "model" / "config.json").write_text(name)
-        fitted(version, str(tmp_path / "model"), Toy(salt=name))
+        load_or_fit(version, str(tmp_path / "model"), Toy(salt=name))
     assert len(store.finished(version.build.root, "fast")) == 4
 
 
 def test_a_value_that_cannot_be_scored_is_refused(version, caplog):
-    fast = fitted(version, "toy", Toy())
+    fast = load_or_fit(version, "toy", Toy())
     assert f"mode fast leaves out {POWER}: fewer than {MIN_TEXTS} texts in VIDB {version.build.build_id}" in caplog.text
     z_TD = Toy()(["A response."])
     with pytest.raises(InputError, match=r"mode fast has no 'svt:power'; allowed: .* needs 40 texts .* use mode ranked"):
@@ -236,14 +245,14 @@ def test_a_version_without_enough_texts_of_any_value_loads_and_refuses(tmp_path)
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"theory": "svt", "value": "power", "text": "I lead.", "intensity": 5}))
     build, _ = vidb.import_version([str(path)], "MIT", "here", str(tmp_path))
-    fast = fitted(vidb.load(str(tmp_path), build.build_id), "toy", Toy())
+    fast = load_or_fit(vidb.load(str(tmp_path), build.build_id), "toy", Toy())
     assert fast.agreement == {}
     with pytest.raises(InputError, match="mode fast has no 'svt:power'; it has none"):
         fast(Toy()(["A response."]), POWER)
 
 
 def test_vectors_that_are_not_the_encoders_are_refused():
-    fast = Fast("toy", "v", {CARE: Line(np.ones(D), 0.0, 1.0)}, {})
+    fast = IntensityRegression("toy", "v", {CARE: RidgeLine(np.ones(D), 0.0, 1.0)}, {})
     with pytest.raises(InputError, match=rf"vectors have shape \(2, 8\); .* 'toy', .* {D} columns"):
         fast(np.ones((2, 8)), CARE)
     with pytest.raises(InputError, match=r"vectors have shape \(16,\)"):
@@ -257,15 +266,15 @@ def test_vectors_that_are_not_the_encoders_are_refused():
 
 def test_an_encoder_that_makes_no_numbers_is_refused_and_nothing_is_stored(version):
     with pytest.raises(InputError, match="or some are not finite"):
-        fitted(version, "toy", lambda texts: np.full((len(texts), D), np.nan))
+        load_or_fit(version, "toy", lambda texts: np.full((len(texts), D), np.nan))
     with pytest.raises(InputError, match=r"vectors of shape \(16,\) for 1 texts"):
-        fitted(version, "toy", lambda texts: np.ones(D))
+        load_or_fit(version, "toy", lambda texts: np.ones(D))
     assert store.manifest(Build(version.build.root, "fast", "any")) is None
     assert store.finished(version.build.root, "fast") == []
 
 
 def test_predictions_and_intervals_end_where_the_scale_ends():
-    fast = Fast("toy", "v", {CARE: Line(np.eye(D)[0], 0.0, 3.0)}, {})
+    fast = IntensityRegression("toy", "v", {CARE: RidgeLine(np.eye(D)[0], 0.0, 3.0)}, {})
     intensity_T, low_T, high_T = fast(np.outer([-50.0, 0.0, 8.0, 50.0], np.eye(D)[0]), CARE)
     assert intensity_T.tolist() == [-10, 0, 8, 10]
     assert low_T.tolist() == [-10, -3, 5, 7]

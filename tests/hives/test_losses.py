@@ -16,7 +16,7 @@ from valueflow.hives.examples import Examples, prefixes
 from valueflow.hives.losses import (
     Labels,
     LossConfig,
-    Nodes,
+    NodeHead,
     closeness_loss,
     constrained,
     cross_theory,
@@ -200,7 +200,7 @@ def examples_of(labels: Labels) -> Examples:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_loss_of_nodes_is_that_of_the_loops(seed):
     labels = random_labels(20, seed, (HIERARCHY, CONCEPT), others=2)
-    nodes, z = Nodes(8, examples_of(random_labels(30, seed))), random_z(20, seed).float()
+    nodes, z = NodeHead(8, examples_of(random_labels(30, seed))), random_z(20, seed).float()
     logit = nodes(z)
     known = [(int(key) // 3, int(key) % 3 - 1) for key in nodes.key_K]
     losses = []

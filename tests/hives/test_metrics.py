@@ -9,7 +9,7 @@ import pytest
 from valueflow.errors import InputError
 from valueflow.hives import metrics
 from valueflow.hives.examples import Examples, prefixes, whole_paths
-from valueflow.hives.metrics import RELATIONS, Metric, evaluate, value_vectors
+from valueflow.hives.metrics import RELATIONS, EmbeddingMetric, evaluate, value_vectors
 from valueflow.theories.taxonomy import THEORIES
 
 SVT = [path for path, theory in enumerate(prefixes().theory_P) if theory == 0]
@@ -267,7 +267,7 @@ def test_intervals_cover(per_group):
     nodes = np.array([p for p in SVT if prefixes().names[p].count("/") >= 2][:8])
     fixed = np.random.default_rng(9)
     center, pole = fixed.standard_normal((2, 8, 12)) * 0.6
-    seen: dict[str, list[Metric]] = {}
+    seen: dict[str, list[EmbeddingMetric]] = {}
     for sample in range(100):
         rng = np.random.default_rng(sample)
         group = np.repeat(np.arange(240 // per_group), per_group)

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, Qwen3Config, Qwen
 
 from valueflow.errors import InputError
 from valueflow.hives.encoder import Encoder, LoraConfig
-from valueflow.hives.metrics import Metric
+from valueflow.hives.metrics import EmbeddingMetric
 from valueflow.models import MINILM, locate
 from valueflow.report.model_card import Corpus, model_card
 
@@ -205,8 +205,11 @@ def test_more_tokens_than_the_model_knows_are_refused():
 
 
 def test_the_card_says_what_the_model_is():
-    mine = {"pairwise": Metric(0.731, 0.7, 0.762, 0.5, 900), "pairwise/svt": Metric(0.7, 0.65, 0.75, 0.5, 400)}
-    base = {"pairwise": Metric(0.57, 0.55, 0.59, 0.5, 900)}
+    mine = {
+        "pairwise": EmbeddingMetric(0.731, 0.7, 0.762, 0.5, 900),
+        "pairwise/svt": EmbeddingMetric(0.7, 0.65, 0.75, 0.5, 400),
+    }
+    base = {"pairwise": EmbeddingMetric(0.57, 0.55, 0.59, 0.5, 900)}
     corpora = [Corpus("ValueEval | 23", "CC-BY-4.0", 5393, 18000), Corpus("MFRC", "CC-BY-4.0", 10, 20)]
     settings = {"max_length": 256, "pooling": "mean", "prompt": "", "seed": 0}
     card = model_card(

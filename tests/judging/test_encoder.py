@@ -7,7 +7,7 @@ from hives_folder import MAX_LENGTH, PROMPT, save_tiny
 
 from benchmarks.hives import judged
 from valueflow.judging.configs import EncoderJudge
-from valueflow.judging.encoder import Encoder, EncoderRanker
+from valueflow.judging.encoder import EncoderRanker, LayerEncoder
 from valueflow.models import MINILM, locate
 from valueflow.records import text_id
 
@@ -62,14 +62,14 @@ TEXTS = ["She kept her promise.", "He lied. " * 60]  # the second is longer than
 
 
 def test_a_model_without_settings_of_its_own_is_read_as_before():
-    np.testing.assert_allclose(Encoder(MINILM)(TEXTS), states(locate(MINILM), TEXTS, 256), atol=1e-4)
+    np.testing.assert_allclose(LayerEncoder(MINILM)(TEXTS), states(locate(MINILM), TEXTS, 256), atol=1e-4)
 
 
 def test_a_hives_folder_judges_with_the_prompt_and_length_it_was_trained_with(tmp_path, monkeypatch):
     monkeypatch.setenv("VALUEFLOW_CACHE", str(tmp_path / "cache"))
     folder = str(save_tiny(tmp_path / "hives"))
     expected = states(folder, [PROMPT + text for text in TEXTS], MAX_LENGTH)
-    np.testing.assert_allclose(Encoder(folder)(TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(LayerEncoder(folder)(TEXTS), expected, atol=1e-5)
     ranker = EncoderRanker(EncoderJudge(model=folder))
     assert np.isfinite(ranker.scores(TEXTS)).all()
 
@@ -82,6 +82,6 @@ def test_a_hives_folder_behind_a_url_is_the_same_judge(tmp_path, monkeypatch):
     memory = fsspec.filesystem("memory")
     memory.put(f"{folder}/", "/models/one/", recursive=True)
     try:
-        np.testing.assert_array_equal(Encoder("memory://models/one")(TEXTS), Encoder(str(folder))(TEXTS))
+        np.testing.assert_array_equal(LayerEncoder("memory://models/one")(TEXTS), LayerEncoder(str(folder))(TEXTS))
     finally:
         memory.rm("/models", recursive=True)

@@ -10,8 +10,8 @@ import pytest
 from valueflow.judging.answers import answers
 from valueflow.judging.configs import EncoderJudge, SimulatedJudge
 from valueflow.judging.fingerprint import fingerprint
-from valueflow.judging.simulated import Simulated, true_theta
-from valueflow.llm.configs import VllmJudge
+from valueflow.judging.simulated import SimulatedRanker, true_theta
+from valueflow.llm.configs import VllmModel
 from valueflow.records import SCHEMAS
 
 IDS = ["text one", "text two", "text three"]
@@ -41,7 +41,7 @@ def plackett_luce(worth: np.ndarray) -> dict[tuple, float]:
     [(1.0, []), (0.5, []), (0.0, []), (0.0, [1.0, 0.0, -1.0]), (1.0, [0.0, 2.0])],
 )
 def test_orders_have_the_probabilities_of_the_model(sharpness, effect):
-    judge = Simulated(SimulatedJudge(spread=1.0, sharpness=sharpness, position_effect=effect))
+    judge = SimulatedRanker(SimulatedJudge(spread=1.0, sharpness=sharpness, position_effect=effect))
     theta = np.array([judge.theta("power", i) for i in IDS])
     gamma = np.array((effect + [0.0] * 3)[:3])
     expected = plackett_luce(sharpness * theta + gamma)
@@ -61,16 +61,16 @@ def test_the_truth_depends_on_value_and_text_and_has_the_spread_asked_for():
 
 def test_an_answer_is_a_function_of_window_and_config():
     judge, asked = SimulatedJudge(broken_share=0.2), windows(50)
-    together = Simulated(judge)(asked)
+    together = SimulatedRanker(judge)(asked)
     reverse = asked.take(np.arange(50)[::-1])
-    apart = pa.concat_tables([Simulated(judge)(reverse.slice(i, 7)) for i in range(0, 50, 7)])
+    apart = pa.concat_tables([SimulatedRanker(judge)(reverse.slice(i, 7)) for i in range(0, 50, 7)])
     assert apart.sort_by("window_id").equals(together.sort_by("window_id"))
-    assert not Simulated(SimulatedJudge(broken_share=0.2, seed=1))(asked).equals(together)
+    assert not SimulatedRanker(SimulatedJudge(broken_share=0.2, seed=1))(asked).equals(together)
 
 
 @pytest.mark.parametrize("k", [2, 3])
 def test_broken_replies_are_rows_with_a_reason(k):
-    answered = Simulated(SimulatedJudge(broken_share=0.25))(windows(2000, IDS[:k]))
+    answered = SimulatedRanker(SimulatedJudge(broken_share=0.25))(windows(2000, IDS[:k]))
     rows = answered.to_pylist()
     broken = [row for row in rows if row["error"]]
     assert len(broken) / len(rows) == pytest.approx(0.25, abs=0.04)
@@ -92,7 +92,7 @@ def test_answers_keep_the_folder_that_a_row_belongs_to():
     [
         (SimulatedJudge(), {"batch_size": 7, "num_actors": 3, "seconds_per_batch": 1.0}, {"sharpness": 2.0}),
         (EncoderJudge(), {"num_cpus": 2, "num_gpus": 1}, {"model": "m"}),
-        (VllmJudge(name="a", model="m"), {"num_engines": 2, "env": {"TOKEN": "x"}}, {"engine": {"dtype": "half"}}),
+        (VllmModel(name="a", model="m"), {"num_engines": 2, "env": {"TOKEN": "x"}}, {"engine": {"dtype": "half"}}),
     ],
 )
 def test_a_fingerprint_changes_with_what_can_change_an_answer(judge, faster, other):

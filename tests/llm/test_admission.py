@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from valueflow.llm import admission
-from valueflow.llm.admission import Gate, Rate, Spent, Tokens
+from valueflow.llm.admission import AdaptiveConcurrency, BudgetLedger, TokenBucket, Tokens
 from valueflow.llm.configs import Budget, Price
 from valueflow.retry import backoff, retry_after
 
@@ -38,8 +38,10 @@ def simulate(main: Coroutine) -> object:
         return runner.run(main)
 
 
-def gate(most: int = 64, patience: float = 600.0, requests: float | None = None, tokens: float | None = None) -> Gate:
-    return Gate(most, patience, Rate(requests), Rate(tokens))
+def gate(
+    most: int = 64, patience: float = 600.0, requests: float | None = None, tokens: float | None = None
+) -> AdaptiveConcurrency:
+    return AdaptiveConcurrency(most, patience, TokenBucket(requests), TokenBucket(tokens))
 
 
 class Load(NamedTuple):
@@ -228,7 +230,7 @@ def test_backoff_doubles_up_to_a_bound_with_full_jitter():
 
 def test_a_reservation_waits_for_calls_in_flight_and_ends_when_nothing_can_come_back():
     async def main() -> None:
-        budget, price, spent = Budget(tokens=100), Price(), Spent(10, 5)
+        budget, price, spent = Budget(tokens=100), Price(), BudgetLedger(10, 5)
         estimate = Tokens(20, 20)
         assert await spent.reserve(estimate, budget, price)
         assert await spent.reserve(estimate, budget, price)
@@ -247,7 +249,7 @@ def test_a_reservation_waits_for_calls_in_flight_and_ends_when_nothing_can_come_
 
 def test_money_is_counted_at_the_price():
     async def main() -> None:
-        price, budget, spent = Price(tokens_in=1.0, tokens_out=10.0), Budget(money=0.001), Spent()
+        price, budget, spent = Price(tokens_in=1.0, tokens_out=10.0), Budget(money=0.001), BudgetLedger()
         assert not await spent.reserve(Tokens(0, 101), budget, price)
         assert await spent.reserve(Tokens(900, 10), budget, price)
 

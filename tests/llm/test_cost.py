@@ -4,13 +4,13 @@ import pytest
 
 from valueflow.judging.configs import EncoderJudge, SimulatedJudge
 from valueflow.judging.tasks import RANK, VOTE
-from valueflow.llm.configs import OpenaiJudge, Price, VllmJudge
-from valueflow.llm.cost import Estimate, Measured, estimate, table, total
+from valueflow.llm.configs import EndpointModel, Price, VllmModel
+from valueflow.llm.cost import CostEstimate, MeasuredSpeed, estimate, table, total
 from valueflow.prompts.render import rank_messages, vote_messages
 from valueflow.voting.descend import DIRECTIONS, Ballot
 
 TEXTS = ["I kept my promise to her.", "I lied to him about the ring."]
-MEASURED = Measured(per_second=4.0, tokens_in=300.0, tokens_out=2.0)
+MEASURED = MeasuredSpeed(per_second=4.0, tokens_in=300.0, tokens_out=2.0)
 
 
 def window(texts: list[str]) -> dict:
@@ -21,19 +21,19 @@ def ballot(text: str) -> dict:
     return Ballot("direction", "duty", "fidelity", "t", DIRECTIONS, 0)._asdict() | {"text": text}
 
 
-def vllm(**settings: object) -> VllmJudge:
-    return VllmJudge(name="v", model="m", **settings)
+def vllm(**settings: object) -> VllmModel:
+    return VllmModel(name="v", model="m", **settings)
 
 
-def openai(**settings: object) -> OpenaiJudge:
-    return OpenaiJudge(name="o", model="m", structured="none", **settings)
+def openai(**settings: object) -> EndpointModel:
+    return EndpointModel(name="o", model="m", structured="none", **settings)
 
 
 @pytest.mark.parametrize("judge", [EncoderJudge(name="j"), SimulatedJudge(name="j")])
 @pytest.mark.parametrize("task", [RANK, VOTE])
 def test_a_judge_without_tokens_costs_time_only(judge, task):
-    assert estimate(judge, task, [], 500) == Estimate("j", 500, 0, 0, None, 0.0, "")
-    assert estimate(judge, task, [], 500, Measured(20.0, 0.0, 0.0)) == Estimate("j", 500, 0, 0, 25.0, 0.0, "")
+    assert estimate(judge, task, [], 500) == CostEstimate("j", 500, 0, 0, None, 0.0, "")
+    assert estimate(judge, task, [], 500, MeasuredSpeed(20.0, 0.0, 0.0)) == CostEstimate("j", 500, 0, 0, 25.0, 0.0, "")
 
 
 @pytest.mark.parametrize("make", [vllm, openai])
@@ -60,7 +60,7 @@ def test_the_guess_is_the_mean_of_the_sample_and_texts_count_as_they_are_shown()
 
 def test_windows_take_the_tokens_and_the_time_that_the_audit_measured():
     found = estimate(vllm(price=Price(tokens_in=1.0, tokens_out=100.0)), RANK, [window(TEXTS)], 10_000, MEASURED)
-    assert found == Estimate("v", 10_000, 3_000_000, 20_000, pytest.approx(2500.0), pytest.approx(3.0 + 2.0), "USD")
+    assert found == CostEstimate("v", 10_000, 3_000_000, 20_000, pytest.approx(2500.0), pytest.approx(3.0 + 2.0), "USD")
 
 
 def test_ballots_take_guessed_tokens_at_the_measured_tokens_a_second():
@@ -76,7 +76,7 @@ def test_ballots_take_guessed_tokens_at_the_measured_tokens_a_second():
         (vllm(price=Price(hour=3.0), num_engines=4), MEASURED, 4 * 3.0 * 1000 / 3600 / 4),
         (vllm(price=Price(hour=3.0, tokens_out=500.0)), MEASURED, 3.0 * 1000 / 3600 / 4 + 1000 * 500e-6 * 2),
         (vllm(price=Price(hour=3.0)), None, None),  # hours of unknown length
-        (vllm(price=Price(hour=3.0)), Measured(4.0, 0.0, 0.0), None),
+        (vllm(price=Price(hour=3.0)), MeasuredSpeed(4.0, 0.0, 0.0), None),
         (openai(), MEASURED, None),
         (openai(price=Price(tokens_in=2.0, tokens_out=10.0)), MEASURED, 1000 * (2e-6 * 300 + 10e-6 * 2)),
     ],
@@ -93,16 +93,16 @@ def test_a_price_of_tokens_needs_no_speed():
 
 
 def test_nothing_to_ask_costs_nothing():
-    assert estimate(vllm(price=Price(tokens_in=1.0)), RANK, [], 0, MEASURED) == Estimate("v", 0, 0, 0, 0.0, 0.0, "USD")
+    assert estimate(vllm(price=Price(tokens_in=1.0)), RANK, [], 0, MEASURED) == CostEstimate("v", 0, 0, 0, 0.0, 0.0, "USD")
     assert estimate(vllm(price=Price(tokens_in=1.0)), VOTE, [], 0)[1:] == (0, 0, 0, None, 0.0, "USD")
 
 
 ESTIMATES = [
-    Estimate("encoder", 1_234_567, 0, 0, 89.0, 0.0, ""),
-    Estimate("gpt", 1000, 2_000_000, 8000, 5400.0, 1234.5, "USD"),
-    Estimate("mistral", 1000, 2_000_000, 8000, 3600.0, 3.25, "EUR"),
-    Estimate("gpt, rating", 10, 20, 8, 90.0, 0.5, "USD"),
-    Estimate("free", 10, 20, 8, 4.4, None, "USD"),
+    CostEstimate("encoder", 1_234_567, 0, 0, 89.0, 0.0, ""),
+    CostEstimate("gpt", 1000, 2_000_000, 8000, 5400.0, 1234.5, "USD"),
+    CostEstimate("mistral", 1000, 2_000_000, 8000, 3600.0, 3.25, "EUR"),
+    CostEstimate("gpt, rating", 10, 20, 8, 90.0, 0.5, "USD"),
+    CostEstimate("free", 10, 20, 8, 4.4, None, "USD"),
 ]
 
 
@@ -122,7 +122,7 @@ def test_the_table_has_a_line_a_judge_and_a_sum_a_currency():
 
 
 def test_an_unknown_time_says_how_to_know_it():
-    lines = table([ESTIMATES[1], Estimate("a-name-longer-than-its-column-is", 10, 0, 0, None, 0.0, "")]).splitlines()
+    lines = table([ESTIMATES[1], CostEstimate("a-name-longer-than-its-column-is", 10, 0, 0, None, 0.0, "")]).splitlines()
     assert lines[2].split() == ["a-name-longer-than-its-c", "10", "0", "0", "unknown", "0.00"]
     assert len(lines[2]) == len(lines[1])
     assert "time unknown: python -m jobs.audit_judge measures a judge's speed" in lines

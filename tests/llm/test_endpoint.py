@@ -13,9 +13,9 @@ from fault_server import FAULTS, KEY, Handle, start
 from valueflow import retry
 from valueflow.errors import InputError
 from valueflow.llm import admission
-from valueflow.llm.admission import Spent
+from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.cache import CallCache, Reply
-from valueflow.llm.configs import OpenaiJudge
+from valueflow.llm.configs import EndpointModel
 from valueflow.llm.endpoint import Endpoint, Stats
 
 ORDERS = ["A > B > C", "A > C > B", "B > A > C", "B > C > A", "C > A > B", "C > B > A"]
@@ -36,19 +36,19 @@ def server(running, monkeypatch) -> Handle:
     return running
 
 
-def judge(server: Handle, **settings: object) -> OpenaiJudge:
+def judge(server: Handle, **settings: object) -> EndpointModel:
     defaults = {"name": "judge", "url": server.url, "model": "m", "key_env": "JUDGE_KEY", "structured": "choice", "timeout": 20}
-    return OpenaiJudge(**defaults | settings)
+    return EndpointModel(**defaults | settings)
 
 
 class Asked:
     """Prompts put to a fresh endpoint at once, and what came back."""
 
     def __init__(
-        self, config: OpenaiJudge, prompts: list[str], cache: str = "", spent: Spent | None = None, constraint: dict = CHOICE,
-        logprobs: bool = False, round_: int = 0,
+        self, config: EndpointModel, prompts: list[str], cache: str = "", spent: BudgetLedger | None = None,
+        constraint: dict = CHOICE, logprobs: bool = False, round_: int = 0,
     ) -> None:  # fmt: skip
-        self.cache, self.spent, self.constraint = CallCache(cache) if cache else None, spent or Spent(), constraint
+        self.cache, self.spent, self.constraint = CallCache(cache) if cache else None, spent or BudgetLedger(), constraint
         self.logprobs, self.round = logprobs, round_
         self.replies: list[Reply | None] = []
         self.stats: Stats
@@ -57,7 +57,7 @@ class Asked:
         asyncio.run(self._ask(config, prompts))
         self.seconds = time.monotonic() - started
 
-    async def _ask(self, config: OpenaiJudge, prompts: list[str]) -> None:
+    async def _ask(self, config: EndpointModel, prompts: list[str]) -> None:
         endpoint = Endpoint(config, self.cache, self.spent)
         try:
             asked = (
@@ -218,7 +218,7 @@ def test_the_budget_is_kept_over_runs(server):
     assert len(answered) == 27
     assert first.exhausted
     assert sum(server.seen()["seen"].values()) == 27
-    earlier = Spent(first.spent.tokens_in, first.spent.tokens_out)
+    earlier = BudgetLedger(first.spent.tokens_in, first.spent.tokens_out)
     assert Asked(judge(server, budget=budget), prompts(100), spent=earlier).replies == [None] * 100
     more = Asked(judge(server, budget={"tokens": 1100}), prompts(100), spent=earlier)
     assert sum(reply is not None for reply in more.replies) == 3
@@ -304,7 +304,7 @@ def test_a_torn_file_is_a_miss(server, tmp_path):
 
 def test_two_clients_at_once_share_a_cache(server, tmp_path):
     async def both() -> tuple[list, list]:
-        clients = [Endpoint(judge(server), CallCache(str(tmp_path)), Spent()) for _ in range(2)]
+        clients = [Endpoint(judge(server), CallCache(str(tmp_path)), BudgetLedger()) for _ in range(2)]
         asked = [
             [client.ask([{"role": "user", "content": prompt}], CHOICE, 6, False, 0) for prompt in prompts(50)]
             for client in clients
@@ -325,10 +325,10 @@ def test_the_key_comes_from_the_environment(server, monkeypatch):
     for value in ("", "  "):
         monkeypatch.setenv("JUDGE_KEY", value)
         with pytest.raises(InputError, match=r"set the environment variable JUDGE_KEY, or judge\.key_env"):
-            Endpoint(judge(server), None, Spent())
+            Endpoint(judge(server), None, BudgetLedger())
     monkeypatch.setenv("JUDGE_KEY", "sk-\nsecret")
     with pytest.raises(InputError, match="JUDGE_KEY holds characters that no API key has") as refused:
-        Endpoint(judge(server), None, Spent())
+        Endpoint(judge(server), None, BudgetLedger())
     assert "secret" not in str(refused.value)
     server.reset(key="")
     assert Asked(judge(server, key_env=""), ["which?"]).reply.text in ORDERS
@@ -371,7 +371,7 @@ def test_a_judge_that_is_misconfigured_is_an_exception(server, fault, todo):
 
 def test_an_address_without_a_server_is_refused(server):
     with pytest.raises(InputError, match=r"url 'http:///v1' names no server; change judge\.url"):
-        Endpoint(judge(server, url="http:///v1"), None, Spent())
+        Endpoint(judge(server, url="http:///v1"), None, BudgetLedger())
 
 
 def test_json_schema_on_the_wire(server):

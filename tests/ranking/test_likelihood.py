@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import approx_fprime, minimize
 
 from valueflow.ranking import plackett_luce
-from valueflow.ranking.likelihood import Orders, Shard
+from valueflow.ranking.likelihood import LikelihoodShard, Orders
 from valueflow.ranking.plackett_luce import fit
 
 NUM_ITEMS, NUM_JUDGES, NUM_PLACES = 8, 3, 4
@@ -43,7 +43,7 @@ def orders() -> list[Orders]:
 
 
 def test_judges_and_partial_orders_have_the_likelihood_gradient_and_information_of_the_definition(orders):
-    shard = Shard(NUM_ITEMS, orders, NUM_JUDGES, NUM_PLACES)
+    shard = LikelihoodShard(NUM_ITEMS, orders, NUM_JUDGES, NUM_PLACES)
     phi = np.random.default_rng(5).normal(size=shard.layout.size)
     moments = shard.moments(phi)
     assert moments.log_likelihood == pytest.approx(log_likelihood(phi, orders))
@@ -62,7 +62,7 @@ def test_a_top_choice_is_a_softmax_over_the_window():
     every = np.array(list(itertools.permutations(range(4))))
     theta = np.array([0.5, -1.0, 0.2, 1.4])
     for order in every:
-        told = Shard(4, [Orders(order[None], np.ones(1), top=1)]).moments(theta).log_likelihood
+        told = LikelihoodShard(4, [Orders(order[None], np.ones(1), top=1)]).moments(theta).log_likelihood
         assert told == pytest.approx(theta[order[0]] - np.log(np.exp(theta).sum()))
 
 
@@ -81,7 +81,7 @@ def test_the_mode_is_that_of_brute_force_with_ties_and_partial_orders(top):
         return 0.5 * theta @ theta / 4.0 - total
 
     best = minimize(objective, np.zeros(6), method="BFGS", options={"gtol": 1e-9}).x
-    np.testing.assert_allclose(fit(Shard(6, orders), prior_sd=2.0).mode_N, best, atol=1e-5)
+    np.testing.assert_allclose(fit(LikelihoodShard(6, orders), prior_sd=2.0).mode_N, best, atol=1e-5)
 
 
 def test_judges_that_are_planted_are_found_and_ignoring_them_is_worse():
@@ -92,7 +92,7 @@ def test_judges_that_are_planted_are_found_and_ignoring_them_is_worse():
     beta = [0.3, 1.0, 2.0, 1.0, 0.7, 1.5, 0.0]
     gamma = np.array([[1.5, -1.5], [0.0, 0.0], [-0.8, 0.8], [1.0, -1.0], [0.0, 0.0], [0.4, -0.4], [0.5, -0.5]])
     told = judged(6000, 9, beta, gamma, 2, theta)
-    found = fit(Shard(120, [told], 7, 2))
+    found = fit(LikelihoodShard(120, [told], 7, 2))
     unit = np.exp(np.log(beta[:6]).mean())  # the average judge that says something
     np.testing.assert_allclose(found.beta_J[:6], np.array(beta[:6]) / unit, rtol=0.2)
     assert found.beta_J[6] == pytest.approx(0.0, abs=1e-6)  # and the last one says nothing
@@ -114,7 +114,7 @@ def test_judges_that_are_planted_are_found_and_ignoring_them_is_worse():
         return float(np.logaddexp(0, -d).sum() + 0.5 * t @ t / 1.5**2), -gradient
 
     known = minimize(oracle, np.zeros(120), jac=True, method="L-BFGS-B", options={"maxiter": 2000}).x
-    ignorant = fit(Shard(120, [told._replace(places_WK=None, judge_W=None)])).theta_N
+    ignorant = fit(LikelihoodShard(120, [told._replace(places_WK=None, judge_W=None)])).theta_N
     assert error(found.theta_N) <= 1.1 * error(known)
     assert error(found.theta_N) < 0.9 * error(ignorant)
 
@@ -125,7 +125,7 @@ def test_a_covariance_from_draws_is_the_exact_one_within_its_error(monkeypatch):
     items = np.stack([rng.choice(300, 2, replace=False) for _ in range(4000)])
     worse = theta[items[:, 0]] + rng.gumbel(size=4000) < theta[items[:, 1]] + rng.gumbel(size=4000)
     items[worse] = items[worse, ::-1]
-    shard = Shard(300, [Orders(items, np.ones(4000))])
+    shard = LikelihoodShard(300, [Orders(items, np.ones(4000))])
     exact = fit(shard)
     monkeypatch.setattr(plackett_luce, "EXACT", 0)
     drawn = fit(shard)

@@ -13,7 +13,7 @@ from scipy.optimize import approx_fprime, minimize
 from threadpoolctl import threadpool_limits
 
 from benchmarks.coverage import simulate
-from valueflow.ranking.likelihood import Orders, Shard
+from valueflow.ranking.likelihood import LikelihoodShard, Orders
 from valueflow.ranking.orders import orders_of
 from valueflow.ranking.plackett_luce import Known, NotConverged, fit, prior
 from valueflow.records import SCHEMAS
@@ -36,8 +36,8 @@ def mixed_orders(num_items: int, lengths: list[int], seed: int, weighted: bool =
 
 
 @pytest.fixture
-def shard() -> Shard:
-    return Shard(NUM_ITEMS, mixed_orders(NUM_ITEMS, [2, 3, 5] * 10, seed=0, weighted=True))
+def shard() -> LikelihoodShard:
+    return LikelihoodShard(NUM_ITEMS, mixed_orders(NUM_ITEMS, [2, 3, 5] * 10, seed=0, weighted=True))
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_nascar_2002_has_the_published_worths(data):
     number = {name: i for i, name in enumerate(names)}
     orders = sorted(([number[name] for name in race if name in number] for race in races), key=len)
     by_length = [np.array(list(group)) for _, group in itertools.groupby(orders, key=len)]
-    found = fit(Shard(83, [Orders(items, np.ones(len(items))) for items in by_length]), prior_sd=1e4)
+    found = fit(LikelihoodShard(83, [Orders(items, np.ones(len(items))) for items in by_length]), prior_sd=1e4)
     worth = np.exp(found.mode_N) / np.exp(found.mode_N).sum()
     np.testing.assert_allclose(worth, [published["gamma"][name] for name in names], atol=5e-5)
     assert found.log_likelihood == pytest.approx(published["loglik"], abs=1e-6)
@@ -65,14 +65,14 @@ def test_the_mode_equals_that_of_choix(alpha):
     orders = mixed_orders(25, [2, 3, 5] * 40, seed=2)
     plain = [tuple(row) for group in orders for row in group.items_WK]
     theirs = choix.opt_rankings(25, plain, alpha=alpha, method="Newton-CG", tol=1e-10)
-    ours = fit(Shard(25, orders), prior_sd=1 / np.sqrt(2 * alpha)).mode_N
+    ours = fit(LikelihoodShard(25, orders), prior_sd=1 / np.sqrt(2 * alpha)).mode_N
     np.testing.assert_allclose(ours, theirs - theirs.mean(), atol=1e-6)
 
 
 def test_two_items_have_the_closed_form():
     """w wins against l with N(0, s^2) on each: the difference d solves w - (w + l) / (1 + e^-d) = d / (2 s^2)."""
     orders = Orders(np.array([[0, 1], [1, 0]]), np.array([7.0, 3.0]))
-    mode = fit(Shard(2, [orders]), prior_sd=2.0).mode_N
+    mode = fit(LikelihoodShard(2, [orders]), prior_sd=2.0).mode_N
     difference = mode[0] - mode[1]
     assert 7 - 10 / (1 + np.exp(-difference)) == pytest.approx(difference / (2 * 2.0**2), abs=1e-8)
 
@@ -106,7 +106,7 @@ def test_the_skewness_is_the_contraction_of_the_third_derivatives(shard, theta):
 def test_probabilities_of_all_orders_sum_to_one(theta):
     for k in (2, 3, 4):
         every = np.array(list(itertools.permutations(range(k))))
-        each = [Shard(NUM_ITEMS, [Orders(order[None], np.ones(1))]).moments(theta).log_likelihood for order in every]
+        each = [LikelihoodShard(NUM_ITEMS, [Orders(order[None], np.ones(1))]).moments(theta).log_likelihood for order in every]
         assert np.exp(each).sum() == pytest.approx(1.0)
 
 
@@ -115,7 +115,7 @@ SIZES = st.lists(st.integers(2, 5), min_size=1, max_size=30)
 
 @given(SIZES, st.integers(0, 99), st.floats(-50, 50))
 def test_a_shift_of_all_worths_changes_nothing(lengths, seed, shift):
-    sums = Shard(6, mixed_orders(6, lengths, seed, weighted=True))
+    sums = LikelihoodShard(6, mixed_orders(6, lengths, seed, weighted=True))
     theta = np.random.default_rng(seed).normal(size=6)
     before, after = sums.moments(theta), sums.moments(theta + shift)
     assert after.log_likelihood == pytest.approx(before.log_likelihood, rel=1e-9, abs=1e-9)
@@ -126,8 +126,8 @@ def test_a_shift_of_all_worths_changes_nothing(lengths, seed, shift):
 @given(SIZES, st.integers(0, 99), st.permutations(range(6)))
 def test_relabelling_the_items_relabels_the_result(lengths, seed, names):
     orders, names = mixed_orders(6, lengths, seed), np.array(names)
-    plain = fit(Shard(6, orders), prior_sd=2.0)
-    renamed = fit(Shard(6, [Orders(names[items], weight) for items, weight, *_ in orders]), prior_sd=2.0)
+    plain = fit(LikelihoodShard(6, orders), prior_sd=2.0)
+    renamed = fit(LikelihoodShard(6, [Orders(names[items], weight) for items, weight, *_ in orders]), prior_sd=2.0)
     np.testing.assert_allclose(renamed.theta_N[names], plain.theta_N, atol=1e-7)
     np.testing.assert_allclose(renamed.standard_error_N[names], plain.standard_error_N, atol=1e-7)
 
@@ -136,8 +136,8 @@ def test_relabelling_the_items_relabels_the_result(lengths, seed, names):
 @given(SIZES, st.integers(0, 99))
 def test_duplicated_data_are_doubled_weights(lengths, seed):
     orders = mixed_orders(6, lengths, seed)
-    twice = fit(Shard(6, orders + orders), prior_sd=2.0)
-    doubled = fit(Shard(6, [Orders(items, 2 * weight) for items, weight, *_ in orders]), prior_sd=2.0)
+    twice = fit(LikelihoodShard(6, orders + orders), prior_sd=2.0)
+    doubled = fit(LikelihoodShard(6, [Orders(items, 2 * weight) for items, weight, *_ in orders]), prior_sd=2.0)
     np.testing.assert_allclose(doubled.theta_N, twice.theta_N, atol=1e-7)
     np.testing.assert_allclose(doubled.counts.num_windows_N, twice.counts.num_windows_N)
     assert doubled.counts.num_comparisons == twice.counts.num_comparisons
@@ -157,7 +157,7 @@ def test_any_split_over_shards_gives_the_same_sums(lengths, seed, num_shards):
             if (goes_to == at).any():
                 mine = goes_to == at
                 part.append(Orders(items[mine], weight[mine], key_W=keys[mine]))
-    whole, shards = Shard(6, orders), [Shard(6, part) for part in parts]
+    whole, shards = LikelihoodShard(6, orders), [LikelihoodShard(6, part) for part in parts]
     moments = [shard.moments(theta) for shard in shards]
     np.testing.assert_allclose(sum(m.log_likelihood for m in moments), whole.moments(theta).log_likelihood)
     np.testing.assert_allclose(sum(m.gradient for m in moments), whole.moments(theta).gradient, atol=1e-12)
@@ -177,7 +177,7 @@ def test_any_split_over_shards_gives_the_same_sums(lengths, seed, num_shards):
 
 def test_counts_are_windows_wins_and_comparisons():
     orders = [Orders(np.array([[0, 1, 2]]), np.ones(1)), Orders(np.array([[2, 0], [0, 2]]), np.array([0.25, 0.75]))]
-    counts = Shard(4, orders).counts()
+    counts = LikelihoodShard(4, orders).counts()
     np.testing.assert_allclose(counts.num_windows_N, [2, 1, 2, 0])
     np.testing.assert_allclose(counts.wins_N, [2.75, 1, 0.25, 0])
     assert counts.num_comparisons == 3
@@ -185,7 +185,7 @@ def test_counts_are_windows_wins_and_comparisons():
 
 def test_components_are_the_groups_that_never_meet():
     orders = [Orders(np.array([[0, 1, 2], [2, 1, 0]]), np.ones(2)), Orders(np.array([[3, 4]]), np.ones(1))]
-    found = fit(Shard(6, orders), prior_sd=2.0)
+    found = fit(LikelihoodShard(6, orders), prior_sd=2.0)
     assert found.num_components == 3
     component = found.counts.component_N
     assert component[0] == component[1] == component[2]
@@ -200,23 +200,23 @@ def test_components_are_the_groups_that_never_meet():
 )
 def test_nothing_to_fit_is_no_result(orders):
     with pytest.raises(NotConverged, match="no usable comparison: every ranking is missing or broken"):
-        fit(Shard(3, orders))
+        fit(LikelihoodShard(3, orders))
 
 
 def test_a_tolerance_that_cannot_be_reached_is_no_result():
     with pytest.raises(NotConverged, match=r"gradient .* per comparison after 100 Newton steps, tolerance 0e\+00"):
-        fit(Shard(NUM_ITEMS, mixed_orders(NUM_ITEMS, [3] * 40, 0)), prior_sd=2.0, tolerance=0.0)
+        fit(LikelihoodShard(NUM_ITEMS, mixed_orders(NUM_ITEMS, [3] * 40, 0)), prior_sd=2.0, tolerance=0.0)
 
 
 @pytest.mark.parametrize("orders", [Orders(np.array([[0], [1]]), np.ones(2)), Orders(np.array([[0, 1]]), np.ones(2))])
 def test_orders_of_one_item_or_without_a_weight_each_are_refused(orders):
     with pytest.raises(ValueError, match="orders need two or more items and one weight each"):
-        Shard(2, [orders])
+        LikelihoodShard(2, [orders])
 
 
 def test_a_judge_that_never_contradicts_itself_still_has_a_result():
     chain = np.array([[i, j] for i in range(10) for j in range(i + 1, 10)])
-    found = fit(Shard(10, [Orders(chain, np.ones(len(chain)))]))
+    found = fit(LikelihoodShard(10, [Orders(chain, np.ones(len(chain)))]))
     assert (np.diff(found.theta_N) < 0).all()
     assert np.isfinite(found.theta_N).all()
     assert np.isfinite(found.standard_error_N).all()
@@ -227,7 +227,7 @@ def test_a_judge_that_says_nothing_still_has_a_result():
     """Every pair in both presentations, always a tie: EM would creep towards a spread of zero for ever."""
     circle = np.array([[i, (i + 1) % 16] for i in range(16)])
     both = np.concatenate([circle, circle[:, ::-1]])
-    found = fit(Shard(16, [Orders(both, np.full(32, 0.5)), Orders(both[:, ::-1], np.full(32, 0.5))]))
+    found = fit(LikelihoodShard(16, [Orders(both, np.full(32, 0.5)), Orders(both[:, ::-1], np.full(32, 0.5))]))
     assert found.prior_sd == pytest.approx(0.1)
     np.testing.assert_allclose(found.theta_N, 0.0, atol=1e-6)
     assert (found.standard_error_N > 0.09).all()
@@ -236,7 +236,7 @@ def test_a_judge_that_says_nothing_still_has_a_result():
 def test_an_estimated_prior_has_settled_or_there_is_no_result():
     """A weak judge: 54 texts of true spread 0.3, each in 4 pairs."""
     orders = mixed_orders(54, [2] * 108, seed=1, sd=0.3)
-    shard = Shard(54, orders)
+    shard = LikelihoodShard(54, orders)
     try:
         with threadpool_limits(1):
             found = fit(shard)
@@ -316,7 +316,7 @@ def test_the_spread_is_that_of_the_items_that_are_not_known():
     best_first = np.argsort(-(theta[shown] + rng.gumbel(size=shown.shape)), axis=1)
     orders = Orders(np.take_along_axis(shown, best_first, axis=1), np.ones(len(shown)))
     known = Known(np.where(np.arange(300) < 200, theta, np.nan), np.where(np.arange(300) < 200, 0.05, np.nan))
-    found = fit(Shard(300, [orders]), known=known)
+    found = fit(LikelihoodShard(300, [orders]), known=known)
     assert found.prior_sd == pytest.approx(3.0, rel=0.2)
     inside = np.abs(found.theta_N - theta)[200:] < 1.96 * found.standard_error_N[200:]
     assert 0.88 <= inside.mean() <= 1.0
@@ -341,7 +341,7 @@ def test_half_and_half_says_nothing_about_which_is_stronger():
     table = rankings(
         {"text_ids": ["a", "b"], "order": [0, 1], "weight": 0.5}, {"text_ids": ["a", "b"], "order": [1, 0], "weight": 0.5}
     )
-    found = fit(Shard(3, orders_of(table, ids)), prior_sd=2.0)
+    found = fit(LikelihoodShard(3, orders_of(table, ids)), prior_sd=2.0)
     assert found.mode_N[0] == pytest.approx(found.mode_N[1])
     assert found.counts.num_windows_N.tolist() == [2.0, 2.0, 0.0]
 

@@ -8,10 +8,10 @@ from markupsafe import escape
 from outline import Outline
 
 from valueflow.judging.answers import answers
-from valueflow.judging.audit.exam import AuditConfig, Verdict, examine, plan
-from valueflow.judging.audit.triples import KNOWN
+from valueflow.judging.audit.exam import AuditConfig, AuditResult, examine, plan
+from valueflow.judging.audit.triples import RATED_TEXTS
 from valueflow.judging.configs import SimulatedJudge
-from valueflow.judging.simulated import Simulated, true_theta
+from valueflow.judging.simulated import SimulatedRanker, true_theta
 from valueflow.llm.configs import Price
 from valueflow.report.audit_page import audit_page
 
@@ -25,15 +25,15 @@ def known() -> pa.Table:
         for v in VALUES
         for i in range(12)
     ]
-    return pa.Table.from_pylist(rows, KNOWN)
+    return pa.Table.from_pylist(rows, RATED_TEXTS)
 
 
-def verdict(price: Price | None = None, **judge) -> Verdict:
-    rankings = Simulated(SimulatedJudge(name=HOSTILE, **judge))(plan(known(), AuditConfig()))
+def verdict(price: Price | None = None, **judge) -> AuditResult:
+    rankings = SimulatedRanker(SimulatedJudge(name=HOSTILE, **judge))(plan(known(), AuditConfig()))
     return examine(known(), rankings, AuditConfig(), 8.0, price, "2026-11-21T12:40:00+00:00")
 
 
-def page_of(found: Verdict) -> str:
+def page_of(found: AuditResult) -> str:
     return audit_page(found, SimulatedJudge(name=HOSTILE).public(), "anchors & <more>.csv")
 
 
@@ -115,5 +115,5 @@ def test_speed_and_cost():
 
 def test_a_page_is_a_function_of_the_verdict():
     found = verdict()
-    again = Verdict.model_validate_json(found.model_dump_json())
+    again = AuditResult.model_validate_json(found.model_dump_json())
     assert page_of(again) == page_of(found)

@@ -7,7 +7,7 @@ import pytest
 from outline import Outline
 
 from valueflow.errors import InputError
-from valueflow.hives.metrics import Metric
+from valueflow.hives.metrics import EmbeddingMetric
 from valueflow.report.embedding_figures import metric_bars, similarity_map, value_map
 from valueflow.theories import operational
 
@@ -56,9 +56,9 @@ def test_the_heat_map_says_which_values_of_two_theories_are_most_alike():
 
 
 def test_bars_show_encoders_that_lack_a_metric():
-    both = {"pairwise": Metric(0.71, 0.68, 0.74, 0.5, 900), "correlation": Metric(-0.1, -0.2, 0.0, 0.0, 10)}
+    both = {"pairwise": EmbeddingMetric(0.71, 0.68, 0.74, 0.5, 900), "correlation": EmbeddingMetric(-0.1, -0.2, 0.0, 0.0, 10)}
     plot = metric_bars(
-        {"base <1>": {"pairwise": Metric(0.57, 0.55, 0.59, 0.5, 900)}, "hives": both}, ["pairwise", "correlation"]
+        {"base <1>": {"pairwise": EmbeddingMetric(0.57, 0.55, 0.59, 0.5, 900)}, "hives": both}, ["pairwise", "correlation"]
     )
     text = checked(plot.svg)
     assert "base" in text
@@ -71,6 +71,6 @@ def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(InputError, match="at least 4 values"):
         value_map(operational()[:3], VECTORS[:3])
     with pytest.raises(InputError, match="no encoder has the metric 'pair'"):
-        metric_bars({"a": {"pairwise": Metric(1, 1, 1, 0, 1)}}, ["pair"])
+        metric_bars({"a": {"pairwise": EmbeddingMetric(1, 1, 1, 0, 1)}}, ["pair"])
     with pytest.raises(InputError, match="at most 5 encoders"):
         metric_bars({str(i): {} for i in range(6)}, [])

@@ -15,7 +15,7 @@ from outline import Outline
 from valueflow import store
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
-from valueflow.llm.configs import OpenaiJudge, Price
+from valueflow.llm.configs import EndpointModel, Price
 from valueflow.records import SCHEMAS
 from valueflow.report.panel_page import _reading, _share, panel_report
 from valueflow.store import Build
@@ -248,8 +248,8 @@ def test_a_dead_voter_abstains(tmp_path):
 def test_tokens_money_model_and_audit(tmp_path):
     paid = Price(tokens_in=1.0, tokens_out=2.0, currency="EUR")
     voters = [
-        OpenaiJudge(name="paid", model="some/model", price=paid),
-        OpenaiJudge(name="rented", model="m", price=Price(tokens_in=1.0, hour=2.0)),
+        EndpointModel(name="paid", model="some/model", price=paid),
+        EndpointModel(name="rented", model="m", price=Price(tokens_in=1.0, hour=2.0)),
         EncoderJudge(name="small"),
     ]
     each = {"tokens_in": 1000, "tokens_out": 5, "cost": 0.25}
@@ -264,7 +264,7 @@ def test_tokens_money_model_and_audit(tmp_path):
 
 
 def test_a_voter_without_a_price(tmp_path):
-    page = page_of(tmp_path, voters=[OpenaiJudge(name="free", model="m"), *VOTERS[1:]], each={"tokens_in": 7})
+    page = page_of(tmp_path, voters=[EndpointModel(name="free", model="m"), *VOTERS[1:]], each={"tokens_in": 7})
     assert row_of(page, "1 free") == "1 free openai: m 8 0.0 % 0 votes 0 56 0 no price set not audited"
 
 
@@ -319,7 +319,7 @@ def test_nothing_asked_at_all(tmp_path):
 
 
 def test_texts_stay_text_and_nothing_is_loaded(tmp_path):
-    voters = [OpenaiJudge(name=HOSTILE, model=HOSTILE), *VOTERS[1:]]
+    voters = [EndpointModel(name=HOSTILE, model=HOSTILE), *VOTERS[1:]]
     errors = {voters[0].name: {0: f"not one of the options: {HOSTILE!r}", 1: HOSTILE}}
     page = page_of(tmp_path, voters=voters, errors=errors, audit=HOSTILE, sources=[HOSTILE])
     outline = Outline(page)

@@ -7,7 +7,7 @@ import pytest
 from markupsafe import escape
 from outline import Outline
 
-from valueflow.judging.audit.rating import Comparison, Estimate, Row, Scores, compare
+from valueflow.judging.audit.rating import Comparison, RatingEstimate, Row, Scores, compare
 from valueflow.report.rating_page import GROUPS, Line, _format, _verdict, baseline_page, table
 
 HOSTILE = "<script>alert('x')</script><img src=https://evil.example/x.png onerror=alert(1)>"
@@ -143,7 +143,7 @@ def test_table_for_the_terminal(three):
     ],
 )
 def test_verdict_only_where_the_interval_leaves_zero_out(low, high, better, verdict):
-    assert _verdict(Estimate((low + high) / 2, low, high, 9), Line("x", "x", "share", better, None, "")) == verdict
+    assert _verdict(RatingEstimate((low + high) / 2, low, high, 9), Line("x", "x", "share", better, None, "")) == verdict
 
 
 def test_numbers():

@@ -228,7 +228,7 @@ def front_matter(card: str) -> dict:
 
 
 def test_card_names_columns_licences_and_what_made_it(version: Build) -> None:
-    card = dataset_card("v-1", store.need(version), {"MIT": 40, "a|<b>": 20}, ["en", "no", ""], VALUES)
+    card = dataset_card("v-1", store.require_manifest(version), {"MIT": 40, "a|<b>": 20}, ["en", "no", ""], VALUES)
     front = front_matter(card)
     assert front["license"] == "other"
     assert front["license_name"] == "per-row"
@@ -244,7 +244,7 @@ def test_card_names_columns_licences_and_what_made_it(version: Build) -> None:
 def test_card_of_one_licence_and_of_an_imported_version(version: Build) -> None:
     identity = Calibration(mode="imported", theta=[-10, 10], intensity=[-10, 10]).model_dump()
     config = {"imported": ["benevolence_svt.csv"], "calibrations": {VALUES[0]: identity}}
-    manifest = store.need(version).model_copy(update={"config": config})
+    manifest = store.require_manifest(version).model_copy(update={"config": config})
     assert front_matter(dataset_card("v-1", manifest, {"CC-BY-4.0": 60}, ["en"], VALUES))["license"] == "cc-by-4.0"
     named = front_matter(dataset_card("v-1", manifest, {"AI2-ImpACT-MR": 60}, ["en"], VALUES))
     assert (named["license"], named["license_name"]) == ("other", "AI2-ImpACT-MR")
@@ -254,7 +254,7 @@ def test_card_of_one_licence_and_of_an_imported_version(version: Build) -> None:
 
 
 def test_the_code_on_the_card_runs(version: Build, monkeypatch) -> None:
-    card = dataset_card("v-1", store.need(version), {"MIT": 60}, ["en"], VALUES)
+    card = dataset_card("v-1", store.require_manifest(version), {"MIT": 60}, ["en"], VALUES)
     monkeypatch.chdir(version.url)
     found: dict = {}
     for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL):

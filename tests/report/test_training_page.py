@@ -5,7 +5,7 @@ import re
 import numpy as np
 from outline import Outline
 
-from valueflow.hives.metrics import Metric
+from valueflow.hives.metrics import EmbeddingMetric
 from valueflow.report.model_card import METRICS, Corpus
 from valueflow.report.training_page import training_page
 
@@ -21,15 +21,15 @@ def page(encoders: dict, values: list[str] = VALUES) -> str:
     )
 
 
-def metrics(value: float) -> dict[str, Metric]:
+def metrics(value: float) -> dict[str, EmbeddingMetric]:
     names = [*METRICS, "pairwise/svt", "pairwise/mft"]
-    return {name: Metric(value, value - 0.01, value + 0.01, 0.5, 77) for name in names}
+    return {name: EmbeddingMetric(value, value - 0.01, value + 0.01, 0.5, 77) for name in names}
 
 
 def test_it_has_every_metric_of_every_encoder_with_its_interval():
     base = metrics(0.612)
     del base["pairwise/mft"]
-    base["strict"] = Metric(0.612, float("nan"), float("nan"), 0.5, 77)
+    base["strict"] = EmbeddingMetric(0.612, float("nan"), float("nan"), 0.5, 77)
     text = re.sub(r"<[^>]*>", " ", page({HOSTILE: metrics(0.734), "base": base}))
     assert text.count("0.724 to 0.744") == 8
     assert text.count("0.602 to 0.622") == 6

@@ -51,10 +51,10 @@ def test_texts_are_scored_by_the_engine_over_http(cluster, root):
 
 
 def test_a_caller_that_goes_away_takes_its_questions_from_the_engine():
-    from valueflow.distributed.vllm_engine import Engine
+    from valueflow.distributed.vllm_engine import OnlineEngine
 
     async def asked_and_left() -> tuple[int, int, pa.Table]:
-        engine = Engine(SMOLLM2)
+        engine = OnlineEngine(SMOLLM2)
         windows = pa.table(
             {
                 "window_id": [f"w{i}" for i in range(64)], "theory": ["svt"] * 64, "value": ["power"] * 64, "round": [0] * 64,

@@ -10,9 +10,9 @@ import pytest
 from valueflow import api, vidb
 from valueflow.errors import InputError
 from valueflow.judging.configs import SimulatedJudge
-from valueflow.judging.online import Together, asker
+from valueflow.judging.online import MicroBatcher, online_judge
 from valueflow.judging.simulated import true_theta
-from valueflow.llm.configs import VllmJudge
+from valueflow.llm.configs import VllmModel
 from valueflow.records import text_id
 from valueflow.service.local import local
 from valueflow.service.service import Service
@@ -86,13 +86,13 @@ def test_windows_of_many_callers_go_to_the_judge_together(root):
 
     class Slow:
         def __init__(self) -> None:
-            self.judge = asker(JUDGE)
+            self.judge = online_judge(JUDGE)
 
         def __call__(self, windows: pa.Table) -> pa.Table:
             sizes.append(windows.num_rows)
             return self.judge.worker(windows)
 
-    merged = asker(JUDGE)
+    merged = online_judge(JUDGE)
     merged.worker = Slow()
     service = Service(vidb.load(root), JUDGE, merged)
 
@@ -111,9 +111,9 @@ def test_a_round_of_all_values_is_one_call(root):
 
     async def ask(windows: pa.Table) -> pa.Table:
         calls.append(windows.num_rows)
-        return await asker(JUDGE)(windows)
+        return await online_judge(JUDGE)(windows)
 
-    service = Service(vidb.load(root), JUDGE, Together(ask))
+    service = Service(vidb.load(root), JUDGE, MicroBatcher(ask))
     asked = api.ScoreRequest(texts=TEXTS[:3], values=VALUES, m=4)
     asyncio.run(service.score(asked, "r"))
     calls.clear()
@@ -134,7 +134,7 @@ def test_a_call_whose_callers_all_went_away_is_taken_back():
         return windows
 
     async def run() -> None:
-        together, windows = Together(ask), pa.table({"window_id": ["a"]})
+        together, windows = MicroBatcher(ask), pa.table({"window_id": ["a"]})
         callers = [asyncio.ensure_future(together(windows)) for _ in range(2)]
         await asyncio.sleep(0.05)
         callers[0].cancel()
@@ -219,7 +219,7 @@ def test_what_cannot_be_scored_is_refused_in_words(service, settings, said):
 
 def test_an_engine_needs_a_server():
     with pytest.raises(InputError, match="serve run"):
-        asker(VllmJudge(name="llm", model="somewhere"))
+        online_judge(VllmModel(name="llm", model="somewhere"))
 
 
 def test_a_failing_judge_fails_the_request_and_not_the_next(root):
@@ -229,9 +229,9 @@ def test_a_failing_judge_fails_the_request_and_not_the_next(root):
         def __call__(self, windows: pa.Table) -> pa.Table:
             if self.fall:
                 raise RuntimeError("out of memory")
-            return asker(JUDGE).worker(windows)
+            return online_judge(JUDGE).worker(windows)
 
-    falls, asks = Falls(), asker(JUDGE)
+    falls, asks = Falls(), online_judge(JUDGE)
     asks.worker = falls
     service = Service(vidb.load(root), JUDGE, asks)
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -246,10 +246,10 @@ def test_a_caller_that_went_away_is_not_asked_for(root):
     class Counts:
         def __call__(self, windows: pa.Table) -> pa.Table:
             asked.extend(windows["window_id"].to_pylist())
-            return asker(JUDGE).worker(windows)
+            return online_judge(JUDGE).worker(windows)
 
     async def run() -> None:
-        asks = asker(JUDGE)
+        asks = online_judge(JUDGE)
         asks.worker = Counts()
         service = Service(vidb.load(root), JUDGE, asks)
         await service.score(api.ScoreRequest(texts=["warm up"], values=VALUES), "r")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from valueflow.errors import InputError
-from valueflow.judging.encoder import Encoder
+from valueflow.judging.encoder import LayerEncoder
 from valueflow.models import MINILM
 from valueflow.theories import inventory, operational, theories
 from valueflow.theories.instances import instances
@@ -51,7 +51,7 @@ def overlap(one: set, other: set) -> float:
 
 
 def embedded(phrases: list[str]) -> np.ndarray:
-    last = Encoder(MINILM)(phrases)[:, -WIDTH:]
+    last = LayerEncoder(MINILM)(phrases)[:, -WIDTH:]
     return last / np.linalg.norm(last, axis=1, keepdims=True)
 
 

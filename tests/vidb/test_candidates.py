@@ -15,7 +15,7 @@ from valueflow.records import SCHEMAS, text_id
 from valueflow.store import Build
 from valueflow.theories import operational
 from valueflow.vidb import candidates as module
-from valueflow.vidb.candidates import CandidatesConfig, chosen_values, curate, value_of
+from valueflow.vidb.candidates import CandidatesConfig, chosen_values, select_candidates, value_of
 
 POWER = {"values": ["svt:power"]}
 Labels = list[tuple[str, str, int | None]]
@@ -51,7 +51,7 @@ def table(name, rows):
 
 def pools(root: Path, labels: Labels, unlabelled: int = 0, neutral: int = 0, **config) -> dict[str, list[dict]]:
     out = Build(str(root), "candidates", "c")
-    sizes = curate(corpus(root, labels, unlabelled, neutral), CandidatesConfig(**config), out)
+    sizes = select_candidates(corpus(root, labels, unlabelled, neutral), CandidatesConfig(**config), out)
     store.commit(out, {}, [], {})
     found = {v: store.read_table(out, folder=store.partition(*v.split(":"))).to_pylist() for v in sizes}
     assert sizes == {value: len(rows) for value, rows in found.items()}
@@ -205,11 +205,11 @@ def test_pools_that_are_kept_are_added_to(tmp_path):
     (tmp_path / "new").mkdir()
     old, out = Build(str(tmp_path), "candidates", "old"), Build(str(tmp_path), "candidates", "new")
     values = {"values": ["svt:benevolence", "svt:power"], "num_neutral": 1}
-    curate(corpus(tmp_path / "old", few, neutral=1), CandidatesConfig(**values), old)
+    select_candidates(corpus(tmp_path / "old", few, neutral=1), CandidatesConfig(**values), old)
     store.commit(old, {}, [], {})
     more = [("kind", "svt:benevolence", -1), ("warm", "svt:benevolence", 1)]
     texts = corpus(tmp_path / "new", more, neutral=2)
-    sizes = curate(texts, CandidatesConfig(values=["svt:benevolence"]), out, old)
+    sizes = select_candidates(texts, CandidatesConfig(values=["svt:benevolence"]), out, old)
     assert sizes == {"svt:benevolence": 4, "svt:power": 3}
     store.commit(out, {}, [], {})
     pool = {row["text"]: row for row in store.read_table(out, folder=store.partition("svt", "benevolence")).to_pylist()}
@@ -218,4 +218,4 @@ def test_pools_that_are_kept_are_added_to(tmp_path):
     with pytest.raises(
         InputError, match="names svt:tradition, which the version to extend lacks; it has svt:benevolence, svt:power"
     ):
-        curate(texts, CandidatesConfig(values=["svt:tradition"]), out, old)
+        select_candidates(texts, CandidatesConfig(values=["svt:tradition"]), out, old)

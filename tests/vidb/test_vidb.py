@@ -258,7 +258,7 @@ class Pool:
 
     def write(self, name: str, **config: object) -> vidb.Vidb:
         out = Build(str(self.root), "vidb", name)
-        publish.write(
+        publish.write_version(
             self.candidates, self.utilities, CalibrateConfig(**config), publish.Review(), {"judge_fingerprint": "77aa"}, out
         )
         return vidb.load(str(self.root), name)

@@ -156,7 +156,7 @@ async def _versions(asked: Namespace) -> None:
     published = store.current(root).version
     with sheet(asked, output.versions) as out:
         for version in store.finished(root, "vidb"):
-            made = store.need(store.Build(root, "vidb", version))
+            made = store.require_manifest(store.Build(root, "vidb", version))
             out.add(
                 {
                     "version": version, "created": made.created[:19], "texts": made.num_rows,

@@ -11,12 +11,12 @@ from urllib.parse import quote
 import httpx
 
 from valueflow import api
-from valueflow.client.protocol import (  # fmt: skip
-    Ask,
-    Calls,
-    Course,
+from valueflow.client.protocol import (
+    ApiCall,
+    ClientProtocol,
     Line,
     ModelT,
+    ResumableStream,
     Scores,
     Settings,
     ValueFlowError,
@@ -26,8 +26,8 @@ from valueflow.client.protocol import (  # fmt: skip
 
 __all__ = ["AsyncClient", "Client", "Scores", "Settings", "ValueFlowError"]
 Words = str | Iterable[str]
-THEORIES = Ask("GET", "/v1/theories", api.TheoriesResponse)
-VIDB = Ask("GET", "/v1/vidb", api.VidbResponse)
+THEORIES = ApiCall("GET", "/v1/theories", api.TheoriesResponse)
+VIDB = ApiCall("GET", "/v1/vidb", api.VidbResponse)
 
 
 class Client:
@@ -41,7 +41,7 @@ class Client:
     """
 
     def __init__(self, url: str | None = None, key: str | None = None, timeout: float = 300.0, retries: int = 8) -> None:
-        self._calls = Calls(url, key, timeout, retries)
+        self._calls = ClientProtocol(url, key, timeout, retries)
         self._http = httpx.Client()
 
     def __repr__(self) -> str:
@@ -109,7 +109,7 @@ class Client:
             self.vidb()
         return texts
 
-    def _call(self, ask: Ask[ModelT]) -> ModelT:
+    def _call(self, ask: ApiCall[ModelT]) -> ModelT:
         for attempt in itertools.count():
             try:
                 response = self._http.send(self._calls.request(ask))
@@ -123,7 +123,7 @@ class Client:
         raise AssertionError("itertools.count ends")
 
     def _streamed(self, texts: list[str], rest: dict[str, Any]) -> Iterator[Line]:
-        course = Course(self._calls, self._known(texts), rest)
+        course = ResumableStream(self._calls, self._known(texts), rest)
         while ask := course.ask():
             failure = None
             try:
@@ -151,7 +151,7 @@ class AsyncClient:
     """
 
     def __init__(self, url: str | None = None, key: str | None = None, timeout: float = 300.0, retries: int = 8) -> None:
-        self._calls = Calls(url, key, timeout, retries)
+        self._calls = ClientProtocol(url, key, timeout, retries)
         self._http = httpx.AsyncClient()
 
     def __repr__(self) -> str:
@@ -221,7 +221,7 @@ class AsyncClient:
             await self.vidb()
         return texts
 
-    async def _call(self, ask: Ask[ModelT]) -> ModelT:
+    async def _call(self, ask: ApiCall[ModelT]) -> ModelT:
         for attempt in itertools.count():
             try:
                 response = await self._http.send(self._calls.request(ask))
@@ -235,7 +235,7 @@ class AsyncClient:
         raise AssertionError("itertools.count ends")
 
     async def _streamed(self, texts: list[str], rest: dict[str, Any]) -> AsyncIterator[Line]:
-        course = Course(self._calls, await self._known(texts), rest)
+        course = ResumableStream(self._calls, await self._known(texts), rest)
         while ask := course.ask():
             failure = None
             try:
@@ -254,41 +254,43 @@ class AsyncClient:
         yield course.end()
 
 
-def _score(texts: list[str], rest: dict[str, Any]) -> Ask[api.ScoreResponse]:
-    return Ask("POST", "/v1/score", api.ScoreResponse, fitting(api.ScoreRequest, {"texts": texts, **rest}))
+def _score(texts: list[str], rest: dict[str, Any]) -> ApiCall[api.ScoreResponse]:
+    return ApiCall("POST", "/v1/score", api.ScoreResponse, fitting(api.ScoreRequest, {"texts": texts, **rest}))
 
 
-def _compare(first: str, second: str, rest: dict[str, Any]) -> Ask[api.CompareResponse]:
+def _compare(first: str, second: str, rest: dict[str, Any]) -> ApiCall[api.CompareResponse]:
     body = fitting(api.CompareRequest, {"first": first, "second": second, **rest})
-    return Ask("POST", "/v1/compare", api.CompareResponse, body)
+    return ApiCall("POST", "/v1/compare", api.CompareResponse, body)
 
 
-def _profile(texts: list[str], rest: dict[str, Any]) -> Ask[api.ProfileResponse]:
-    return Ask("POST", "/v1/profile", api.ProfileResponse, fitting(api.ProfileRequest, {"texts": texts, **rest}))
+def _profile(texts: list[str], rest: dict[str, Any]) -> ApiCall[api.ProfileResponse]:
+    return ApiCall("POST", "/v1/profile", api.ProfileResponse, fitting(api.ProfileRequest, {"texts": texts, **rest}))
 
 
-def _value(name: str) -> Ask[api.ValueResponse]:
-    return Ask("GET", f"/v1/values/{quote(name, safe=':')}", api.ValueResponse)
+def _value(name: str) -> ApiCall[api.ValueResponse]:
+    return ApiCall("GET", f"/v1/values/{quote(name, safe=':')}", api.ValueResponse)
 
 
-def _anchors(name: str, offset: int, limit: int) -> Ask[api.AnchorsResponse]:
+def _anchors(name: str, offset: int, limit: int) -> ApiCall[api.AnchorsResponse]:
     path = f"/v1/values/{quote(name, safe=':')}/anchors"
-    return Ask("GET", path, api.AnchorsResponse, params={"offset": offset, "limit": limit})
+    return ApiCall("GET", path, api.AnchorsResponse, params={"offset": offset, "limit": limit})
 
 
-def _extract(calls: Calls, texts: list[str], theories: list[str] | None, top: int) -> list[Ask[api.ExtractResponse]]:
+def _extract(
+    calls: ClientProtocol, texts: list[str], theories: list[str] | None, top: int
+) -> list[ApiCall[api.ExtractResponse]]:
     """The requests that a list takes; at least one, which refuses an empty list."""
-    parts: list[Ask[api.ExtractResponse]] = []
+    parts: list[ApiCall[api.ExtractResponse]] = []
     start = 0
     while start < len(texts) or not parts:
         part = calls.fits(texts, start, rest := {"theories": theories, "top": top})
         body = fitting(api.ExtractRequest, {"texts": part, **rest})
-        parts.append(Ask("POST", "/v1/extract", api.ExtractResponse, body, num_texts=len(part)))
+        parts.append(ApiCall("POST", "/v1/extract", api.ExtractResponse, body, num_texts=len(part)))
         start += len(part)
     return parts
 
 
-def _joined(asks: list[Ask[api.ExtractResponse]], answers: list[api.ExtractResponse]) -> api.ExtractResponse:
+def _joined(asks: list[ApiCall[api.ExtractResponse]], answers: list[api.ExtractResponse]) -> api.ExtractResponse:
     """The answers to the parts of a list as one; `request_id` names all of them."""
     starts = itertools.accumulate((ask.num_texts for ask in asks), initial=0)
     found = [

@@ -99,7 +99,7 @@ def listed(words: str | Iterable[str], what: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Ask(Generic[ModelT]):
+class ApiCall(Generic[ModelT]):
     """One call; by `key` the server knows a retry for what it is."""
 
     method: str
@@ -119,7 +119,7 @@ class Failure(NamedTuple):
     after: float | None = None
 
 
-class Calls:
+class ClientProtocol:
     """A server and how it is asked: the requests, and what their answers and failures mean."""
 
     def __init__(self, url: str | None, key: str | None, timeout: float, retries: int) -> None:
@@ -130,7 +130,7 @@ class Calls:
         # Waiting for a connection of the client's own pool is not the server's fault: no limit.
         self.timeout = httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=None)
 
-    def request(self, ask: Ask[Any]) -> httpx.Request:
+    def request(self, ask: ApiCall[Any]) -> httpx.Request:
         """Return the request of one try."""
         headers = {"User-Agent": "valueflow"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
         body = None
@@ -142,7 +142,7 @@ class Calls:
             ask.method, self.url + ask.path, params=ask.params, headers=headers, content=body, extensions=timeout
         )
 
-    def read(self, ask: Ask[ModelT], response: httpx.Response) -> ModelT:
+    def read(self, ask: ApiCall[ModelT], response: httpx.Response) -> ModelT:
         """Return an answer; ValueFlowError where it is not what API version 1 says."""
         try:
             return ask.answer.model_validate_json(response.content)
@@ -151,11 +151,11 @@ class Calls:
             why = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
             raise self.foreign(ask, f"was not answered in API version 1 ({why})") from None
 
-    def foreign(self, ask: Ask[Any], what: str) -> ValueFlowError:
+    def foreign(self, ask: ApiCall[Any], what: str) -> ValueFlowError:
         """Return the error of a server that answers something else than API version 1."""
         return ValueFlowError(f"{ask.method} {self.url}{ask.path} {what}; is this a ValueFlow server of the same API version?")
 
-    def refused(self, ask: Ask[Any], response: httpx.Response) -> Failure:
+    def refused(self, ask: ApiCall[Any], response: httpx.Response) -> Failure:
         """Return what an answer says that is not a success."""
         text = response.text.replace(self._key, "[key]") if self._key else response.text
         again = response.status_code in BUSY
@@ -171,7 +171,7 @@ class Calls:
             )
         return self.problem(ask, problem, retry_after(response.headers))._replace(again=again)
 
-    def problem(self, ask: Ask[Any], problem: api.Problem, after: float | None = None) -> Failure:
+    def problem(self, ask: ApiCall[Any], problem: api.Problem, after: float | None = None) -> Failure:
         """Return what the server's own account of an error comes to."""
         said = [problem.detail, *(": ".join(fault.values()) for fault in problem.errors)]
         if problem.status == 401:
@@ -181,7 +181,7 @@ class Calls:
         message = f"{ask.method} {self.url}{ask.path}: {problem.status} {problem.title}{': ' if why else ''}{why}{request}"
         return Failure(ValueFlowError(message, problem), problem.status in BUSY, after)
 
-    def lost(self, ask: Ask[Any], error: httpx.RequestError) -> Failure:
+    def lost(self, ask: ApiCall[Any], error: httpx.RequestError) -> Failure:
         """Return what became of a call that got no answer, or not the whole of it."""
         what = f"{ask.method} {self.url}{ask.path}"
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -219,17 +219,17 @@ def changed(first: api.Made, then: api.Made) -> str:
     return ", ".join(f"{name} from {getattr(first, name)} to {getattr(then, name)}" for name in names)
 
 
-class Course:
+class ResumableStream:
     """A streamed list over as many requests and retries as it takes: what is asked next, and which lines are new."""
 
-    def __init__(self, calls: Calls, texts: list[str], rest: dict[str, Any]) -> None:
+    def __init__(self, calls: ClientProtocol, texts: list[str], rest: dict[str, Any]) -> None:
         self._calls, self._texts, self._rest = calls, texts, rest
         self._start: api.StreamStart | None = None  # of the whole list
         self._num_values = 1  # of each text, once it is known
         self._come = self._attempt = 0  # scores passed on; failures since the last of them
         self._at, self._asked = 0, self._from(0)  # the text that the request begins with
 
-    def ask(self) -> Ask[api.StreamEnd] | None:
+    def ask(self) -> ApiCall[api.StreamEnd] | None:
         """Return the next request, the same where nothing came of it; None when all scores have come."""
         if self._start and self._come == self._start.num_scores:
             return None
@@ -266,10 +266,10 @@ class Course:
         """Return the last line of the whole list."""
         return api.StreamEnd(num_scores=self._come)
 
-    def _from(self, start: int) -> Ask[api.StreamEnd]:
+    def _from(self, start: int) -> ApiCall[api.StreamEnd]:
         part = self._calls.fits(self._texts, start, self._rest, streamed=True)
         body = fitting(api.StreamRequest, {"texts": part, **self._rest})
-        return Ask("POST", "/v1/score/stream", api.StreamEnd, body, num_texts=len(part))
+        return ApiCall("POST", "/v1/score/stream", api.StreamEnd, body, num_texts=len(part))
 
     def _line(self, text: bytes) -> Iterator[Line]:
         try:

@@ -15,16 +15,16 @@ from ray.data import Dataset
 
 from valueflow import __version__, store
 from valueflow.config import Config
-from valueflow.distributed.answer import ask, check
+from valueflow.distributed.answer import check_answers, collect_answers
 from valueflow.distributed.cluster import ClusterConfig, require
-from valueflow.distributed.embed import Embedder, EmbedderConfig, embed, labelled, labels_of, matrix, vectors
+from valueflow.distributed.embed import Embedder, EmbedderConfig, embed, labelled_examples, labels_of, matrix, vectors
 from valueflow.hives.anchors import AnchorsConfig, Balance, Found, balance, find, named
 from valueflow.hives.individuals import nearest
 from valueflow.judging.fingerprint import RESOURCES
 from valueflow.judging.parse import NAME_WORDS, WORD_LENGTH
 from valueflow.judging.tasks import NAME
-from valueflow.llm.configs import LlmJudge, OpenaiJudge, VllmJudge
-from valueflow.llm.cost import Estimate, estimate
+from valueflow.llm.configs import EndpointModel, LlmModel, VllmModel
+from valueflow.llm.cost import CostEstimate, estimate
 from valueflow.prompts.render import prompt_hash
 from valueflow.records import digest
 from valueflow.store import Build
@@ -41,7 +41,7 @@ class BuildAnchorsConfig(Config):
     labels: str = Field("", description="build id of labels, or latest: a panel's instead of the corpora's own")
     encoder: EmbedderConfig = EmbedderConfig()
     anchors: AnchorsConfig = AnchorsConfig()
-    namer: Annotated[VllmJudge | OpenaiJudge, Field(discriminator="kind")] | None = Field(
+    namer: Annotated[VllmModel | EndpointModel, Field(discriminator="kind")] | None = Field(
         None, description="an LLM that names each anchor; null: the first words of the text nearest to its centre"
     )
     max_error_share: float = Field(0.05, ge=0, le=1, description="share of anchors without a usable name above which it fails")
@@ -96,12 +96,12 @@ def build_anchors(config: BuildAnchorsConfig) -> AnchorBuilds:
     return _finished(*out, individuals)
 
 
-def dry_run(config: BuildAnchorsConfig) -> list[Estimate]:
+def dry_run(config: BuildAnchorsConfig) -> list[CostEstimate]:
     """Return what naming will take, by texts that stand for the medoids; none without a namer."""
     if config.namer is None:
         return []
     texts, _ = labels_of(config.root, config.texts, config.labels)
-    first = store.read_part(texts, store.need(texts).files[0].path, ["text"])["text"].to_pylist()
+    first = store.read_part(texts, store.require_manifest(texts).files[0].path, ["text"])["text"].to_pylist()
     size = config.anchors.num_medoids
     sample = [{"texts": first[start : start + size]} for start in range(0, min(len(first), 20 * size), size)]
     return [estimate(config.namer, NAME, sample, config.anchors.target)]
@@ -122,11 +122,11 @@ def individuals_of(root: str, sources: _Sources, min_similarity: float) -> Build
 
 
 def _finished(anchors: Build, anchored: Build, individuals: Build) -> AnchorBuilds:
-    counts, target = store.need(anchors).counts, store.need(anchors).config["target"]
+    counts, target = store.require_manifest(anchors).counts, store.require_manifest(anchors).config["target"]
     log.info("anchors: %d anchors, %s of %s texts at one", counts["anchors"], f"{counts['anchored']:,}", f"{counts['texts']:,}")
     if counts["anchors"] < target:
         log.warning("anchors: fewer than anchors.target (%d); left out: %s", target, counts["dropped"])
-    log.info("anchors: %s texts at an instance of the inventory", f"{store.need(individuals).num_rows:,}")
+    log.info("anchors: %s texts at an instance of the inventory", f"{store.require_manifest(individuals).num_rows:,}")
     return AnchorBuilds(anchors, anchored, individuals, Balance(**counts["balance"]))
 
 
@@ -136,16 +136,16 @@ def _write(task: Callable[..., None], num_cpus: float, *args: object) -> None:
 
 
 def _find(sources: _Sources, config: AnchorsConfig, anchors: Build, anchored: Build) -> None:
-    examples = labelled(sources.texts, sources.labels)
+    examples = labelled_examples(sources.texts, sources.labels)
     found = find(vectors(sources.embedded, examples.text_ids), examples, config)
     _commit(found, sources, config.model_dump(), anchors, anchored)
 
 
 def _nearest(sources: _Sources, encoder: EmbedderConfig, min_similarity: float, out: Build) -> None:
-    examples, listed = labelled(sources.texts, sources.labels), inventory()
+    examples, listed = labelled_examples(sources.texts, sources.labels), inventory()
     phrases = Embedder(encoder)(pa.table({"text_id": [i.id for i in listed], "text": [i.phrase for i in listed]}))
     z_TD = vectors(sources.embedded, examples.text_ids)
-    store.clear(out)
+    store.remove_unfinished(out)
     store.write_part(out, nearest(z_TD, matrix(phrases), listed, examples, min_similarity), "0")
     store.commit(out, {"min_similarity": min_similarity}, [build.url for build in sources], {"instances": len(listed)})
 
@@ -154,10 +154,10 @@ def _rename(sources: _Sources, found: tuple[Build, Build], names: Build, by: str
     """Write the anchors under the names given; those without one keep their medoid's."""
     said = store.read_table(names, ["anchor_id", "name"])
     given = {i: name for i, name in zip(*(said[c].to_pylist() for c in said.column_names), strict=True) if name is not None}
-    before = store.need(found[0]).counts
+    before = store.require_manifest(found[0]).counts
     tables = named(store.read_table(found[0]), store.read_table(found[1]), given, by)
     dropped = before["dropped"] | {"named like another": before["anchors"] - tables[0].num_rows}
-    config = store.need(found[0]).config | {"named": store.need(names).config}
+    config = store.require_manifest(found[0]).config | {"named": store.require_manifest(names).config}
     _commit(Found(*tables, dropped), sources, config, anchors, anchored, [found[0].url, names.url])
 
 
@@ -165,12 +165,12 @@ def _commit(
     found: Found, sources: _Sources, config: dict, anchors: Build, anchored: Build, made_of: list[str] | None = None
 ) -> None:
     """Write both tables and the balance beside the anchors, whose manifest comes last."""
-    examples = labelled(sources.texts, sources.labels)
+    examples = labelled_examples(sources.texts, sources.labels)
     spread = balance(found.anchors, found.anchored, examples)
     counts = {"texts": len(examples.texts), "anchors": found.anchors.num_rows, "anchored": found.anchored.num_rows}
     inputs = [build.url for build in sources] + (made_of or [])
     for build, rows in ((anchored, found.anchored), (anchors, found.anchors)):
-        store.clear(build)
+        store.remove_unfinished(build)
         store.write_part(build, rows, "0")
     lines = io.StringIO()
     writer = csv.DictWriter(lines, list(spread.levels[0]))
@@ -181,7 +181,7 @@ def _commit(
     store.commit(anchors, config, inputs, counts | {"dropped": found.dropped, "balance": spread._asdict()})
 
 
-def _names(config: BuildAnchorsConfig, namer: LlmJudge, texts: Build, anchors: Build, build_id: str) -> Build:
+def _names(config: BuildAnchorsConfig, namer: LlmModel, texts: Build, anchors: Build, build_id: str) -> Build:
     """Return the build of an LLM's names of anchors, asked from their medoid texts."""
     out = Build(config.root, "names", build_id)
     if store.manifest(out):
@@ -196,8 +196,8 @@ def _names(config: BuildAnchorsConfig, namer: LlmJudge, texts: Build, anchors: B
         "round": pa.array([0] * count, pa.int32()),
         "folder": pa.array([""] * count, pa.string()),
     }
-    ask(namer, NAME, functools.partial(_open, pa.table(columns)), out, count, "name")
-    asked = check(out, NAME, count, config.max_error_share, "name")
+    collect_answers(namer, NAME, functools.partial(_open, pa.table(columns)), out, count, "name")
+    asked = check_answers(out, NAME, count, config.max_error_share, "name")
     store.commit(out, namer.public(), [anchors.url], asked._asdict())
     return out
 
@@ -205,7 +205,7 @@ def _names(config: BuildAnchorsConfig, namer: LlmJudge, texts: Build, anchors: B
 def _texts(texts: Build, wanted: pa.Array) -> dict[str, str]:
     """Text by id, of the ids wanted."""
     found: dict[str, str] = {}
-    for file in store.need(texts).files:
+    for file in store.require_manifest(texts).files:
         part = store.read_part(texts, file.path, ["text_id", "text"])
         part = part.filter(pc.is_in(part["text_id"], wanted))
         found.update(zip(part["text_id"].to_pylist(), part["text"].to_pylist(), strict=True))

@@ -13,11 +13,11 @@ from ray.data import Dataset
 
 from valueflow import store
 from valueflow.distributed.cluster import Progress
-from valueflow.distributed.judge import judge, replay
+from valueflow.distributed.judge import from_call_cache, judge
 from valueflow.errors import BudgetSpent, InputError
 from valueflow.judging.configs import AnyJudge
 from valueflow.llm import cost
-from valueflow.llm.configs import LlmJudge, OpenaiJudge
+from valueflow.llm.configs import EndpointModel, LlmModel
 from valueflow.llm.question import Task
 from valueflow.records import digest
 from valueflow.store import Build
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 Questions = Callable[["ray.ObjectRef"], Dataset]
 
 
-class Asked(NamedTuple):
+class AnswerTotals(NamedTuple):
     """Totals over all questions of a build, earlier runs included."""
 
     questions: int
@@ -35,7 +35,7 @@ class Asked(NamedTuple):
     tokens_out: int
 
 
-def ask(config: AnyJudge, task: Task, questions: Questions, out: Build, total: int, what: str) -> None:
+def collect_answers(config: AnyJudge, task: Task, questions: Questions, out: Build, total: int, what: str) -> None:
     """Bring `out` to `total` answers of a judge: from the call cache first, then by asking.
 
     Args:
@@ -55,7 +55,7 @@ def ask(config: AnyJudge, task: Task, questions: Questions, out: Build, total: i
         return
     started = time.monotonic()
     cache = f"{out.root.rstrip('/')}/cache"
-    memory = replay(config, task, cache)
+    memory = from_call_cache(config, task, cache)
     if memory:
         _run(memory(questions(ray.put(done))), out, task, progress)
         done = store.committed_ids(out, task.id_column)
@@ -63,11 +63,11 @@ def ask(config: AnyJudge, task: Task, questions: Questions, out: Build, total: i
         _run(judge(config, task, cache, _spent(config, out))(questions(ray.put(done))), out, task, progress)
     spent = _spent(config, out)
     log.info("%s: %s", what, cost.total(config, total, *spent, time.monotonic() - started))
-    if isinstance(config, OpenaiJudge):
+    if isinstance(config, EndpointModel):
         _check_budget(config, out, task, total, what, spent)
 
 
-def check(out: Build, task: Task, total: int, max_error_share: float, what: str) -> Asked:
+def check_answers(out: Build, task: Task, total: int, max_error_share: float, what: str) -> AnswerTotals:
     """Return the totals of an answered build, each question once.
 
     Raises:
@@ -79,11 +79,11 @@ def check(out: Build, task: Task, total: int, max_error_share: float, what: str)
         asked, rows, reasons = _count(out, task)
     if asked.questions != total:
         raise RuntimeError(f"{what}: {asked.questions} of {total} questions answered; rerun the command to ask the rest")
-    check_errors(asked, max_error_share, what, out.url, reasons)
+    check_error_share(asked, max_error_share, what, out.url, reasons)
     return asked
 
 
-def check_errors(asked: Asked, max_error_share: float, what: str, where: str, reasons: Counter[str]) -> None:
+def check_error_share(asked: AnswerTotals, max_error_share: float, what: str, where: str, reasons: Counter[str]) -> None:
     """Refuse answers of which too many are broken; say which reasons were most common."""
     share = asked.errors / max(asked.questions, 1)
     if share > max_error_share:
@@ -117,7 +117,7 @@ def _commit(batch: pa.Table, out: Build, id_column: str) -> pa.Table:
     return pa.table({"rows": pa.array(rows, pa.int64()), "errors": pa.array(errors, pa.int64())})
 
 
-def _count(out: Build, task: Task) -> tuple[Asked, int, Counter[str]]:
+def _count(out: Build, task: Task) -> tuple[AnswerTotals, int, Counter[str]]:
     """The totals over everything a build holds, its rows (a question answered twice counts twice) and the reasons of errors."""
     rows, tokens_in, tokens_out = 0, 0, 0
     reasons: Counter[str] = Counter()
@@ -128,19 +128,19 @@ def _count(out: Build, task: Task) -> tuple[Asked, int, Counter[str]]:
         tokens_in += pc.sum(part["tokens_in"]).as_py() or 0
         tokens_out += pc.sum(part["tokens_out"]).as_py() or 0
     questions = len(store.committed_ids(out, task.id_column))
-    return Asked(questions, reasons.total(), tokens_in, tokens_out), rows, reasons
+    return AnswerTotals(questions, reasons.total(), tokens_in, tokens_out), rows, reasons
 
 
 def _spent(config: AnyJudge, out: Build) -> tuple[int, int]:
     """Tokens behind the answers that a build already holds, whether paid for by this build or found in the cache."""
-    if not isinstance(config, LlmJudge):
+    if not isinstance(config, LlmModel):
         return 0, 0
     parts = [store.read_part(out, path, ["tokens_in", "tokens_out"]) for path in store.part_paths(out)]
     tokens_in, tokens_out = (sum(pc.sum(part[name]).as_py() or 0 for part in parts) for name in ("tokens_in", "tokens_out"))
     return tokens_in, tokens_out
 
 
-def _check_budget(config: OpenaiJudge, out: Build, task: Task, total: int, what: str, spent: tuple[int, int]) -> None:
+def _check_budget(config: EndpointModel, out: Build, task: Task, total: int, what: str, spent: tuple[int, int]) -> None:
     done = len(store.committed_ids(out, task.id_column))
     if done < total and (config.budget.tokens or config.budget.money):
         raise BudgetSpent(

@@ -11,17 +11,17 @@ from pydantic import Field
 
 from valueflow import __version__, store
 from valueflow.config import Config
-from valueflow.distributed.answer import ask, check
+from valueflow.distributed.answer import check_answers, collect_answers
 from valueflow.distributed.build.rank import counts, open_windows, show
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.errors import InputError
 from valueflow.judging.audit import exam
-from valueflow.judging.audit.exam import AuditConfig, Verdict
-from valueflow.judging.audit.rated_texts import SAMPLE, known, known_to
+from valueflow.judging.audit.exam import AuditConfig, AuditResult
+from valueflow.judging.audit.rated_texts import SAMPLE, rated_texts, with_judge_truth
 from valueflow.judging.configs import AnyJudge, JudgeConfig
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK
-from valueflow.llm.cost import Estimate, Measured, estimate
+from valueflow.llm.cost import CostEstimate, MeasuredSpeed, estimate
 from valueflow.records import digest
 from valueflow.store import Build
 from valueflow.theories import resolve
@@ -43,10 +43,12 @@ class AuditJudgeConfig(Config):
     cluster: ClusterConfig = ClusterConfig()
 
 
-def dry_run(config: AuditJudgeConfig) -> list[Estimate]:
+def dry_run(config: AuditJudgeConfig) -> list[CostEstimate]:
     """Return what the exam will take."""
-    table = _exam(config, known_to(config.judge, known(config.anchors, [resolve(value) for value in config.values])))
-    last = measured(config.root, config.judge)
+    table = _exam(
+        config, with_judge_truth(config.judge, rated_texts(config.anchors, [resolve(value) for value in config.values]))
+    )
+    last = measured_speed(config.root, config.judge)
     return [estimate(config.judge, RANK, table.slice(0, 50).to_pylist(), table.num_rows, last)]
 
 
@@ -57,18 +59,18 @@ def _exam(config: AuditJudgeConfig, anchors: pa.Table) -> pa.Table:
     return show(windows, texts).append_column("folder", pa.array([""] * windows.num_rows, pa.string()))
 
 
-def audit_judge(config: AuditJudgeConfig) -> tuple[Verdict, str]:
+def audit_judge(config: AuditJudgeConfig) -> tuple[AuditResult, str]:
     """Ask the exam's windows and return the verdict and the URL where it is kept for later jobs."""
-    anchors = known_to(config.judge, known(config.anchors, [resolve(value) for value in config.values]))
+    anchors = with_judge_truth(config.judge, rated_texts(config.anchors, [resolve(value) for value in config.values]))
     table = _exam(config, anchors)
     asked = digest(__version__, table["window_id"].to_pylist(), fingerprint(config.judge))
     out = Build(config.root, "rankings", f"a-{asked}")
     made = store.manifest(out)
     if not made:
         started, before = time.monotonic(), len(store.committed_ids(out, "window_id"))
-        ask(config.judge, RANK, functools.partial(open_windows, table), out, table.num_rows, "audit")
+        collect_answers(config.judge, RANK, functools.partial(open_windows, table), out, table.num_rows, "audit")
         seconds = time.monotonic() - started if not before else 0.0
-        totals = check(out, RANK, table.num_rows, 1.0, "audit")
+        totals = check_answers(out, RANK, table.num_rows, 1.0, "audit")
         described = config.judge.public() | {"fingerprint": fingerprint(config.judge), "seconds": seconds}
         made = store.commit(out, described, [], counts(totals))
     rankings = store.read_table(out)
@@ -80,29 +82,29 @@ def audit_judge(config: AuditJudgeConfig) -> tuple[Verdict, str]:
     return verdict, url
 
 
-def verdict_of(root: str, judge: AnyJudge) -> Verdict | None:
+def stored_audit(root: str, judge: AnyJudge) -> AuditResult | None:
     """Return the kept verdict on a judge, None where it was not examined."""
     try:
-        return Verdict.model_validate_json(store.read_bytes(_url(root, judge)))
+        return AuditResult.model_validate_json(store.read_bytes(_url(root, judge)))
     except FileNotFoundError:
         return None
 
 
-def measured(root: str, judge: AnyJudge) -> Measured | None:
+def measured_speed(root: str, judge: AnyJudge) -> MeasuredSpeed | None:
     """Return what the audit measured of a judge's speed and tokens, None where there is nothing."""
-    verdict = verdict_of(root, judge)
+    verdict = stored_audit(root, judge)
     if verdict is None or not verdict.windows_per_second:
         return None
-    return Measured(verdict.windows_per_second, verdict.tokens_in, verdict.tokens_out)
+    return MeasuredSpeed(verdict.windows_per_second, verdict.tokens_in, verdict.tokens_out)
 
 
-def admit(root: str, judge: AnyJudge, policy: Policy) -> str:
+def check_admitted(root: str, judge: AnyJudge, policy: Policy) -> str:
     """Return what is to be said of a judge's audit in everything it judges.
 
     Raises:
         InputError: the judge failed its audit, or was not audited though `policy` requires it.
     """
-    verdict = verdict_of(root, judge)
+    verdict = stored_audit(root, judge)
     if verdict is None:
         if policy == "require":
             raise InputError(
@@ -119,9 +121,9 @@ def admit(root: str, judge: AnyJudge, policy: Policy) -> str:
     return f"{failed}; used all the same (audit=ignore)"
 
 
-def admit_panel(root: str, voters: list[AnyJudge], policy: Policy) -> dict[str, str]:
+def check_panel_admitted(root: str, voters: list[AnyJudge], policy: Policy) -> dict[str, str]:
     """Return what is to be said of each voter's audit, by name; refuses like `admit`."""
-    return {voter.name: admit(root, voter, policy) for voter in voters}
+    return {voter.name: check_admitted(root, voter, policy) for voter in voters}
 
 
 def _url(root: str, judge: AnyJudge) -> str:

@@ -18,7 +18,7 @@ from valueflow.distributed.build.ingest import ingest
 from valueflow.distributed.cluster import ClusterConfig, Progress, require
 from valueflow.errors import InputError
 from valueflow.hives.examples import Examples, examples_of
-from valueflow.models import MINILM, content, fetch, trained
+from valueflow.models import MINILM, content_hash, encoder_settings, fetch
 from valueflow.records import digest
 from valueflow.store import Build
 from valueflow.tabular import KINDS
@@ -69,7 +69,7 @@ class Embedder:
         from valueflow.hives.encoder import Encoder
 
         self.config, path = config, fetch(config.model)
-        if trained(path):
+        if encoder_settings(path):
             encoder = Encoder.saved(path)
         else:
             length, pooling, prompt = config.max_length or MAX_LENGTH, config.pooling or "mean", config.prompt or ""
@@ -98,7 +98,7 @@ def texts_of(root: str, texts: str, column: str) -> Build:
         corpus = CorpusConfig(format="generic", path=texts, source="file", license="unknown", columns={"text": column})
         return ingest([corpus], f"{root.rstrip('/')}/files")
     found = store.ingested(root, texts, ", or name a file in texts")
-    store.need(found)
+    store.require_manifest(found)
     return found
 
 
@@ -116,21 +116,21 @@ def labels_of(root: str, texts: str, labels: str) -> tuple[Build, Build]:
         if labels == "latest" and not by_panel:
             raise InputError(f"no labels by a panel under {root}; run python -m jobs.categorize first, or leave labels out")
         found = Build(root, "labels", by_panel[-1] if labels == "latest" else labels)
-        texts_id = store.need(found).inputs[0].rstrip("/").rpartition("/")[2]
+        texts_id = store.require_manifest(found).inputs[0].rstrip("/").rpartition("/")[2]
         if texts not in ("latest", texts_id):
             raise InputError(f"labels {found.build_id} are of texts {texts_id}, not of {texts}; leave texts out")
         of = texts_of(root, texts_id, "")
-    if not store.need(found).num_rows:
+    if not store.require_manifest(found).num_rows:
         raise InputError(f"{found.url} has no labels; label the texts with python -m jobs.categorize and set labels=latest")
     return of, found
 
 
-def labelled(texts: Build, labels: Build) -> Examples:
+def labelled_examples(texts: Build, labels: Build) -> Examples:
     """Return the labelled texts of a build."""
     return examples_of(store.read_table(texts, ["text_id", "text", "group_id"]), store.read_table(labels))
 
 
-def fingerprint(config: EmbedderConfig) -> str:
+def encoder_fingerprint(config: EmbedderConfig) -> str:
     """Return the hash of everything that can change a vector: settings, and the files of a folder wherever it lies.
 
     Raises:
@@ -138,12 +138,12 @@ def fingerprint(config: EmbedderConfig) -> str:
     """
     path = fetch(config.model)
     given = {name: getattr(config, name) for name in OWN if getattr(config, name) is not None}
-    if given and trained(path):
+    if given and encoder_settings(path):
         raise InputError(
             f"encoder.{next(iter(given))} ({next(iter(given.values()))!r}) is given, but {config.model!r} is a HiVES folder, "
             f"which brings its own {', '.join(OWN)}; leave them out"
         )
-    return digest(content(path), config.model_dump(exclude=RESOURCES))
+    return digest(content_hash(path), config.model_dump(exclude=RESOURCES))
 
 
 def embed_texts(config: EmbedConfig) -> tuple[Build, list[str]]:
@@ -157,7 +157,7 @@ def embed_texts(config: EmbedConfig) -> tuple[Build, list[str]]:
 
 def embeddings(texts: Build, config: EmbedderConfig, root: str) -> Build:
     """Return where the vectors of a build of texts are, or will be."""
-    return Build(root, "embeddings", digest(__version__, texts.build_id, fingerprint(config)))
+    return Build(root, "embeddings", digest(__version__, texts.build_id, encoder_fingerprint(config)))
 
 
 def embed(texts: Build, config: EmbedderConfig, root: str) -> Build:
@@ -167,10 +167,10 @@ def embed(texts: Build, config: EmbedderConfig, root: str) -> Build:
         InputError: the model cannot be loaded, or the cluster has no room for it.
     """
     out = embeddings(texts, config, root)
-    if store.reused(out, "embed", "texts"):
+    if store.finished_manifest(out, "embed", "texts"):
         return out
     _check(config)
-    total, done = store.need(texts).num_rows, store.committed_ids(out, "text_id")
+    total, done = store.require_manifest(texts).num_rows, store.committed_ids(out, "text_id")
     progress = Progress("embed", total, len(done))
     if len(done) < total:
         for batch in _embedded(texts, config, out, done).iter_batches(batch_format="pyarrow", batch_size=None):
@@ -198,7 +198,7 @@ def _check(config: EmbedderConfig) -> None:
 
 
 def _embedded(texts: Build, config: EmbedderConfig, out: Build, done: np.ndarray) -> Dataset:
-    paths = [{"path": file.path} for file in store.need(texts).files]
+    paths = [{"path": file.path} for file in store.require_manifest(texts).files]
     waiting = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
         _waiting, fn_kwargs={"texts": texts, "done": ray.put(done)}, batch_size=1, batch_format="pyarrow", num_cpus=0.1
     )
@@ -234,9 +234,9 @@ def vectors(embedded: Build, text_ids: list[str]) -> np.ndarray:
     """Return z_ND, the vectors of these texts in their order; InputError where one has none."""
     ids = np.array(text_ids, "S16")
     order = np.argsort(ids)
-    z_ND = np.empty((len(ids), store.need(embedded).counts["dimension"]), np.float32)
+    z_ND = np.empty((len(ids), store.require_manifest(embedded).counts["dimension"]), np.float32)
     there = np.zeros(len(ids), bool)
-    for file in store.need(embedded).files:
+    for file in store.require_manifest(embedded).files:
         part = store.read_part(embedded, file.path)
         asked = part["text_id"].to_numpy().astype("S16")
         at = np.minimum(np.searchsorted(ids, asked, sorter=order), len(ids) - 1)
@@ -261,7 +261,7 @@ def export_npz(embedded: Build, texts: Build, labels: Build) -> list[str]:
 
 
 def _write_npz(embedded: Build, texts: Build, labels: Build, folder: str) -> list[str]:
-    examples = labelled(texts, labels)
+    examples = labelled_examples(texts, labels)
     urls = []
     for t in np.unique(examples.theory_N):
         url = f"{folder}/embedding_{THEORIES[t]}.npz"

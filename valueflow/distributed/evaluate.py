@@ -14,11 +14,11 @@ from pydantic import Field, model_validator
 
 from valueflow import __version__, store, vidb
 from valueflow.config import Config
-from valueflow.distributed.answer import Asked, ask, check, check_errors
-from valueflow.distributed.audit import Policy, admit, measured
+from valueflow.distributed.answer import AnswerTotals, check_answers, check_error_share, collect_answers
+from valueflow.distributed.audit import Policy, check_admitted, measured_speed
 from valueflow.distributed.build.rank import counts, with_texts
 from valueflow.distributed.cluster import ClusterConfig
-from valueflow.distributed.judge import kept
+from valueflow.distributed.judge import warm_pools
 from valueflow.errors import InputError, allowed
 from valueflow.evaluation.official_files import score_rankings, scores_csv
 from valueflow.evaluation.responses import response_texts, save_responses
@@ -26,7 +26,7 @@ from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, check_anchors
 from valueflow.judging.configs import AnyJudge, JudgeConfig
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK
-from valueflow.llm.cost import Estimate, estimate
+from valueflow.llm.cost import CostEstimate, estimate
 from valueflow.records import SCHEMAS, digest, text_id
 from valueflow.store import Build
 from valueflow.theories import resolve
@@ -64,7 +64,7 @@ class EvaluateConfig(Config):
         return self
 
 
-class Chunk(NamedTuple):
+class ResponseChunk(NamedTuple):
     """Some distinct response texts and one value: the unit that a task plans and scores."""
 
     value: str
@@ -78,7 +78,7 @@ class Chunk(NamedTuple):
         return f"{store.partition(theory, node)}/chunk={self.number:05d}"
 
 
-class Evaluated(NamedTuple):
+class EvaluationResult(NamedTuple):
     """Where the scores are and what they rest on."""
 
     build: Build
@@ -87,7 +87,7 @@ class Evaluated(NamedTuple):
     counts: dict[str, int]
 
 
-def evaluate(config: EvaluateConfig) -> Evaluated:
+def evaluate(config: EvaluateConfig) -> EvaluationResult:
     """Score every response on every value; m rounds of plan, judge, commit, then the posterior of each response.
 
     Raises:
@@ -98,7 +98,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     return _evaluate_asking(config, config.judge) if config.judge else _evaluate_saved(config)
 
 
-def dry_run(config: EvaluateConfig) -> list[Estimate]:
+def dry_run(config: EvaluateConfig) -> list[CostEstimate]:
     """Return what the judge's calls will take; nothing for saved rankings."""
     if config.judge is None:
         return []
@@ -111,7 +111,7 @@ def dry_run(config: EvaluateConfig) -> list[Estimate]:
         table = Scoring(anchors, chunk.text_ids[:1], 1.0, config.evaluator).plan(0)
         sample += with_texts(table, [version.build], chunk.folder, {i: texts[i] for i in chunk.text_ids[:1]}).to_pylist()
     calls = config.evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
-    return [estimate(config.judge, RANK, sample, calls, measured(config.root, config.judge))]
+    return [estimate(config.judge, RANK, sample, calls, measured_speed(config.root, config.judge))]
 
 
 def _inputs(config: EvaluateConfig) -> tuple[Vidb, list[str], Build]:
@@ -123,8 +123,8 @@ def _inputs(config: EvaluateConfig) -> tuple[Vidb, list[str], Build]:
     return version, values, save_responses(config.responses, config.root, config.max_responses)
 
 
-def _evaluate_asking(config: EvaluateConfig, judging: AnyJudge) -> Evaluated:
-    admitted = admit(config.root, judging, config.audit)
+def _evaluate_asking(config: EvaluateConfig, judging: AnyJudge) -> EvaluationResult:
+    admitted = check_admitted(config.root, judging, config.audit)
     version, values, responses = _inputs(config)
     asked = {
         "vidb_version": version.build.build_id, "responses": responses.build_id, "values": values, "chunk": config.chunk,
@@ -136,7 +136,7 @@ def _evaluate_asking(config: EvaluateConfig, judging: AnyJudge) -> Evaluated:
     if not store.manifest(out):
         sharpness = ask_rounds(config.evaluator, judging, version, responses, chunks, rankings, "evaluate")
         total = config.evaluator.m * sum(len(c.text_ids) for c in chunks)
-        totals = check(rankings, RANK, total, config.max_error_share, "evaluate")
+        totals = check_answers(rankings, RANK, total, config.max_error_share, "evaluate")
         store.commit(
             rankings, judging.public() | {"audit": admitted} | asked, [responses.url, version.build.url], counts(totals)
         )
@@ -144,10 +144,10 @@ def _evaluate_asking(config: EvaluateConfig, judging: AnyJudge) -> Evaluated:
     return _scored(out)
 
 
-def _evaluate_saved(config: EvaluateConfig) -> Evaluated:
+def _evaluate_saved(config: EvaluateConfig) -> EvaluationResult:
     """Score answered windows again, with another sharpness or other values; all else is as they were asked."""
     rankings = Build(config.root, "rankings", config.rankings)
-    asked = store.need(rankings).config
+    asked = store.require_manifest(rankings).config
     if "evaluator" not in asked:
         there = ", ".join(b for b in store.finished(config.root, "rankings") if b.startswith("e-")) or "none"
         raise InputError(f"rankings {config.rankings!r} are not those of an evaluation; there are: {there}")
@@ -174,33 +174,33 @@ def _values(config: EvaluateConfig, there: list[str]) -> list[str]:
     return there if config.values == ALL else list(dict.fromkeys(map(resolve, config.values)))
 
 
-def _chunks(responses: Build, values: list[str], size: int) -> list[Chunk]:
+def _chunks(responses: Build, values: list[str], size: int) -> list[ResponseChunk]:
     texts = store.read_table(responses, ["response"])["response"]
     ids = sorted({text_id(text) for text in texts.to_pylist()} - {text_id("")})
     if not ids:
-        raise InputError(f"every response in {store.need(responses).inputs[0]} is empty")
+        raise InputError(f"every response in {store.require_manifest(responses).inputs[0]} is empty")
     starts = range(0, len(ids), size)
-    return [Chunk(value, n, ids[start : start + size]) for value in values for n, start in enumerate(starts)]
+    return [ResponseChunk(value, n, ids[start : start + size]) for value in values for n, start in enumerate(starts)]
 
 
 def _score(
-    config: EvaluateConfig, version: Vidb, responses: Build, rankings: Build, chunks: list[Chunk],
+    config: EvaluateConfig, version: Vidb, responses: Build, rankings: Build, chunks: list[ResponseChunk],
     sharpness: dict[str, float], evaluator: EvaluatorConfig, out: Build,
 ) -> None:  # fmt: skip
     task = ray.remote(_score_chunk).options(num_cpus=1)
     ray.get([task.remote(version, responses, rankings, c, sharpness[c.value], evaluator, out) for c in chunks])
     described = {"resolved": config.public(), "sharpness": sharpness, "vidb_version": version.build.build_id}
-    described["audit"] = store.need(rankings).config["audit"]
-    _finish(out, described, [responses.url, version.build.url, rankings.url], store.need(rankings).counts)
+    described["audit"] = store.require_manifest(rankings).config["audit"]
+    _finish(out, described, [responses.url, version.build.url, rankings.url], store.require_manifest(rankings).counts)
 
 
-def _scored(out: Build) -> Evaluated:
-    made = store.need(out)
+def _scored(out: Build) -> EvaluationResult:
+    made = store.require_manifest(out)
     log.info("evaluate: %s scores", f"{made.num_rows:,}")
-    return Evaluated(out, made.config["vidb_version"], made.config["sharpness"], made.counts)
+    return EvaluationResult(out, made.config["vidb_version"], made.config["sharpness"], made.counts)
 
 
-def _evaluate_official(config: EvaluateConfig) -> Evaluated:
+def _evaluate_official(config: EvaluateConfig) -> EvaluationResult:
     """Score an official rankings CSV."""
     if config.values == ALL or len(config.values) != 1:
         raise InputError(f"an official rankings CSV is about one value; set values to it, got {config.values}")
@@ -208,14 +208,14 @@ def _evaluate_official(config: EvaluateConfig) -> Evaluated:
     rows, sharpness = score_rankings(config.rankings, value, config.evaluator)
     content = digest(rows.to_pylist(), config.evaluator.model_dump())
     out = Build(config.root, "evaluations", content)
-    totals = Asked(pc.sum(rows["m"]).as_py(), pc.sum(rows["num_failed"]).as_py(), 0, 0)
+    totals = AnswerTotals(pc.sum(rows["m"]).as_py(), pc.sum(rows["num_failed"]).as_py(), 0, 0)
     reasons = Counter({"not an order of all positions": totals.errors})
-    check_errors(totals, config.max_error_share, "official rankings", config.rankings, reasons)
+    check_error_share(totals, config.max_error_share, "official rankings", config.rankings, reasons)
     if not store.manifest(out):
         store.write_part(out, rows, "0")
         described = {"resolved": config.public(), "sharpness": {value: sharpness}, "vidb_version": config.rankings}
         _finish(out, described, [config.rankings], counts(totals))
-    return Evaluated(out, config.rankings, {value: sharpness}, counts(totals))
+    return EvaluationResult(out, config.rankings, {value: sharpness}, counts(totals))
 
 
 def _finish(out: Build, described: dict, inputs: list[str], counts: dict[str, int]) -> None:
@@ -226,7 +226,13 @@ def _finish(out: Build, described: dict, inputs: list[str], counts: dict[str, in
 
 
 def ask_rounds(
-    config: EvaluatorConfig, judging: AnyJudge, version: Vidb, texts: Build, chunks: list[Chunk], rankings: Build, what: str
+    config: EvaluatorConfig,
+    judging: AnyJudge,
+    version: Vidb,
+    texts: Build,
+    chunks: list[ResponseChunk],
+    rankings: Build,
+    what: str,
 ) -> dict[str, float]:
     """Bring every round to its end and return each value's sharpness, fixed after the first round where it is estimated.
 
@@ -241,14 +247,14 @@ def ask_rounds(
         )
     sharpness = {value: known or 1.0 for value, known in given.items()}
     per_round = sum(len(c.text_ids) for c in chunks)
-    with kept([judging], RANK):
+    with warm_pools([judging], RANK):
         for round_ in range(config.m):
             settings = {
                 "version": version, "texts": texts, "rankings": rankings, "round_": round_,
                 "config": config, "sharpness": sharpness,
             }  # fmt: skip
             planned = functools.partial(_planned, chunks, settings)
-            ask(judging, RANK, planned, rankings, per_round * (round_ + 1), f"{what} round {round_ + 1}/{config.m}")
+            collect_answers(judging, RANK, planned, rankings, per_round * (round_ + 1), f"{what} round {round_ + 1}/{config.m}")
             if round_ == 0 and None in given.values():
                 sharpness = {
                     v: known or _sharpness_of(version, rankings, [c for c in chunks if c.value == v], config)
@@ -258,7 +264,7 @@ def ask_rounds(
     return sharpness
 
 
-def _planned(chunks: list[Chunk], settings: dict, done: "ray.ObjectRef") -> ray.data.Dataset:
+def _planned(chunks: list[ResponseChunk], settings: dict, done: "ray.ObjectRef") -> ray.data.Dataset:
     """The windows of a round with their texts, without those that are done."""
     return ray.data.from_items([c._asdict() for c in chunks], override_num_blocks=len(chunks)).map_batches(
         _plan_chunk, fn_kwargs=settings | {"done": done}, batch_size=1, batch_format="pyarrow", num_cpus=0.1
@@ -281,7 +287,7 @@ def _plan_chunk(
 ) -> Iterator[pa.Table]:  # fmt: skip
     """The windows of one round that are not answered yet, with their texts."""
     for row in batch.to_pylist():
-        chunk = Chunk(row["value"], row["number"], row["text_ids"])
+        chunk = ResponseChunk(row["value"], row["number"], row["text_ids"])
         scoring, _ = _after(version, chunk, rankings, sharpness[chunk.value], config, round_)
         table = scoring.plan(round_)
         table = table.filter(store.missing_from(table["window_id"], ray.get(done)))
@@ -294,7 +300,7 @@ def _plan_chunk(
 
 
 def _after(
-    version: Vidb, chunk: Chunk, rankings: Build, sharpness: float, config: EvaluatorConfig, rounds: int
+    version: Vidb, chunk: ResponseChunk, rankings: Build, sharpness: float, config: EvaluatorConfig, rounds: int
 ) -> tuple[Scoring, list[tuple[int, dict]]]:
     """A chunk's scoring after the first rounds, and their answered windows, each once, with the text each is about."""
     anchors = _anchors(version.build.root, version.build.build_id, chunk.value)
@@ -307,7 +313,7 @@ def _after(
     return scoring, answers
 
 
-def _sharpness_of(version: Vidb, rankings: Build, chunks: list[Chunk], config: EvaluatorConfig) -> float:
+def _sharpness_of(version: Vidb, rankings: Build, chunks: list[ResponseChunk], config: EvaluatorConfig) -> float:
     """Maximum likelihood over the first round of at most 20 chunks."""
     shown, orders = [], []
     for chunk in chunks[:20]:
@@ -321,7 +327,13 @@ def _sharpness_of(version: Vidb, rankings: Build, chunks: list[Chunk], config: E
 
 
 def _score_chunk(
-    version: Vidb, responses: Build, rankings: Build, chunk: Chunk, sharpness: float, config: EvaluatorConfig, out: Build
+    version: Vidb,
+    responses: Build,
+    rankings: Build,
+    chunk: ResponseChunk,
+    sharpness: float,
+    config: EvaluatorConfig,
+    out: Build,
 ) -> None:
     """Write the evaluations of one chunk; a response without any answered window has no score, and its counts say so."""
     scoring, answers = _after(version, chunk, rankings, sharpness, config, config.m)

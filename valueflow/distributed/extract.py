@@ -11,7 +11,7 @@ from pydantic import Field
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.cluster import ClusterConfig, Progress
-from valueflow.distributed.embed import EmbedderConfig, embed, labelled, labels_of, matrix, texts_of, vectors
+from valueflow.distributed.embed import EmbedderConfig, embed, labelled_examples, labels_of, matrix, texts_of, vectors
 from valueflow.hives.extract import Extracted, Extractor
 from valueflow.records import SCHEMAS, digest
 from valueflow.store import Build
@@ -58,8 +58,8 @@ def extract(config: ExtractConfig) -> Build:
         return out
     # Built once and shared by all tasks of a node; the second value is small and tells whether the first was made.
     made: Any = ray.remote(_extractor).options(num_returns=2).remote(reference, of, labels, config.k, config.seed)
-    counts = {"texts": store.need(embedded).num_rows, "labelled texts": ray.get(made[1])}
-    done, files = set(store.part_paths(out)), store.need(embedded).files
+    counts = {"texts": store.require_manifest(embedded).num_rows, "labelled texts": ray.get(made[1])}
+    done, files = set(store.part_paths(out)), store.require_manifest(embedded).files
     paths = [{"path": file.path} for file in files if file.path not in done]
     progress = Progress("extract", counts["texts"], sum(file.rows for file in files if file.path in done))
     if paths:
@@ -77,7 +77,7 @@ def extract(config: ExtractConfig) -> Build:
 
 
 def _extractor(reference: Build, texts: Build, labels: Build, k: int, seed: int) -> tuple[Extractor, int]:
-    examples = labelled(texts, labels)
+    examples = labelled_examples(texts, labels)
     return Extractor(vectors(reference, examples.text_ids), examples, k, seed), len(examples.texts)
 
 

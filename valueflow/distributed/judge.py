@@ -17,12 +17,12 @@ from valueflow.distributed.cluster import require
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
 from valueflow.judging.encoder import EncoderRanker, EncoderVoter
-from valueflow.judging.simulated import Simulated, SimulatedVoter
+from valueflow.judging.simulated import SimulatedRanker, SimulatedVoter
 from valueflow.judging.tasks import RANK
-from valueflow.llm.admission import Spent
+from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.cache import CallCache, Reply
 from valueflow.llm.chat import chat_tokens
-from valueflow.llm.configs import OpenaiJudge, VllmJudge
+from valueflow.llm.configs import EndpointModel, VllmModel
 from valueflow.llm.endpoint import Endpoint
 from valueflow.llm.question import REPLY, Question, Task, sampling, vllm_key, with_replies
 from valueflow.models import locate
@@ -45,9 +45,9 @@ class Resources(NamedTuple):
 
 def resources(config: AnyJudge) -> Resources:
     """Return the logical CPUs and GPUs that a judge's actors or engines take."""
-    if isinstance(config, VllmJudge):
+    if isinstance(config, VllmModel):
         return Resources(config.num_engines * config.cpus_per_engine + 2, config.num_engines * config.gpus_per_engine)
-    if isinstance(config, OpenaiJudge):
+    if isinstance(config, EndpointModel):
         return Resources(config.num_cpus + 1, 0)
     gpus = config.num_actors * config.num_gpus if isinstance(config, EncoderJudge) else 0.0
     return Resources(config.num_actors * config.num_cpus, gpus)
@@ -66,21 +66,21 @@ def judge(config: AnyJudge, task: Task = RANK, cache: str = "", spent: tuple[int
         spent: tokens in and out that the same build has spent on it before, for its budget.
     """
     require(*resources(config), f"judge {config.name!r}", "Lower the judge's actors or CPUs per actor")
-    if isinstance(config, VllmJudge):
+    if isinstance(config, VllmModel):
         answer = _vllm(config, task, cache)
-    elif isinstance(config, OpenaiJudge):
+    elif isinstance(config, EndpointModel):
         answer = _endpoint(config, task, cache, spent)
     else:
         answer = _in_actors(config, task)
     return lambda questions: answer(questions.repartition(target_num_rows_per_block=config.batch_size))
 
 
-def replay(config: AnyJudge, task: Task, cache: str) -> Judge | None:
+def from_call_cache(config: AnyJudge, task: Task, cache: str) -> Judge | None:
     """Return the judge's memory: it answers the questions whose replies are in the cache and drops the others.
 
     None where there is nothing to replay, and for an endpoint, which looks into the cache before each call.
     """
-    if not isinstance(config, VllmJudge) or not config.cache or not store.exists(cache):
+    if not isinstance(config, VllmModel) or not config.cache or not store.exists(cache):
         return None
     return lambda questions: questions.map_batches(
         _from_cache,
@@ -91,7 +91,7 @@ def replay(config: AnyJudge, task: Task, cache: str) -> Judge | None:
     )
 
 
-class _Keeper:
+class JudgeActor:
     """A judge's worker that outlives a dataset; an actor when `ray.remote` wraps it."""
 
     def __init__(self, worker: type, config: AnyJudge) -> None:
@@ -102,7 +102,7 @@ class _Keeper:
         return self.worker(batch)
 
 
-class _Crew:
+class ActorPool:
     """The actors of a judge, started when they are first needed."""
 
     def __init__(self, config: EncoderJudge | SimulatedJudge, worker: type) -> None:
@@ -114,18 +114,18 @@ class _Crew:
         if not self.started:
             config = self.config
             gpus = config.num_gpus if isinstance(config, EncoderJudge) else 0.0
-            actor = ray.remote(_Keeper).options(
+            actor = ray.remote(JudgeActor).options(
                 num_cpus=config.num_cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
             )
             self.started = [actor.remote(self.worker, config) for _ in range(config.num_actors)]
         return self.started
 
 
-_KEPT: dict[tuple[str, str], _Crew] = {}
+_POOLS: dict[tuple[str, str], ActorPool] = {}
 
 
 @contextlib.contextmanager
-def kept(judges: Sequence[AnyJudge], task: Task) -> Iterator[None]:
+def warm_pools(judges: Sequence[AnyJudge], task: Task) -> Iterator[None]:
     """Let the actors of judges live through a stage of many rounds, which would start them anew in each.
 
     Those for which the cluster has no room beside the tasks that plan and commit start in each round, and so do the engines of
@@ -139,12 +139,12 @@ def kept(judges: Sequence[AnyJudge], task: Task) -> Iterator[None]:
             continue
         room = Resources(room.cpus - needed.cpus, room.gpus - needed.gpus)
         mine.append(_key(config, task))
-        _KEPT[mine[-1]] = _Crew(config, _worker(config, task))
+        _POOLS[mine[-1]] = ActorPool(config, _worker(config, task))
     try:
         yield
     finally:
         for key in mine:
-            for keeper in _KEPT.pop(key).started:
+            for keeper in _POOLS.pop(key).started:
                 ray.kill(keeper)
 
 
@@ -152,7 +152,7 @@ def _key(config: AnyJudge, task: Task) -> tuple[str, str]:
     return task.id_column, config.model_dump_json()
 
 
-def _relay(batch: pa.Table, id_column: str, keepers: list) -> pa.Table:
+def _forward(batch: pa.Table, id_column: str, keepers: list) -> pa.Table:
     which = zlib.crc32(str(batch[id_column][0]).encode()) % len(keepers)
     return ray.get(keepers[which].answer.remote(batch))
 
@@ -161,17 +161,17 @@ def _worker(config: EncoderJudge | SimulatedJudge, task: Task) -> type:
     if isinstance(config, EncoderJudge):
         locate(config.model)  # a model that is not there is said here, not by a dying actor
         return EncoderRanker if task is RANK else EncoderVoter
-    return Simulated if task is RANK else SimulatedVoter
+    return SimulatedRanker if task is RANK else SimulatedVoter
 
 
 def _in_actors(config: EncoderJudge | SimulatedJudge, task: Task) -> Judge:
     gpus = config.num_gpus if isinstance(config, EncoderJudge) else 0.0
-    worker, crew = _worker(config, task), _KEPT.get(_key(config, task))
+    worker, crew = _worker(config, task), _POOLS.get(_key(config, task))
 
     def answer(questions: Dataset) -> Dataset:
         if crew:
             return questions.map_batches(
-                _relay,
+                _forward,
                 fn_kwargs={"id_column": task.id_column, "keepers": crew.keepers()},
                 batch_format="pyarrow",
                 batch_size=config.batch_size,
@@ -190,8 +190,8 @@ def _in_actors(config: EncoderJudge | SimulatedJudge, task: Task) -> Judge:
     return answer
 
 
-def _endpoint(config: OpenaiJudge, task: Task, cache: str, spent: tuple[int, int]) -> Judge:
-    Endpoint(config, None, Spent())  # a missing key is said here, not by a dying actor
+def _endpoint(config: EndpointModel, task: Task, cache: str, spent: tuple[int, int]) -> Judge:
+    Endpoint(config, None, BudgetLedger())  # a missing key is said here, not by a dying actor
 
     def answer(questions: Dataset) -> Dataset:
         # One actor keeps thousands of calls in flight; enough batches are in it at once to fill the server's concurrency
@@ -214,9 +214,9 @@ def _endpoint(config: OpenaiJudge, task: Task, cache: str, spent: tuple[int, int
 class _EndpointActor:
     """The one caller of an endpoint in a job; rows that the budget has no room for are left out."""
 
-    def __init__(self, config: OpenaiJudge, task: Task, cache: str, spent: tuple[int, int]) -> None:
+    def __init__(self, config: EndpointModel, task: Task, cache: str, spent: tuple[int, int]) -> None:
         self.config, self.task = config, task
-        self.endpoint = Endpoint(config, CallCache(cache) if cache else None, Spent(*spent))
+        self.endpoint = Endpoint(config, CallCache(cache) if cache else None, BudgetLedger(*spent))
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         """Ask all questions of a batch at once."""
@@ -231,7 +231,7 @@ class _EndpointActor:
         return await self.endpoint.ask(*question, round_=row["round"])
 
 
-def _from_cache(batch: pa.Table, config: VllmJudge, task: Task, cache: str) -> Iterator[pa.Table]:
+def _from_cache(batch: pa.Table, config: VllmModel, task: Task, cache: str) -> Iterator[pa.Table]:
     calls = CallCache(cache)
     rows = batch.to_pylist()
     with ThreadPoolExecutor(READERS) as pool:
@@ -241,7 +241,7 @@ def _from_cache(batch: pa.Table, config: VllmJudge, task: Task, cache: str) -> I
         yield task.read(with_replies(batch.take(known), [reply for reply in found if reply is not None]), config)
 
 
-def _vllm(config: VllmJudge, task: Task, cache: str) -> Judge:
+def _vllm(config: VllmModel, task: Task, cache: str) -> Judge:
     try:
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
     except ImportError as error:
@@ -264,8 +264,8 @@ def _vllm(config: VllmJudge, task: Task, cache: str) -> Judge:
             log_engine_metrics=False,
             runtime_env={"env_vars": config.env},
         ),
-        preprocess=_Ask(config, task),
-        postprocess=_Keep(task),
+        preprocess=_Preprocess(config, task),
+        postprocess=_Postprocess(task),
         preprocess_map_kwargs={"num_cpus": STAGE_CPUS},
         postprocess_map_kwargs={"num_cpus": STAGE_CPUS},
     )
@@ -282,20 +282,20 @@ def _vllm(config: VllmJudge, task: Task, cache: str) -> Judge:
     return answer
 
 
-def engine_settings(config: VllmJudge) -> dict[str, Any]:
+def engine_settings(config: VllmModel) -> dict[str, Any]:
     """Return what vLLM's engine is started with, but for the model."""
     return config.engine | ({"revision": config.revision} if config.revision else {})
 
 
-def prompt_tokens(question: Question, config: VllmJudge) -> list[int]:
+def prompt_tokens(question: Question, config: VllmModel) -> list[int]:
     """Return a question's chat as the model's tokens."""
     return chat_tokens(config.model, config.revision, question.messages, bool(config.engine.get("trust_remote_code")))
 
 
-class _Ask:
+class _Preprocess:
     """A planned row as the tokens of a chat."""
 
-    def __init__(self, config: VllmJudge, task: Task) -> None:
+    def __init__(self, config: VllmModel, task: Task) -> None:
         self.config, self.task = config, task
 
     def __call__(self, row: dict) -> dict:
@@ -308,7 +308,7 @@ class _Ask:
         }
 
 
-class _Keep:
+class _Postprocess:
     """The columns that are read afterwards; errors and log-probabilities as plain strings and numbers."""
 
     def __init__(self, task: Task) -> None:
@@ -316,8 +316,8 @@ class _Keep:
 
     def __call__(self, row: dict) -> dict:
         error = row.get("__inference_error__") or ""
-        kept = {name: row[name] for name in self.columns}
-        return {name: [str(i) for i in column] if _is_list(column) else column for name, column in kept.items()} | {
+        warm_pools = {name: row[name] for name in self.columns}
+        return {name: [str(i) for i in column] if _is_list(column) else column for name, column in warm_pools.items()} | {
             "reply": "" if error else str(row.get("generated_text") or ""),
             "failure": str(error)[:500],
             "tokens_in": int(row.get("num_input_tokens") or 0),
@@ -342,7 +342,7 @@ def first_choice(logprobs: list | None) -> float:
     return seen.get(LABELS[0], 0.0) / sum(seen.values()) if sum(seen.values()) else math.nan
 
 
-def _read_replies(batch: pa.Table, config: VllmJudge, task: Task, cache: str) -> pa.Table:
+def _read_replies(batch: pa.Table, config: VllmModel, task: Task, cache: str) -> pa.Table:
     first = [None if math.isnan(p) else p for p in batch["first"].to_pylist()]
     batch = batch.set_column(batch.column_names.index("first"), "first", pa.array(first, pa.float64()))
     if cache:

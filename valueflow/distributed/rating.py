@@ -10,21 +10,21 @@ from pydantic import Field
 
 from valueflow import __version__, store
 from valueflow.config import Config
-from valueflow.distributed.answer import ask, check
-from valueflow.distributed.audit import admit_panel, measured
+from valueflow.distributed.answer import check_answers, collect_answers
+from valueflow.distributed.audit import check_panel_admitted, measured_speed
 from valueflow.distributed.build.rank import open_windows, show
 from valueflow.distributed.cluster import ClusterConfig
-from valueflow.distributed.panel.vote import PanelConfig, poll, votes_of
+from valueflow.distributed.panel.vote import PanelConfig, collect_votes, vote_builds
 from valueflow.errors import InputError
-from valueflow.judging.audit.rated_texts import SAMPLE, known
+from valueflow.judging.audit.rated_texts import SAMPLE, rated_texts
 from valueflow.judging.audit.rating import Comparison, Scores, compare
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK, VOTE
-from valueflow.llm.cost import Estimate, estimate
+from valueflow.llm.cost import CostEstimate, estimate
 from valueflow.ranking import calibration
 from valueflow.ranking.calibration import LIMIT
-from valueflow.ranking.likelihood import Shard
+from valueflow.ranking.likelihood import LikelihoodShard
 from valueflow.ranking.orders import orders_of
 from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.windows import WindowsConfig, plan_table
@@ -60,7 +60,7 @@ class CompareRatingConfig(Config):
     cluster: ClusterConfig = ClusterConfig()
 
 
-def dry_run(config: CompareRatingConfig) -> list[Estimate]:
+def dry_run(config: CompareRatingConfig) -> list[CostEstimate]:
     """Return what the ratings and the rankings of each judge will take."""
     rows, value_T = _reference(config)
     texts = {row["text_id"]: row["text"] for row in rows}
@@ -69,7 +69,7 @@ def dry_run(config: CompareRatingConfig) -> list[Estimate]:
     rated = [ballot._asdict() | {"text": texts[ballot.text_id]} for ballot in ballots[:50]]
     found = []
     for judge in config.panel.voters:
-        last = measured(config.root, judge)
+        last = measured_speed(config.root, judge)
         found.append(estimate(judge, VOTE, rated, len(ballots), last)._replace(judge=f"{judge.name}, rating"))
         found.append(estimate(judge, RANK, ranked, windows.num_rows, last)._replace(judge=f"{judge.name}, ranking"))
     return found
@@ -91,7 +91,7 @@ def compare_rating(config: CompareRatingConfig) -> Comparison:
         InputError: a value has no anchors or no text of rating 0, a judge is dead, or a budget is spent.
     """
     rows, value_T = _reference(config)
-    admit_panel(config.root, config.panel.voters, config.panel.audit)
+    check_panel_admitted(config.root, config.panel.voters, config.panel.audit)
     largest = max(abs(row["rating"]) for row in rows)
     scale = LIMIT / largest if config.anchors == SAMPLE else 1.0  # the sample's strengths end at 3
     reference_T = np.array([row["rating"] * scale for row in rows])
@@ -104,7 +104,7 @@ def compare_rating(config: CompareRatingConfig) -> Comparison:
 def _reference(config: CompareRatingConfig) -> tuple[list[dict], np.ndarray]:
     """The texts of known intensity and the value of each."""
     values = [resolve(value) for value in config.values]
-    rows = known(config.anchors, values).to_pylist()
+    rows = rated_texts(config.anchors, values).to_pylist()
     value_T = np.array([f"{row['theory']}:{row['value']}" for row in rows])
     for value in values:
         if not any(v == value and row["rating"] == 0 for v, row in zip(value_T, rows, strict=True)):
@@ -126,8 +126,8 @@ def _rate(config: CompareRatingConfig, rows: list[dict]) -> dict[str, Build]:
     if not store.manifest(plan):
         store.write_part(plan, ballots, "0", "ratings=0")
         store.commit(plan, {}, [], {})
-    votes = votes_of(config.root, config.panel, plan.build_id)
-    poll(config.panel, plan, _Anchors({row["text_id"]: row["text"] for row in rows}), votes, 0, "rate")
+    votes = vote_builds(config.root, config.panel, plan.build_id)
+    collect_votes(config.panel, plan, _Anchors({row["text_id"]: row["text"] for row in rows}), votes, 0, "rate")
     return votes
 
 
@@ -146,8 +146,8 @@ def _ranked(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray, 
     table = _windows(config, rows, value_T)
     out = Build(config.root, "rankings", f"r-{digest(__version__, table['window_id'].to_pylist(), fingerprint(judge))}")
     if not store.manifest(out):
-        ask(judge, RANK, functools.partial(open_windows, table), out, table.num_rows, f"rank, {judge.name}")
-        store.commit(out, judge.public(), [], check(out, RANK, table.num_rows, 1.0, "rank")._asdict())
+        collect_answers(judge, RANK, functools.partial(open_windows, table), out, table.num_rows, f"rank, {judge.name}")
+        store.commit(out, judge.public(), [], check_answers(out, RANK, table.num_rows, 1.0, "rank")._asdict())
     neutral_T = np.array([row["rating"] == 0 for row in rows])
     score_RT = np.full((config.repeats, len(rows)), np.nan)
     for repeat in range(config.repeats):
@@ -186,7 +186,7 @@ def _intensity(config: CompareRatingConfig, ids: list[str], neutral_N: np.ndarra
     orders = orders_of(answered, sorted(ids))
     if not orders:
         return np.full(len(ids), np.nan)
-    fitted = fit(Shard(len(ids), orders))
+    fitted = fit(LikelihoodShard(len(ids), orders))
     theta = dict(zip(sorted(ids), fitted.theta_N, strict=True))
     theta_N = np.array([theta[i] for i in ids])
     return calibration.neutral(theta_N, neutral_N, config.extreme_quantile).to_intensity(theta_N)

@@ -11,19 +11,19 @@ from valueflow.distributed.judge import NEEDS_VLLM, engine_settings, first_choic
 from valueflow.errors import InputError
 from valueflow.judging.tasks import RANK
 from valueflow.llm.cache import Reply
-from valueflow.llm.configs import VllmJudge
+from valueflow.llm.configs import VllmModel
 from valueflow.llm.question import sampling, with_replies
 from valueflow.models import locate
 
 
-class Engine:
+class OnlineEngine:
     """Asks all windows of a table at once; vLLM batches them with those of other callers.
 
     Raises:
         InputError: vLLM is not installed, or the model is missing.
     """
 
-    def __init__(self, judge: VllmJudge) -> None:
+    def __init__(self, judge: VllmModel) -> None:
         os.environ.update(judge.env)
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs

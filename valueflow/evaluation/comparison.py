@@ -14,7 +14,7 @@ from valueflow.ranking.plackett_luce import Z95
 BANDS = ((-6.0, "very low"), (-2.0, "low"), (2.0, "neutral"), (6.0, "high"), (np.inf, "very high"))
 
 
-class Standing(NamedTuple):
+class TextScore(NamedTuple):
     """What is known of one text and value after all rounds; no score where no window was answered."""
 
     score: Score | None
@@ -24,7 +24,7 @@ class Standing(NamedTuple):
     p_G: np.ndarray | None = None
 
 
-def scored(index: int, value: str, standing: Standing) -> api.Scored:
+def to_api(index: int, value: str, standing: TextScore) -> api.Scored:
     """Return a standing as it goes over the wire."""
     score = standing.score._asdict() if standing.score else dict.fromkeys(Score._fields)
     return api.Scored(
@@ -33,7 +33,7 @@ def scored(index: int, value: str, standing: Standing) -> api.Scored:
     )  # fmt: skip
 
 
-def higher(first: Standing, second: Standing) -> float | None:
+def probability_higher(first: TextScore, second: TextScore) -> float | None:
     """Return the probability that the first is higher, equal grid points by half; None where either has no score."""
     if first.score is None or second.score is None:
         return None
@@ -45,7 +45,7 @@ def higher(first: Standing, second: Standing) -> float | None:
     return float(norm.cdf(apart / spread)) if spread else 0.5 + 0.5 * float(np.sign(apart))
 
 
-def profiled(value: str, scores: list[api.Scored]) -> api.Profiled:
+def mean_profile(value: str, scores: list[api.Scored]) -> api.Profiled:
     """Return mean and interval: texts are a sample of what the person writes, each with an error of its own."""
     mine = [s for s in scores if s.value == value and s.intensity is not None]
     if not mine:

@@ -23,7 +23,7 @@ NOTHING = 1e-9
 FINITE = 300.0
 
 
-class Stages(NamedTuple):
+class WindowTerms(NamedTuple):
     """What answered windows say of units: log P at u is lift u - sum over stages of scale log(worth + e^u)."""
 
     worth_US: np.ndarray  # of the texts left beside the response, summed

@@ -29,7 +29,7 @@ from valueflow import __version__, store
 from valueflow.api import Agreement
 from valueflow.errors import InputError, allowed
 from valueflow.hives.near_duplicates import near_duplicates
-from valueflow.models import content, fetch
+from valueflow.models import content_hash, fetch
 from valueflow.ranking.calibration import LIMIT
 from valueflow.records import digest
 from valueflow.store import Build
@@ -54,7 +54,7 @@ class Published(NamedTuple):
     intensity_M: np.ndarray
 
 
-class Line(NamedTuple):
+class RidgeLine(NamedTuple):
     """A fitted regression and the reach of its interval to either side."""
 
     weights_D: np.ndarray
@@ -66,10 +66,10 @@ class Line(NamedTuple):
         return np.clip(z_TD @ self.weights_D + self.intercept, -LIMIT, LIMIT)
 
 
-class Fast:
+class IntensityRegression:
     """Intensities and intervals from vectors of the encoder `model`; `agreement` has the values it can score."""
 
-    def __init__(self, model: str, version: str, lines: dict[str, Line], agreement: dict[str, Agreement]) -> None:
+    def __init__(self, model: str, version: str, lines: dict[str, RidgeLine], agreement: dict[str, Agreement]) -> None:
         self.model, self.version, self.lines, self.agreement = model, version, lines, agreement
 
     def __call__(self, z_TD: np.ndarray, value: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -97,7 +97,7 @@ class Fast:
         return intensity_T, np.maximum(intensity_T - line.radius, -LIMIT), np.minimum(intensity_T + line.radius, LIMIT)
 
 
-def fitted(version: Vidb, model: str, embed: Embed) -> Fast:
+def load_or_fit(version: Vidb, model: str, embed: Embed) -> IntensityRegression:
     """Return the regressions of a version: stored ones, else fitted now on all its texts and stored under its root.
 
     Values of fewer than MIN_TEXTS texts are left out. All vectors are in memory while it fits: 1.5 GB for a million texts and
@@ -112,7 +112,7 @@ def fitted(version: Vidb, model: str, embed: Embed) -> Fast:
         InputError: what is stored was fitted on other vectors than `embed` makes, or is damaged, or a vector is not finite.
     """
     source = version.build
-    out = Build(source.root, "fast", digest(__version__, source.build_id, content(fetch(model))))
+    out = Build(source.root, "fast", digest(__version__, source.build_id, content_hash(fetch(model))))
     probe_D = _embedded([PROBE], embed)[0]
     if not store.manifest(out):
         texts, published = texts_of(version)
@@ -136,7 +136,9 @@ def texts_of(version: Vidb) -> tuple[list[str], dict[str, Published]]:
     return rows["text"].take(first_N).to_pylist(), published
 
 
-def fit(z_ND: np.ndarray, unit_N: np.ndarray, published: dict[str, Published], seed: int) -> dict[str, tuple[Line, Agreement]]:
+def fit(
+    z_ND: np.ndarray, unit_N: np.ndarray, published: dict[str, Published], seed: int
+) -> dict[str, tuple[RidgeLine, Agreement]]:
     """Return the regression of each value that has texts enough, and how it agrees with texts that it has not seen.
 
     Args:
@@ -242,7 +244,7 @@ class _Regression:
         self.moments = _moments(z_MD, y_M, fold_M)
         self._paths: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
 
-    def line(self, folds_B: np.ndarray) -> Line:
+    def line(self, folds_B: np.ndarray) -> RidgeLine:
         """Return the mean of the weights fitted without each of these folds, and how far 95 % of their errors reach."""
         error_ML = np.empty((len(self.y_M), len(SHARED_PENALTIES) * len(OWN_PENALTIES)))
         paths = []
@@ -256,7 +258,7 @@ class _Regression:
         best = int(np.argmin((error_ML[used_M] ** 2).mean(0)))
         weights_D = np.mean([W_DL[:, best] for W_DL, _ in paths], axis=0)
         intercept = float(np.mean([intercept_L[best] for _, intercept_L in paths]))
-        return Line(weights_D, intercept, _radius(error_ML[used_M, best], len(np.unique(self.unit_M[used_M]))))
+        return RidgeLine(weights_D, intercept, _radius(error_ML[used_M, best], len(np.unique(self.unit_M[used_M]))))
 
     def agreement(self, value: str) -> Agreement:
         """Return the agreement on each fold of what was fitted, chosen and calibrated on the others."""
@@ -310,7 +312,7 @@ def _embedded(texts: list[str], embed: Embed) -> np.ndarray:
     return z_ND
 
 
-def _save(out: Build, version: Vidb, model: str, probe_D: np.ndarray, found: dict[str, tuple[Line, Agreement]]) -> None:
+def _save(out: Build, version: Vidb, model: str, probe_D: np.ndarray, found: dict[str, tuple[RidgeLine, Agreement]]) -> None:
     lines, agreement = zip(*found.values(), strict=True) if found else ((), ())
     file = io.BytesIO()
     np.savez(
@@ -326,9 +328,9 @@ def _save(out: Build, version: Vidb, model: str, probe_D: np.ndarray, found: dic
     store.commit(out, config, [version.build.url], {"values": len(lines)}, [listed])
 
 
-def _load(out: Build, version: Vidb, model: str, probe_D: np.ndarray) -> Fast:
+def _load(out: Build, version: Vidb, model: str, probe_D: np.ndarray) -> IntensityRegression:
     store.verify(out)
-    manifest = store.need(out)
+    manifest = store.require_manifest(out)
     with np.load(io.BytesIO(store.read_bytes(f"{out.url}/{manifest.files[0].path}"))) as arrays:
         weights_VD, intercept_V, radius_V, known_D = (arrays[n] for n in ("weights_VD", "intercept_V", "radius_V", "probe_D"))
     same = probe_D.shape == known_D.shape and probe_D @ known_D >= SAME * np.linalg.norm(probe_D) * np.linalg.norm(known_D)
@@ -338,5 +340,5 @@ def _load(out: Build, version: Vidb, model: str, probe_D: np.ndarray) -> Fast:
             "pooling have changed. Put them back, or delete that folder to fit again"
         )
     agreement = {a["value"]: Agreement.model_validate(a) for a in manifest.config["agreement"]}
-    lines = map(Line, weights_VD, intercept_V.tolist(), radius_V.tolist())
-    return Fast(model, version.build.build_id, dict(zip(agreement, lines, strict=True)), agreement)
+    lines = map(RidgeLine, weights_VD, intercept_V.tolist(), radius_V.tolist())
+    return IntensityRegression(model, version.build.build_id, dict(zip(agreement, lines, strict=True)), agreement)

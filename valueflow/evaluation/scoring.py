@@ -70,7 +70,7 @@ class Posterior:
         self.sharpness = min(sharpness, FARTHEST / max(np.abs(self.theta_G).max(), np.abs(anchors.theta_A).max()))
         prior_G = -TAIL_NATS_PER_POINT * np.maximum(np.abs(points_G) - LIMIT, 0.0)
         self._points_H4G = posterior_kernels.points(self.sharpness * self.theta_G, prior_G, np.clip(points_G, -LIMIT, LIMIT))
-        self._stages = posterior_kernels.Stages(
+        self._stages = posterior_kernels.WindowTerms(
             np.empty((num_units, 0)), np.empty((num_units, 0)), np.zeros(num_units, np.int64), np.zeros(num_units)
         )
 

@@ -166,7 +166,7 @@ def depths() -> list[int]:
     return [int((known.ancestors_PL[known.theory_P == theory] >= 0).sum(1).max()) for theory in range(len(THEORIES))]
 
 
-class Nodes(nn.Module):
+class NodeHead(nn.Module):
     """Reads nodes from vectors: which prefixes a text has, and in which direction.
 
     Shapes: z (B, D) -> logits (B, K).

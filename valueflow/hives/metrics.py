@@ -25,7 +25,7 @@ FEW = 5  # texts that a mean, or a direction to be told, needs at least
 TIE = 1e-3  # votes of neighbours count alike; their similarity only breaks ties
 
 
-class Metric(NamedTuple):
+class EmbeddingMetric(NamedTuple):
     """A number with its 95 % interval, what random vectors reach, and the anchors, pairs, values or queries it rests on."""
 
     value: float
@@ -71,7 +71,7 @@ class Draw(NamedTuple):
 
 def evaluate(
     z_TD: np.ndarray, examples: Examples, level: int | None = None, k: int = 10, leave: Leave = "text", seed: int = 0
-) -> dict[str, Metric]:
+) -> dict[str, EmbeddingMetric]:
     """Return every metric of unit vectors, one a text of `examples.texts`: `name` over all theories, `name/theory` in each.
 
     Over all theories is the mean of the theories. What cannot be told in a theory is left out (no directions, one value);
@@ -105,7 +105,7 @@ def evaluate(
                 by.setdefault(metric, {})[name] = estimate
     estimates, floors = map(_with_means, found)
     ends = _intervals(estimates, int(examples.group_N.max()) + 1, seed) if estimates else {}
-    return {name: Metric(e.value, *ends[name], floors[name].value, e.num) for name, e in estimates.items()}
+    return {name: EmbeddingMetric(e.value, *ends[name], floors[name].value, e.num) for name, e in estimates.items()}
 
 
 def value_vectors(z_TD: np.ndarray, examples: Examples, level: int | None = None) -> tuple[list[str], np.ndarray]:

@@ -6,7 +6,7 @@ from valueflow.judging.configs import AnyJudge
 from valueflow.records import SCHEMAS, conform
 
 # What the error of a ballot begins with that a dead voter left open.
-DEAD = "voter dead: "
+ABSTAINED_PREFIX = "voter dead: "
 
 
 def answers(

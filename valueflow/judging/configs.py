@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from valueflow.config import Config
-from valueflow.llm.configs import OpenaiJudge, VllmJudge
+from valueflow.llm.configs import EndpointModel, VllmModel
 from valueflow.models import MINILM
 
 
@@ -41,5 +41,5 @@ class SimulatedJudge(Config):
     num_cpus: float = Field(1, ge=0)
 
 
-AnyJudge = EncoderJudge | SimulatedJudge | VllmJudge | OpenaiJudge
+AnyJudge = EncoderJudge | SimulatedJudge | VllmModel | EndpointModel
 JudgeConfig = Annotated[AnyJudge, Field(discriminator="kind")]

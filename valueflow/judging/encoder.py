@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import EncoderJudge
-from valueflow.models import cache_folder, fetch, trained
+from valueflow.models import cache_folder, encoder_settings, fetch
 from valueflow.ranking.calibration import LIMIT
 from valueflow.records import clean, digest, text_id
 from valueflow.theories import operational, theories
@@ -46,7 +46,7 @@ def exemplars() -> list[dict]:
     return [json.loads(line) for line in lines] + poles
 
 
-class Encoder:
+class LayerEncoder:
     """Mean-pooled hidden states of every layer of a transformers encoder; a HiVES folder brings its prompt and length."""
 
     def __init__(self, model: str) -> None:
@@ -54,7 +54,7 @@ class Encoder:
         from transformers import AutoModel, AutoTokenizer
 
         path = fetch(model)
-        own = trained(path)
+        own = encoder_settings(path)
         self.prompt, self.max_length = (own.prompt, own.max_length) if own else ("", MAX_LENGTH)
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -128,7 +128,7 @@ class EncoderRanker:
 
     def __init__(self, config: EncoderJudge) -> None:
         self.config = config
-        self.encoder = Encoder(config.model)
+        self.encoder = LayerEncoder(config.model)
         chosen = _bag(config.bag)
         self.rows = [exemplars()[i] for i in chosen]
         self.knowledge = learn(self._exemplar_features()[chosen], self.rows)

@@ -8,22 +8,22 @@ import pyarrow as pa
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
 from valueflow.judging.encoder import EncoderRanker
-from valueflow.judging.simulated import Simulated
+from valueflow.judging.simulated import SimulatedRanker
 from valueflow.judging.tasks import RANK
-from valueflow.llm.admission import Spent
+from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.cache import CallCache, Reply
-from valueflow.llm.configs import OpenaiJudge
+from valueflow.llm.configs import EndpointModel
 from valueflow.llm.endpoint import Endpoint
 from valueflow.llm.question import with_replies
 
 # Windows that go to a worker together: so long waits who comes next.
-MOST = 512
+MAX_BATCH_WINDOWS = 512
 # Windows with their texts -> rows of `rankings`, one a window, in the same order.
-Ask = Callable[[pa.Table], Awaitable[pa.Table]]
-_Waiting = tuple[pa.Table, asyncio.Future[pa.Table]]
+OnlineJudge = Callable[[pa.Table], Awaitable[pa.Table]]
+_Pending = tuple[pa.Table, asyncio.Future[pa.Table]]
 
 
-def asker(judge: AnyJudge, cache: str = "") -> Ask:
+def online_judge(judge: AnyJudge, cache: str = "") -> OnlineJudge:
     """Return what asks a judge; the encoder and the simulated judge work in a thread.
 
     Args:
@@ -33,25 +33,26 @@ def asker(judge: AnyJudge, cache: str = "") -> Ask:
     Raises:
         InputError: a vLLM judge; or whatever the judge lacks (its weights, its key).
     """
-    if isinstance(judge, OpenaiJudge):
-        return _Calls(judge, cache)
+    if isinstance(judge, EndpointModel):
+        return EndpointJudge(judge, cache)
     if isinstance(judge, EncoderJudge | SimulatedJudge):
-        return _Worker(EncoderRanker(judge) if isinstance(judge, EncoderJudge) else Simulated(judge))
+        return ThreadJudge(EncoderRanker(judge) if isinstance(judge, EncoderJudge) else SimulatedRanker(judge))
     raise InputError(
         f"judge {judge.name!r} is a vLLM engine, which runs under Ray Serve only (serve run serve.app:builder); here, give a "
         "judge of kind encoder, openai or simulated"
     )
 
 
-class _Worker:
+class ThreadJudge:
     """Asks a judge in a thread; what callers ask while it works goes to it together, in one table."""
 
     def __init__(self, worker: Callable[[pa.Table], pa.Table]) -> None:
         self.worker = worker
-        self.waiting: list[_Waiting] = []
+        self.waiting: list[_Pending] = []
         self.running: asyncio.Task[None] | None = None
 
     async def __call__(self, windows: pa.Table) -> pa.Table:
+        """Return the rows of one caller's windows."""
         answered = asyncio.get_running_loop().create_future()
         self.waiting.append((windows, answered))
         if self.running is None or self.running.done():
@@ -61,7 +62,7 @@ class _Worker:
     async def _run(self) -> None:
         while self.waiting:
             taken, size = [], 0
-            while self.waiting and size < MOST:
+            while self.waiting and size < MAX_BATCH_WINDOWS:
                 windows, answered = self.waiting.pop(0)
                 if not answered.cancelled():  # a caller that went away is not asked for
                     taken.append((windows, answered))
@@ -76,15 +77,15 @@ class _Worker:
             _deliver(taken, rows)
 
 
-class Together:
+class MicroBatcher:
     """Asks for many callers at once: what is asked in one turn of the event loop, as all values of a request are, is one call.
 
     Callers that all went away take the call back.
     """
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: OnlineJudge) -> None:
         self.ask = ask
-        self.waiting: list[_Waiting] = []
+        self.waiting: list[_Pending] = []
         self.calls: set[asyncio.Future[pa.Table]] = set()  # the event loop itself keeps none alive
 
     async def __call__(self, windows: pa.Table) -> pa.Table:
@@ -120,7 +121,7 @@ class Together:
         call.add_done_callback(came)
 
 
-def _deliver(taken: list[_Waiting], rows: pa.Table) -> None:
+def _deliver(taken: list[_Pending], rows: pa.Table) -> None:
     """Give each caller the rows of its own windows."""
     at = 0
     for windows, answered in taken:
@@ -129,20 +130,21 @@ def _deliver(taken: list[_Waiting], rows: pa.Table) -> None:
         at += windows.num_rows
 
 
-def _fail(taken: list[_Waiting], error: BaseException) -> None:
+def _fail(taken: list[_Pending], error: BaseException) -> None:
     for _, answered in taken:
         if not answered.done():
             answered.set_exception(error)
 
 
-class _Calls:
+class EndpointJudge:
     """Asks an endpoint all windows of a table at once."""
 
-    def __init__(self, judge: OpenaiJudge, cache: str) -> None:
+    def __init__(self, judge: EndpointModel, cache: str) -> None:
         self.judge = judge
-        self.endpoint = Endpoint(judge, CallCache(cache) if cache and judge.cache else None, Spent())
+        self.endpoint = Endpoint(judge, CallCache(cache) if cache and judge.cache else None, BudgetLedger())
 
     async def __call__(self, windows: pa.Table) -> pa.Table:
+        """Return the rows of the windows, in their order."""
         replies = await asyncio.gather(*(self._ask(row) for row in windows.to_pylist()))
         return RANK.read(with_replies(windows, replies), self.judge)
 

@@ -14,7 +14,7 @@ from valueflow.records import digest
 from valueflow.voting.descend import NEUTRAL
 
 
-class Simulated:
+class SimulatedRanker:
     """Answer windows; the answer is a function of the window's id and the config."""
 
     def __init__(self, config: SimulatedJudge) -> None:

@@ -9,13 +9,13 @@ import pyarrow as pa
 from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.parse import NAME_WORDS, WORD_LENGTH, BrokenReply, parse_choice, parse_name, parse_order, structured
-from valueflow.llm.configs import LlmJudge
+from valueflow.llm.configs import LlmModel
 from valueflow.llm.question import Question, Task
 from valueflow.prompts.render import name_messages, rank_messages, vote_messages
 from valueflow.records import SCHEMAS, conform
 
 
-def _rank_question(row: dict, judge: LlmJudge) -> Question:
+def _rank_question(row: dict, judge: LlmModel) -> Question:
     k = len(row["texts"])
     messages = rank_messages(row["theory"], row["value"], list(row["texts"]), judge.max_chars)
     return Question(messages, structured(k), 2 * k + 4, judge.logprobs and k == 2)
@@ -41,7 +41,7 @@ def _read_ranking(batch: pa.Table, judge: AnyJudge) -> pa.Table:
     return answers(batch, judge.name, orders, batch["reply"].to_pylist(), errors, weights, *tokens)
 
 
-def _vote_question(row: dict, judge: LlmJudge) -> Question:
+def _vote_question(row: dict, judge: LlmModel) -> Question:
     options = list(row["options"])
     longest = max(len(option) for option in options)
     return Question(vote_messages(row, row["text"], judge.max_chars), {"choice": options}, longest // 2 + 8)
@@ -62,7 +62,7 @@ def _read_vote(batch: pa.Table, judge: AnyJudge) -> pa.Table:
     return votes(batch, judge, choices, errors)
 
 
-def _name_question(row: dict, judge: LlmJudge) -> Question:
+def _name_question(row: dict, judge: LlmModel) -> Question:
     word = f"[A-Za-z'-]{{1,{WORD_LENGTH}}}"
     pattern = f"[A-Za-z]{word}( {word}){{1,{NAME_WORDS - 1}}}"
     return Question(name_messages(list(row["texts"]), judge.max_chars), {"regex": pattern}, 6 * NAME_WORDS)

@@ -31,7 +31,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-class Rate:
+class TokenBucket:
     """A rate per minute as a token bucket; None is without limit."""
 
     def __init__(self, per_minute: float | None) -> None:
@@ -56,7 +56,7 @@ class Slot:
         self.place = place
 
 
-class Gate:
+class AdaptiveConcurrency:
     """Lets calls through, the one asked first first, as many at once as the server takes.
 
     That is as many as the server was lately seen to hold, and some probes more. An accepted probe adds one (at first the limit
@@ -65,7 +65,7 @@ class Gate:
     one. A server that refuses everything is left alone for as long as it asks.
     """
 
-    def __init__(self, most: int, patience: float, requests: Rate, tokens: Rate) -> None:
+    def __init__(self, most: int, patience: float, requests: TokenBucket, tokens: TokenBucket) -> None:
         self.most, self.patience, self.requests, self.tokens = most, patience, requests, tokens
         self.round_trip = 1.0  # seconds until an answer, smoothed
         self.answers = self.refusals = 0
@@ -201,7 +201,7 @@ class Gate:
         self._counted = now
 
 
-class Spent:
+class BudgetLedger:
     """Tokens paid for so far, those of earlier runs included, and those that calls in flight may still take."""
 
     def __init__(self, tokens_in: int = 0, tokens_out: int = 0) -> None:

@@ -20,7 +20,7 @@ class Price(Config):
         return (tokens_in * self.tokens_in + tokens_out * self.tokens_out) / 1e6
 
 
-class VllmJudge(Config):
+class VllmModel(Config):
     """An LLM in vLLM engines run by ray.data.llm, on GPUs or CPUs."""
 
     kind: Literal["vllm"] = "vllm"
@@ -47,7 +47,7 @@ class Budget(Config):
     money: float | None = Field(None, gt=0, description="in the currency of price")
 
 
-class OpenaiJudge(Config):
+class EndpointModel(Config):
     """An LLM behind an OpenAI-compatible chat-completions URL."""
 
     kind: Literal["openai"] = "openai"
@@ -78,4 +78,4 @@ class OpenaiJudge(Config):
     num_cpus: float = Field(0.5, ge=0)
 
 
-LlmJudge = VllmJudge | OpenaiJudge
+LlmModel = VllmModel | EndpointModel

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.tasks import RANK
-from valueflow.llm.configs import OpenaiJudge, VllmJudge
+from valueflow.llm.configs import EndpointModel, VllmModel
 from valueflow.llm.question import Task
 
 # Characters in a token of English text, roughly; a measured count replaces the guess where there is one.
@@ -12,7 +12,7 @@ CHARACTERS = 4
 OVERHEAD = 12  # tokens that a chat template adds
 
 
-class Measured(NamedTuple):
+class MeasuredSpeed(NamedTuple):
     """What an audit measured of a judge: windows per second, tokens per window."""
 
     per_second: float
@@ -20,7 +20,7 @@ class Measured(NamedTuple):
     tokens_out: float
 
 
-class Estimate(NamedTuple):
+class CostEstimate(NamedTuple):
     """What some questions to one judge will take; seconds is None where nothing was measured."""
 
     judge: str
@@ -32,7 +32,7 @@ class Estimate(NamedTuple):
     currency: str
 
 
-def table(estimates: list[Estimate]) -> str:
+def table(estimates: list[CostEstimate]) -> str:
     """Return estimates as lines for the terminal, one a judge and what it is asked, and the sum of the money."""
     lines = [f"{'judge':24} {'calls':>11} {'tokens in':>13} {'tokens out':>12} {'time':>12} {'money':>14}"]
     for e in estimates:
@@ -50,7 +50,7 @@ def table(estimates: list[Estimate]) -> str:
 def total(judge: AnyJudge, calls: int, tokens_in: int, tokens_out: int, seconds: float) -> str:
     """Return in words what answers cost: all tokens behind them, and the time of this run."""
     said = f"{calls:,} calls, {tokens_in:,} tokens in, {tokens_out:,} out"
-    if isinstance(judge, VllmJudge | OpenaiJudge) and (money := _money(judge, tokens_in, tokens_out, seconds)) is not None:
+    if isinstance(judge, VllmModel | EndpointModel) and (money := _money(judge, tokens_in, tokens_out, seconds)) is not None:
         said += f", {f'{money:,.4f}'.rstrip('0').rstrip('.')} {judge.price.currency}"
     return f"{said}; {_duration(seconds)} in this run"
 
@@ -60,35 +60,37 @@ def _duration(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds < 90 else f"{minutes:,.0f} min" if minutes < 90 else f"{hours:,.1f} h"
 
 
-def estimate(judge: AnyJudge, task: Task, sample: list[dict], calls: int, measured: Measured | None = None) -> Estimate:
+def estimate(
+    judge: AnyJudge, task: Task, sample: list[dict], calls: int, measured: MeasuredSpeed | None = None
+) -> CostEstimate:
     """Return what `calls` questions like those of the sample (rows of a plan with their texts) will cost, without retries.
 
     Tokens are those that the audit measured where the questions are windows, else guessed from the prompts' lengths; the time
     follows from the measured tokens per second, or questions per second for a judge without tokens.
     """
-    if not isinstance(judge, VllmJudge | OpenaiJudge):
-        return Estimate(judge.name, calls, 0, 0, calls / measured.per_second if measured else None, 0.0, "")
+    if not isinstance(judge, VllmModel | EndpointModel):
+        return CostEstimate(judge.name, calls, 0, 0, calls / measured.per_second if measured else None, 0.0, "")
     per_in, per_out = (measured.tokens_in, measured.tokens_out) if measured and task is RANK else _guess(judge, task, sample)
     tokens_in, tokens_out = round(calls * per_in), round(calls * per_out)
     seconds = None
     if measured and measured.tokens_in + measured.tokens_out:
         seconds = (tokens_in + tokens_out) / measured.per_second / (measured.tokens_in + measured.tokens_out)
     money = _money(judge, tokens_in, tokens_out, seconds)
-    return Estimate(judge.name, calls, tokens_in, tokens_out, seconds, money, judge.price.currency)
+    return CostEstimate(judge.name, calls, tokens_in, tokens_out, seconds, money, judge.price.currency)
 
 
-def _money(judge: VllmJudge | OpenaiJudge, tokens_in: int, tokens_out: int, seconds: float | None) -> float | None:
+def _money(judge: VllmModel | EndpointModel, tokens_in: int, tokens_out: int, seconds: float | None) -> float | None:
     """None where no price is set, or one by the hour but no speed was measured."""
-    price, engines = judge.price, judge.num_engines if isinstance(judge, VllmJudge) else 0
+    price, engines = judge.price, judge.num_engines if isinstance(judge, VllmModel) else 0
     if not (price.tokens_in or price.tokens_out or price.hour) or (price.hour and engines and seconds is None):
         return None
     return price.of(tokens_in, tokens_out) + price.hour * engines * (seconds or 0.0) / 3600
 
 
-def _guess(judge: VllmJudge | OpenaiJudge, task: Task, sample: list[dict]) -> tuple[float, float]:
+def _guess(judge: VllmModel | EndpointModel, task: Task, sample: list[dict]) -> tuple[float, float]:
     questions = [task.question(row, judge) for row in sample]
     characters = sum(len(message["content"]) for question in questions for message in question.messages)
-    thinking = judge.extra_tokens if isinstance(judge, OpenaiJudge) else 0
+    thinking = judge.extra_tokens if isinstance(judge, EndpointModel) else 0
     generated = sum(question.max_tokens + thinking for question in questions)
     count = max(len(sample), 1)
     return characters / CHARACTERS / count + OVERHEAD, generated / count

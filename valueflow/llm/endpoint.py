@@ -15,9 +15,9 @@ from typing import NamedTuple, TypeVar
 import httpx
 
 from valueflow.errors import InputError
-from valueflow.llm.admission import Gate, Rate, Slot, Spent, Tokens
+from valueflow.llm.admission import AdaptiveConcurrency, BudgetLedger, Slot, TokenBucket, Tokens
 from valueflow.llm.cache import CallCache, Reply, call_key
-from valueflow.llm.configs import OpenaiJudge
+from valueflow.llm.configs import EndpointModel
 from valueflow.retry import backoff, retry_after
 
 CHARS_PER_TOKEN = 4
@@ -80,12 +80,14 @@ class Endpoint:
         InputError: the environment variable of the key is missing, or the URL, key or model are refused by the server.
     """
 
-    def __init__(self, config: OpenaiJudge, cache: CallCache | None, spent: Spent) -> None:
+    def __init__(self, config: EndpointModel, cache: CallCache | None, spent: BudgetLedger) -> None:
         self.config, self.cache, self.spent = config, cache, spent
         self.exhausted = False
         self._key = _api_key(config)
         self._url = _chat_url(config)
-        self._gate = Gate(config.concurrency, config.patience, Rate(config.requests_per_minute), Rate(config.tokens_per_minute))
+        self._gate = AdaptiveConcurrency(
+            config.concurrency, config.patience, TokenBucket(config.requests_per_minute), TokenBucket(config.tokens_per_minute)
+        )
         self._calls = self._paid = self._retries = 0
         self._files = ThreadPoolExecutor(min(32, config.concurrency), "call-cache")
         self._certificates = httpx.create_ssl_context()
@@ -251,7 +253,7 @@ class Endpoint:
         return (text.replace(self._key, "***") if self._key else text)[:MESSAGE_CHARS]
 
 
-def _api_key(config: OpenaiJudge) -> str:
+def _api_key(config: EndpointModel) -> str:
     if not config.key_env:
         return ""
     key = os.environ.get(config.key_env, "").strip()
@@ -265,7 +267,7 @@ def _api_key(config: OpenaiJudge) -> str:
     return key
 
 
-def _chat_url(config: OpenaiJudge) -> str:
+def _chat_url(config: EndpointModel) -> str:
     try:
         host = httpx.URL(config.url).host
     except httpx.InvalidURL:
@@ -275,7 +277,7 @@ def _chat_url(config: OpenaiJudge) -> str:
     return f"{config.url.rstrip('/')}/chat/completions"
 
 
-def _body(config: OpenaiJudge, messages: list[dict], constraint: dict, max_tokens: int, logprobs: bool) -> dict:
+def _body(config: EndpointModel, messages: list[dict], constraint: dict, max_tokens: int, logprobs: bool) -> dict:
     """Return the request's fields; everything but the model and the messages is the sampling."""
     as_json = config.structured == "json_schema"
     if as_json:

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from valueflow.judging.configs import AnyJudge
 from valueflow.llm.cache import Reply, call_key
-from valueflow.llm.configs import LlmJudge, VllmJudge
+from valueflow.llm.configs import LlmModel, VllmModel
 
 REPLY = {"reply": pa.string(), "failure": pa.string(), "tokens_in": pa.int32(), "tokens_out": pa.int32(), "first": pa.float64()}
 
@@ -27,11 +27,11 @@ class Task(NamedTuple):
     table: str
     id_column: str
     columns: tuple[str, ...]
-    question: Callable[[dict, LlmJudge], Question]
+    question: Callable[[dict, LlmModel], Question]
     read: Callable[[pa.Table, AnyJudge], pa.Table]
 
 
-def sampling(question: Question, judge: VllmJudge) -> dict:
+def sampling(question: Question, judge: VllmModel) -> dict:
     """Return vLLM's sampling parameters of a question."""
     settings = {
         "temperature": judge.temperature, "max_tokens": question.max_tokens, "structured_outputs": question.constraint,
@@ -39,7 +39,7 @@ def sampling(question: Question, judge: VllmJudge) -> dict:
     return settings | ({"logprobs": 5} if question.logprobs else {})
 
 
-def vllm_key(question: Question, judge: VllmJudge, round_: int) -> str:
+def vllm_key(question: Question, judge: VllmModel, round_: int) -> str:
     """Return the call's key in the cache; quantisation, data type and the like are part of what answers."""
     model = f"vllm {judge.model} {sorted(judge.engine.items())}"
     return call_key(model, judge.revision, question.messages, sampling(question, judge), round_)

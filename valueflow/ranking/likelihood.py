@@ -68,7 +68,7 @@ class Counts(NamedTuple):
     num_windows_J: np.ndarray
 
 
-class Sums(Protocol):
+class Likelihood(Protocol):
     """Sums over all windows; the place where a cluster can enter."""
 
     layout: Layout
@@ -92,7 +92,7 @@ class Sums(Protocol):
         """Windows, wins, components."""
 
 
-class Shard:
+class LikelihoodShard:
     """Sums over windows held in this process; beside the data, one float per item shown.
 
     Judges are modelled where `num_judges` is given; places shown are then 0..num_places-1.

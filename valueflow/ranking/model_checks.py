@@ -15,7 +15,7 @@ import scipy.sparse
 from scipy.special import expit, log_expit, log_ndtr
 
 from valueflow.config import Config
-from valueflow.ranking.likelihood import Layout, Orders, Shard
+from valueflow.ranking.likelihood import Layout, LikelihoodShard, Orders
 from valueflow.ranking.pairs import Pairs, differences, known, pairs_of, rows, sharpness, split
 from valueflow.ranking.plackett_luce import GAMMA_SD, Z95, Fit, NotConverged, fit, maximum, prior
 
@@ -123,7 +123,7 @@ def check(orders: list[Orders], layout: Layout, prior_sd: float | None, toleranc
     pairs = pairs_of(held, layout.num_items)
     if not len(pairs.first_E) or not any(len(o.items_WK) for o in kept):
         return Checks(windows=0, pairs=0, link=[], transitivity=None, context=[], judges=[], models=[])
-    sums = Shard(layout.num_items, kept, layout.num_judges, layout.num_places)
+    sums = LikelihoodShard(layout.num_items, kept, layout.num_judges, layout.num_places)
     fitted = fit(sums, prior_sd, tolerance)
     seen = _predicted(pairs, fitted)
     return Checks(
@@ -255,7 +255,7 @@ def _judges(held: Held, orders: list[Orders]) -> list[JudgeCheck]:
     return found
 
 
-def _models(held: Held, kept: list[Orders], sums: Shard, tolerance: float) -> list[ModelCheck]:
+def _models(held: Held, kept: list[Orders], sums: LikelihoodShard, tolerance: float) -> list[ModelCheck]:
     """Held-out log scores of Plackett-Luce, of Bradley-Terry (1952; a window's pairs as if each had been asked alone) and of
     Thurstone's (1927) case V (normal instead of logistic, on pairs), all at the mode.
 
@@ -268,7 +268,9 @@ def _models(held: Held, kept: list[Orders], sums: Shard, tolerance: float) -> li
         scores["bradley-terry"] = scores["plackett-luce"]  # the same model
     else:
         items_E2, places_E2 = np.stack(pairs[:2], axis=1), np.stack(pairs[5:], axis=1)
-        alone = Shard(sums.layout.num_items, [Orders(items_E2, pairs.weight_E, places_E2, pairs.judge_E)], *sums.layout[1:])
+        alone = LikelihoodShard(
+            sums.layout.num_items, [Orders(items_E2, pairs.weight_E, places_E2, pairs.judge_E)], *sums.layout[1:]
+        )
         scores["bradley-terry"] = _best(held, lambda spread: _logistic(held, alone, spread, tolerance))
     scores["thurstone"] = _best(held, lambda spread: _normal(held, pairs, spread))
     weight_E, found = held.pairs.weight_E, []
@@ -287,7 +289,7 @@ def _best(held: Held, scores: Callable[[float], np.ndarray]) -> tuple[float, np.
     return max(((s, scores(s)) for s in SPREADS), key=lambda found: float(held.pairs.weight_E @ found[1]))
 
 
-def _logistic(held: Held, sums: Shard, spread: float, tolerance: float) -> np.ndarray:
+def _logistic(held: Held, sums: LikelihoodShard, spread: float, tolerance: float) -> np.ndarray:
     """Log scores under the mode of Plackett-Luce."""
     fitted = held.fit
     effects = np.concatenate([fitted.beta_J, fitted.gamma_JP.ravel()])

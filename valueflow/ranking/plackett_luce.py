@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from valueflow.ranking.likelihood import DRAWS, Counts, Layout, Sums
+from valueflow.ranking.likelihood import DRAWS, Counts, Layout, Likelihood
 
 Z95 = 1.959964  # a 95 % interval reaches so many standard errors to either side
 MAX_NEWTON = 100
@@ -95,7 +95,7 @@ def prior(layout: Layout, sd: float, effects: np.ndarray | None = None, known: K
     return Prior(mean, precision)
 
 
-def fit(sums: Sums, prior_sd: float | None = None, tolerance: float = 1e-9, known: Known | None = None) -> Fit:
+def fit(sums: Likelihood, prior_sd: float | None = None, tolerance: float = 1e-9, known: Known | None = None) -> Fit:
     """Return log-worths under independent N(0, prior_sd^2) priors, with standard errors.
 
     The mode is found by Newton's method. The mean is mode - C s / 2 with the posterior covariance C and the skewness s
@@ -138,7 +138,7 @@ def fit(sums: Sums, prior_sd: float | None = None, tolerance: float = 1e-9, know
 
 
 def _settle(
-    sums: Sums, counts: Counts, mode: np.ndarray, prior_sd: float | None, tolerance: float, free: np.ndarray,
+    sums: Likelihood, counts: Counts, mode: np.ndarray, prior_sd: float | None, tolerance: float, free: np.ndarray,
     known: Known | None,
 ) -> Fit:  # fmt: skip
     """The fit at the spread of theta and the judges that EM settles on, in turn with the posterior of theta given these."""
@@ -202,7 +202,7 @@ class _Search:
         return float(np.clip(np.exp(x + np.clip(move, -1.0, 1.0)), MIN_PRIOR_SD, MAX_PRIOR_SD))
 
 
-def _judges(sums: Sums, mean: np.ndarray, root_NS: np.ndarray, free: np.ndarray) -> np.ndarray:
+def _judges(sums: Likelihood, mean: np.ndarray, root_NS: np.ndarray, free: np.ndarray) -> np.ndarray:
     """A Newton step of beta and gamma on the likelihood expected over theta's posterior.
 
     At a single theta, beta would be biased: worths that are uncertain look spread out, so judges look blunt.
@@ -235,7 +235,7 @@ def _scaled(found: Fit) -> Fit:
 
 
 def maximum(
-    sums: Sums, counts: Counts, phi: np.ndarray, believed: Prior, tolerance: float
+    sums: Likelihood, counts: Counts, phi: np.ndarray, believed: Prior, tolerance: float
 ) -> tuple[np.ndarray, float, float, int]:
     """Return the posterior mode, its gradient per window, the log-likelihood and the number of Newton steps."""
     judged = np.concatenate([counts.num_windows_J, np.repeat(counts.num_windows_J, sums.layout.num_places)])
@@ -271,7 +271,7 @@ def _distance(phi: np.ndarray, believed: Prior) -> float:
 
 
 def _solve(
-    sums: Sums, phi: np.ndarray, right: np.ndarray, believed: Prior, goal: float, diagonal: np.ndarray | None = None,
+    sums: Likelihood, phi: np.ndarray, right: np.ndarray, believed: Prior, goal: float, diagonal: np.ndarray | None = None,
     guess: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Preconditioned conjugate gradients on (information + prior precision) x = right, to `goal` times right's size."""
@@ -306,7 +306,7 @@ class _Covariance(NamedTuple):
 
 
 def _covariance(
-    sums: Sums, phi: np.ndarray, believed: Prior, n: int, shifts: bool, near: _Covariance | None = None
+    sums: Likelihood, phi: np.ndarray, believed: Prior, n: int, shifts: bool, near: _Covariance | None = None
 ) -> _Covariance:
     """Return the posterior covariance; `near`: that at parameters close by, where the solution starts.
 

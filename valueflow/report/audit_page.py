@@ -8,11 +8,11 @@ import numpy as np
 import yaml
 from matplotlib.axes import Axes
 
-from valueflow.judging.audit.exam import Group, Metric, Verdict
+from valueflow.judging.audit.exam import AuditMetric, AuditResult, Group
 from valueflow.report.vidb_page import FIRST, INK, SECOND, Plot, _svg, templates
 
 
-def audit_page(verdict: Verdict, judge: dict[str, Any], anchors: str = "") -> str:
+def audit_page(verdict: AuditResult, judge: dict[str, Any], anchors: str = "") -> str:
     """Return the page of a verdict as one self-contained HTML file.
 
     Args:
@@ -69,7 +69,7 @@ def _distances(groups: list[Group]) -> Plot | None:
     return Plot(_svg(draw, alt, "audit distances"), caption)
 
 
-def _places(effect: Metric) -> Plot | None:
+def _places(effect: AuditMetric) -> Plot | None:
     """How often each place won; no plot where no pair was answered both ways."""
     if effect.estimate is None or effect.low is None or effect.high is None:
         return None

@@ -20,13 +20,13 @@ def vidb_report(texts: Build, candidates: Build, rankings: tuple[Build, ...], ut
     `rankings`: those of each judge.
     """
     made = vidb.load(version.root, version.build_id)
-    fits = store.need(utilities).counts
+    fits = store.require_manifest(utilities).counts
     windows = store.manifest(Build(version.root, "windows", made.manifest.config["builds"]["windows"]))
     progress = windows.counts.get("progress", {}) if windows else {}
     judges = [_judge(answers) for answers in rankings]
     tokens = sum(j.tokens_in + j.tokens_out for j in judges) / max(sum(j.windows * len(j.place_wins) for j in judges), 1)
     values = [_value(made, candidates, value, fits[value], progress.get(value, []), tokens) for value in made.calibrations]
-    ranked = sum((Counter(store.need(answers).counts) for answers in rankings), Counter())
+    ranked = sum((Counter(store.require_manifest(answers).counts) for answers in rankings), Counter())
     licenses = vidb.licenses(made)
     languages = sorted(set(store.read_table(texts, ["language"])["language"].drop_null().to_pylist()))
     card = dataset_card(version.build_id, made.manifest, licenses, languages, list(made.calibrations))
@@ -40,8 +40,8 @@ def vidb_report(texts: Build, candidates: Build, rankings: tuple[Build, ...], ut
         values=values,
         judges=judges,
         counts={
-            "ingest": {k: v for k, v in store.need(texts).counts.items() if isinstance(v, int)},
-            "candidates": store.need(candidates).counts,
+            "ingest": {k: v for k, v in store.require_manifest(texts).counts.items() if isinstance(v, int)},
+            "candidates": store.require_manifest(candidates).counts,
             "rank": dict(ranked),
             "publish": {k: v for k, v in made.manifest.counts.items() if isinstance(v, int)},
         },
@@ -55,7 +55,7 @@ def vidb_report(texts: Build, candidates: Build, rankings: tuple[Build, ...], ut
 
 def evaluation_report(build: Build) -> str:
     """Write the page of an evaluation; return its URL."""
-    manifest = store.need(build)
+    manifest = store.require_manifest(build)
     rows = store.read_table(build)
     made = rows.slice(0, 1).to_pylist()[0]
     evaluated = vidb_page.Evaluated(
@@ -107,7 +107,7 @@ def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict, progress: 
 
 
 def _judge(rankings: Build) -> vidb_page.JudgeReport:
-    manifest = store.need(rankings)
+    manifest = store.require_manifest(rankings)
     reasons: Counter[str] = Counter()
     firsts: list[np.ndarray] = []
     sizes: Counter[int] = Counter()

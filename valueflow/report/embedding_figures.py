@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from valueflow.errors import InputError
-from valueflow.hives.metrics import Metric
+from valueflow.hives.metrics import EmbeddingMetric
 from valueflow.report.vidb_page import FIRST, GRID, INK, SECOND, Plot, _svg
 from valueflow.theories import theories
 from valueflow.theories.taxonomy import THEORIES
@@ -90,7 +90,7 @@ def similarity_map(values: Sequence[str], vectors_VD: np.ndarray, name: str = ""
     return Plot(_svg(draw, alt, f"{name} value similarity"), caption)
 
 
-def metric_bars(encoders: Mapping[str, Mapping[str, Metric]], names: Sequence[str]) -> Plot:
+def metric_bars(encoders: Mapping[str, Mapping[str, EmbeddingMetric]], names: Sequence[str]) -> Plot:
     """Return a bar a metric and encoder with its interval, and a line at what random vectors reach.
 
     Raises:

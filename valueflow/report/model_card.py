@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import yaml
 
-from valueflow.hives.metrics import Metric
+from valueflow.hives.metrics import EmbeddingMetric
 from valueflow.report.dataset_card import license_field, markdown_table
 
 METRICS = {
@@ -33,7 +33,7 @@ def model_card(
     license_: str,
     corpora: Sequence[Corpus],
     settings: Mapping[str, object],
-    encoders: Mapping[str, Mapping[str, Metric]],
+    encoders: Mapping[str, Mapping[str, EmbeddingMetric]],
     measured_on: str,
 ) -> str:
     """Return the README of a trained encoder.
@@ -75,7 +75,7 @@ ValueFlow: `valueflow.hives.encoder.Encoder.saved("FOLDER").embed(texts)`.""",
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def metrics_table(encoders: Mapping[str, Mapping[str, Metric]]) -> str:
+def metrics_table(encoders: Mapping[str, Mapping[str, EmbeddingMetric]]) -> str:
     """Return the metrics of encoders by name as a Markdown table, with intervals, what random vectors reach, and counts."""
     names = list(dict.fromkeys(name for metrics in encoders.values() for name in metrics))
     rows = []

@@ -17,13 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from valueflow import store
-from valueflow.judging.answers import DEAD
+from valueflow.judging.answers import ABSTAINED_PREFIX
 from valueflow.records import SCHEMAS
 from valueflow.report.audit_page import _decimal
 from valueflow.report.vidb_page import FIRST, GRID, Plot, _svg, templates
 from valueflow.store import Build, Manifest
 from valueflow.theories import resolve_theory, theories
-from valueflow.voting.agreement import Agreement, Alpha, agreement
+from valueflow.voting.agreement import Alpha, PanelAgreement, agreement
 from valueflow.voting.descend import DescentConfig
 
 NUM_LABELS, NUM_REASONS, NUM_WAITING = 10, 3, 2
@@ -100,7 +100,7 @@ class PanelReport:
     queue: Build
     theories: list[TheoryReport]
     voters: list[VoterReport]  # in the panel's order
-    agreement: Agreement
+    agreement: PanelAgreement
 
 
 class Share(NamedTuple):
@@ -118,7 +118,7 @@ def panel_report(labels: Build, votes: dict[str, Build], queue: Build) -> str:
     Raises:
         InputError: a build is not finished.
     """
-    made = store.need(labels)
+    made = store.require_manifest(labels)
     chosen = list(dict.fromkeys(resolve_theory(name) for name in made.config["resolved"]["theories"]))
     found = [_voter(name, build) for name, build in votes.items()]
     agreed = agreement(pa.concat_tables(compared for _, compared in found))
@@ -146,7 +146,7 @@ def panel_page(report: PanelReport) -> str:
 
 def _voter(name: str, votes: Build) -> tuple[VoterReport, pa.Table]:
     """What a voter did, and of its votes the columns that agreement compares."""
-    made = store.need(votes)
+    made = store.require_manifest(votes)
     compared = [SCHEMAS["votes"].empty_table().select(COMPARED)]
     sums = dict.fromkeys(SUMMED, 0.0)
     reasons: Counter[str] = Counter()
@@ -158,10 +158,10 @@ def _voter(name: str, votes: Build) -> tuple[VoterReport, pa.Table]:
             sums[column] += pc.sum(part[column]).as_py() or 0
         for error in part["error"].drop_null().to_pylist():
             # With the reply that an error quotes at its end hardly two errors are the same.
-            what = DEAD if error.startswith(DEAD) else re.sub(r": [\"'].*", "", error, flags=re.DOTALL)
+            what = ABSTAINED_PREFIX if error.startswith(ABSTAINED_PREFIX) else re.sub(r": [\"'].*", "", error, flags=re.DOTALL)
             reasons[what] += 1
             examples.setdefault(what, error)
-    abstained = reasons.pop(DEAD, 0)
+    abstained = reasons.pop(ABSTAINED_PREFIX, 0)
     common = [Reason(what, n, examples[what]) for what, n in reasons.most_common(NUM_REASONS)]
     tokens_in, tokens_out, cost = sums.values()
     report = VoterReport(name, made, reasons.total(), abstained, common, int(tokens_in), int(tokens_out), cost)
@@ -170,13 +170,13 @@ def _voter(name: str, votes: Build) -> tuple[VoterReport, pa.Table]:
 
 def _theories(chosen: list[str], labels: Build, queue: Build) -> list[TheoryReport]:
     found: dict[str, Counter[tuple[str, int, str]]] = {theory: Counter() for theory in chosen}
-    for file in store.need(labels).files:
+    for file in store.require_manifest(labels).files:
         part = store.read_part(labels, file.path, ["theory", "path", "direction", "decision"])
         for theory, path, direction, decision in zip(*(column.to_pylist() for column in part.columns), strict=True):
             found[theory][path[-1] if path else "", direction, decision] += 1
     queued: Counter[str] = Counter()
     waiting: dict[str, list[dict[str, Any]]] = {theory: [] for theory in chosen}
-    for file in store.need(queue).files:
+    for file in store.require_manifest(queue).files:
         part = store.read_part(queue, file.path, ["theory", "text", "kind", "asked", "counts"])
         for theory in chosen:
             rows = part.filter(pc.equal(part["theory"], theory))

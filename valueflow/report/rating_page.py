@@ -8,7 +8,7 @@ import jinja2
 import numpy as np
 from matplotlib.axes import Axes
 
-from valueflow.judging.audit.rating import Comparison, Estimate, Row, Scores, judge_scores, judge_spread
+from valueflow.judging.audit.rating import Comparison, RatingEstimate, Row, Scores, judge_scores, judge_spread
 from valueflow.ranking.calibration import LIMIT
 from valueflow.report.vidb_page import FIRST, INK, POINTS, SECOND, Plot, _svg, templates
 
@@ -160,7 +160,7 @@ def _view(line: Line, row: Row, num_texts: int) -> LineView:
     return LineView(line, cells[0], cells[1], cells[2], _verdict(row.difference, line), ", ".join(line.paper or ()), texts)
 
 
-def _cell(estimate: Estimate, line: Line, signed: bool = False) -> tuple[str, str]:
+def _cell(estimate: RatingEstimate, line: Line, signed: bool = False) -> tuple[str, str]:
     if math.isnan(estimate.value):
         return "–", ""
     number = _format(estimate.value, line, signed)
@@ -180,7 +180,7 @@ def _unit(line: Line) -> str:
     return {"share": "%", "index": ""}.get(line.unit, line.unit)
 
 
-def _verdict(difference: Estimate, line: Line) -> str:
+def _verdict(difference: RatingEstimate, line: Line) -> str:
     """Who is better in a row, where the interval of the difference leaves zero out."""
     if not line.better or not (difference.low > 0 or difference.high < 0):
         return ""

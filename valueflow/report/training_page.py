@@ -8,7 +8,7 @@ import jinja2
 import numpy as np
 from matplotlib.axes import Axes
 
-from valueflow.hives.metrics import Metric
+from valueflow.hives.metrics import EmbeddingMetric
 from valueflow.report.embedding_figures import metric_bars, similarity_map, value_map
 from valueflow.report.model_card import METRICS, Corpus
 from valueflow.report.vidb_page import FIRST, INK, Plot, _svg, templates
@@ -36,7 +36,7 @@ class Line(NamedTuple):
 
 def training_page(
     name: str,
-    encoders: Mapping[str, Mapping[str, Metric]],
+    encoders: Mapping[str, Mapping[str, EmbeddingMetric]],
     values: Sequence[str],
     vectors_VD: np.ndarray,
     losses: Sequence[float],
@@ -68,7 +68,7 @@ def training_page(
     )  # fmt: skip
 
 
-def _lines(kind: str, encoders: Mapping[str, Mapping[str, Metric]]) -> list[Line]:
+def _lines(kind: str, encoders: Mapping[str, Mapping[str, EmbeddingMetric]]) -> list[Line]:
     names = [name for name in dict.fromkeys(n for metrics in encoders.values() for n in metrics) if name.split("/")[0] == kind]
     lines = []
     for name in names:
@@ -81,7 +81,7 @@ def _lines(kind: str, encoders: Mapping[str, Mapping[str, Metric]]) -> list[Line
     return lines
 
 
-def _cell(metric: Metric | None) -> tuple[str, str]:
+def _cell(metric: EmbeddingMetric | None) -> tuple[str, str]:
     if metric is None:
         return "–", ""
     return f"{metric.value:.3f}", "" if np.isnan(metric.low) else f"{metric.low:.3f} to {metric.high:.3f}"

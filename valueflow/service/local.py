@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from valueflow import vidb
 from valueflow.judging.configs import AnyJudge, EncoderJudge, JudgeConfig
-from valueflow.judging.online import asker
+from valueflow.judging.online import online_judge
 from valueflow.models import MINILM
 from valueflow.service.service import Service, Space
 from valueflow.vidb.version import Vidb
@@ -27,7 +27,7 @@ def local(root: str, version: str = "current", judge: AnyJudge | None = None, fa
     """
     loaded = vidb.load(root, version)
     judge = judge or builder_of(loaded) or EncoderJudge()
-    return Service(loaded, judge, asker(judge, f"{root.rstrip('/')}/cache"), _space(loaded) if fast else None)
+    return Service(loaded, judge, online_judge(judge, f"{root.rstrip('/')}/cache"), _space(loaded) if fast else None)
 
 
 def builder_of(version: Vidb) -> AnyJudge | None:
@@ -37,7 +37,7 @@ def builder_of(version: Vidb) -> AnyJudge | None:
 
 
 def _space(version: Vidb) -> Space:
-    from valueflow.evaluation.regression import fitted  # these take seconds to import
+    from valueflow.evaluation.regression import load_or_fit  # these take seconds to import
     from valueflow.hives.encoder import Encoder
 
     encoder = Encoder.load(MINILM)
@@ -45,4 +45,4 @@ def _space(version: Vidb) -> Space:
     async def embed(texts: list[str]) -> np.ndarray:
         return await asyncio.to_thread(encoder.embed, texts)
 
-    return Space(MINILM, embed, fitted(version, MINILM, encoder.embed))
+    return Space(MINILM, embed, load_or_fit(version, MINILM, encoder.embed))

@@ -17,13 +17,13 @@ import pyarrow as pa
 
 from valueflow import api, store, vidb
 from valueflow.errors import InputError, allowed
-from valueflow.evaluation.comparison import Standing, higher, profiled, scored
-from valueflow.evaluation.regression import Fast
+from valueflow.evaluation.comparison import TextScore, mean_profile, probability_higher, to_api
+from valueflow.evaluation.regression import IntensityRegression
 from valueflow.evaluation.scoring import EvaluatorConfig, Score, Scoring, check_anchors, estimate_sharpness
 from valueflow.hives.extract import Extractor
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
-from valueflow.judging.online import Ask
+from valueflow.judging.online import OnlineJudge
 from valueflow.records import clean, text_id
 from valueflow.theories import operational, resolve, resolve_theory, theories
 from valueflow.theories.taxonomy import THEORIES
@@ -47,7 +47,7 @@ class Space(NamedTuple):
 
     model: str
     embed: Embed
-    fast: Fast | None = None
+    fast: IntensityRegression | None = None
     extractor: Extractor | None = None
 
 
@@ -63,7 +63,7 @@ class Service:
     """
 
     def __init__(
-        self, version: Vidb, judge: AnyJudge, ask: Ask, space: Space | None = None, limits: api.Limits | None = None
+        self, version: Vidb, judge: AnyJudge, ask: OnlineJudge, space: Space | None = None, limits: api.Limits | None = None
     ) -> None:
         self.version, self.judge, self.ask, self.space = version, judge, ask, space
         self._judged_by = fingerprint(judge)
@@ -98,8 +98,8 @@ class Service:
             while waiting:
                 scores = await waiting.pop(0)
                 waiting += [self._group(asked, values, start) for start in itertools.islice(starts, 1)]
-                for scored in scores:
-                    yield api.StreamScore(**scored.model_dump())
+                for to_api in scores:
+                    yield api.StreamScore(**to_api.model_dump())
         finally:
             for task in waiting:
                 task.cancel()
@@ -114,15 +114,15 @@ class Service:
         values = self._checked(asked)
         by_value, compared = await self._standings(asked, [asked.first, asked.second], values), []
         for value, (first, second) in zip(values, by_value, strict=True):
-            one, two = scored(0, value, first), scored(1, value, second)
-            compared.append(api.Compared(value=value, probability=higher(first, second), first=one, second=two))
+            one, two = to_api(0, value, first), to_api(1, value, second)
+            compared.append(api.Compared(value=value, probability=probability_higher(first, second), first=one, second=two))
         return api.CompareResponse(**self._made(asked, request_id), comparisons=compared)
 
     async def profile(self, asked: api.ProfileRequest, request_id: str) -> api.ProfileResponse:
         """Return for each value the mean intensity of the texts, with the 95 % interval of that mean."""
         values = self._checked(asked)
         scores = await self._scored(asked, asked.texts, values)
-        return api.ProfileResponse(**self._made(asked, request_id), profile=[profiled(value, scores) for value in values])
+        return api.ProfileResponse(**self._made(asked, request_id), profile=[mean_profile(value, scores) for value in values])
 
     async def extract(self, asked: api.ExtractRequest, request_id: str) -> api.ExtractResponse:
         """Return the nodes that each text may express.
@@ -258,12 +258,12 @@ class Service:
 
     async def _scored(self, asked: "Asked", texts: list[str], values: list[str], first: int = 0) -> list[api.Scored]:
         by_text = zip(*await self._standings(asked, texts, values), strict=True)
-        return [scored(first + i, v, found) for i, row in enumerate(by_text) for v, found in zip(values, row, strict=True)]
+        return [to_api(first + i, v, found) for i, row in enumerate(by_text) for v, found in zip(values, row, strict=True)]
 
     def _group(self, asked: api.StreamRequest, values: list[str], start: int) -> asyncio.Task[list[api.Scored]]:
         return asyncio.ensure_future(self._scored(asked, asked.texts[start : start + GROUP], values, start))
 
-    async def _standings(self, asked: "Asked", texts: list[str], values: list[str]) -> list[list[Standing]]:
+    async def _standings(self, asked: "Asked", texts: list[str], values: list[str]) -> list[list[TextScore]]:
         """The standing of each text on each value; texts that are the same are asked once."""
         cleaned = [clean(text) for text in texts]
         ids = [text_id(text) if text else "" for text in cleaned]
@@ -272,15 +272,15 @@ class Service:
         chunks = [dict(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK)]
         stand = self._fast if asked.mode == "fast" else self._ranked
         parts = await asyncio.gather(*(stand(asked, values, chunk) for chunk in chunks))
-        empty = {"": Standing(None, 0, 0, "the text is empty")}
+        empty = {"": TextScore(None, 0, 0, "the text is empty")}
         by_value = (ChainMap(empty, *(part[v] for part in parts)) for v in range(len(values)))
         return [[standings[i] for i in ids] for standings in by_value]
 
-    async def _ranked(self, asked: "Asked", values: list[str], texts: dict[str, str]) -> list[dict[str, Standing]]:
+    async def _ranked(self, asked: "Asked", values: list[str], texts: dict[str, str]) -> list[dict[str, TextScore]]:
         """By value, what the judge's windows tell."""
         return await asyncio.gather(*(self._placed(asked, value, texts) for value in values))
 
-    async def _placed(self, asked: "Asked", value: str, texts: dict[str, str]) -> dict[str, Standing]:
+    async def _placed(self, asked: "Asked", value: str, texts: dict[str, str]) -> dict[str, TextScore]:
         """Windows, round by round, and the posterior of each text."""
         config, numbers = _evaluator(asked), [[0, 0] for _ in texts]
         scoring = Scoring(self._anchors(value), list(texts), await self._sharpness_of(value), config)
@@ -296,18 +296,18 @@ class Service:
         # Only a comparison looks at whole posteriors, which take more time and memory than scores.
         p_UG = scoring.posterior.probabilities() if isinstance(asked, api.CompareRequest) else [None] * len(texts)
         return {
-            text: Standing(scores[unit] if answered else None, answered, failed, errors[unit], p_UG[unit])
+            text: TextScore(scores[unit] if answered else None, answered, failed, errors[unit], p_UG[unit])
             for unit, (text, (answered, failed)) in enumerate(zip(texts, numbers, strict=True))
         }
 
-    async def _fast(self, asked: "Asked", values: list[str], texts: dict[str, str]) -> list[dict[str, Standing]]:
+    async def _fast(self, asked: "Asked", values: list[str], texts: dict[str, str]) -> list[dict[str, TextScore]]:
         """By value, what regression on the embedding tells."""
         del asked
         assert self.space  # _checked refuses the mode otherwise
         assert self.space.fast
         z_TD = await self.space.embed(list(texts.values()))
         scores = [map(Score, *(bound.tolist() for bound in self.space.fast(z_TD, value))) for value in values]
-        return [{i: Standing(score, 0, 0, None) for i, score in zip(texts, found, strict=True)} for found in scores]
+        return [{i: TextScore(score, 0, 0, None) for i, score in zip(texts, found, strict=True)} for found in scores]
 
     async def _answers(self, windows: pa.Table, texts: Mapping[str, str]) -> list[dict]:
         """The judge's rows, in the order of the windows."""

@@ -51,7 +51,7 @@ def value_of(theory: str, node: str) -> tuple[str, ...]:
     return tuple(sorted({step for path in paths for step in path if theories()[theory].node(step).operational}))
 
 
-def curate(texts: Build, config: CandidatesConfig, out: Build, kept: Build | None = None) -> dict[str, int]:
+def select_candidates(texts: Build, config: CandidatesConfig, out: Build, kept: Build | None = None) -> dict[str, int]:
     """Write the `candidates` parts, one a value, and return their sizes by value.
 
     Args:
@@ -97,7 +97,7 @@ def _kept(kept: Build | None) -> dict[str, pa.Table]:
     """The pools that stay, by value."""
     if kept is None:
         return {}
-    pools = [store.read_part(kept, file.path) for file in store.need(kept).files]
+    pools = [store.read_part(kept, file.path) for file in store.require_manifest(kept).files]
     return {f"{pool['theory'][0].as_py()}:{pool['value'][0].as_py()}": pool for pool in pools}
 
 
@@ -134,7 +134,7 @@ def _write(
 ) -> dict[str, int]:
     wanted = pa.array(sorted({i for picked in chosen.values() for i in picked}), pa.string())
     parts = []
-    for file in store.need(texts).files:
+    for file in store.require_manifest(texts).files:
         part = store.read_part(texts, file.path, ["text_id", "text", "source", "license"])
         parts.append(part.filter(pc.is_in(part["text_id"], wanted)))
     rows = pa.concat_tables(parts)

@@ -51,7 +51,7 @@ class Review(NamedTuple):
     max_flags: int = 1
 
 
-class Calibrated(NamedTuple):
+class CalibratedValue(NamedTuple):
     """The rows of one value in the order of text ids, with what makes their intensity."""
 
     value: str
@@ -61,19 +61,21 @@ class Calibrated(NamedTuple):
     calibration: Calibration
 
 
-def calibrated(candidates: Build, utilities: Build, config: CalibrateConfig, base: Vidb | None = None) -> Iterator[Calibrated]:
+def calibrated_values(
+    candidates: Build, utilities: Build, config: CalibrateConfig, base: Vidb | None = None
+) -> Iterator[CalibratedValue]:
     """Yield every value of a build with its calibration, that of `base` where it is given; one value is in memory at a time."""
     ratings = read_ratings(config.ratings) if config.ratings else {}
-    for file in store.need(utilities).files:
+    for file in store.require_manifest(utilities).files:
         folder = file.path.rpartition("/")[0]
         theta = store.read_part(utilities, file.path).sort_by("text_id")
         pool = store.read_table(candidates, folder=folder).sort_by("text_id")
         value = f"{pool['theory'][0].as_py()}:{pool['value'][0].as_py()}"
         made = base.calibrations[value] if base else _calibrate(value, theta, pool, ratings.get(value, {}), config)
-        yield Calibrated(value, folder, theta, pool, made)
+        yield CalibratedValue(value, folder, theta, pool, made)
 
 
-def reviewed(base: Vidb) -> Review:
+def review_of(base: Vidb) -> Review:
     """Return what was said of a version's texts: their flags and human means."""
     rows = store.read_table(base.build, ["theory", "value", "text_id", "flags", "human_mean"]).to_pylist()
     flags = {(f"{r['theory']}:{r['value']}", r["text_id"]): r["flags"] for r in rows if r["flags"] is not None}
@@ -85,7 +87,7 @@ def reviewed(base: Vidb) -> Review:
     return Review(flags or None, human, max_flags=settings["max_flags"])
 
 
-def plausibility_ballots(values: Iterator[Calibrated], out: Build) -> None:
+def plausibility_ballots(values: Iterator[CalibratedValue], out: Build) -> None:
     """Write one ballot a text and value, which asks whether the intensity is plausible or weird."""
     for at in values:
         theory, _, node = at.value.partition(":")
@@ -97,7 +99,7 @@ def plausibility_ballots(values: Iterator[Calibrated], out: Build) -> None:
         store.write_part(out, ballot_table(ballots), "0", at.folder)
 
 
-def write(
+def write_version(
     candidates: Build, utilities: Build, config: CalibrateConfig, review: Review, lineage: dict, out: Build,
     base: Vidb | None = None,
 ) -> store.Manifest:  # fmt: skip
@@ -127,7 +129,7 @@ def write(
         review = review._replace(human={v: rated.get(v, {}) | review.human.get(v, {}) for v in rated | review.human})
     queue = io.StringIO()
     csv.writer(queue).writerow([*QUEUE, "rating"])
-    for at in calibrated(candidates, utilities, config, base):
+    for at in calibrated_values(candidates, utilities, config, base):
         calibrations[at.value] = at.calibration
         rows = _rows(at, review)
         store.write_part(out, rows, "0", at.folder)
@@ -159,7 +161,7 @@ def _calibrate(value: str, theta: pa.Table, pool: pa.Table, ratings: dict[str, f
         raise InputError(f"{value}: {error}") from None
 
 
-def _rows(at: Calibrated, review: Review) -> pa.Table:
+def _rows(at: CalibratedValue, review: Review) -> pa.Table:
     theta_N, error_N = at.theta["theta"].to_numpy(), at.theta["standard_error"].to_numpy()
     intensity_N = at.calibration.to_intensity(theta_N)
     ids = at.theta["text_id"].to_pylist()

@@ -66,7 +66,7 @@ def load(root: str, version: str = "current") -> Vidb:
     if chosen is None:
         raise InputError(f"nothing is published under {root}; run python -m jobs.build_vidb or jobs.import_vidb first")
     build = Build(root, "vidb", chosen)
-    manifest = store.need(build)
+    manifest = store.require_manifest(build)
     calibrations = {v: Calibration.model_validate(c) for v, c in manifest.config["calibrations"].items()}
     return Vidb(build, manifest, calibrations)
 

@@ -41,7 +41,7 @@ class Broken(NamedTuple):
     share: float
 
 
-class Agreement(NamedTuple):
+class PanelAgreement(NamedTuple):
     """The agreement of a panel."""
 
     alphas: list[Alpha]
@@ -49,7 +49,7 @@ class Agreement(NamedTuple):
     broken: list[Broken]
 
 
-def agreement(votes: pa.Table) -> Agreement:
+def agreement(votes: pa.Table) -> PanelAgreement:
     """Return the agreement of the voters in rows of `votes`; of a voter's votes on one ballot, one counts, a valid one first.
 
     Alpha compares with the agreement of chance. On a node, chance is a draw from all votes on that node: voters asked
@@ -67,7 +67,7 @@ def agreement(votes: pa.Table) -> Agreement:
     np.maximum.at(choices_BV, (ballot, voter), choice)  # rows of one vote may repeat after a crash, in any order
     first = np.unique(ballot, return_index=True)[1]
     asked = votes.select(["theory", "kind", "node", "round"]).take(first)
-    return Agreement(_alphas(asked, choices_BV), _pairwise(voters, choices_BV), _broken(voters, choices_BV))
+    return PanelAgreement(_alphas(asked, choices_BV), _pairwise(voters, choices_BV), _broken(voters, choices_BV))
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:

@@ -17,7 +17,7 @@ class VoteRule(Config):
     quorum: float = Field(0.5, ge=0, lt=1, description="more than this share of the panel must have given a valid vote")
 
 
-class Verdict(NamedTuple):
+class TallyResult(NamedTuple):
     """What the votes of one ballot decided."""
 
     choice: str | None  # None: undecided
@@ -27,7 +27,7 @@ class Verdict(NamedTuple):
     counts: dict[str, int]  # valid votes by option, most votes first
 
 
-def tally(choices: Sequence[str | None], rule: VoteRule, panel_size: int) -> Verdict:
+def tally(choices: Sequence[str | None], rule: VoteRule, panel_size: int) -> TallyResult:
     """Return what the votes decide; None is an abstention, more votes than voters are refused.
 
     The rule of VALUEFLOW (arXiv 2602.03160): of seven voters, an option is accepted when at least 5 agree on it or
@@ -42,7 +42,7 @@ def tally(choices: Sequence[str | None], rule: VoteRule, panel_size: int) -> Ver
     votes = Counter(choice for choice in choices if choice is not None)
     counts = dict(sorted(votes.items(), key=lambda item: (-item[1], item[0])))
     num_valid = votes.total()
-    undecided = Verdict(None, "undecided", 0.0, False, counts)
+    undecided = TallyResult(None, "undecided", 0.0, False, counts)
     if not num_valid or num_valid <= rule.quorum * panel_size:
         return undecided
     choice, most = next(iter(counts.items()))
@@ -50,9 +50,9 @@ def tally(choices: Sequence[str | None], rule: VoteRule, panel_size: int) -> Ver
     if not ahead:
         return undecided
     if most >= (rule.accept or _sevenths(5, num_valid)):
-        return Verdict(choice, "accepted", most / num_valid, most == num_valid, counts)
+        return TallyResult(choice, "accepted", most / num_valid, most == num_valid, counts)
     if ahead >= (rule.lead or _sevenths(2, num_valid)):
-        return Verdict(choice, "lead", most / num_valid, most == num_valid, counts)
+        return TallyResult(choice, "lead", most / num_valid, most == num_valid, counts)
     return undecided
 
 

@@ -17,7 +17,7 @@ from valueflow.distributed.build.aggregate import (
     AggregateConfig,
     Part,
     RankingShard,
-    Shards,
+    ShardedLikelihood,
     Source,
     aggregate,
     shard_actors,
@@ -62,7 +62,7 @@ def pid(actor: "ray.actor.ActorHandle") -> int:
 @pytest.mark.timeout(600)
 def test_an_actor_that_dies_during_the_fit_changes_nothing(cluster, tmp_path):
     rankings, ids = answered(str(tmp_path), 2200, 30_000)  # above plackett_luce.EXACT: draws are summed over shards too
-    parts = [Part(Source(rankings), file.path, file.rows) for file in store.need(rankings).files]
+    parts = [Part(Source(rankings), file.path, file.rows) for file in store.require_manifest(rankings).files]
     layout = Layout(len(ids))
     expected = fit(RankingShard(parts, ids, layout).sums)
     killed = []
@@ -76,7 +76,7 @@ def test_an_actor_that_dies_during_the_fit_changes_nothing(cluster, tmp_path):
 
         started = time.monotonic()
         threading.Thread(target=kill).start()
-        found = fit(Shards(layout, actors))
+        found = fit(ShardedLikelihood(layout, actors))
         assert killed, f"the fit took {time.monotonic() - started:.1f} s, less than it takes to kill an actor in it"
         assert pid(actors[1]) != victim
     np.testing.assert_allclose(found.theta_N, expected.theta_N, atol=1e-9)

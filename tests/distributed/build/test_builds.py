@@ -56,7 +56,7 @@ def test_several_judges_share_a_scale_and_one_that_guesses_counts_for_nothing(ro
     panel += "{kind: simulated, name: guess, sharpness: 0, seed: 2}]"
     at = build_vidb.main(config(root, "windows.m=24", f"further_judges={panel}"))
     assert len(at.rankings) == 3
-    effects = {judge["name"]: judge for judge in store.need(at.utilities).counts[VALUE]["judges"]}
+    effects = {judge["name"]: judge for judge in store.require_manifest(at.utilities).counts[VALUE]["judges"]}
     sharp, blunt, guess = effects["sim"], effects["blunt"], effects["guess"]
     ratio = blunt["sharpness"] / sharp["sharpness"]
     assert ratio == pytest.approx(0.4, abs=3 * blunt["sharpness_error"] + 0.1)
@@ -130,7 +130,7 @@ def test_texts_are_added_to_a_version_and_the_old_ones_stay(cluster, tmp_path):
     shift = np.mean([row["theta"] - true_theta("benevolence", i, 3.0) for i, row in before.items()])
     errors = [(after[i]["theta"] - shift - true_theta("benevolence", i, 3.0)) / after[i]["standard_error"] for i in new]
     assert np.mean(np.square(errors)) < 4
-    fits = [store.need(b.utilities).counts[VALUE] for b in (base, at)]
+    fits = [store.require_manifest(b.utilities).counts[VALUE] for b in (base, at)]
     assert fits[1]["num_windows"] == fits[0]["num_windows"] + len(asked)
     assert fits[1]["log_likelihood"] != fits[0]["log_likelihood"]
     assert fits[1]["prior_sd"] == fits[0]["prior_sd"]

@@ -39,7 +39,7 @@ def test_a_panel_finds_the_truth_of_simulated_voters(root):
     at = categorize.main(settings(root, voters(3, accuracy=0.97), theories=["svt"], max_texts=40))
     labels = store.read_table(at.labels).to_pylist()
     assert len({(row["text_id"], row["theory"]) for row in labels}) == len(labels)
-    assert len(labels) + store.need(at.queue).num_rows == 40
+    assert len(labels) + store.require_manifest(at.queue).num_rows == 40
     right = 0
     for row in labels:
         theory, path = theories()[row["theory"]], tuple(row["path"])
@@ -88,7 +88,7 @@ def test_a_dead_voter_is_named_and_the_panel_stops_or_goes_on(root):
     lost = store.read_table(at.votes["gone"]).to_pylist()
     assert lost
     assert all(vote["choice"] is None and vote["error"] for vote in lost)
-    assert store.need(at.labels).num_rows + store.need(at.queue).num_rows == 10
+    assert store.require_manifest(at.labels).num_rows + store.require_manifest(at.queue).num_rows == 10
 
 
 def test_what_the_panel_leaves_open_people_decide(root):
@@ -96,7 +96,7 @@ def test_what_the_panel_leaves_open_people_decide(root):
     at = categorize.main(config)
     queue = Path(at.queue.url) / "human_queue.csv"
     lines = list(csv.DictReader(queue.open()))
-    assert len(lines) == store.need(at.queue).num_rows > 0
+    assert len(lines) == store.require_manifest(at.queue).num_rows > 0
     lines[0] |= {"node": "Fidelity", "direction": "-1"}
     filled = root / "filled.csv"
 
@@ -110,7 +110,7 @@ def test_what_the_panel_leaves_open_people_decide(root):
     decided = categorize.main(config.model_copy(update={"human": [fill(lines[0])]}))
     label = next(row for row in store.read_table(decided.labels).to_pylist() if row["text_id"] == lines[0]["text_id"])
     assert (label["path"], label["direction"], label["decision"]) == (["fidelity"], -1, "human")
-    assert store.need(decided.queue).num_rows == len(lines) - 1
+    assert store.require_manifest(decided.queue).num_rows == len(lines) - 1
     for change, said in (
         ({"node": "fidelty"}, "did you mean"),
         ({"direction": "up"}, "direction is 'up'"),
@@ -167,4 +167,4 @@ def test_a_judge_that_fails_its_audit_is_refused_unless_asked_for(root):
     with pytest.raises(InputError, match="failed its audit"):
         build_vidb.main(load(build_vidb.SCHEMA, str(path), []))
     at = build_vidb.main(load(build_vidb.SCHEMA, str(path), ["audit=ignore"]))
-    assert "failed its audit" in store.need(at.vidb).config["judge_audit"]
+    assert "failed its audit" in store.require_manifest(at.vidb).config["judge_audit"]

@@ -27,7 +27,7 @@ from valueflow import store
 from valueflow.config import load
 from valueflow.distributed.train.config import OptimizerConfig, TrainHivesConfig, learning_rate
 from valueflow.distributed.train.export import origin
-from valueflow.distributed.train.loop import CURVE, Feed, Learner
+from valueflow.distributed.train.loop import CURVE, Prefetcher, Trainer
 from valueflow.errors import InputError
 from valueflow.hives.batches import Batch, BatchConfig, Sampler
 from valueflow.hives.encoder import Encoder
@@ -135,7 +135,7 @@ class TestUnbroken:
     def test_the_manifest_holds_every_file_and_what_it_was_learnt_from(self, unbroken, bert):
         root, trained = unbroken
         store.verify(trained.build)
-        made = store.need(trained.build)
+        made = store.require_manifest(trained.build)
         assert {file.path for file in made.files} >= {
             CURVE,
             "metrics.json",
@@ -175,7 +175,7 @@ class TestUnbroken:
         second = train_hives.main(settings(root, bert, labelled, *two))
         texts = ["She gave her seat to an old man.", "He lied."]
         np.testing.assert_allclose(Encoder.saved(second.model).embed(texts), Encoder.saved(first.model).embed(texts), atol=1e-5)
-        assert store.need(second.build).config["start"] == first.build.build_id
+        assert store.require_manifest(second.build).config["start"] == first.build.build_id
         assert all(row["individual"] > 0 and row["concept"] > 0 for row in curve(second.build))
         assert origin(second.model).stage == 2
         other = tiny_bert(tmp_path / "other", 0.1, seed=1)
@@ -282,7 +282,7 @@ def test_two_ranks_learn_as_one_with_twice_the_batch(cluster, labelled, tmp_path
         torch.manual_seed(0)
         encoder = Encoder.load(given["model"], max_length=32, dense=24)
         rank, world = context.get_world_rank(), context.get_world_size()
-        learner = Learner(encoder, sampler, config, rank, world, torch.device("cpu"))
+        learner = Trainer(encoder, sampler, config, rank, world, torch.device("cpu"))
         row = learner.step(0)
         return {"loss": row["loss"]} | {n: p.detach().numpy() for n, p in learner.engine.module.named_parameters()}
 
@@ -347,7 +347,7 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nothing_after_the_last_step():
 def test_batches_made_ahead_are_those_of_their_number(bert, labelled):
     sampler = Sampler(official(labelled), BatchConfig(hierarchy=8, positives=2), 0)
     encoder = Encoder.load(bert, max_length=32)
-    feed = Feed(sampler, encoder, 1, 2)
+    feed = Prefetcher(sampler, encoder, 1, 2)
     for number in (5, 6, 7, 20):
         batch, tokens = feed.take(number)
         np.testing.assert_array_equal(batch.row_B, sampler.batch(number, 1, 2).row_B)

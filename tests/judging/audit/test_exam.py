@@ -14,13 +14,13 @@ from scipy.stats import binomtest, spearmanr
 from valueflow.errors import InputError
 from valueflow.judging.answers import answers
 from valueflow.judging.audit import measures
-from valueflow.judging.audit.exam import AuditConfig, Verdict, examine, plan
-from valueflow.judging.audit.triples import KNOWN, triples_of
+from valueflow.judging.audit.exam import AuditConfig, AuditResult, examine, plan
+from valueflow.judging.audit.triples import RATED_TEXTS, triples_of
 from valueflow.judging.configs import SimulatedJudge
-from valueflow.judging.simulated import Simulated, true_theta
+from valueflow.judging.simulated import SimulatedRanker, true_theta
 from valueflow.llm.configs import Price
 from valueflow.ranking import plackett_luce
-from valueflow.ranking.likelihood import Shard
+from valueflow.ranking.likelihood import LikelihoodShard
 from valueflow.ranking.orders import orders_of
 from valueflow.records import SCHEMAS
 
@@ -35,20 +35,20 @@ def known_texts(num_values: int = 8, num_texts: int = 24, seed: int = 0, sign: i
         for i in range(num_texts)
         for theta in [true_theta(f"v{v}", f"t{seed}-{i}", 3.0)]
     ]
-    return pa.Table.from_pylist(rows, KNOWN)
+    return pa.Table.from_pylist(rows, RATED_TEXTS)
 
 
 def rated(ratings: list[float]) -> pa.Table:
     columns = {"theory": ["svt"] * len(ratings), "value": ["power"] * len(ratings), "rating": ratings}
     names = [f"t{i}" for i in range(len(ratings))]
-    return pa.table(columns | {"text_id": names, "text": names}).select(KNOWN.names).cast(KNOWN)
+    return pa.table(columns | {"text_id": names, "text": names}).select(RATED_TEXTS.names).cast(RATED_TEXTS)
 
 
-def audit(known: pa.Table, config: AuditConfig = CONFIG, **judge) -> Verdict:
-    return examine(known, Simulated(SimulatedJudge(**judge))(plan(known, config)), config, 10.0, None)
+def audit(known: pa.Table, config: AuditConfig = CONFIG, **judge) -> AuditResult:
+    return examine(known, SimulatedRanker(SimulatedJudge(**judge))(plan(known, config)), config, 10.0, None)
 
 
-def failed(verdict: Verdict) -> set[str]:
+def failed(verdict: AuditResult) -> set[str]:
     return {metric.name for metric in verdict.metrics if not metric.passed}
 
 
@@ -209,12 +209,12 @@ def test_transitivity_counts_cycles_and_ties():
 def test_rank_correlation_is_that_of_plackett_luce_within_a_hair():
     known = known_texts(num_values=6)
     for sharpness in (0.3, 1.0):
-        rankings = Simulated(SimulatedJudge(sharpness=sharpness))(plan(known, CONFIG))
+        rankings = SimulatedRanker(SimulatedJudge(sharpness=sharpness))(plan(known, CONFIG))
         found = []
         for value in range(6):
             rows = rankings.filter(pc.equal(rankings["value"], f"v{value}"))
             ids = sorted({i for shown in rows["text_ids"].to_pylist() for i in shown})
-            fit = plackett_luce.fit(Shard(len(ids), orders_of(rows, ids)), 3.0)
+            fit = plackett_luce.fit(LikelihoodShard(len(ids), orders_of(rows, ids)), 3.0)
             found.append(spearmanr([true_theta(f"v{value}", i, 3.0) for i in ids], fit.theta_N).statistic)
         assert examine(known, rankings, CONFIG, 1.0, None).metric("spearman").estimate == pytest.approx(
             np.mean(found), abs=0.015
@@ -259,18 +259,18 @@ def test_a_judge_that_answers_nothing_usable_is_refused_and_its_verdict_is_json(
     assert verdict.advice[1].startswith("Read the column error")
     content = verdict.model_dump_json()
     assert json.loads(content)["metrics"][5]["estimate"] is None
-    assert Verdict.model_validate_json(content) == verdict
+    assert AuditResult.model_validate_json(content) == verdict
 
 
 @pytest.mark.parametrize("broken", [0.0, 0.5, 0.95, 0.99])
 def test_verdicts_survive_json(broken):
     verdict = audit(known_texts(num_values=1), broken_share=broken)
-    assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+    assert AuditResult.model_validate_json(verdict.model_dump_json()) == verdict
 
 
 def test_a_verdict_is_a_function_of_the_answers_whatever_their_order():
     known = known_texts(num_values=2)
-    rankings = Simulated(SimulatedJudge())(plan(known, CONFIG))
+    rankings = SimulatedRanker(SimulatedJudge())(plan(known, CONFIG))
     again = rankings.take(np.random.default_rng(0).permutation(rankings.num_rows))
     twice = pa.concat_tables([rankings, rankings.slice(0, 50)])
     assert len({examine(known, one, CONFIG, 10.0, None).model_dump_json() for one in (rankings, again, twice)}) == 1
@@ -360,7 +360,7 @@ def change(table: pa.Table, name: str, row: int, value: object) -> pa.Table:
             rated([1.0, 1.0, 2.0]),
             r"svt:power: an audit needs texts of 3 or more distinct ratings, these have 2 \(1, 2\); rate more",
         ),
-        (rated([1.0, 2.0, 3.0]).drop_columns("rating"), r"known texts lack column\(s\) \['rating'\]"),
+        (rated([1.0, 2.0, 3.0]).drop_columns("rating"), r"rated texts lack column\(s\) \['rating'\]"),
         (rated([]), "there are no known texts"),
         (rated([1.0, 2.0, float("nan")]), "svt:power: the rating of text t2 is nan; give it a number"),
         (change(rated([1.0, 2.0, 3.0]), "rating", 1, None), "svt:power: the rating of text t1 is None"),
@@ -375,7 +375,7 @@ def test_known_texts_that_cannot_be_used_are_refused(known, message):
 def test_rankings_that_do_not_fit_the_plan_are_refused():
     known = known_texts(num_values=1)
     windows = plan(known, CONFIG)
-    rankings = Simulated(SimulatedJudge())(windows)
+    rankings = SimulatedRanker(SimulatedJudge())(windows)
     with pytest.raises(InputError, match=r"4 of 144 windows have no row in rankings, the first is [0-9a-f]{16}; rank them all"):
         examine(known, rankings.slice(0, 140), CONFIG, 1.0, None)
     with pytest.raises(InputError, match=r"answers are of windows outside the plan, .*triples, repeats and seed"):

@@ -9,11 +9,11 @@ import pytest
 
 from valueflow.errors import InputError
 from valueflow.judging.audit.exam import AuditConfig, examine, plan
-from valueflow.judging.audit.rated_texts import NUM_NEUTRAL, SAMPLE, known, known_to
-from valueflow.judging.audit.triples import KNOWN
+from valueflow.judging.audit.rated_texts import NUM_NEUTRAL, SAMPLE, rated_texts, with_judge_truth
+from valueflow.judging.audit.triples import RATED_TEXTS
 from valueflow.judging.configs import EncoderJudge, SimulatedJudge
 from valueflow.judging.encoder import exemplars
-from valueflow.judging.simulated import Simulated
+from valueflow.judging.simulated import SimulatedRanker
 from valueflow.records import clean, text_id
 from valueflow.theories import operational
 
@@ -22,7 +22,7 @@ BENEVOLENCE = [("She fed the stray cats.", 6.0), ("He let her fall.", -9.5), ("T
 
 @pytest.fixture(scope="module")
 def sample():
-    return known(SAMPLE, [])
+    return rated_texts(SAMPLE, [])
 
 
 def official(folder, rows: list[tuple[str, float]], name: str = "benevolence_svt.csv") -> str:
@@ -38,7 +38,7 @@ def jsonl(folder, rows: list[tuple[str, float]], theory: str = "Schwartz", value
 
 
 def test_the_sample_has_both_sides_and_zero_of_every_value(sample):
-    assert sample.schema == KNOWN
+    assert sample.schema == RATED_TEXTS
     ratings: dict[str, list[float]] = {}
     for row in sample.to_pylist():
         assert (row["text_id"], row["text"]) == (text_id(row["text"]), clean(row["text"]))
@@ -56,50 +56,50 @@ def test_the_encoder_judge_has_seen_no_text_of_the_sample(sample):
 
 
 def test_some_values_are_those_rows_in_the_order_asked(sample):
-    found = known(SAMPLE, ["right:civil-rights", "svt:power"])
+    found = rated_texts(SAMPLE, ["right:civil-rights", "svt:power"])
     assert list(dict.fromkeys(found["value"].to_pylist())) == ["civil-rights", "power"]
     parts = [sample.filter(pc.equal(sample["value"], value)) for value in ("civil-rights", "power")]
     assert found.to_pylist() == [row for part in parts for row in part.to_pylist()]
 
 
 def test_an_official_csv_and_a_jsonl_of_the_same_anchors_are_the_same(tmp_path):
-    found = known(official(tmp_path, BENEVOLENCE), [])
+    found = rated_texts(official(tmp_path, BENEVOLENCE), [])
     assert {(row["theory"], row["value"], row["text"], row["rating"]) for row in found.to_pylist()} == {
         ("svt", "benevolence", *row) for row in BENEVOLENCE
     }
-    assert found.schema == KNOWN
-    assert known(jsonl(tmp_path, BENEVOLENCE[::-1]), ["svt:benevolence"]).equals(found)
+    assert found.schema == RATED_TEXTS
+    assert rated_texts(jsonl(tmp_path, BENEVOLENCE[::-1]), ["svt:benevolence"]).equals(found)
 
 
 def test_of_a_text_given_twice_the_first_counts(tmp_path):
-    found = known(official(tmp_path, [("A  cat\n sat.", 3.0), (" A cat sat. ", -4.0), ("B.", 1.0)]), [])
+    found = rated_texts(official(tmp_path, [("A  cat\n sat.", 3.0), (" A cat sat. ", -4.0), ("B.", 1.0)]), [])
     assert dict(zip(found["text"].to_pylist(), found["rating"].to_pylist(), strict=True)) == {"A cat sat.": 3.0, "B.": 1.0}
 
 
 def test_a_value_without_anchors_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"'sample' have no 'svt:benevolance'; did you mean 'svt:benevolence'\?"):
-        known(SAMPLE, ["svt:power", "svt:benevolance"])
+        rated_texts(SAMPLE, ["svt:power", "svt:benevolance"])
     path = official(tmp_path, BENEVOLENCE)
     with pytest.raises(InputError, match=r"benevolence_svt\.csv' have no 'duty:justice'; allowed: svt:benevolence"):
-        known(path, ["svt:benevolence", "duty:justice"])
+        rated_texts(path, ["svt:benevolence", "duty:justice"])
     with pytest.raises(InputError, match=r"nowhere_svt\.csv|unknown value"):
-        known(str(tmp_path / "nowhere_svt.csv"), [])
+        rated_texts(str(tmp_path / "nowhere_svt.csv"), [])
 
 
 def test_other_judges_are_held_to_the_ratings(sample):
-    assert known_to(EncoderJudge(), sample) is sample
+    assert with_judge_truth(EncoderJudge(), sample) is sample
 
 
 @pytest.mark.parametrize("spread", [0.5, 3.0])
 def test_a_simulated_judge_is_held_to_its_own_truth(sample, spread):
     judge = SimulatedJudge(spread=spread, sharpness=1000.0)
-    truth = known_to(judge, sample)
-    assert truth.schema == KNOWN
+    truth = with_judge_truth(judge, sample)
+    assert truth.schema == RATED_TEXTS
     assert truth.drop_columns("rating").equals(sample.drop_columns("rating"))
-    answered = Simulated(judge)(plan(truth, AuditConfig(triples=4)))
+    answered = SimulatedRanker(judge)(plan(truth, AuditConfig(triples=4)))
     verdict = examine(truth, answered, AuditConfig(triples=4), 1.0, None)
     assert verdict.metric("accuracy").estimate > 0.99
     asked_of_ratings = examine(
-        sample, Simulated(judge)(plan(sample, AuditConfig(triples=4))), AuditConfig(triples=4), 1.0, None
+        sample, SimulatedRanker(judge)(plan(sample, AuditConfig(triples=4))), AuditConfig(triples=4), 1.0, None
     )
     assert asked_of_ratings.metric("accuracy").estimate < 0.6  # its truth has nothing to do with the texts

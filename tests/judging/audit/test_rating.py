@@ -9,7 +9,7 @@ from scipy.stats import norm
 from valueflow.errors import InputError
 from valueflow.judging.audit.rating import Comparison, Scores, compare, judge_scores, judge_spread
 from valueflow.ranking import calibration
-from valueflow.ranking.likelihood import Orders, Shard
+from valueflow.ranking.likelihood import LikelihoodShard, Orders
 from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.windows import WindowsConfig, plan
 
@@ -320,7 +320,7 @@ def ranked(truth: np.ndarray, sharpness: float, rng: np.random.Generator) -> np.
     shown_WK = plan(len(truth), WindowsConfig(k=4, m=24), rng).positions_WK
     worth_WK = sharpness * truth[shown_WK] + rng.gumbel(size=shown_WK.shape)
     order_WK = np.take_along_axis(shown_WK, np.argsort(-worth_WK, axis=1), axis=1)
-    theta = fit(Shard(len(truth), [Orders(order_WK, np.ones(len(order_WK)))])).theta_N
+    theta = fit(LikelihoodShard(len(truth), [Orders(order_WK, np.ones(len(order_WK)))])).theta_N
     return calibration.neutral(theta, np.abs(truth) < 0.5, 0.99).to_intensity(theta)
 
 

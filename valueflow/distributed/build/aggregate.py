@@ -20,7 +20,7 @@ from valueflow.distributed.cluster import gather, require
 from valueflow.ranking.model_checks import check
 from valueflow.ranking.plackett_luce import Fit, NotConverged, fit
 from valueflow.ranking.orders import orders_of
-from valueflow.ranking.likelihood import Counts, Layout, Moments, Shard
+from valueflow.ranking.likelihood import Counts, Layout, LikelihoodShard, Moments
 from valueflow.records import conform, digest
 from valueflow.store import Build
 
@@ -62,7 +62,7 @@ class RankingShard:
         for part in parts:
             by_source.setdefault(part.source, []).append(store.read_part(part.source.rankings, part.path))
         orders = [o for s, tables in by_source.items() for o in orders_of(pa.concat_tables(tables), text_ids, s.judge)]
-        self.sums = Shard(layout.num_items, orders, layout.num_judges, layout.num_places)
+        self.sums = LikelihoodShard(layout.num_items, orders, layout.num_judges, layout.num_places)
 
     def ask(self, method: str, *arguments: np.ndarray) -> Any:
         """Return what a method of `Shard` returns."""
@@ -86,7 +86,7 @@ def shard_actors(shards: list[list[Part]], text_ids: list[str], layout: Layout) 
         remove_placement_group(room)
 
 
-class Shards:
+class ShardedLikelihood:
     """The same sums over many actors; large arguments are put once and shared."""
 
     def __init__(self, layout: Layout, actors: list) -> None:
@@ -132,7 +132,7 @@ class Shards:
         return ray.get([actor.ask.remote(method, *shared) for actor in self.actors])
 
 
-class Fitted(NamedTuple):
+class FitSummary(NamedTuple):
     """One value's fit as numbers for manifest and report."""
 
     value: str
@@ -161,12 +161,12 @@ def aggregate(candidates: Build, rankings: list[Build], places: int, config: Agg
     Raises:
         NotConverged: a value's fit missed its tolerance; nothing is committed.
     """
-    finished = store.reused(out, "aggregate", "utilities")
+    finished = store.finished_manifest(out, "aggregate", "utilities")
     if finished:
         return finished
     by_folder: dict[str, list[Part]] = {}
     for judge, build in enumerate(rankings):
-        for file in store.need(build).files:
+        for file in store.require_manifest(build).files:
             part = Part(Source(build, judge), file.path, file.rows)
             by_folder.setdefault(file.path.rpartition("/")[0], []).append(part)
     waiting = []
@@ -176,7 +176,7 @@ def aggregate(candidates: Build, rankings: list[Build], places: int, config: Agg
         # A task that owns actors only waits and adds up, so it must not hold the CPU they need.
         task = ray.remote(fit_value).options(num_cpus=1 if len(shards) == 1 else 0)
         waiting.append(task.remote(candidates, folder, shards, places, config, out))
-    fits = [Fitted(*numbers) for numbers in gather("aggregate", waiting)]
+    fits = [FitSummary(*numbers) for numbers in gather("aggregate", waiting)]
     counts = {f.value: f._asdict() for f in sorted(fits)}
     return store.commit(out, config.model_dump(), [candidates.url, *(build.url for build in rankings)], counts)
 
@@ -201,16 +201,16 @@ def fit_value(
         fitted = fit(RankingShard(parts, text_ids, layout).sums, config.prior_sd, config.tolerance)
     else:
         with shard_actors(shards, text_ids, layout) as actors:
-            fitted = fit(Shards(layout, actors), config.prior_sd, config.tolerance)
+            fitted = fit(ShardedLikelihood(layout, actors), config.prior_sd, config.tolerance)
     checks = _checks(here, fitted, config.tolerance)
     store.write_part(out, utilities_table(theory, value, text_ids, fitted), digest(folder), folder)
     numbers = (fitted.iterations, fitted.gradient_norm, fitted.tolerance, fitted.num_components, fitted.prior_sd)
     windows = sum(part.rows for part in parts)
-    names = [store.need(source.rankings).config["name"] for source in judges]
+    names = [store.require_manifest(source.rankings).config["name"] for source in judges]
     return (f"{theory}:{value}", *numbers, fitted.log_likelihood, windows, len(shards), effects(fitted, names), checks)
 
 
-def _checks(some: Shard, fitted: Fit, tolerance: float) -> dict:
+def _checks(some: LikelihoodShard, fitted: Fit, tolerance: float) -> dict:
     """The model checks of a fit; none, and a warning, where a fit to a part of the windows has no result."""
     # With several judges the spread was rescaled to the average judge, which the checks' own fit does not know of.
     spread = None if some.layout.num_judges > 1 else fitted.prior_sd

@@ -10,9 +10,9 @@ import ray
 
 from valueflow import store
 from valueflow.distributed.build.aggregate import AggregateConfig
-from valueflow.distributed.answer import check
+from valueflow.distributed.answer import check_answers
 from valueflow.distributed.cluster import gather
-from valueflow.distributed.evaluate import Chunk, ask_rounds
+from valueflow.distributed.evaluate import ResponseChunk, ask_rounds
 from valueflow.distributed.build.rank import counts
 from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, check_anchors
@@ -21,7 +21,7 @@ from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK
 from valueflow.ranking.plackett_luce import Fit, Known, fit
 from valueflow.ranking.orders import orders_of
-from valueflow.ranking.likelihood import Shard
+from valueflow.ranking.likelihood import LikelihoodShard
 from valueflow.ranking.windows import WindowsConfig
 from valueflow.records import SCHEMAS, conform, digest
 from valueflow.store import Build, File
@@ -48,12 +48,12 @@ def check_base(base: Vidb, judge: AnyJudge) -> None:
         )
 
 
-def meeting(config: WindowsConfig) -> EvaluatorConfig:
+def evaluator_config(config: WindowsConfig) -> EvaluatorConfig:
     """Return how a new text meets texts of the version: m windows of k - 1 of them, chosen by what is known of it so far."""
     return EvaluatorConfig(k=config.k, m=config.m, sampling="adaptive", seed=config.seed)
 
 
-def new_texts(base: Vidb, candidates: Build) -> list[Chunk]:
+def new_texts(base: Vidb, candidates: Build) -> list[ResponseChunk]:
     """Return the texts of the pools that the version lacks, in chunks.
 
     Raises:
@@ -65,7 +65,7 @@ def new_texts(base: Vidb, candidates: Build) -> list[Chunk]:
         old = store.read_table(base.build, ["text_id"], folder)["text_id"]
         pool = store.read_table(candidates, ["text_id"], folder)["text_id"]
         new = sorted(pool.filter(pc.invert(pc.is_in(pool, old.combine_chunks()))).to_pylist())
-        chunks += [Chunk(value, at // CHUNK, new[at : at + CHUNK]) for at in range(0, len(new), CHUNK)]
+        chunks += [ResponseChunk(value, at // CHUNK, new[at : at + CHUNK]) for at in range(0, len(new), CHUNK)]
     if not chunks:
         raise InputError(f"version {base.build.build_id} holds every text of these pools already; there is nothing to add")
     return chunks
@@ -80,14 +80,14 @@ def rank_new(
     Raises:
         InputError: nothing is new, too few texts in the version, too many windows without an order, or a spent budget.
     """
-    finished = store.reused(rankings, "rank", "windows")
+    finished = store.finished_manifest(rankings, "rank", "windows")
     if finished:
         return finished
     chunks = new_texts(base, candidates)
     for value in sorted({chunk.value for chunk in chunks}):
-        check_anchors(base.anchors(value), meeting(config))
-    ask_rounds(meeting(config), judge, base, candidates, chunks, rankings, "rank")
-    asked = check(rankings, RANK, config.m * sum(len(chunk.text_ids) for chunk in chunks), max_error_share, "rank")
+        check_anchors(base.anchors(value), evaluator_config(config))
+    ask_rounds(evaluator_config(config), judge, base, candidates, chunks, rankings, "rank")
+    asked = check_answers(rankings, RANK, config.m * sum(len(chunk.text_ids) for chunk in chunks), max_error_share, "rank")
     return store.commit(rankings, described, [base.build.url, candidates.url], counts(asked))
 
 
@@ -97,10 +97,10 @@ def refit(base: Vidb, rankings: Build, config: AggregateConfig, out: Build) -> s
     Raises:
         NotConverged: a value's fit missed its tolerance; nothing is committed.
     """
-    finished = store.reused(out, "aggregate", "utilities")
+    finished = store.finished_manifest(out, "aggregate", "utilities")
     if finished:
         return finished
-    fits = store.need(Build(base.build.root, "utilities", base.manifest.config["builds"]["utilities"])).counts
+    fits = store.require_manifest(Build(base.build.root, "utilities", base.manifest.config["builds"]["utilities"])).counts
     task = ray.remote(refit_value).options(num_cpus=1)
     waiting = [task.remote(base, value, fits[value]["prior_sd"], rankings, config, out) for value in base.calibrations]
     written = []
@@ -140,7 +140,7 @@ def refitted(old: pa.Table, answered: pa.Table, spread: float, tolerance: float)
     for text_id, *belief in zip(*(old[name].to_pylist() for name in ("text_id", "theta", "standard_error")), strict=True):
         if text_id in index:
             known[:, index[text_id]] = belief
-    return ids, fit(Shard(len(ids), orders_of(answered, ids)), spread, tolerance, Known(*known))
+    return ids, fit(LikelihoodShard(len(ids), orders_of(answered, ids)), spread, tolerance, Known(*known))
 
 
 def joined(old: pa.Table, value: str, ids: list[str], fitted: Fit) -> pa.Table:

@@ -31,11 +31,11 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
     build_id = digest("ingest", __version__, [s.model_dump() for s in sources], contents)
     texts = Build(root, "texts", build_id)
     if store.manifest(texts):
-        log.info("ingest: %s texts, done before", f"{store.need(texts).num_rows:,}")
+        log.info("ingest: %s texts, done before", f"{store.require_manifest(texts).num_rows:,}")
         return texts
     beside = {name: Build(root, name, build_id) for name in ("source_labels", "rejected")}
     for build in (texts, *beside.values()):
-        store.clear(build)
+        store.remove_unfinished(build)
     tasks = [{"index": i, "config": source.model_dump_json()} for i, source in enumerate(sources)]
     read = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
         _read, fn_kwargs={"root": root, "build_id": build_id}, batch_size=1, batch_format="pyarrow"

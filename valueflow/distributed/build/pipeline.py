@@ -14,14 +14,14 @@ from valueflow.vidb.candidates import CandidatesConfig
 from valueflow.distributed.build import aggregate as aggregating
 from valueflow.distributed.build.rank_rounds import rank_in_rounds
 from valueflow.distributed.build.aggregate import AggregateConfig
-from valueflow.distributed.audit import Policy, admit, admit_panel, measured
+from valueflow.distributed.audit import Policy, check_admitted, check_panel_admitted, measured_speed
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.build.extend import check_base, new_texts, rank_new, refit
 from valueflow.distributed.build.plan import plan
 from valueflow.distributed.build.rank import rank, with_texts
-from valueflow.distributed.panel.vote import PanelConfig, poll, votes_of, weird
+from valueflow.distributed.panel.vote import PanelConfig, collect_votes, plausibility_flags, vote_builds
 from valueflow.errors import InputError
-from valueflow.llm.cost import Estimate, estimate
+from valueflow.llm.cost import CostEstimate, estimate
 from valueflow.judging.configs import AnyJudge, JudgeConfig
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK, VOTE
@@ -83,7 +83,7 @@ class BuildVidbConfig(Config):
         return self
 
 
-class Stages(NamedTuple):
+class BuildStages(NamedTuple):
     """The builds behind one version; one of rankings for each judge. An extension plans its windows as it asks them."""
 
     texts: Build
@@ -115,7 +115,7 @@ def extended(config: BuildVidbConfig) -> Vidb | None:
     return base
 
 
-def stages(config: BuildVidbConfig, base: Vidb | None = None) -> Stages:
+def stages(config: BuildVidbConfig, base: Vidb | None = None) -> BuildStages:
     """Return the address of every stage; each id is a fingerprint of all that can change its rows."""
     texts = store.ingested(config.root, config.texts)
     fit_settings = config.aggregate.model_dump(exclude={"windows_per_shard"})
@@ -134,22 +134,22 @@ def stages(config: BuildVidbConfig, base: Vidb | None = None) -> Stages:
     asked = [panel.panel.fingerprint(), panel.max_flags] if panel else []
     published = digest(calibrated, asked, config.human.model_dump(), _content(config.human.ratings))
     version = Build(config.root, "vidb", f"v-{published}")
-    return Stages(texts, candidates, windows, rankings, utilities, version)
+    return BuildStages(texts, candidates, windows, rankings, utilities, version)
 
 
 def _content(url: str) -> str:
     return digest(store.read_input(url).hex()) if url else ""
 
 
-def planned(config: BuildVidbConfig, base: Vidb | None) -> Stages:
+def planned(config: BuildVidbConfig, base: Vidb | None) -> BuildStages:
     """Bring the stages before the judge's to their end: the candidates and, where it can be known, the plan of windows."""
     at = stages(config, base)
-    store.need(at.texts)
+    store.require_manifest(at.texts)
     if not store.manifest(at.candidates):
         kept = Build(config.root, "candidates", base.manifest.config["builds"]["candidates"]) if base else None
-        sizes = candidates.curate(at.texts, config.candidates, at.candidates, kept)
+        sizes = candidates.select_candidates(at.texts, config.candidates, at.candidates, kept)
         store.commit(at.candidates, config.candidates.model_dump(), [at.texts.url], sizes)
-    sizes = store.need(at.candidates).counts
+    sizes = store.require_manifest(at.candidates).counts
     log.info("candidates: %s texts for %d values", f"{sum(sizes.values()):,}", len(sizes))
     if base:
         return at
@@ -160,11 +160,11 @@ def planned(config: BuildVidbConfig, base: Vidb | None) -> Stages:
     return at
 
 
-def dry_run(config: BuildVidbConfig) -> list[Estimate]:
+def dry_run(config: BuildVidbConfig) -> list[CostEstimate]:
     """Return what the judges and the plausibility panel will take."""
     base = extended(config)
     at = planned(config, base)
-    pools = store.need(at.candidates).files
+    pools = store.require_manifest(at.candidates).files
     pool = store.read_part(at.candidates, pools[0].path, ["theory", "value", "text_id"])
     # What windows of this value look like; in rounds and extensions they are not known beforehand.
     windows = plan_table(pool["theory"][0].as_py(), pool["value"][0].as_py(), pool["text_id"].to_pylist(), config.windows.start)
@@ -173,23 +173,23 @@ def dry_run(config: BuildVidbConfig) -> list[Estimate]:
     elif config.windows.in_rounds:
         calls = sum(pool.rows for pool in pools) * config.windows.m // config.windows.k
     else:
-        windows = store.read_part(at.windows, store.need(at.windows).files[0].path)
-        calls = store.need(at.windows).num_rows
+        windows = store.read_part(at.windows, store.require_manifest(at.windows).files[0].path)
+        calls = store.require_manifest(at.windows).num_rows
     sample = with_texts(windows.slice(0, 50), [at.candidates], "").to_pylist()
-    found = [estimate(judge, RANK, sample, calls, measured(config.root, judge)) for judge in config.judges]
+    found = [estimate(judge, RANK, sample, calls, measured_speed(config.root, judge)) for judge in config.judges]
     if config.plausibility:
         ballots = [
             Ballot("plausible", row["theory"], row["value"], i, PLAUSIBLE, 0, "+0.0")._asdict() | {"text": text}
             for row in sample
             for i, text in zip(row["text_ids"], row["texts"], strict=True)
         ]
-        texts = store.need(at.candidates).num_rows
+        texts = store.require_manifest(at.candidates).num_rows
         voters = config.plausibility.panel.voters
-        found += [estimate(voter, VOTE, ballots, texts, measured(config.root, voter)) for voter in voters]
+        found += [estimate(voter, VOTE, ballots, texts, measured_speed(config.root, voter)) for voter in voters]
     return found
 
 
-def build_vidb(config: BuildVidbConfig) -> Stages:
+def build_vidb(config: BuildVidbConfig) -> BuildStages:
     """Bring every stage to its end and return where they are.
 
     Raises:
@@ -199,9 +199,9 @@ def build_vidb(config: BuildVidbConfig) -> Stages:
     seen = store.current(config.root)
     base = extended(config)
     at = planned(config, base)
-    admitted = [admit(config.root, judge, config.audit) for judge in config.judges]
+    admitted = [check_admitted(config.root, judge, config.audit) for judge in config.judges]
     if config.plausibility:
-        admit_panel(config.root, config.plausibility.panel.voters, config.plausibility.panel.audit)
+        check_panel_admitted(config.root, config.plausibility.panel.voters, config.plausibility.panel.audit)
     described = [
         judge.public() | {"fingerprint": fingerprint(judge), "audit": audit}
         for judge, audit in zip(config.judges, admitted, strict=True)
@@ -218,7 +218,7 @@ def build_vidb(config: BuildVidbConfig) -> Stages:
             for judge, out, about in zip(config.judges, at.rankings, described, strict=True):
                 rank(at.windows, [at.candidates], judge, out, share, about)
         aggregating.aggregate(at.candidates, list(at.rankings), config.windows.k, config.aggregate, at.utilities)
-    review = publish.reviewed(base) if base else Review()
+    review = publish.review_of(base) if base else Review()
     human = read_ratings(config.human.ratings) if config.human.ratings else {}
     together = {value: review.human.get(value, {}) | human.get(value, {}) for value in review.human | human}
     review = review._replace(human=together, config=config.human)
@@ -232,7 +232,7 @@ def build_vidb(config: BuildVidbConfig) -> Stages:
         "judges": _judges(config, at.utilities),
         "builds": at.ids(),
     } | ({"extends": base.build.build_id} if base else {})
-    publish.write(at.candidates, at.utilities, config.calibrate, review, lineage, at.vidb, base)
+    publish.write_version(at.candidates, at.utilities, config.calibrate, review, lineage, at.vidb, base)
     if config.publish:
         store.publish(config.root, at.vidb.build_id, seen)
     return at
@@ -240,7 +240,7 @@ def build_vidb(config: BuildVidbConfig) -> Stages:
 
 def _judges(config: BuildVidbConfig, utilities: Build) -> dict[str, dict]:
     """Every judge's sharpness by value where it was estimated, by fingerprint."""
-    fits = store.need(utilities).counts
+    fits = store.require_manifest(utilities).counts
     return {
         fingerprint(judge): {"name": judge.name, "sharpness": {v: fit["judges"][n]["sharpness"] for v, fit in fits.items()}}
         for n, judge in enumerate(config.judges)
@@ -260,14 +260,14 @@ class PoolTexts(NamedTuple):
 
 
 def _flags(
-    config: BuildVidbConfig, plausibility: PlausibilityConfig, at: Stages, base: Vidb | None
+    config: BuildVidbConfig, plausibility: PlausibilityConfig, at: BuildStages, base: Vidb | None
 ) -> dict[tuple[str, str], int]:
     """How many voters find each (value, text)'s intensity weird."""
     settings = [config.calibrate.model_dump(), _content(config.calibrate.ratings)]
     ballots = Build(config.root, "ballots", f"p-{digest(__version__, at.utilities.build_id, settings)}")
     if not store.manifest(ballots):
-        publish.plausibility_ballots(publish.calibrated(at.candidates, at.utilities, config.calibrate, base), ballots)
+        publish.plausibility_ballots(publish.calibrated_values(at.candidates, at.utilities, config.calibrate, base), ballots)
         store.commit(ballots, config.calibrate.model_dump(), [at.utilities.url], {})
-    votes = votes_of(config.root, plausibility.panel, ballots.build_id)
-    poll(plausibility.panel, ballots, PoolTexts(at.candidates), votes, 0, "plausibility")
-    return weird(votes.values())
+    votes = vote_builds(config.root, plausibility.panel, ballots.build_id)
+    collect_votes(plausibility.panel, ballots, PoolTexts(at.candidates), votes, 0, "plausibility")
+    return plausibility_flags(votes.values())

@@ -16,10 +16,10 @@ def plan(candidates: Build, config: WindowsConfig, out: Build) -> store.Manifest
     Raises:
         InputError: a value has fewer texts than k.
     """
-    finished = store.reused(out, "plan", "windows")
+    finished = store.finished_manifest(out, "plan", "windows")
     if finished:
         return finished
-    pools = store.need(candidates).files
+    pools = store.require_manifest(candidates).files
     task = ray.remote(plan_value).options(num_cpus=1)
     tasks = [task.remote(candidates, file.path, config, out) for file in pools]
     files = [file for written in gather("plan", tasks) for file in written]

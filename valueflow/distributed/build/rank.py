@@ -8,7 +8,7 @@ import ray
 from ray.data import Dataset
 
 from valueflow import store
-from valueflow.distributed.answer import Asked, ask, check
+from valueflow.distributed.answer import AnswerTotals, check_answers, collect_answers
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.tasks import RANK
 from valueflow.store import Build, File
@@ -73,15 +73,15 @@ def rank(plan: Build, texts: list[Build], judge: AnyJudge, out: Build, max_error
         InputError: the share of windows without an order exceeds `max_error_share`, or the judge's budget is spent. The answers
             are kept.
     """
-    finished = store.reused(out, "rank", "windows")
+    finished = store.finished_manifest(out, "rank", "windows")
     if finished:
         return finished
-    total, files = store.need(plan).num_rows, store.need(plan).files
-    ask(judge, RANK, lambda done: read_windows(plan, files, texts, done, judge.batch_size), out, total, "rank")
-    asked = check(out, RANK, total, max_error_share, "rank")
+    total, files = store.require_manifest(plan).num_rows, store.require_manifest(plan).files
+    collect_answers(judge, RANK, lambda done: read_windows(plan, files, texts, done, judge.batch_size), out, total, "rank")
+    asked = check_answers(out, RANK, total, max_error_share, "rank")
     return store.commit(out, config, [plan.url], counts(asked))
 
 
-def counts(asked: Asked) -> dict[str, int]:
+def counts(asked: AnswerTotals) -> dict[str, int]:
     """Return the totals as a manifest of rankings keeps them."""
     return {"windows": asked.questions, "errors": asked.errors, "tokens_in": asked.tokens_in, "tokens_out": asked.tokens_out}

@@ -16,15 +16,15 @@ from pydantic import Field
 
 from valueflow import __version__, store
 from valueflow.config import Config
-from valueflow.distributed.answer import check
-from valueflow.distributed.audit import admit_panel, measured
+from valueflow.distributed.answer import check_answers
+from valueflow.distributed.audit import check_panel_admitted, measured_speed
 from valueflow.distributed.cluster import ClusterConfig
-from valueflow.distributed.judge import kept
-from valueflow.distributed.panel.vote import PanelConfig, poll, votes_of
+from valueflow.distributed.judge import warm_pools
+from valueflow.distributed.panel.vote import PanelConfig, collect_votes, vote_builds
 from valueflow.errors import InputError
 from valueflow.judging.fingerprint import voter_fingerprint
 from valueflow.judging.tasks import VOTE
-from valueflow.llm.cost import Estimate, estimate
+from valueflow.llm.cost import CostEstimate, estimate
 from valueflow.records import SCHEMAS, digest
 from valueflow.store import Build
 from valueflow.theories import resolve_theory, theories
@@ -60,7 +60,7 @@ class Categorized(NamedTuple):
     queue: Build
 
 
-class Chunk(NamedTuple):
+class TextChunk(NamedTuple):
     """Some rows of one part of the texts: the unit that a task plans and labels."""
 
     path: str
@@ -78,7 +78,7 @@ class ChunkTexts(NamedTuple):
     """Texts of a chunk by id, kept per worker process."""
 
     texts: Build
-    chunks: tuple[Chunk, ...]
+    chunks: tuple[TextChunk, ...]
     sources: tuple[str, ...]
 
     def __call__(self, folder: str) -> dict[str, str]:
@@ -95,15 +95,15 @@ def _texts_of(where: ChunkTexts, number: int) -> dict[str, str]:
     return dict(zip(rows["text_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
 
 
-def chunks_of(texts: Build, size: int, max_texts: int | None) -> list[Chunk]:
+def chunks_of(texts: Build, size: int, max_texts: int | None) -> list[TextChunk]:
     """Return the chunks of a build of texts, in the order of its files."""
-    found: list[Chunk] = []
-    left = max_texts or store.need(texts).num_rows
-    for file in store.need(texts).files:
+    found: list[TextChunk] = []
+    left = max_texts or store.require_manifest(texts).num_rows
+    for file in store.require_manifest(texts).files:
         for start in range(0, file.rows, size):
             take = min(size, file.rows - start, left)
             if take > 0:
-                found.append(Chunk(file.path, start, take, len(found)))
+                found.append(TextChunk(file.path, start, take, len(found)))
                 left -= take
     return found
 
@@ -115,11 +115,11 @@ def categorize(config: CategorizeConfig) -> Categorized:
         InputError: no texts, an unknown theory, a dead voter, a spent budget, or a human decision that cannot be used.
     """
     texts, where, chosen = _inputs(config)
-    admitted = admit_panel(config.root, config.panel.voters, config.panel.audit)
+    admitted = check_panel_admitted(config.root, config.panel.voters, config.panel.audit)
     asked = digest(
         __version__, texts.build_id, config.sources, config.max_texts, chosen, config.descent.model_dump(), config.chunk
     )
-    votes = votes_of(config.root, config.panel, asked)
+    votes = vote_builds(config.root, config.panel, asked)
     human: dict[tuple[str, str], Decision] = {}
     for url in config.human:
         human |= read_decisions(url, chosen)
@@ -130,20 +130,20 @@ def categorize(config: CategorizeConfig) -> Categorized:
         log.info("categorize: labels %s, done before", labels.build_id)
         return at
     before = 0
-    with kept(config.panel.voters, VOTE):
+    with warm_pools(config.panel.voters, VOTE):
         for number in itertools.count():
             plan = Build(config.root, "ballots", f"{digest(asked, config.panel.fingerprint())}-{number}")
             if not store.manifest(plan):
                 _over_chunks(_plan_chunk, where, votes, config.descent, chosen, plan)
                 store.commit(plan, {"descent": config.descent.model_dump(), "step": number}, [texts.url], {})
-            ballots = store.need(plan).num_rows
+            ballots = store.require_manifest(plan).num_rows
             if not ballots:
                 break
-            poll(config.panel, plan, where, votes, before, f"categorize step {number + 1}")
+            collect_votes(config.panel, plan, where, votes, before, f"categorize step {number + 1}")
             before += ballots
     for name, build in votes.items():
         if not store.manifest(build):
-            totals = check(build, VOTE, before, 1.0, f"categorize, {name}")
+            totals = check_answers(build, VOTE, before, 1.0, f"categorize, {name}")
             voter = next(v for v in config.panel.voters if v.name == name)
             store.commit(
                 build,
@@ -157,7 +157,7 @@ def categorize(config: CategorizeConfig) -> Categorized:
     return at
 
 
-def dry_run(config: CategorizeConfig) -> list[Estimate]:
+def dry_run(config: CategorizeConfig) -> list[CostEstimate]:
     """Return what the votes will take: one ballot a voter, theory and level and one for the direction, without re-prompts."""
     _, where, chosen = _inputs(config)
     number = sum(chunk.size for chunk in where.chunks)
@@ -172,7 +172,7 @@ def dry_run(config: CategorizeConfig) -> list[Estimate]:
             first = step(theory, text_id, {}, config.descent, len(config.panel.voters))
             if isinstance(first, Ballot):
                 sample.append(first._asdict() | {"text": text})
-    return [estimate(voter, VOTE, sample, calls, measured(config.root, voter)) for voter in config.panel.voters]
+    return [estimate(voter, VOTE, sample, calls, measured_speed(config.root, voter)) for voter in config.panel.voters]
 
 
 def _inputs(config: CategorizeConfig) -> tuple[Build, ChunkTexts, list[str]]:

@@ -15,11 +15,11 @@ from ray.data import Dataset
 
 from valueflow import __version__, store
 from valueflow.config import Config
-from valueflow.distributed.answer import ask
+from valueflow.distributed.answer import collect_answers
 from valueflow.distributed.audit import Policy
 from valueflow.distributed.judge import resources
 from valueflow.errors import BudgetSpent, InputError
-from valueflow.judging.answers import DEAD
+from valueflow.judging.answers import ABSTAINED_PREFIX
 from valueflow.judging.answers import votes as vote_rows
 from valueflow.judging.configs import AnyJudge, JudgeConfig
 from valueflow.judging.fingerprint import voter_fingerprint
@@ -62,13 +62,13 @@ class Texts(Protocol):
         ...
 
 
-def votes_of(root: str, panel: PanelConfig, plan_id: str) -> dict[str, Build]:
+def vote_builds(root: str, panel: PanelConfig, plan_id: str) -> dict[str, Build]:
     """Return each voter's build of votes on the ballots that `plan_id` names."""
     made_of = digest(__version__, plan_id, panel.fingerprint())
     return {voter.name: Build(root, "votes", digest(made_of, voter.name)) for voter in panel.voters}
 
 
-def poll(panel: PanelConfig, plan: Build, texts: Texts, votes: dict[str, Build], before: int, what: str) -> None:
+def collect_votes(panel: PanelConfig, plan: Build, texts: Texts, votes: dict[str, Build], before: int, what: str) -> None:
     """Bring every voter's build to one vote a ballot of the plan; an unfinished one is continued.
 
     Args:
@@ -85,13 +85,13 @@ def poll(panel: PanelConfig, plan: Build, texts: Texts, votes: dict[str, Build],
     """
     if all(store.manifest(build) for build in votes.values()):
         return
-    ballots = store.need(plan).num_rows
+    ballots = store.require_manifest(plan).num_rows
     total = before + ballots
 
     def run(voter: AnyJudge) -> str:
         try:
             out = votes[voter.name]
-            ask(voter, VOTE, lambda done: _questions(plan, texts, voter, done), out, total, f"{what}, {voter.name}")
+            collect_answers(voter, VOTE, lambda done: _questions(plan, texts, voter, done), out, total, f"{what}, {voter.name}")
             _check_step(voter, out, plan, ballots, panel.max_error_share)
         except BudgetSpent:
             raise
@@ -120,7 +120,7 @@ def poll(panel: PanelConfig, plan: Build, texts: Texts, votes: dict[str, Build],
 
 def _questions(plan: Build, texts: Texts, voter: AnyJudge, done: "ray.ObjectRef") -> Dataset:
     """The plan's ballots that are not answered yet, as put to one voter."""
-    paths = [{"path": file.path} for file in store.need(plan).files]
+    paths = [{"path": file.path} for file in store.require_manifest(plan).files]
     return ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
         _ballots_of,
         fn_kwargs={"plan": plan, "texts": texts, "voter": voter, "done": done},
@@ -133,14 +133,14 @@ def _questions(plan: Build, texts: Texts, voter: AnyJudge, done: "ray.ObjectRef"
 def _ballots_of(batch: pa.Table, plan: Build, texts: Texts, voter: AnyJudge, done: "ray.ObjectRef") -> Iterator[pa.Table]:
     for path in batch["path"].to_pylist():
         folder = path.rpartition("/")[0]
-        table = put_to(voter, store.read_part(plan, path), folder)
+        table = as_shown_to(voter, store.read_part(plan, path), folder)
         table = table.filter(store.missing_from(table["vote_id"], ray.get(done)))
         if table.num_rows:
             known = texts(folder)
             yield table.append_column("text", pa.array([known[i] for i in table["text_id"].to_pylist()], pa.string()))
 
 
-def put_to(voter: AnyJudge, ballots: pa.Table, folder: str) -> pa.Table:
+def as_shown_to(voter: AnyJudge, ballots: pa.Table, folder: str) -> pa.Table:
     """Return ballots as one voter sees them: with a vote's id, and the options in an order of the voter's own."""
     mark = digest(voter.name, voter_fingerprint(voter))
     ids, shown = [], []
@@ -178,16 +178,16 @@ def _check_step(voter: AnyJudge, out: Build, plan: Build, ballots: int, max_erro
 def _abstain(voter: AnyJudge, plan: Build, out: Build, reason: str) -> None:
     """Write a dead voter's open ballots as broken votes, so that a rerun decides the same."""
     done = store.committed_ids(out, "vote_id")
-    for file in store.need(plan).files:
+    for file in store.require_manifest(plan).files:
         folder = file.path.rpartition("/")[0]
-        table = put_to(voter, store.read_part(plan, file.path), folder)
+        table = as_shown_to(voter, store.read_part(plan, file.path), folder)
         table = table.filter(store.missing_from(table["vote_id"], done))
         if table.num_rows:
-            rows = vote_rows(table, voter, [None] * table.num_rows, [f"{DEAD}{reason}"[:500]] * table.num_rows)
+            rows = vote_rows(table, voter, [None] * table.num_rows, [f"{ABSTAINED_PREFIX}{reason}"[:500]] * table.num_rows)
             store.write_part(out, rows.drop_columns("folder"), digest(table["vote_id"].to_pylist()), folder)
 
 
-def weird(votes: Iterable[Build]) -> dict[tuple[str, str], int]:
+def plausibility_flags(votes: Iterable[Build]) -> dict[tuple[str, str], int]:
     """Return how many voters of a plausibility panel flagged each (value, text id); those that nobody flagged are left out."""
     flags: Counter[tuple[str, str]] = Counter()
     for build in votes:

@@ -15,7 +15,7 @@ from valueflow.hives.losses import LossConfig
 Precision = Literal["auto", "bf16", "float32"]
 
 # What DeepSpeed's configuration calls what is set here, since it also decides about ids, batches and rates.
-OURS = {
+OWNED_BY_US = {
     "train_batch_size": "batch and workers.num_workers",
     "train_micro_batch_size_per_gpu": "batch",
     "gradient_accumulation_steps": "optimizer.accumulation",
@@ -27,7 +27,7 @@ OURS = {
     "optimizer.params.weight_decay": "optimizer.weight_decay",
 }
 # What does not change what is learnt, only where, how fast and how safely.
-ELSEWHERE: dict[str, Any] = dict.fromkeys(
+SET_ELSEWHERE: dict[str, Any] = dict.fromkeys(
     ("root", "start", "data", "workers", "checkpoint_every", "keep_checkpoints", "tracking", "cluster"), True
 ) | {"encoder": {"model"}, "validation": {"beside"}}
 
@@ -139,7 +139,7 @@ class TrainHivesConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainHivesConfig":
-        for path, instead in OURS.items():
+        for path, instead in OWNED_BY_US.items():
             if _at(self.deepspeed, path) is not None:
                 raise ValueError(f"deepspeed.{path} is decided by {instead}; leave it out of deepspeed")
         if self.stage == 1 and self.start:
@@ -180,7 +180,7 @@ class TrainHivesConfig(Config):
 
     def learnt_from(self) -> dict[str, Any]:
         """Return the settings that decide what is learnt; data, start, model and number of workers have ids of their own."""
-        return self.model_dump(exclude=ELSEWHERE, mode="json") | {"precision": "bf16" if self.bf16 else "float32"}
+        return self.model_dump(exclude=SET_ELSEWHERE, mode="json") | {"precision": "bf16" if self.bf16 else "float32"}
 
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from valueflow import store
-from valueflow.distributed.embed import labelled, labels_of
+from valueflow.distributed.embed import labelled_examples, labels_of
 from valueflow.distributed.train.config import DataConfig, TrainHivesConfig
 from valueflow.errors import InputError
 from valueflow.hives.anchors import with_concepts
@@ -57,7 +57,7 @@ def sources(root: str, config: DataConfig) -> Sources:
     individuals = _anchors(root, "individuals", config.individuals) if config.individuals else None
     builds = [build for build in (texts, labels, anchored, individuals) if build]
     for build in builds:
-        store.need(build)
+        store.require_manifest(build)
     ids = [[build.table, build.build_id] for build in builds]
     inputs = [*(build.url for build in builds), *config.exclude]
     return Sources(texts, labels, anchored, individuals, inputs, digest(ids, settings))
@@ -104,7 +104,7 @@ def _read(found: Sources, config: DataConfig) -> tuple[Examples, pa.Table]:
         name = PurePosixPath(config.official).name
         columns = {"text_id": examples.text_ids, "source": [name] * len(examples.texts)}
         return examples, pa.table(columns | {"license": ["unknown"] * len(examples.texts)})
-    examples = labelled(found.texts, found.labels)
+    examples = labelled_examples(found.texts, found.labels)
     if found.anchored:
         examples = _with_concepts(examples, store.read_table(found.anchored), found.anchored._replace(table="anchors"))
     if found.individuals:

@@ -20,7 +20,7 @@ from valueflow.distributed.train.config import EncoderConfig, TrainHivesConfig
 from valueflow.distributed.train.data import Prepared
 from valueflow.errors import InputError
 from valueflow.hives.encoder import Encoder, Pooling
-from valueflow.hives.metrics import Metric, evaluate, value_vectors
+from valueflow.hives.metrics import EmbeddingMetric, evaluate, value_vectors
 from valueflow.models import fetch
 from valueflow.report.model_card import metrics_table, model_card
 from valueflow.report.training_page import training_page
@@ -112,26 +112,26 @@ def _other(model: str) -> Encoder:
     return Embedder(EmbedderConfig(model=model)).encoder
 
 
-def read_metrics(build: Build) -> dict[str, dict[str, Metric]]:
+def read_metrics(build: Build) -> dict[str, dict[str, EmbeddingMetric]]:
     """Return the metrics of a finished build: by encoder, by name."""
     read = json.loads(store.read_bytes(f"{build.url}/{METRICS}"))
     numbers: Mapping[str, Mapping[str, Mapping[str, Any]]] = read
     return {
         encoder: {
-            name: Metric(**{key: math.nan if value is None else value for key, value in metric.items()})
+            name: EmbeddingMetric(**{key: math.nan if value is None else value for key, value in metric.items()})
             for name, metric in metrics.items()
         }
         for encoder, metrics in numbers.items()
     }
 
 
-def table(found: dict[str, dict[str, Metric]]) -> str:
+def table(found: dict[str, dict[str, EmbeddingMetric]]) -> str:
     """Return the metrics over all theories as a table, an encoder a column."""
     means = {encoder: {n: m for n, m in metrics.items() if "/" not in n} for encoder, metrics in found.items()}
     return metrics_table(means)
 
 
-def _plain(found: dict[str, dict[str, Metric]]) -> dict[str, Any]:
+def _plain(found: dict[str, dict[str, EmbeddingMetric]]) -> dict[str, Any]:
     return {
         encoder: {
             name: {key: None if math.isnan(value) else value for key, value in metric._asdict().items()}

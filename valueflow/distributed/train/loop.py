@@ -29,7 +29,7 @@ from valueflow.errors import InputError
 from valueflow.hives.batches import Batch, Sampler
 from valueflow.hives.collectives import gather, gather_batch
 from valueflow.hives.encoder import Encoder
-from valueflow.hives.losses import Nodes, labels_of, total
+from valueflow.hives.losses import NodeHead, labels_of, total
 from valueflow.hives.metrics import evaluate
 from valueflow.store import File
 
@@ -51,7 +51,7 @@ class Diverged(InputError):
     """A loss or gradient is no number any more; what has been learnt since the last checkpoint is lost."""
 
 
-class Watch:
+class ProgressActor:
     """Where rank 0 says how far it is; an actor, since what workers log does not reach the driver."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Watch:
         return self.step, self.note
 
 
-class Feed:
+class Prefetcher:
     """Batches of one rank, drawn and tokenised ahead by a thread: the only one that may use the tokenizer."""
 
     def __init__(self, sampler: Sampler, encoder: Encoder, rank: int, world: int) -> None:
@@ -91,10 +91,10 @@ class Feed:
         return batch, self.encoder.tokenize([texts[i] for i in batch.text_B.tolist()])
 
 
-class Student(nn.Module):
+class EncoderWithHead(nn.Module):
     """What is trained: the encoder, and what reads nodes from its vectors, which is left behind in the end."""
 
-    def __init__(self, encoder: Encoder, nodes: Nodes | None) -> None:
+    def __init__(self, encoder: Encoder, nodes: NodeHead | None) -> None:
         super().__init__()
         self.encoder, self.nodes = encoder, nodes
 
@@ -104,23 +104,23 @@ class Student(nn.Module):
         return z_BD, self.nodes(z_BD) if self.nodes else None
 
 
-class Learner:
+class Trainer:
     """One rank's part of a training: the engine, its batches, and a step of it."""
 
     def __init__(
         self, encoder: Encoder, sampler: Sampler, config: TrainHivesConfig, rank: int, world: int, device: torch.device
     ) -> None:
         self.config, self.rank, self.world, self.device = config, rank, world, device
-        self.feed = Feed(sampler, encoder, rank, world)
+        self.feed = Prefetcher(sampler, encoder, rank, world)
         if config.encoder.gradient_checkpointing:
             encoder.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         import deepspeed  # here, since the driver imports this file but not what takes seconds to import
 
         torch.manual_seed(config.seed)
-        self.nodes = Nodes(encoder.dimension, sampler.examples).to(device) if config.loss.nodes else None
+        self.nodes = NodeHead(encoder.dimension, sampler.examples).to(device) if config.loss.nodes else None
         groups, self.times = _groups(encoder, self.nodes, config.optimizer.new)
         self.engine = deepspeed.initialize(
-            model=Student(encoder, self.nodes),
+            model=EncoderWithHead(encoder, self.nodes),
             model_parameters=groups,  # type: ignore[arg-type]
             config=deepspeed_config(config),
             dist_init_required=False,
@@ -178,7 +178,7 @@ def loop(settings: dict[str, Training]) -> Outcome:
         encoder = _agreed(lambda: _loaded(training, device), world)
     except InputError as error:
         return Outcome(stopped=str(error))
-    learner = Learner(encoder, Sampler(data.train, config.batch, config.seed), config, rank, world, device)
+    learner = Trainer(encoder, Sampler(data.train, config.batch, config.seed), config, rank, world, device)
     first, curve = _restored(learner.engine)
     tracker = Tracker(config, training.build, first) if rank == 0 else None
     training.watch.tell.remote(first, "")
@@ -236,7 +236,7 @@ def _agreed(make: Callable[[], T], world: int) -> T:
     return made[0]
 
 
-def _groups(encoder: Encoder, nodes: Nodes | None, times: float) -> tuple[list[dict[str, Any]], list[float]]:
+def _groups(encoder: Encoder, nodes: NodeHead | None, times: float) -> tuple[list[dict[str, Any]], list[float]]:
     """The parameters that are trained, and how many times the rate each group learns; biases and norms are not drawn to 0."""
     new = [p for part in (encoder.dense, nodes) if part is not None for p in part.parameters()]
     old = [p for p in encoder.model.parameters() if p.requires_grad]
@@ -290,7 +290,7 @@ def _restored(engine: Any) -> tuple[int, list[str]]:
         return state["done"], (Path(folder) / CURVE).read_text("utf-8").splitlines()
 
 
-def _measured(learner: Learner, training: Training, validation: Any) -> dict[str, float]:
+def _measured(learner: Trainer, training: Training, validation: Any) -> dict[str, float]:
     """The metrics of the encoder as it is now, on rank 0."""
     encoder = _whole(learner.engine, training)
     if encoder is None or learner.rank:

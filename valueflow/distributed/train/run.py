@@ -19,11 +19,11 @@ from valueflow.distributed.cluster import Progress, require
 from valueflow.distributed.train.config import EncoderConfig, TrainHivesConfig
 from valueflow.distributed.train.data import Prepared, Sources, prepare, sources
 from valueflow.distributed.train.export import MODEL, Training, origin, read_metrics
-from valueflow.distributed.train.loop import Outcome, Watch, loop
+from valueflow.distributed.train.loop import Outcome, ProgressActor, loop
 from valueflow.errors import InputError
 from valueflow.hives.encoder import check_model
-from valueflow.hives.metrics import Metric
-from valueflow.models import SCHEME, content, locate
+from valueflow.hives.metrics import EmbeddingMetric
+from valueflow.models import SCHEME, content_hash, locate
 from valueflow.records import digest
 from valueflow.store import Build
 
@@ -37,7 +37,7 @@ class Trained(NamedTuple):
     """Where the encoder is, and the metrics of it and of those it is compared with, on validation."""
 
     build: Build
-    metrics: dict[str, dict[str, Metric]]
+    metrics: dict[str, dict[str, EmbeddingMetric]]
 
     @property
     def model(self) -> str:
@@ -56,7 +56,7 @@ def train_hives(config: TrainHivesConfig) -> Trained:
     found = sources(config.root, config.data)
     start = _start(config)
     # Without the number of workers, so that a resume with another number finds the checkpoints and can be refused.
-    model = content(locate(config.encoder.model))
+    model = content_hash(locate(config.encoder.model))
     settings = digest(__version__, found.data_id, start[1], model, config.learnt_from())
     build = Build(config.root, "hives", digest(settings, config.workers.num_workers))
     checkpoints = f"{config.root.rstrip('/')}/checkpoints/{settings}"
@@ -68,7 +68,7 @@ def train_hives(config: TrainHivesConfig) -> Trained:
         data, numbers = both[0], ray.get(both[1])
         log.info("training on %s texts, %s labels: %s", f"{numbers['texts']:,}", f"{numbers['rows']:,}", numbers)
         _begin(checkpoints, config.workers.num_workers)
-        watch = ray.remote(Watch).options(num_cpus=0).remote()
+        watch = ray.remote(ProgressActor).options(num_cpus=0).remote()
         outcome = _fit(config, Training(config, build, start[0], checkpoints, data, found.data_id, watch))
         if outcome.stopped:
             raise InputError(outcome.stopped)

@@ -56,7 +56,7 @@ class AuditConfig(Config):
     max_broken: float = Field(0.05, ge=0, le=1, description="share of windows without a usable answer")
 
 
-class Metric(Config):
+class AuditMetric(Config):
     """One property of a judge with its 95 % interval, what a coin flip gets, and the mark; null where it cannot be measured."""
 
     name: str
@@ -100,7 +100,7 @@ class Contradiction(Config):
     place: int
 
 
-class Verdict(Config):
+class AuditResult(Config):
     """Whether a judge may judge, and why; `advice` says what to do now. Speed and cost are per window asked."""
 
     judge: str
@@ -108,7 +108,7 @@ class Verdict(Config):
     passed: bool
     reasons: list[str]
     advice: list[str]
-    metrics: list[Metric]
+    metrics: list[AuditMetric]
     by_distance: list[Group]
     by_value: list[Group]
     contradictions: list[Contradiction]
@@ -122,7 +122,7 @@ class Verdict(Config):
     currency: str
     config: AuditConfig
 
-    def metric(self, name: str) -> Metric:
+    def metric(self, name: str) -> AuditMetric:
         """Return the metric of that name."""
         return next(metric for metric in self.metrics if metric.name == name)
 
@@ -176,7 +176,7 @@ def plan(known: pa.Table, config: AuditConfig) -> pa.Table:
 
 def examine(
     known: pa.Table, rankings: pa.Table, config: AuditConfig, seconds: float, price: Price | None, created: str = ""
-) -> Verdict:
+) -> AuditResult:
     """Return the verdict on the judge that gave these answers to `plan(known, config)` in so many seconds.
 
     Broken answers count as broken and nowhere else; of a window answered twice the first answer counts.
@@ -199,7 +199,7 @@ def examine(
     metrics = [_metric(rule, found[rule.name], getattr(config, rule.setting)) for rule in RULES]
     contradictions = _contradictions(triples, won_TPSR)
     tokens = [pc.sum(rows[name]).as_py() or 0 for name in ("tokens_in", "tokens_out")]
-    return Verdict(
+    return AuditResult(
         judge=rows["judge"][0].as_py(),
         created=created,
         passed=all(metric.passed for metric in metrics),
@@ -266,18 +266,18 @@ def _won(rows: pa.Table, repeats: int) -> np.ndarray:
     return np.stack([1 - best_TPSR[:, :, 0], best_TPSR[:, :, 1]], axis=2)
 
 
-def _metric(rule: _Rule, found: Interval, mark: float) -> Metric:
+def _metric(rule: _Rule, found: Interval, mark: float) -> AuditMetric:
     """A measured property against its mark; what cannot be measured fails, and accuracy must also be surely above chance."""
     far = abs(found.estimate) <= mark if rule.setting.startswith("max_") else found.estimate >= mark
     passed = bool(far and (rule.name != "accuracy" or found.low > 0.5))
     estimate, low, high = (None if np.isnan(x) else float(x) for x in found[:3])
-    return Metric(
+    return AuditMetric(
         name=rule.name, label=rule.label, estimate=estimate, low=low, high=high, n=found.n, unit=rule.unit, chance=rule.chance,
         mark=mark, setting=rule.setting, passed=passed, explanation=rule.explanation,
     )  # fmt: skip
 
 
-def _reasons(metrics: list[Metric]) -> list[str]:
+def _reasons(metrics: list[AuditMetric]) -> list[str]:
     """One sentence for each failed mark; one for all that could not be measured."""
     reasons = []
     for metric in metrics:
@@ -294,7 +294,7 @@ def _reasons(metrics: list[Metric]) -> list[str]:
     return reasons + ([f"There are too few usable answers to measure {', '.join(unknown)}."] if unknown else [])
 
 
-def _advice(metrics: list[Metric]) -> list[str]:
+def _advice(metrics: list[AuditMetric]) -> list[str]:
     """What to do about each failed mark that was measured, or with a judge that passed."""
     failed = {metric.name for metric in metrics if not metric.passed and metric.estimate is not None}
     if all(metric.passed for metric in metrics):

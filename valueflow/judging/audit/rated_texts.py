@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from valueflow import vidb
 from valueflow.errors import InputError, allowed
-from valueflow.judging.audit.triples import KNOWN
+from valueflow.judging.audit.triples import RATED_TEXTS
 from valueflow.judging.configs import AnyJudge, SimulatedJudge
 from valueflow.judging.simulated import true_theta
 from valueflow.records import clean, text_id
@@ -19,7 +19,7 @@ SAMPLE = "sample"
 NUM_NEUTRAL = 10  # neutral texts in the sample's pool of every value
 
 
-def known(anchors: str, values: list[str]) -> pa.Table:
+def rated_texts(anchors: str, values: list[str]) -> pa.Table:
     """Return anchors (`audit.KNOWN`) of some values, each text once a value.
 
     Args:
@@ -45,10 +45,10 @@ def known(anchors: str, values: list[str]) -> pa.Table:
         for value in (dict.fromkeys(values) or by_value)
         for i, (text, rating) in sorted(by_value[value].items())
     ]
-    return pa.Table.from_pylist(found, KNOWN)
+    return pa.Table.from_pylist(found, RATED_TEXTS)
 
 
-def known_to(judge: AnyJudge, anchors: pa.Table) -> pa.Table:
+def with_judge_truth(judge: AnyJudge, anchors: pa.Table) -> pa.Table:
     """Return the anchors with the ratings that the judge is held to: for a simulated judge its own truth."""
     if not isinstance(judge, SimulatedJudge):
         return anchors

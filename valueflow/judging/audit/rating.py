@@ -35,7 +35,7 @@ class Scores(NamedTuple):
     value_T: np.ndarray
 
 
-class Estimate(NamedTuple):
+class RatingEstimate(NamedTuple):
     """A row's number and its 95 % interval, nan where it cannot be had, and how many texts went into it."""
 
     value: float
@@ -48,9 +48,9 @@ class Row(NamedTuple):
     """One statistic of each method, from all its scores, and ranking less rating where both have scores."""
 
     key: str
-    rating: Estimate
-    ranking: Estimate
-    difference: Estimate
+    rating: RatingEstimate
+    ranking: RatingEstimate
+    difference: RatingEstimate
 
 
 class Comparison(NamedTuple):
@@ -177,14 +177,14 @@ def _evaluated(scores: Scores, weight_BT: np.ndarray) -> dict[str, tuple[np.ndar
     return {key: (found[key], counted[key]) for key in found}
 
 
-def _estimate(value_B: np.ndarray, counted_T: np.ndarray) -> Estimate:
+def _estimate(value_B: np.ndarray, counted_T: np.ndarray) -> RatingEstimate:
     """The statistic of the data and the quantiles of its draws; one text tells nothing about other texts."""
     num_texts = int(counted_T.sum())
     draws = value_B[1:][np.isfinite(value_B[1:])]
     if num_texts < 2 or not len(draws) or not np.isfinite(value_B[0]):
-        return Estimate(float(value_B[0]), np.nan, np.nan, num_texts)
+        return RatingEstimate(float(value_B[0]), np.nan, np.nan, num_texts)
     low, high = np.quantile(draws, [0.025, 0.975])
-    return Estimate(float(value_B[0]), float(low), float(high), num_texts)
+    return RatingEstimate(float(value_B[0]), float(low), float(high), num_texts)
 
 
 def _terms(scores: Scores) -> _Terms:

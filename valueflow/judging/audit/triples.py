@@ -11,7 +11,7 @@ from valueflow.errors import InputError
 from valueflow.records import digest
 
 # One row a text of known intensity. Any scale will do: of ratings the order counts, and distances in units of the scale.
-KNOWN = pa.schema([(name, pa.string()) for name in ("theory", "value", "text_id", "text")] + [("rating", pa.float64())])
+RATED_TEXTS = pa.schema([(name, pa.string()) for name in ("theory", "value", "text_id", "text")] + [("rating", pa.float64())])
 
 PAIRS = np.array([(1, 0), (2, 1), (2, 0)])  # (higher, lower) among the texts of a triple, lowest rating first
 # Texts of a value that are asked about: enough that triples need not share pairs, few enough that each is in several.
@@ -64,12 +64,16 @@ def triples_of(known: pa.Table, count: int, seed: int) -> Triples:
 
 def _checked(known: pa.Table) -> pa.Table:
     """The known texts by value and id, or what is wrong with them."""
-    missing = [name for name in KNOWN.names if name not in known.column_names]
+    missing = [name for name in RATED_TEXTS.names if name not in known.column_names]
     if missing:
-        raise InputError(f"known texts lack column(s) {missing}; they have {known.column_names}, needed are {KNOWN.names}")
+        raise InputError(f"rated texts lack column(s) {missing}; they have {known.column_names}, needed: {RATED_TEXTS.names}")
     if not known.num_rows:
         raise InputError("there are no known texts: an audit needs rated texts of at least one value")
-    known = known.select(KNOWN.names).cast(KNOWN).sort_by([(name, "ascending") for name in ("theory", "value", "text_id")])
+    known = (
+        known.select(RATED_TEXTS.names)
+        .cast(RATED_TEXTS)
+        .sort_by([(name, "ascending") for name in ("theory", "value", "text_id")])
+    )
     bad = known.filter(pc.invert(pc.fill_null(pc.is_finite(known["rating"]), False))).to_pylist()
     if bad:
         value, text, rating = f"{bad[0]['theory']}:{bad[0]['value']}", bad[0]["text_id"], bad[0]["rating"]
