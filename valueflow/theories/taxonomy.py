@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from valueflow.config import Config
 from valueflow.errors import InputError, allowed
+from valueflow.records import ValueId
 
 THEORIES = ("svt", "mft", "duty", "right")
 
@@ -111,9 +112,9 @@ def theories() -> dict[str, Theory]:
 
 
 @functools.cache
-def operational() -> tuple[str, ...]:
+def operational() -> tuple[ValueId, ...]:
     """Return the ids of the 32 operational values, theory by theory."""
-    return tuple(f"{t.id}:{node.id}" for t in theories().values() for node in t.nodes if node.operational)
+    return tuple(ValueId.of(t.id, node.id) for t in theories().values() for node in t.nodes if node.operational)
 
 
 def resolve_theory(name: str) -> str:
@@ -124,7 +125,7 @@ def resolve_theory(name: str) -> str:
     return names[fold(name)]
 
 
-def resolve(name: str, theory: str | None = None) -> str:
+def resolve(name: str, theory: str | None = None) -> ValueId:
     """Return `theory:node` for any spelling of a node, with or without its theory.
 
     Raises:
@@ -135,7 +136,7 @@ def resolve(name: str, theory: str | None = None) -> str:
         if fold(prefix) in {fold(s) for t in theories().values() for s in (t.id, t.name, *t.aliases)}:
             return resolve(rest, resolve_theory(prefix))
     searched = [theories()[resolve_theory(theory)]] if theory else list(theories().values())
-    found = [f"{t.id}:{t.spellings[fold(name)]}" for t in searched if fold(name) in t.spellings]
+    found = [ValueId.of(t.id, t.spellings[fold(name)]) for t in searched if fold(name) in t.spellings]
     if not found:
         known = [f"{t.id}:{spelling}" for t in searched for spelling in t.spellings]
         asked = f"{searched[0].id}:{name}" if theory else name

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from valueflow import store
 from valueflow.errors import InputError, allowed
 from valueflow.ranking.calibration import Calibration
+from valueflow.records import ValueId
 from valueflow.store import Build
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class Vidb(NamedTuple):
 
     build: Build
     manifest: store.Manifest
-    calibrations: dict[str, Calibration]
+    calibrations: dict[ValueId, Calibration]
 
     @property
     def judge_fingerprint(self) -> str:
@@ -67,7 +68,7 @@ def load(root: str, version: str = "current") -> Vidb:
         raise InputError(f"nothing is published under {root}; run python -m jobs.build_vidb or jobs.import_vidb first")
     build = Build(root, "vidb", chosen)
     manifest = store.require_manifest(build)
-    calibrations = {v: Calibration.model_validate(c) for v, c in manifest.config["calibrations"].items()}
+    calibrations = {ValueId(v): Calibration.model_validate(c) for v, c in manifest.config["calibrations"].items()}
     return Vidb(build, manifest, calibrations)
 
 
