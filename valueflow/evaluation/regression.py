@@ -132,7 +132,9 @@ def texts_of(version: Vidb) -> tuple[list[str], dict[str, Published]]:
     first_N = np.unique(text_R, return_index=True)[1]
     value_R = pc.binary_join_element_wise(rows["theory"], rows["value"], ":").to_numpy()
     intensity_R = rows["intensity"].to_numpy()
-    published = {v: Published(text_R[value_R == v], intensity_R[value_R == v]) for v in version.calibrations}
+    published: dict[str, Published] = {
+        v: Published(text_R[value_R == v], intensity_R[value_R == v]) for v in version.calibrations
+    }
     return rows["text"].take(first_N).to_pylist(), published
 
 

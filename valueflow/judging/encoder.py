@@ -19,7 +19,7 @@ from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import EncoderJudge
 from valueflow.models import cache_folder, encoder_settings, fetch
 from valueflow.ranking.calibration import LIMIT
-from valueflow.records import clean, digest, text_id
+from valueflow.records import ValueId, clean, digest, text_id
 from valueflow.theories import operational, theories
 from valueflow.voting.descend import NEUTRAL
 
@@ -164,7 +164,7 @@ class EncoderRanker:
         shown = windows["texts"].to_pylist()
         scores = self.scores([text for window in shown for text in window])
         columns = [
-            self.columns[f"{t}:{v}"] for t, v in zip(*(windows[c].to_pylist() for c in ("theory", "value")), strict=True)
+            self.columns[ValueId.of(t, v)] for t, v in zip(*(windows[c].to_pylist() for c in ("theory", "value")), strict=True)
         ]
         orders: list[list[int] | None] = []
         at = 0

@@ -8,6 +8,7 @@ import yaml
 
 from valueflow import store, vidb
 from valueflow.ranking.plackett_luce import MAX_PRIOR_SD
+from valueflow.records import ValueId
 from valueflow.report import vidb_page
 from valueflow.report.dataset_card import dataset_card
 from valueflow.store import Build
@@ -99,7 +100,7 @@ def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict, progress: 
         rows=store.read_table(made.build, folder=folder),
         neutral_ids=set(pool.filter(pool["neutral"])["text_id"].to_pylist()),
         fit=fit,
-        calibration=made.calibrations[value],
+        calibration=made.calibrations[ValueId(value)],
         progress=progress,
         tokens=tokens,
         checks=fit.get("checks"),

@@ -24,7 +24,7 @@ from valueflow.hives.extract import Extractor
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.online import OnlineJudge
-from valueflow.records import clean, text_id
+from valueflow.records import ValueId, clean, text_id
 from valueflow.theories import operational, resolve, resolve_theory, theories
 from valueflow.theories.taxonomy import THEORIES
 from valueflow.vidb.version import Vidb
@@ -202,13 +202,14 @@ class Service:
             created=made.created, valueflow=made.code_version, limits=self.limits,
         )  # fmt: skip
 
-    def values(self, names: Sequence[str]) -> list[str]:
+    def values(self, names: Sequence[str]) -> list[ValueId]:
         """Return the values that names, theories and `all` stand for, each once.
 
         Raises:
             InputError: a name is not known, or the version has no anchors for the value.
         """
-        there, found = list(self.version.calibrations), []
+        there = list(self.version.calibrations)
+        found: list[ValueId] = []
         for name in names:
             if name == "all":
                 found += there
@@ -227,14 +228,14 @@ class Service:
         self._anchors(value)
         self._texts(value)
 
-    def _held(self, value: str) -> str:
+    def _held(self, value: ValueId) -> ValueId:
         if value not in self.version.calibrations:
             there = ", ".join(self.version.calibrations)
             kind = "is a node above the values that are scored" if value not in operational() else "has no anchors here"
             raise InputError(f"{value} {kind}; VIDB {self.version.build.build_id} holds: {there}")
         return value
 
-    def _checked(self, asked: "Asked") -> list[str]:
+    def _checked(self, asked: "Asked") -> list[ValueId]:
         """The values asked, for which everything that scoring needs is there."""
         values = self.values(asked.values)
         if asked.mode == "fast":
@@ -256,14 +257,14 @@ class Service:
                 )
         return values
 
-    async def _scored(self, asked: "Asked", texts: list[str], values: list[str], first: int = 0) -> list[api.Scored]:
+    async def _scored(self, asked: "Asked", texts: list[str], values: list[ValueId], first: int = 0) -> list[api.Scored]:
         by_text = zip(*await self._standings(asked, texts, values), strict=True)
         return [to_api(first + i, v, found) for i, row in enumerate(by_text) for v, found in zip(values, row, strict=True)]
 
-    def _group(self, asked: api.StreamRequest, values: list[str], start: int) -> asyncio.Task[list[api.Scored]]:
+    def _group(self, asked: api.StreamRequest, values: list[ValueId], start: int) -> asyncio.Task[list[api.Scored]]:
         return asyncio.ensure_future(self._scored(asked, asked.texts[start : start + GROUP], values, start))
 
-    async def _standings(self, asked: "Asked", texts: list[str], values: list[str]) -> list[list[TextScore]]:
+    async def _standings(self, asked: "Asked", texts: list[str], values: list[ValueId]) -> list[list[TextScore]]:
         """The standing of each text on each value; texts that are the same are asked once."""
         cleaned = [clean(text) for text in texts]
         ids = [text_id(text) if text else "" for text in cleaned]
@@ -276,7 +277,7 @@ class Service:
         by_value = (ChainMap(empty, *(part[v] for part in parts)) for v in range(len(values)))
         return [[standings[i] for i in ids] for standings in by_value]
 
-    async def _ranked(self, asked: "Asked", values: list[str], texts: dict[str, str]) -> list[dict[str, TextScore]]:
+    async def _ranked(self, asked: "Asked", values: list[ValueId], texts: dict[str, str]) -> list[dict[str, TextScore]]:
         """By value, what the judge's windows tell."""
         return await asyncio.gather(*(self._placed(asked, value, texts) for value in values))
 
@@ -300,7 +301,7 @@ class Service:
             for unit, (text, (answered, failed)) in enumerate(zip(texts, numbers, strict=True))
         }
 
-    async def _fast(self, asked: "Asked", values: list[str], texts: dict[str, str]) -> list[dict[str, TextScore]]:
+    async def _fast(self, asked: "Asked", values: list[ValueId], texts: dict[str, str]) -> list[dict[str, TextScore]]:
         """By value, what regression on the embedding tells."""
         del asked
         assert self.space  # _checked refuses the mode otherwise
@@ -348,7 +349,7 @@ class Service:
         columns, folder = ["text_id", *api.Anchor.model_fields], store.partition(*value.split(":"))
         return store.read_table(self.version.build, columns, folder).sort_by("intensity")
 
-    def _agreement(self, asked: "Asked", values: list[str]) -> list[api.Agreement] | None:
+    def _agreement(self, asked: "Asked", values: list[ValueId]) -> list[api.Agreement] | None:
         if asked.mode == "ranked" or self.space is None or self.space.fast is None:
             return None
         return [self.space.fast.agreement[value] for value in values]

@@ -8,7 +8,7 @@ import pyarrow as pa
 from valueflow import store
 from valueflow.errors import InputError
 from valueflow.ranking.calibration import LIMIT, Calibration
-from valueflow.records import clean, digest, text_id
+from valueflow.records import ValueId, clean, digest, text_id
 from valueflow.store import Build
 from valueflow.tabular import read_csv
 from valueflow.theories import operational, resolve
@@ -35,7 +35,7 @@ def import_version(paths: list[str], license_: str, source: str, root: str) -> t
         The version and counts of rows, duplicates and empty texts.
     """
     counts = {"texts": 0, "duplicates": 0, "empty": 0}
-    pools: dict[str, dict[str, tuple[str, float]]] = {}
+    pools: dict[ValueId, dict[str, tuple[str, float]]] = {}
     for path in paths:
         for value, text, intensity in read_anchors(path):
             if value not in operational():
@@ -52,7 +52,7 @@ def import_version(paths: list[str], license_: str, source: str, root: str) -> t
     if store.manifest(out):
         return out, counts
     for value, pool in pools.items():
-        theory, _, node = value.partition(":")
+        theory, node = value.theory, value.node
         ids = sorted(pool)
         rating = np.array([pool[i][1] for i in ids])
         size = len(ids)
@@ -69,7 +69,7 @@ def import_version(paths: list[str], license_: str, source: str, root: str) -> t
     return out, counts
 
 
-def read_anchors(path: str) -> list[tuple[str, str, float]]:
+def read_anchors(path: str) -> list[tuple[ValueId, str, float]]:
     """Return (value id, text, intensity) of an official CSV (`{value}_{theory}.csv`) or a JSONL file.
 
     Raises:
@@ -78,7 +78,7 @@ def read_anchors(path: str) -> list[tuple[str, str, float]]:
     return (_jsonl if path.endswith((".jsonl", ".json")) else _official)(path)
 
 
-def _official(path: str) -> list[tuple[str, str, float]]:
+def _official(path: str) -> list[tuple[ValueId, str, float]]:
     stem = path.rsplit("/", 1)[-1].removesuffix(".csv")
     node, _, theory = stem.rpartition("_")
     if not node:
@@ -88,7 +88,7 @@ def _official(path: str) -> list[tuple[str, str, float]]:
     return [(value, row["text"], intensity_of(row["final_rating"], f"{path}:{n} final_rating")) for n, row in rows]
 
 
-def _jsonl(path: str) -> list[tuple[str, str, float]]:
+def _jsonl(path: str) -> list[tuple[ValueId, str, float]]:
     try:
         lines = store.read_input(path).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:

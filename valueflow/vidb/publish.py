@@ -17,7 +17,7 @@ from valueflow.errors import InputError
 from valueflow.ranking import calibration
 from valueflow.ranking.calibration import CalibrateConfig, Calibration
 from valueflow.ranking.plackett_luce import Z95
-from valueflow.records import conform, text_id
+from valueflow.records import ValueId, conform, text_id
 from valueflow.store import Build
 from valueflow.tabular import read_csv
 from valueflow.theories import resolve
@@ -54,7 +54,7 @@ class Review(NamedTuple):
 class CalibratedValue(NamedTuple):
     """The rows of one value in the order of text ids, with what makes their intensity."""
 
-    value: str
+    value: ValueId
     folder: str
     theta: pa.Table
     pool: pa.Table
@@ -70,7 +70,7 @@ def calibrated_values(
         folder = file.path.rpartition("/")[0]
         theta = store.read_part(utilities, file.path).sort_by("text_id")
         pool = store.read_table(candidates, folder=folder).sort_by("text_id")
-        value = f"{pool['theory'][0].as_py()}:{pool['value'][0].as_py()}"
+        value = ValueId.of(pool["theory"][0].as_py(), pool["value"][0].as_py())
         made = base.calibrations[value] if base else _calibrate(value, theta, pool, ratings.get(value, {}), config)
         yield CalibratedValue(value, folder, theta, pool, made)
 

@@ -52,9 +52,11 @@ class Vidb(NamedTuple):
         """
         if value not in self.calibrations:
             raise InputError(f"VIDB {self.build.build_id} has no {value!r}; {allowed(value, self.calibrations)}")
-        theory, _, node = value.partition(":")
-        rows = store.read_table(self.build, ["text_id", "theta"], store.partition(theory, node)).sort_by("theta")
-        return Anchors(theory, node, rows["text_id"].to_numpy(), rows["theta"].to_numpy(), self.calibrations[value])
+        value_id = ValueId(value)
+        folder = store.partition(value_id.theory, value_id.node)
+        rows = store.read_table(self.build, ["text_id", "theta"], folder).sort_by("theta")
+        text_ids, theta_A = rows["text_id"].to_numpy(), rows["theta"].to_numpy()
+        return Anchors(value_id.theory, value_id.node, text_ids, theta_A, self.calibrations[value_id])
 
 
 def load(root: str, version: str = "current") -> Vidb:
