@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, Window, estimate_sharpness, plan_round
-from valueflow.ranking.calibration import LIMIT, Calibration
+from valueflow.ranking.calibration import Calibration
+from valueflow.records import LIMIT
 from valueflow.vidb.version import Anchors
 
 NUM_ANCHORS = 10_000

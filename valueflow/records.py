@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import re
 import unicodedata
 from typing import Self
 
 import pyarrow as pa
 
 from valueflow.errors import InputError
+
+LIMIT = 10.0  # intensities lie in [-LIMIT, LIMIT]
+UNDECODABLE = re.compile("[\ud800-\udfff]")  # surrogates: a text with one has no UTF-8 encoding
 
 S, F, N = pa.string(), pa.float64(), pa.int32()
 

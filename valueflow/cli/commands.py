@@ -21,9 +21,10 @@ from valueflow.cli import output
 from valueflow.cli.options import FORMATS, ROOT
 from valueflow.cli.output import Lines, Row, Sheet
 from valueflow.client import AsyncClient, Settings
-from valueflow.client.protocol import SERVER_ENV, UNDECODABLE, Line, ValueFlowError, fitting, flat
+from valueflow.client.protocol import SERVER_ENV, Line, ValueFlowError, fitting, flat
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, JudgeConfig, SimulatedJudge
+from valueflow.records import UNDECODABLE
 from valueflow.tabular import KINDS, cell, columns, rows
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
-LIMIT = 10.0  # intensities lie in [-LIMIT, LIMIT]
+from valueflow.records import LIMIT
+
 BAR = 21  # cells of a bar; odd, so that zero has one
 PAPER = 120  # columns of a table that no terminal shows
 NARROWEST = 16  # columns that the text of a table keeps in a narrow terminal

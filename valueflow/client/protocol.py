@@ -16,6 +16,7 @@ from pydantic_core import to_json
 
 from valueflow import api
 from valueflow.errors import InputError, allowed
+from valueflow.records import UNDECODABLE
 from valueflow.retry import backoff, retry_after
 from valueflow.theories import operational
 
@@ -26,7 +27,6 @@ LONGEST_WAIT = 120.0
 BUSY, OUT_OF_TIME = (429, 503), 504
 # Nothing came back, or less than was announced. A timeout is not among them: the server may still be at work.
 LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
-UNDECODABLE = re.compile("[\ud800-\udfff]")
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Line = api.StreamStart | api.StreamScore | api.StreamEnd

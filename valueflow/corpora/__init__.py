@@ -12,7 +12,7 @@ from valueflow.config import Config
 from valueflow.corpora import ethics, fulcra, generic, mfrc, social_chemistry, valueeval, valuenet, valueprism
 from valueflow.corpora.items import Adapter, Item
 from valueflow.errors import InputError
-from valueflow.records import SCHEMAS, clean, conform, digest, text_id
+from valueflow.records import SCHEMAS, UNDECODABLE, clean, conform, digest, text_id
 from valueflow.tabular import Row, cell, columns, require, rows, urls
 
 CHUNK = 5_000
@@ -25,7 +25,6 @@ LICENSES = {
     "fulcra": "unknown",
     "ethics": "MIT",
 }
-UNDECODABLE = re.compile("[\ud800-\udfff]")
 BINARY = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
 
 

@@ -23,12 +23,11 @@ from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK, VOTE
 from valueflow.llm.cost import CostEstimate, estimate
 from valueflow.ranking import calibration
-from valueflow.ranking.calibration import LIMIT
 from valueflow.ranking.likelihood import LikelihoodShard
 from valueflow.ranking.orders import orders_of
 from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.windows import WindowsConfig, plan_table
-from valueflow.records import digest
+from valueflow.records import LIMIT, digest
 from valueflow.store import Build
 from valueflow.theories import resolve
 from valueflow.voting.descend import Ballot, ballot_table

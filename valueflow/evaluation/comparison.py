@@ -7,8 +7,8 @@ from scipy.stats import norm, t
 
 from valueflow import api
 from valueflow.evaluation.scoring import Score
-from valueflow.ranking.calibration import LIMIT
 from valueflow.ranking.plackett_luce import Z95
+from valueflow.records import LIMIT
 
 # Ends of the bands of a profile, points of intensity.
 BANDS = ((-6.0, "very low"), (-2.0, "low"), (2.0, "neutral"), (6.0, "high"), (np.inf, "very high"))

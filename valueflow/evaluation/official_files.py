@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, Window, estimate_sharpness
-from valueflow.ranking.calibration import LIMIT, Calibration
-from valueflow.records import SCHEMAS, clean, digest
+from valueflow.ranking.calibration import Calibration
+from valueflow.records import LIMIT, SCHEMAS, clean, digest
 from valueflow.tabular import read_csv
 from valueflow.vidb.anchor_files import intensity_of
 from valueflow.vidb.version import Anchors

@@ -14,8 +14,7 @@ from pydantic import Field
 from valueflow.config import Config
 from valueflow.errors import InputError
 from valueflow.evaluation import posterior_kernels
-from valueflow.ranking.calibration import LIMIT
-from valueflow.records import conform, digest
+from valueflow.records import LIMIT, conform, digest
 from valueflow.vidb.version import Anchors
 
 GRID_POINTS = 1025  # the ends of scale and grid are among every 2nd, 4th, … 64th

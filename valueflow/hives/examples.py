@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from valueflow.corpora import UNDECODABLE, items
+from valueflow.corpora import items
 from valueflow.errors import InputError, allowed
 from valueflow.hives.near_duplicates import connected_labels, near_duplicates
-from valueflow.records import clean, text_id
+from valueflow.records import UNDECODABLE, clean, text_id
 from valueflow.tabular import cell, require, rows
 from valueflow.theories import resolve_theory, theories
 from valueflow.theories.taxonomy import THEORIES

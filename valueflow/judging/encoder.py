@@ -18,8 +18,7 @@ import pyarrow as pa
 from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import EncoderJudge
 from valueflow.models import cache_folder, encoder_settings, fetch
-from valueflow.ranking.calibration import LIMIT
-from valueflow.records import ValueId, clean, digest, text_id
+from valueflow.records import LIMIT, ValueId, clean, digest, text_id
 from valueflow.theories import operational, theories
 from valueflow.voting.descend import NEUTRAL
 

@@ -9,8 +9,7 @@ from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.parse import BrokenReply, parse_order
 from valueflow.prompts.render import LABELS
-from valueflow.ranking.calibration import LIMIT
-from valueflow.records import digest
+from valueflow.records import LIMIT, digest
 from valueflow.voting.descend import NEUTRAL
 
 

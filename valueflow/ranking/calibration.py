@@ -8,8 +8,8 @@ from scipy.optimize import isotonic_regression
 
 from valueflow.config import Config
 from valueflow.errors import InputError
+from valueflow.records import LIMIT
 
-LIMIT = 10.0
 NO_NEUTRAL = (
     "calibration mode 'neutral' needs neutral texts in the pool: ingest a corpus of mundane texts, name its source in "
     "candidates.neutral_sources, set candidates.num_neutral above 0 and let its licence pass candidates.license_filter"

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from valueflow.judging.audit.rating import Comparison, RatingEstimate, Row, Scores, judge_scores, judge_spread
-from valueflow.ranking.calibration import LIMIT
+from valueflow.records import LIMIT
 from valueflow.report.vidb_page import FIRST, INK, POINTS, SECOND, Plot, _svg, templates
 
 

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 from matplotlib.ticker import MaxNLocator
 
-from valueflow.ranking.calibration import LIMIT, Calibration
+from valueflow.ranking.calibration import Calibration
+from valueflow.records import LIMIT
 from valueflow.report import model_checks
 from valueflow.theories import theories
 

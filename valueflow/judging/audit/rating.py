@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from valueflow.errors import InputError
-from valueflow.ranking.calibration import LIMIT
+from valueflow.records import LIMIT
 
 ZERO = 1e-9  # means of ratings such as 0.1, 0.2, -0.3 are zero or tied only up to rounding
 NUM_DRAWS = 2000
