@@ -7,8 +7,8 @@ from valueflow import config as configs
 from valueflow.distributed.audit import AuditJudgeConfig, audit_judge, dry_run
 from valueflow.distributed.cluster import session
 from valueflow.judging.audit.exam import AuditResult
-from valueflow.llm import cost
 from valueflow.report.audit_page import audit_page
+from valueflow.report.terminal import cost_table
 from valueflow.store import write_bytes
 
 SCHEMA = AuditJudgeConfig
@@ -18,7 +18,7 @@ def main(config: AuditJudgeConfig) -> AuditResult | None:
     """Examine, print the verdict, its reasons and where the page is."""
     with session(config.cluster):
         if config.dry_run:
-            print(cost.table(dry_run(config)))
+            print(cost_table(dry_run(config)))
             return None
         verdict, url = audit_judge(config)
     page = url.replace("/audits/", "/reports/audit-").replace(".json", ".html")

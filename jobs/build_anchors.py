@@ -6,8 +6,7 @@ python -m jobs.build_anchors conf/build_anchors/tiny.yaml
 from valueflow import config as configs
 from valueflow.distributed.anchors import AnchorBuilds, BuildAnchorsConfig, build_anchors, dry_run
 from valueflow.distributed.cluster import session
-from valueflow.hives.anchors import balance_table
-from valueflow.llm import cost
+from valueflow.report.terminal import balance_table, cost_table
 
 SCHEMA = BuildAnchorsConfig
 
@@ -16,7 +15,7 @@ def main(config: BuildAnchorsConfig) -> AnchorBuilds | None:
     """Find, print how the anchors spread over theories and where they are."""
     with session(config.cluster):
         if config.dry_run:
-            print(cost.table(dry_run(config)))
+            print(cost_table(dry_run(config)))
             return None
         at = build_anchors(config)
     print(balance_table(at.balance))

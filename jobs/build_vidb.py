@@ -6,8 +6,8 @@ python -m jobs.build_vidb conf/build_vidb/tiny.yaml
 from valueflow import config as configs
 from valueflow.distributed.build.pipeline import BuildStages, BuildVidbConfig, build_vidb, dry_run
 from valueflow.distributed.cluster import session
-from valueflow.llm import cost
 from valueflow.report.collect import vidb_report
+from valueflow.report.terminal import cost_table
 
 SCHEMA = BuildVidbConfig
 
@@ -16,7 +16,7 @@ def main(config: BuildVidbConfig) -> BuildStages | None:
     """Build, publish and print where the version and its report are."""
     with session(config.cluster):
         if config.dry_run:
-            print(cost.table(dry_run(config)))
+            print(cost_table(dry_run(config)))
             return None
         at = build_vidb(config)
     print(f"VIDB {at.vidb.build_id}: {at.vidb.url}")

@@ -6,8 +6,8 @@ python -m jobs.categorize conf/categorize/tiny.yaml
 from valueflow import config as configs
 from valueflow.distributed.cluster import session
 from valueflow.distributed.panel.categorize import CategorizeConfig, Categorized, categorize, dry_run
-from valueflow.llm import cost
 from valueflow.report.panel_page import panel_report
+from valueflow.report.terminal import cost_table
 
 SCHEMA = CategorizeConfig
 
@@ -16,7 +16,7 @@ def main(config: CategorizeConfig) -> Categorized | None:
     """Label, and print where the labels, the human queue and the report are."""
     with session(config.cluster):
         if config.dry_run:
-            print(cost.table(dry_run(config)))
+            print(cost_table(dry_run(config)))
             return None
         at = categorize(config)
     print(f"labels: {at.labels.url}")

@@ -9,9 +9,9 @@ from valueflow import config as configs
 from valueflow.distributed.cluster import session
 from valueflow.distributed.rating import CompareRatingConfig, compare_rating, dry_run
 from valueflow.judging.audit.rating import Comparison
-from valueflow.llm import cost
 from valueflow.records import digest
-from valueflow.report.rating_page import baseline_page, table
+from valueflow.report.rating_page import baseline_page, rating_table
+from valueflow.report.terminal import cost_table
 from valueflow.store import write_bytes
 
 SCHEMA = CompareRatingConfig
@@ -21,7 +21,7 @@ def main(config: CompareRatingConfig) -> Comparison | None:
     """Compare, print the table and where the page is."""
     with session(config.cluster):
         if config.dry_run:
-            print(cost.table(dry_run(config)))
+            print(cost_table(dry_run(config)))
             return None
         comparison = compare_rating(config)
     resolved = config.public()
@@ -29,7 +29,7 @@ def main(config: CompareRatingConfig) -> Comparison | None:
     settings = {"values": ", ".join(config.values), "repeats": str(config.repeats), "windows": str(config.windows)}
     page = baseline_page(comparison, config.anchors, settings, yaml.safe_dump(resolved, sort_keys=False))
     write_bytes(url, page.encode())
-    print(table(comparison))
+    print(rating_table(comparison))
     print(f"report: {url}")
     return comparison
 

@@ -6,8 +6,8 @@ python -m jobs.evaluate conf/evaluate/tiny.yaml
 from valueflow import config as configs
 from valueflow.distributed.cluster import session
 from valueflow.distributed.evaluate import EvaluateConfig, EvaluationResult, dry_run, evaluate
-from valueflow.llm import cost
-from valueflow.report.collect import evaluation_report, summary
+from valueflow.report.collect import evaluation_report, score_table
+from valueflow.report.terminal import cost_table
 
 SCHEMA = EvaluateConfig
 
@@ -16,10 +16,10 @@ def main(config: EvaluateConfig) -> EvaluationResult | None:
     """Evaluate, print a short table and where scores and report are."""
     with session(config.cluster):
         if config.dry_run:
-            print(cost.table(dry_run(config)))
+            print(cost_table(dry_run(config)))
             return None
         evaluated = evaluate(config)
-    print(summary(evaluated.build))
+    print(score_table(evaluated.build))
     print(f"scores: {evaluated.build.url}")
     print(f"report: {evaluation_report(evaluated.build)}")
     return evaluated

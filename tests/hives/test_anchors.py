@@ -8,7 +8,7 @@ import pytest
 
 from valueflow.errors import InputError
 from valueflow.hives import anchors as anchors_of
-from valueflow.hives.anchors import AnchorsConfig, Found, balance, balance_table, find, merged, named, with_concepts
+from valueflow.hives.anchors import AnchorsConfig, Found, balance, find, merged, named, with_concepts
 from valueflow.hives.batches import BatchConfig, Sampler, one_theory
 from valueflow.hives.examples import Examples, prefixes
 from valueflow.records import SCHEMAS, text_id
@@ -206,7 +206,6 @@ def test_the_balance_counts_texts_nodes_and_anchors_of_each_theory_and_level():
     assert (svt["texts"], svt["anchored"], svt["anchors"], svt["nodes"], svt["nodes_anchored"]) == (45, 20, 2, 1, 1)
     assert by["duty", 1]["anchors"] == 1
     assert spread.spans == {"2": 2}
-    assert "2 of 2 theories" in balance_table(spread)
     names = {"svt": ["svt:growth", "svt:self-protection"]}
     both = np.array([prefixes().names.index(name) for name in names["svt"]])
     prefix = examples.prefix_NL.copy()

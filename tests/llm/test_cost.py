@@ -5,7 +5,7 @@ import pytest
 from valueflow.judging.configs import EncoderJudge, SimulatedJudge
 from valueflow.judging.tasks import RANK, VOTE
 from valueflow.llm.configs import EndpointModel, Price, VllmModel
-from valueflow.llm.cost import CostEstimate, MeasuredSpeed, estimate, table, total
+from valueflow.llm.cost import CostEstimate, MeasuredSpeed, estimate, total
 from valueflow.prompts.render import rank_messages, vote_messages
 from valueflow.voting.descend import DIRECTIONS, Ballot
 
@@ -95,38 +95,6 @@ def test_a_price_of_tokens_needs_no_speed():
 def test_nothing_to_ask_costs_nothing():
     assert estimate(vllm(price=Price(tokens_in=1.0)), RANK, [], 0, MEASURED) == CostEstimate("v", 0, 0, 0, 0.0, 0.0, "USD")
     assert estimate(vllm(price=Price(tokens_in=1.0)), VOTE, [], 0)[1:] == (0, 0, 0, None, 0.0, "USD")
-
-
-ESTIMATES = [
-    CostEstimate("encoder", 1_234_567, 0, 0, 89.0, 0.0, ""),
-    CostEstimate("gpt", 1000, 2_000_000, 8000, 5400.0, 1234.5, "USD"),
-    CostEstimate("mistral", 1000, 2_000_000, 8000, 3600.0, 3.25, "EUR"),
-    CostEstimate("gpt, rating", 10, 20, 8, 90.0, 0.5, "USD"),
-    CostEstimate("free", 10, 20, 8, 4.4, None, "USD"),
-]
-
-
-def test_the_table_has_a_line_a_judge_and_a_sum_a_currency():
-    lines = table(ESTIMATES).splitlines()
-    assert [line.split() for line in lines[1:8]] == [
-        ["encoder", "1,234,567", "0", "0", "89", "s", "0.00"],
-        ["gpt", "1,000", "2,000,000", "8,000", "1.5", "h", "1,234.50", "USD"],
-        ["mistral", "1,000", "2,000,000", "8,000", "60", "min", "3.25", "EUR"],
-        ["gpt,", "rating", "10", "20", "8", "2", "min", "0.50", "USD"],
-        ["free", "10", "20", "8", "4", "s", "no", "price", "set"],
-        ["sum", "3.25", "EUR"],
-        ["sum", "1,235.00", "USD"],
-    ]
-    assert len({len(line) for line in lines[:8]}) == 1  # columns
-    assert lines[8:] == ["dry run: nothing was asked; answers in the call cache and retries are not counted"]
-
-
-def test_an_unknown_time_says_how_to_know_it():
-    lines = table([ESTIMATES[1], CostEstimate("a-name-longer-than-its-column-is", 10, 0, 0, None, 0.0, "")]).splitlines()
-    assert lines[2].split() == ["a-name-longer-than-its-c", "10", "0", "0", "unknown", "0.00"]
-    assert len(lines[2]) == len(lines[1])
-    assert "time unknown: python -m jobs.audit_judge measures a judge's speed" in lines
-    assert not any("time unknown" in line for line in table(ESTIMATES).splitlines())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from markupsafe import escape
 from outline import Outline
 
 from valueflow.judging.audit.rating import Comparison, RatingEstimate, Row, Scores, compare
-from valueflow.report.rating_page import GROUPS, Line, _format, _verdict, baseline_page, table
+from valueflow.report.rating_page import GROUPS, Line, _format, _verdict, baseline_page, rating_table
 
 HOSTILE = "<script>alert('x')</script><img src=https://evil.example/x.png onerror=alert(1)>"
 LINES = [line for lines in GROUPS.values() for line in lines]
@@ -91,7 +91,7 @@ def test_a_judge_that_always_breaks_is_named():
     note = "Judge bad gave no usable rating: it is in no number for rating and in no difference but Broken."
     page = page_of(found)
     assert note in text_of(page)
-    assert note in table(found)
+    assert note in rating_table(found)
     assert len(Outline(page).figures) == page.count("<svg") == 1 + 2 + 2 + 1
 
 
@@ -116,7 +116,7 @@ def test_no_limits_are_shown_where_there_are_none(three):
 
 
 def test_table_for_the_terminal(three):
-    lines = table(three).splitlines()
+    lines = rating_table(three).splitlines()
     assert len(lines) == 1 + len(GROUPS) + len(LINES)
     assert lines[0].split("  ")[-1] == "Paper: rating, ranking"
     row = three.rows["judge_flips"]
@@ -124,7 +124,7 @@ def test_table_for_the_terminal(three):
     assert f"{100 * row.rating.value:.1f} [{100 * row.rating.low:.1f} to {100 * row.rating.high:.1f}]" in shown
     assert f"{100 * row.difference.value:+.1f}" in shown
     assert shown.endswith("48, 29")
-    assert "−" not in table(three)
+    assert "−" not in rating_table(three)
     ends = {line.index("]") for line in lines if "]" in line}
     assert len(ends) == 1
 

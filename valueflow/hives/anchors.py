@@ -172,17 +172,6 @@ def balance(anchors: pa.Table, anchored: pa.Table, examples: Examples) -> Balanc
     return Balance(levels, {str(num): spans[num] for num in sorted(spans)})
 
 
-def balance_table(found: Balance) -> str:
-    """Return the balance as lines for the terminal."""
-    names = list(found.levels[0]) if found.levels else []
-    lines = [" ".join(f"{name:>14}" for name in names)]
-    for row in found.levels:
-        cells = [f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()]
-        lines.append(" ".join(f"{cell:>14}" for cell in cells))
-    spans = ", ".join(f"{count} of {num} theories" for num, count in found.spans.items())
-    return "\n".join([*lines, f"anchors with texts: {spans}"])
-
-
 def _evenness(code_N: np.ndarray, num: int) -> float:
     """Entropy of codes over the largest that `num` codes can have; 1 where there is one code only."""
     share = np.unique(code_N, return_counts=True)[1] / max(len(code_N), 1)

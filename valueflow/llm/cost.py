@@ -32,30 +32,16 @@ class CostEstimate(NamedTuple):
     currency: str
 
 
-def table(estimates: list[CostEstimate]) -> str:
-    """Return estimates as lines for the terminal, one a judge and what it is asked, and the sum of the money."""
-    lines = [f"{'judge':24} {'calls':>11} {'tokens in':>13} {'tokens out':>12} {'time':>12} {'money':>14}"]
-    for e in estimates:
-        time = "unknown" if e.seconds is None else _duration(e.seconds)
-        money = "no price set" if e.money is None else f"{e.money:,.2f} {e.currency}".strip()
-        lines.append(f"{e.judge[:24]:24} {e.calls:11,} {e.tokens_in:13,} {e.tokens_out:12,} {time:>12} {money:>14}")
-    for currency in sorted({e.currency for e in estimates if e.money}):
-        lines.append(f"{'sum':24} {sum(e.money or 0.0 for e in estimates if e.currency == currency):62,.2f} {currency}")
-    if any(e.seconds is None for e in estimates):
-        lines.append("time unknown: python -m jobs.audit_judge measures a judge's speed")
-    lines.append("dry run: nothing was asked; answers in the call cache and retries are not counted")
-    return "\n".join(lines)
-
-
 def total(judge: AnyJudge, calls: int, tokens_in: int, tokens_out: int, seconds: float) -> str:
     """Return in words what answers cost: all tokens behind them, and the time of this run."""
     said = f"{calls:,} calls, {tokens_in:,} tokens in, {tokens_out:,} out"
     if isinstance(judge, VllmModel | EndpointModel) and (money := _money(judge, tokens_in, tokens_out, seconds)) is not None:
         said += f", {f'{money:,.4f}'.rstrip('0').rstrip('.')} {judge.price.currency}"
-    return f"{said}; {_duration(seconds)} in this run"
+    return f"{said}; {duration(seconds)} in this run"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a duration as seconds, minutes or hours."""
     minutes, hours = seconds / 60, seconds / 3600
     return f"{seconds:,.0f} s" if seconds < 90 else f"{minutes:,.0f} min" if minutes < 90 else f"{hours:,.1f} h"
 

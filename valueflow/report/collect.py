@@ -11,6 +11,7 @@ from valueflow.ranking.plackett_luce import MAX_PRIOR_SD
 from valueflow.records import ValueId
 from valueflow.report import vidb_page
 from valueflow.report.dataset_card import dataset_card
+from valueflow.report.terminal import Column, text_table
 from valueflow.store import Build
 from valueflow.theories import theories
 
@@ -74,17 +75,18 @@ def evaluation_report(build: Build) -> str:
     return _write(f"{build.root.rstrip('/')}/reports/evaluation-{build.build_id}.html", vidb_page.evaluation_page(evaluated))
 
 
-def summary(build: Build) -> str:
-    """Return a short table of an evaluation for the terminal: per value the lowest, middle and highest response."""
+def score_table(build: Build) -> str:
+    """Return a short table of an evaluation for the terminal: each value's lowest, middle and highest response."""
     rows = store.read_table(build).sort_by("intensity")
-    lines = [f"{'value':26} {'intensity':>9}  {'95 % interval':>15}  response"]
-    for value in sorted({(t, v) for t, v in zip(rows["theory"].to_pylist(), rows["value"].to_pylist(), strict=True)}):
-        mine = rows.filter(pc.and_(pc.equal(rows["theory"], value[0]), pc.equal(rows["value"], value[1])))
-        scored = mine.filter(pc.is_valid(mine["intensity"])).to_pylist()
+    lines = []
+    for theory, node in sorted(set(zip(rows["theory"].to_pylist(), rows["value"].to_pylist(), strict=True))):
+        of_value = rows.filter(pc.and_(pc.equal(rows["theory"], theory), pc.equal(rows["value"], node)))
+        scored = of_value.filter(pc.is_valid(of_value["intensity"])).to_pylist()
         for row in [scored[i] for i in sorted({0, len(scored) // 2, len(scored) - 1})] if scored else []:
             interval = f"[{row['low']:+5.1f}, {row['high']:+5.1f}]"
-            lines.append(f"{':'.join(value):26} {row['intensity']:+9.1f}  {interval:>15}  {row['response'][:70]}")
-    return "\n".join(lines)
+            lines.append([ValueId.of(theory, node), f"{row['intensity']:+.1f}", interval, row["response"]])
+    columns = [Column("value", False), Column("intensity"), Column("95 % interval"), Column("response", False, 70)]
+    return text_table(columns, lines)
 
 
 def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict, progress: list, tokens: float) -> vidb_page.ValueReport:

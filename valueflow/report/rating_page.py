@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from valueflow.judging.audit.rating import Comparison, RatingEstimate, Row, Scores, judge_scores, judge_spread
 from valueflow.records import LIMIT
+from valueflow.report.terminal import Column, text_table
 from valueflow.report.vidb_page import FIRST, INK, POINTS, SECOND, Plot, _svg, templates
 
 
@@ -101,17 +102,16 @@ class JudgeView(NamedTuple):
     plots: list[Plot]
 
 
-def table(comparison: Comparison) -> str:
+def rating_table(comparison: Comparison) -> str:
     """Return the table of all judges for a terminal, intervals in brackets."""
-    lines = [COLUMNS]
+    lines = []
     for group, views in _views(comparison, comparison.rows, list(GROUPS)).items():
         lines.append([group.upper(), "", "", "", ""])
         for view in views:
             cells = [f"{number} [{interval}]" if interval else number for number, interval in view[1:4]]
             lines.append([f"{view.line.label}, {_unit(view.line)}".rstrip(", "), *cells, view.paper])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    padded = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
-    return "\n".join([*padded, *_notes(comparison)]).replace("−", "-")
+    table = text_table([Column(name, numeric=bool(name)) for name in COLUMNS], lines)
+    return "\n".join([table, *_notes(comparison)]).replace("−", "-")
 
 
 def baseline_page(comparison: Comparison, reference: str, settings: dict[str, str], config_yaml: str) -> str:

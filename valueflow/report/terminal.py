@@ -1,0 +1,78 @@
+"""Plain-text tables that jobs print."""
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from valueflow.hives.anchors import Balance
+from valueflow.llm.cost import CostEstimate, duration
+
+WIDTH = 1000  # more than any table has: the text is the same in a terminal and in a pipe
+
+
+class Column(NamedTuple):
+    """A column; numbers are right-aligned, cells longer than `max_width` are cut."""
+
+    name: str
+    numeric: bool = True
+    max_width: int | None = None
+
+
+def text_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> str:
+    """Return an aligned table with a header line, without color or markup."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(
+            _printable(column.name),
+            justify="right" if column.numeric else "left",
+            max_width=column.max_width,
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    for row in rows:
+        table.add_row(*map(_printable, row))
+    stream = io.StringIO()
+    Console(file=stream, width=WIDTH, color_system=None, markup=False, emoji=False, highlight=False).print(table)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def cost_table(estimates: Sequence[CostEstimate]) -> str:
+    """Return the estimates of a dry run, one line each, with the total money per currency."""
+    columns = [
+        Column("judge", numeric=False, max_width=24),
+        *map(Column, ("calls", "tokens in", "tokens out", "time", "money")),
+    ]
+    rows = [
+        [
+            e.judge,
+            f"{e.calls:,}",
+            f"{e.tokens_in:,}",
+            f"{e.tokens_out:,}",
+            "unknown" if e.seconds is None else duration(e.seconds),
+            "no price set" if e.money is None else f"{e.money:,.2f} {e.currency}".strip(),
+        ]
+        for e in estimates
+    ]
+    for currency in sorted({e.currency for e in estimates if e.money}):
+        total = sum(e.money or 0.0 for e in estimates if e.currency == currency)
+        rows.append(["total", "", "", "", "", f"{total:,.2f} {currency}"])
+    notes = ["dry run: no calls were made; the call cache and retries are not included"]
+    if any(e.seconds is None for e in estimates):
+        notes.insert(0, "time unknown: measure the judge's speed with python -m jobs.audit_judge")
+    return "\n".join([text_table(columns, rows), *notes])
+
+
+def balance_table(balance: Balance) -> str:
+    """Return how concept anchors spread over theories and levels."""
+    columns = [Column(name, numeric=name != "theory") for name in balance.levels[0]] if balance.levels else []
+    rows = [[f"{x:.2f}" if isinstance(x, float) else str(x) for x in level.values()] for level in balance.levels]
+    spans = ", ".join(f"{count} span {num} theories" for num, count in balance.spans.items())
+    return "\n".join([*([text_table(columns, rows)] if rows else []), f"concept anchors: {spans}"])
+
+
+def _printable(text: str) -> str:
+    """The text on one line, with control characters replaced."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
