@@ -5,13 +5,18 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup llm train serve demo demo-llm test check bench clean
+# Options of pytest for all targets that test, e.g. make test-unit ARGS="--durations=20".
+ARGS ?=
+
+.PHONY: help setup llm train serve demo demo-llm test test-unit test-slow check bench clean
 
 help:
 	@echo "make demo      a VIDB from the sample corpus and scored responses, on CPU, in minutes"
 	@echo "make demo-llm  the same, smaller, with a real LLM in vLLM on CPU"
 	@echo "make serve     a page and an API over the VIDB of the demo, at http://127.0.0.1:8000"
-	@echo "make test      all tests (installs everything first)"
+	@echo "make test      proves the product: unit tests, Ray, browser, S3, a vLLM engine, one kill; under 15 minutes once installed"
+	@echo "make test-unit the pure tests of it, under 3 minutes"
+	@echo "make test-slow the rest: kills at every stage, simulations that validate the method"
 	@echo "make check     lint, format, types, import fence"
 	@echo "make bench     benchmarks: speed, memory, coverage, evaluator"
 
@@ -61,8 +66,17 @@ runs/demo/vidb/CURRENT:
 serve: $(VENV)/.serve runs/demo/vidb/CURRENT
 	$(BIN)/serve run serve.app:builder root=runs/demo
 
-test: $(VENV)/.llm $(VENV)/.train $(VENV)/.serve
-	$(BIN)/python -m pytest
+# Two processes, one thread each: two cores are full.
+test-unit: export OMP_NUM_THREADS = 1
+test-unit: export OPENBLAS_NUM_THREADS = 1
+test-unit: $(VENV)/.llm $(VENV)/.train $(VENV)/.serve
+	$(BIN)/python -m pytest -m unit -n 2 --dist worksteal $(ARGS)
+
+test: test-unit
+	$(BIN)/python -m pytest -m "not unit and not slow" $(ARGS)
+
+test-slow: $(VENV)/.llm $(VENV)/.train $(VENV)/.serve
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 check: $(VENV)/.core
 	$(BIN)/ruff check .

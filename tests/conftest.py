@@ -1,25 +1,44 @@
-"""One Ray cluster for all tests of a session; where the real data for tests lie."""
+"""Markers by fixture, one Ray cluster for all tests of a session, and the folder of real data."""
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from roots import with_texts_of
 
-from jobs import ingest
-from valueflow.config import load
-from valueflow.distributed.cluster import ClusterConfig, session
-
 REPOSITORY = Path(__file__).parents[1]
 DATA = REPOSITORY.parent / "shared" / "data"
+SUITES = ("ray", "llm", "browser", "statistics", "chaos", "gpu", "slow")
+WHOLLY_MARKED = re.compile(r"^pytestmark = .*pytest\.mark\.(ray|llm)\b", re.MULTILINE)
 
 # The same examples on every run, no time limit for one: a busy machine is no failure. --hypothesis-profile=default explores.
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark by fixture what needs a cluster or a browser; what has no marker of a suite is a unit test."""
+    for fixture, marker in (("cluster", "ray"), ("browser", "browser")):
+        if fixture in getattr(item, "fixturenames", ()):
+            item.add_marker(marker)
+    if item.get_closest_marker("statistics"):
+        item.add_marker("slow")
+    if not any(map(item.get_closest_marker, SUITES)):
+        item.add_marker("unit")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m unit`, files that are marked as a whole are not imported: Ray Serve and the rest take half a minute."""
+    if config.option.markexpr != "unit" or collection_path.suffix != ".py":
+        return None
+    return True if WHOLLY_MARKED.search(collection_path.read_text("utf-8")) else None
+
+
 @pytest.fixture(scope="session")
 def cluster():
+    from valueflow.distributed.cluster import ClusterConfig, session
+
     with session(ClusterConfig(num_cpus=8)):
         yield
 
@@ -27,6 +46,9 @@ def cluster():
 @pytest.fixture(scope="session")
 def ingested(cluster, tmp_path_factory) -> Path:
     """A root with the sample corpus; tests that write have one of their own, `root`."""
+    from jobs import ingest
+    from valueflow.config import load
+
     root = tmp_path_factory.mktemp("ingested")
     ingest.main(load(ingest.SCHEMA, "conf/ingest/tiny.yaml", [f"root={root}"]))
     return root
