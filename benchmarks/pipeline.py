@@ -46,8 +46,8 @@ def candidates(root: str) -> Build:
             "direction": pa.nulls(TEXTS, pa.int8()), "neutral": [False] * TEXTS,
             "source": ["b"] * TEXTS, "license": ["MIT"] * TEXTS,
         }  # fmt: skip
-        store.write_part(build, pa.table(columns), "0", store.partition("svt", value))
-    store.commit(build, {}, [], {})
+        store.write_part(build, pa.table(columns), "0", store.value_folder(f"svt:{value}"))
+    store.commit(build, store.CandidatesDetails())
     return build
 
 

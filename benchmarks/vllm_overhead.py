@@ -67,12 +67,12 @@ def plan(root: str, count: int) -> tuple[Build, Build]:
         "theory": ["svt"] * size, "value": ["benevolence"] * size, "text_id": texts["text_id"], "text": texts["text"],
         "direction": pa.nulls(size, pa.int8()), "neutral": [False] * size, "source": ["b"] * size, "license": ["MIT"] * size,
     }  # fmt: skip
-    folder = store.partition("svt", "benevolence")
+    folder = store.value_folder("svt:benevolence")
     store.write_part(pool, pa.table(columns), "0", folder)
-    store.commit(pool, {}, [], {})
+    store.commit(pool, store.CandidatesDetails())
     table = plan_table("svt", "benevolence", texts["text_id"].to_pylist(), WindowsConfig(m=4)).slice(0, count)
     store.write_part(windows, table, "0", folder)
-    store.commit(windows, {}, [], {})
+    store.commit(windows, store.WindowsDetails())
     return pool, windows
 
 

@@ -7,9 +7,10 @@ from valueflow import config as configs
 from valueflow.distributed.audit import AuditJudgeConfig, audit_judge, dry_run
 from valueflow.distributed.cluster import session
 from valueflow.judging.audit.exam import AuditResult
+from valueflow.judging.fingerprint import fingerprint
 from valueflow.report.audit_page import audit_page
 from valueflow.report.terminal import cost_table
-from valueflow.store import write_bytes
+from valueflow.store import report_url, write_bytes
 
 SCHEMA = AuditJudgeConfig
 
@@ -21,7 +22,7 @@ def main(config: AuditJudgeConfig) -> AuditResult | None:
             print(cost_table(dry_run(config)))
             return None
         verdict, url = audit_judge(config)
-    page = url.replace("/audits/", "/reports/audit-").replace(".json", ".html")
+    page = report_url(config.root, f"audit-{fingerprint(config.judge)}")
     write_bytes(page, audit_page(verdict, config.judge.public()).encode())
     print(f"judge {verdict.judge}: {'passed' if verdict.passed else 'REFUSED'}")
     for reason in verdict.reasons:

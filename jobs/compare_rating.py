@@ -12,7 +12,7 @@ from valueflow.judging.audit.rating import Comparison
 from valueflow.records import digest
 from valueflow.report.rating_page import baseline_page, rating_table
 from valueflow.report.terminal import cost_table
-from valueflow.store import write_bytes
+from valueflow.store import report_url, write_bytes
 
 SCHEMA = CompareRatingConfig
 
@@ -25,7 +25,7 @@ def main(config: CompareRatingConfig) -> Comparison | None:
             return None
         comparison = compare_rating(config)
     resolved = config.public()
-    url = f"{config.root.rstrip('/')}/reports/rating-{digest(resolved)}.html"
+    url = report_url(config.root, f"rating-{digest(resolved)}")
     settings = {"values": ", ".join(config.values), "repeats": str(config.repeats), "windows": str(config.windows)}
     page = baseline_page(comparison, config.anchors, settings, yaml.safe_dump(resolved, sort_keys=False))
     write_bytes(url, page.encode())

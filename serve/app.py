@@ -193,7 +193,7 @@ def builder(args: dict[str, Any]) -> Application:
     shape = serve.deployment(
         name="judge", ray_actor_options=_held(judge), max_ongoing_requests=256, graceful_shutdown_timeout_s=DRAIN
     )
-    asking = shape(JudgeReplica).bind(judge, f"{served.root.rstrip('/')}/cache")
+    asking = shape(JudgeReplica).bind(judge, store.cache_url(served.root))
     shape = serve.deployment(
         name="evaluator",
         ray_actor_options={"num_cpus": 0.5},

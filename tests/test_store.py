@@ -12,7 +12,7 @@ import pytest
 from valueflow import store
 from valueflow.errors import InputError
 from valueflow.records import SCHEMAS, conform, text_id
-from valueflow.store import Build
+from valueflow.store import Build, ResponsesDetails, VidbDetails
 
 
 def responses(*ids: str) -> pa.Table:
@@ -28,7 +28,7 @@ def build(tmp_path) -> Build:
 def finished(build) -> Build:
     store.write_part(build, responses("a", "b"), "0", "theory=svt/value=power")
     store.write_part(build, responses("c"), "1")
-    store.commit(build, {"seed": 3}, ["texts/t1"], {"rows": 3})
+    store.commit(build, ResponsesDetails(path="r.csv", responses=3), [Build("other", "texts", "t1"), "r.csv"])
     return build
 
 
@@ -39,7 +39,7 @@ def part(build: Build, path: str = "part-1.parquet") -> Path:
 def version(root: Path | str, name: str) -> str:
     empty = Build(str(root), "vidb", name)
     store.write_part(empty, SCHEMAS["vidb"].empty_table(), "0")
-    store.commit(empty, {"calibrations": {}}, [], {})
+    store.commit(empty, VidbDetails())
     return name
 
 
@@ -61,7 +61,7 @@ def test_a_half_written_file_is_no_part_of_a_build(build):
     store.write_part(build, responses("a"), "0")
     part(build, "part-1.parquet.0123.tmp").write_bytes(b"PAR1")
     assert store.part_paths(build) == ["part-0.parquet"]
-    assert store.commit(build, {}, [], {}).num_rows == 1
+    assert store.commit(build, ResponsesDetails()).num_rows == 1
     store.verify(build)
 
 
@@ -79,7 +79,10 @@ def test_an_unknown_protocol_is_a_sentence():
 
 def test_a_manifest_says_what_was_committed(finished):
     manifest = store.require_manifest(finished)
-    assert (manifest.config, manifest.inputs, manifest.counts) == ({"seed": 3}, ["texts/t1"], {"rows": 3})
+    assert (manifest.config, manifest.counts) == ({"path": "r.csv"}, {"responses": 3})
+    assert manifest.details(ResponsesDetails) == ResponsesDetails(path="r.csv", responses=3)
+    assert [source.build for source in manifest.inputs] == [Build("other", "texts", "t1"), None]
+    assert [source.url for source in manifest.inputs] == ["other/texts/t1", "r.csv"]
     assert manifest.num_rows == 3
     assert [file.path for file in manifest.files] == ["part-1.parquet", "theory=svt/value=power/part-0.parquet"]
     for file in manifest.files:
@@ -89,30 +92,30 @@ def test_a_manifest_says_what_was_committed(finished):
 
 def test_files_listed_by_the_writer_and_found_on_disk_make_the_same_manifest(build):
     files = [store.write_part(build, responses(name), name) for name in "cab"]
-    given = store.commit(build, {}, [], {}, files)
-    assert given.files == store.commit(build, {}, [], {}).files
+    given = store.commit(build, ResponsesDetails(), files=files)
+    assert given.files == store.commit(build, ResponsesDetails()).files
     assert given.attempt != store.require_manifest(build).attempt
 
 
 def test_a_part_written_again_replaces_the_first(build):
     store.write_part(build, responses("a", "b"), "0")
     store.write_part(build, responses("c"), "0")
-    store.commit(build, {}, [], {})
+    store.commit(build, ResponsesDetails())
     assert store.read_table(build)["response_id"].to_pylist() == ["c"]
 
 
 def test_rows_come_back_by_table_folder_and_column(finished):
     assert sorted(store.read_table(finished)["response_id"].to_pylist()) == ["a", "b", "c"]
-    inside = store.read_table(finished, ["response_id"], store.partition("svt", "power"))
+    inside = store.read_table(finished, ["response_id"], store.value_folder("svt:power"))
     assert inside.to_pydict() == {"response_id": ["a", "b"]}
     assert store.read_table(finished, ["query"], "theory=mft").to_pydict() == {"query": []}
 
 
 def test_a_folder_is_not_taken_for_another_that_begins_alike(build):
-    store.write_part(build, responses("a"), "0", store.partition("svt", "self"))
-    store.write_part(build, responses("b"), "0", store.partition("svt", "self-direction"))
-    store.commit(build, {}, [], {})
-    assert store.read_table(build, folder=store.partition("svt", "self"))["response_id"].to_pylist() == ["a"]
+    store.write_part(build, responses("a"), "0", store.value_folder("svt:self"))
+    store.write_part(build, responses("b"), "0", store.value_folder("svt:self-direction"))
+    store.commit(build, ResponsesDetails())
+    assert store.read_table(build, folder=store.value_folder("svt:self"))["response_id"].to_pylist() == ["a"]
 
 
 def test_what_has_no_manifest_is_not_finished_and_the_finished_ones_are_listed(finished):
@@ -135,7 +138,7 @@ def test_what_has_no_manifest_is_not_finished_and_the_finished_ones_are_listed(f
 )
 def test_finished_builds_are_listed_oldest_first_and_a_broken_one_is_left_out(build, broken):
     for name in ("z", "a", "m"):
-        store.commit(build._replace(build_id=name), {}, [], {})
+        store.commit(build._replace(build_id=name), ResponsesDetails())
     part(build._replace(build_id="broken"), "_manifest.json").parent.mkdir()
     part(build._replace(build_id="broken"), "_manifest.json").write_bytes(broken)
     assert store.finished(build.root, "responses") == ["z", "a", "m"]
@@ -178,7 +181,7 @@ def test_an_unreadable_part_is_named_before_a_manifest_lists_it(build):
     store.write_part(build, responses("a"), "0")
     part(build).write_bytes(b"PAR1 cut off")
     with pytest.raises(InputError, match=r"part-1.parquet is not readable parquet"):
-        store.commit(build, {}, [], {})
+        store.commit(build, ResponsesDetails())
     with pytest.raises(InputError, match=r"part-1.parquet is not readable parquet"):
         store.read_part(build, "part-1.parquet")
 

@@ -179,10 +179,10 @@ def test_sixty_anchors_of_the_sample_corpus(minilm):
     for row in anchors.to_pylist():
         assert sum(row[theory] >= 2 for theory in THEORIES) >= 2
         assert known[row["medoids"][0]].startswith(row["name"].removesuffix("…"))
-    counts = store.require_manifest(at.anchors).counts
-    assert counts["anchored"] == anchored.num_rows > 0.9 * counts["texts"]
+    details = store.details_of(at.anchors, store.AnchorsDetails)
+    assert details.anchored == anchored.num_rows > 0.9 * details.texts
     rows = read_csv(f"{at.anchors.url}/balance.csv")
-    assert [{k: str(v) for k, v in row.items()} for row in counts["balance"]["levels"]] == rows
+    assert [{k: str(v) for k, v in row.items()} for row in details.balance["levels"]] == rows
     assert {row["theory"] for row in rows} == set(THEORIES)
     examples = with_concepts(labelled_examples(*labels_of(str(minilm), "latest", "")), anchors, anchored)
     batch = Sampler(examples, BatchConfig(hierarchy=0, concept=16), seed=0).batch(3)
@@ -251,9 +251,9 @@ def test_an_llm_names_the_anchors_and_equal_names_are_one_anchor(minilm, server,
     rows = store.read_table(at.anchors).to_pylist()
     assert len(rows) == 18
     assert sorted(row["named_by"] for row in rows) == ["llm"] * 17 + ["medoid"]
-    counts = store.require_manifest(at.anchors).counts
-    assert counts["dropped"]["named like another"] == 2
-    assert sum(row["num_texts"] for row in rows) == counts["anchored"] == store.read_table(at.anchored).num_rows
+    details = store.details_of(at.anchors, store.AnchorsDetails)
+    assert details.dropped["named like another"] == 2
+    assert sum(row["num_texts"] for row in rows) == details.anchored == store.read_table(at.anchored).num_rows
     plain = build_anchors.main(configured(build_anchors, minilm, "anchors={target: 20, min_texts: 10, min_per_theory: 3}"))
     assert plain.anchors != at.anchors
     assert store.require_manifest(plain.anchors).num_rows == 20

@@ -117,7 +117,7 @@ def test_the_published_version_loads_and_is_calibrated_with_a_real_zero(built):
     version = vidb.load(str(root))
     assert version.build.build_id == at.vidb.build_id
     for value in version.calibrations:
-        folder = store.partition(*value.split(":"))
+        folder = store.value_folder(value)
         rows = store.read_table(at.vidb, folder=folder)
         neutral = store.read_table(at.candidates, ["neutral"], folder)["neutral"].to_numpy()
         assert abs(np.median(rows["intensity"].to_numpy()[neutral])) < 1e-9
@@ -179,8 +179,8 @@ def test_a_service_gives_the_very_numbers_of_the_batch_job(built):
 def test_broken_answers_are_rows_and_too_many_stop_the_job(built):
     root, _ = built
     few = build_vidb.main(build_config(root, "judge.broken_share=0.02", "publish=false"))
-    counts = store.require_manifest(few.rankings[0]).counts
-    assert 0 < counts["errors"] < 0.05 * counts["windows"]
+    details = store.details_of(few.rankings[0], store.RankingsDetails)
+    assert 0 < details.errors < 0.05 * details.windows
     with pytest.raises(InputError, match=r"have no usable answer, max_error_share is 5.0%.*not an order of letters"):
         build_vidb.main(build_config(root, "judge.broken_share=0.3"))
 
@@ -202,7 +202,7 @@ def test_a_model_that_is_not_there_is_a_sentence(built):
 
 def test_sharded_fit_equals_the_fit_in_one_process(built):
     _, at = built
-    folder = store.partition("svt", "benevolence")
+    folder = store.value_folder("svt:benevolence")
     source = Source(at.rankings[0])
     parts = [Part(source, f.path, f.rows) for f in store.require_manifest(source.rankings).files if f.path.startswith(folder)]
     assert len(parts) >= 3
@@ -240,7 +240,7 @@ def test_killed_at_any_time_the_same_command_ends_with_the_same_version(built, t
         store.read_table(at.rankings[0], ["window_id"])["window_id"].to_pylist()
     )
     for value in vidb.load(str(root)).calibrations:
-        folder = store.partition(*value.split(":"))
+        folder = store.value_folder(value)
         assert store.read_table(done.vidb, folder=folder).equals(store.read_table(at.vidb, folder=folder))
 
 

@@ -27,7 +27,7 @@ def test_smollm2_ranks_and_its_replies_cannot_be_malformed(tmp_path):
     build = ("jobs.build_vidb", "conf/build_vidb/tiny-llm.yaml", root)
     run(*build, "candidates.max_texts=10", "candidates.num_neutral=6")
     version = vidb.load(str(tmp_path))
-    rankings = store.Build(str(tmp_path), "rankings", version.manifest.config["builds"]["rankings"])
+    rankings = store.Build(str(tmp_path), "rankings", version.details.builds["rankings"])
     rows = store.read_table(rankings).to_pandas()
     assert len(rows) == 16 * 4 // 2
     assert rows.error.isna().all()

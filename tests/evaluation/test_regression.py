@@ -181,7 +181,7 @@ def test_the_texts_of_a_version_are_distinct_and_have_their_intensities(version)
     texts, published = texts_of(version)
     assert len(texts) == len(set(texts)) == 120
     for value, (text_m, intensity_m) in published.items():
-        rows = store.read_table(version.build, ["text", "intensity"], store.partition(*value.split(":")))
+        rows = store.read_table(version.build, ["text", "intensity"], store.value_folder(value))
         assert dict(zip([texts[i] for i in text_m], intensity_m, strict=True)) == dict(
             zip(rows["text"].to_pylist(), rows["intensity"].to_pylist(), strict=True)
         )

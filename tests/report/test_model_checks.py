@@ -12,6 +12,7 @@ from valueflow.ranking.model_checks import Bin, Checks, JudgeCheck, ModelCheck, 
 from valueflow.records import SCHEMAS
 from valueflow.report import model_checks
 from valueflow.report.vidb_page import BuildReport, ValueReport, vidb_page
+from valueflow.store import FitSummary
 
 SHARES = [0.55, 0.65, 0.75, 0.85, 0.95]
 
@@ -64,11 +65,10 @@ def page_of(*found: dict | None) -> str:
         "num_windows": 9, "intensity": 1.0, "low": 0.5, "high": 1.5,
     }  # fmt: skip
     rows = pa.Table.from_pylist([one], SCHEMAS["vidb"])
-    fit = {
-        "judges": [],
-        "iterations": 7, "gradient_norm": 1e-7, "tolerance": 1e-6, "num_components": 1, "prior_sd": 2.3, "num_windows": 240,
-        "log_likelihood": -123.4,
-    }  # fmt: skip
+    fit = FitSummary(
+        value="svt:power", judges=[], iterations=7, gradient_norm=1e-7, tolerance=1e-6, num_components=1, prior_sd=2.3,
+        num_windows=240, num_shards=1, log_likelihood=-123.4, checks={},
+    )  # fmt: skip
     to = Calibration(mode="neutral", theta=[-3, 3], intensity=[-10, 10])
     value = ValueReport("svt:power", "Power", "What it is.", "Schwartz", rows, set(), fit, to)
     values = [dataclasses.replace(value, id=f"svt:power{i}", checks=each) for i, each in enumerate(found)]

@@ -18,7 +18,7 @@ from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
 from valueflow.llm.configs import EndpointModel, Price
 from valueflow.records import SCHEMAS
 from valueflow.report.panel_page import _reading, _share, panel_report
-from valueflow.store import Build
+from valueflow.store import Build, Details, LabelsDetails, QueueDetails, VotesDetails
 from valueflow.theories import theories
 from valueflow.voting.agreement import Alpha
 from valueflow.voting.descend import DIRECTIONS, NEUTRAL, Ballot, DescentConfig
@@ -76,12 +76,12 @@ QUEUE = [waits("t9", {"justice": 2, "fidelity": 1})]
 VOTERS = [SimulatedJudge(name="one"), SimulatedJudge(name="two"), SimulatedJudge(name="three")]
 
 
-def write(build: Build, rows: list[dict], config: dict, counts: dict) -> None:
+def write(build: Build, rows: list[dict], details: Details) -> None:
     """A finished build of two parts, as of two chunks."""
     for n, some in enumerate((rows[::2], rows[1::2])):
         if some:
             store.write_part(build, pa.Table.from_pylist(some, SCHEMAS[build.table]), "0", f"chunk={n:05d}")
-    store.commit(build, config, ["texts/of/it"], counts)
+    store.commit(build, details, ["texts/of/it"])
 
 
 def vote_rows(voter: str, said: dict[Ballot, str], errors: dict[int, str], each: dict) -> list[dict]:
@@ -103,11 +103,11 @@ def page_of(
         votes[voter.name] = Build(str(root), "votes", f"v{place}")
         mine = {ballot: choices[place] for ballot, choices in said.items()}
         rows = vote_rows(voter.name, mine, (errors or {}).get(voter.name, {}), each or {})
-        write(votes[voter.name], rows, voter.public() | {"fingerprint": "f", "audit": audit}, {})
+        write(votes[voter.name], rows, VotesDetails(voter=voter.public(), fingerprint="f", audit=audit))
     config = {"theories": ["duties"], "descent": DescentConfig().public(), "human": []} | resolved
     made, waiting = Build(str(root), "labels", "l1"), Build(str(root), "queue", "q1")
-    write(waiting, queue, {}, {})
-    write(made, labels, {"resolved": config}, {"ballots": len(said)})
+    write(waiting, queue, QueueDetails())
+    write(made, labels, LabelsDetails(resolved=config, ballots=len(said)))
     url = panel_report(made, votes, waiting)
     assert url == f"{root}/reports/labels-l1.html"
     return Path(url).read_text("utf-8")

@@ -16,7 +16,7 @@ from valueflow.ranking.calibration import Calibration
 from valueflow.records import SCHEMAS, text_id
 from valueflow.report.dataset_card import COLUMNS, dataset_card
 from valueflow.report.vidb_page import MAX_ROWS, BuildReport, Evaluated, JudgeReport, ValueReport, evaluation_page, vidb_page
-from valueflow.store import Build
+from valueflow.store import Build, FitSummary, JudgeEffects, VidbDetails
 from valueflow.theories import theories
 
 VALUES = ["svt:benevolence", "mft:care-harm"]
@@ -42,11 +42,10 @@ def value_report(value: str, same_windows: bool = True, num_components: int = 1)
     theta = np.linspace(3, -3, 30)
     to = calibration.neutral(theta, np.abs(theta) < 0.5, 0.99)
     rows = vidb_rows(value, texts, theta, np.full(30, 16) if same_windows else np.arange(4, 34), to)
-    fit = {
-        "judges": [],
-        "iterations": 7, "gradient_norm": 1e-7, "tolerance": 1e-6, "num_components": num_components, "prior_sd": 2.31,
-        "num_windows": 240, "log_likelihood": -123.4,
-    }  # fmt: skip
+    fit = FitSummary(
+        value=value, judges=[], iterations=7, gradient_norm=1e-7, tolerance=1e-6, num_components=num_components, prior_sd=2.31,
+        num_windows=240, num_shards=1, log_likelihood=-123.4, checks={},
+    )  # fmt: skip
     theory, _, node = value.partition(":")
     found = theories()[theory].node(node)
     neutral = {text_id(t) for t, x in zip(texts, theta, strict=True) if abs(x) < 0.5}
@@ -130,12 +129,16 @@ def test_vidb_page_shows_every_value_judge_warning_and_count(report: BuildReport
 def test_vidb_page_shows_what_was_estimated_of_several_judges(report: BuildReport) -> None:
     about = {"sharpness_error": 0.05, "places": [0.4, -0.4], "places_error": [0.1, 0.1]}
     judges = [
-        {"name": "keen", "sharpness": 1.3, "uninformative": False} | about,
-        {"name": "idle", "sharpness": 0.0, "uninformative": True} | about,
+        JudgeEffects(name="keen", sharpness=1.3, uninformative=False, **about),
+        JudgeEffects(name="idle", sharpness=0.0, uninformative=True, **about),
     ]
     value = value_report(VALUES[0])
     shown = text_of(
-        vidb_page(dataclasses.replace(report, values=[dataclasses.replace(value, fit=value.fit | {"judges": judges})]))
+        vidb_page(
+            dataclasses.replace(
+                report, values=[dataclasses.replace(value, fit=value.fit.model_copy(update={"judges": judges}))]
+            )
+        )
     )
     assert "keen 1.30 ± 0.10 0.40 ± 0.20; −0.40 ± 0.20" in shown
     assert "idle says nothing about this value" in shown
@@ -164,7 +167,9 @@ def test_vidb_page_counts_by_sign_and_orders_the_ends(report: BuildReport) -> No
 
 def test_a_fit_that_missed_its_tolerance_is_called_so(report: BuildReport) -> None:
     value = value_report(VALUES[0])
-    broken = dataclasses.replace(report, values=[dataclasses.replace(value, fit=value.fit | {"gradient_norm": 1e-3})])
+    broken = dataclasses.replace(
+        report, values=[dataclasses.replace(value, fit=value.fit.model_copy(update={"gradient_norm": 1e-3}))]
+    )
     assert "Fit not converged" in text_of(vidb_page(broken))
 
 
@@ -211,14 +216,14 @@ def version(tmp_path) -> Build:
     build = Build(str(tmp_path), "vidb", "v-1")
     reports = [value_report(value) for value in VALUES]
     for value in reports:
-        store.write_part(build, value.rows, "0", store.partition(*value.id.split(":")))
+        store.write_part(build, value.rows, "0", store.value_folder(value.id))
     config = {
         "resolved": {"judge": {"kind": "vllm", "name": "a|b", "model": "m-1", "env": {"TOKEN": "secret"}},
                      "windows": {"mode": "balanced", "k": 2, "m": 16}},
         "judge_fingerprint": "77aa", "builds": {"texts": "t-1"},
         "calibrations": {value.id: value.calibration.model_dump() for value in reports},
     }  # fmt: skip
-    store.commit(build, config, ["candidates/x", "utilities/y"], {})
+    store.commit(build, VidbDetails(**config), ["candidates/x", "utilities/y"])
     return build
 
 

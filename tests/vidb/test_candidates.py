@@ -40,8 +40,8 @@ def corpus(root: Path, labels: Labels, unlabelled: int = 0, neutral: int = 0) ->
     ]
     own = Build(str(root), "source_labels", "t")
     store.write_part(own, table("source_labels", given_labels), "a")
-    store.commit(texts, {}, [], {})
-    store.commit(own, {}, [], {})
+    store.commit(texts, store.IngestDetails())
+    store.commit(own, store.IngestDetails())
     return texts
 
 
@@ -52,8 +52,8 @@ def table(name, rows):
 def pools(root: Path, labels: Labels, unlabelled: int = 0, neutral: int = 0, **config) -> dict[str, list[dict]]:
     out = Build(str(root), "candidates", "c")
     sizes = select_candidates(corpus(root, labels, unlabelled, neutral), CandidatesConfig(**config), out)
-    store.commit(out, {}, [], {})
-    found = {v: store.read_table(out, folder=store.partition(*v.split(":"))).to_pylist() for v in sizes}
+    store.commit(out, store.CandidatesDetails())
+    found = {v: store.read_table(out, folder=store.value_folder(v)).to_pylist() for v in sizes}
     assert sizes == {value: len(rows) for value, rows in found.items()}
     for rows in found.values():
         ids = [row["text_id"] for row in rows]
@@ -206,13 +206,13 @@ def test_pools_that_are_kept_are_added_to(tmp_path):
     old, out = Build(str(tmp_path), "candidates", "old"), Build(str(tmp_path), "candidates", "new")
     values = {"values": ["svt:benevolence", "svt:power"], "num_neutral": 1}
     select_candidates(corpus(tmp_path / "old", few, neutral=1), CandidatesConfig(**values), old)
-    store.commit(old, {}, [], {})
+    store.commit(old, store.CandidatesDetails())
     more = [("kind", "svt:benevolence", -1), ("warm", "svt:benevolence", 1)]
     texts = corpus(tmp_path / "new", more, neutral=2)
     sizes = select_candidates(texts, CandidatesConfig(values=["svt:benevolence"]), out, old)
     assert sizes == {"svt:benevolence": 4, "svt:power": 3}
-    store.commit(out, {}, [], {})
-    pool = {row["text"]: row for row in store.read_table(out, folder=store.partition("svt", "benevolence")).to_pylist()}
+    store.commit(out, store.CandidatesDetails())
+    pool = {row["text"]: row for row in store.read_table(out, folder=store.value_folder("svt:benevolence")).to_pylist()}
     assert set(pool) == {"kind", "mean", "warm", "neutral 0"}  # no neutral text is added
     assert pool["kind"]["direction"] == 1  # as it was
     with pytest.raises(

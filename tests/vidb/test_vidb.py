@@ -51,7 +51,7 @@ def refusal(folder: Path, *paths: str) -> str:
 
 
 def as_intensities(version: vidb.Vidb, value: str) -> dict[str, float]:
-    rows = store.read_table(version.build, ["text", "intensity"], store.partition(*value.split(":")))
+    rows = store.read_table(version.build, ["text", "intensity"], store.value_folder(value))
     return dict(zip(rows["text"].to_pylist(), rows["intensity"].to_pylist(), strict=True))
 
 
@@ -252,14 +252,19 @@ class Pool:
                 (self.utilities, fitted, slice(None, None, -1)),
             ):
                 rows = pa.table(columns).cast(SCHEMAS[build.table], safe=False).take(np.arange(21)[order])
-                store.write_part(build, rows, "0", store.partition(theory, node))
-        store.commit(self.candidates, {}, [], {})
-        store.commit(self.utilities, {}, [], {})
+                store.write_part(build, rows, "0", store.value_folder(f"{theory}:{node}"))
+        store.commit(self.candidates, store.CandidatesDetails())
+        store.commit(self.utilities, store.UtilitiesDetails())
 
     def write(self, name: str, **config: object) -> vidb.Vidb:
         out = Build(str(self.root), "vidb", name)
         publish.write_version(
-            self.candidates, self.utilities, CalibrateConfig(**config), publish.Review(), {"judge_fingerprint": "77aa"}, out
+            self.candidates,
+            self.utilities,
+            CalibrateConfig(**config),
+            publish.Review(),
+            store.VidbDetails(judge_fingerprint="77aa"),
+            out,
         )
         return vidb.load(str(self.root), name)
 
@@ -280,7 +285,7 @@ def test_a_version_gives_every_text_its_own_theta_and_interval(pool):
     assert set(version.calibrations) == set(pool.values)
     assert version.judge_fingerprint == "77aa"
     for value in pool.values:
-        rows = store.read_table(version.build, folder=store.partition(*value.split(":"))).to_pylist()
+        rows = store.read_table(version.build, folder=store.value_folder(value)).to_pylist()
         for row in rows:
             number = int(row["text"].split()[1])
             assert row["theta"] == (number - 10) / 2
@@ -290,7 +295,7 @@ def test_a_version_gives_every_text_its_own_theta_and_interval(pool):
             assert row["direction"] == np.sign(number - 10)
             assert row["license"] == ("MIT" if number % 3 else "CC-BY-4.0")
         assert version.anchors(value).theta_A.tolist() == sorted(row["theta"] for row in rows)
-    assert vidb.licenses(version) == version.manifest.counts["licenses"] == {"MIT": 28, "CC-BY-4.0": 14}
+    assert vidb.licenses(version) == version.details.licenses == {"MIT": 28, "CC-BY-4.0": 14}
 
 
 def test_the_official_csv_of_a_version_is_the_version(pool):

@@ -158,10 +158,11 @@ async def _versions(asked: Namespace) -> None:
     with sheet(asked, output.versions) as out:
         for version in store.finished(root, "vidb"):
             made = store.require_manifest(store.Build(root, "vidb", version))
+            details = made.details(store.VidbDetails)
             out.add(
                 {
                     "version": version, "created": made.created[:19], "texts": made.num_rows,
-                    "values": len(made.config["calibrations"]), "judge": made.config.get("judge", ""),
+                    "values": len(details.calibrations), "judge": details.judge,
                     "current": "current" if version == published else "",
                 }
             )  # fmt: skip
@@ -191,12 +192,12 @@ def _described(root: str, name: str) -> Row:
     made = version.manifest
     numbers: Counter[str] = Counter()
     for value in version.calibrations:
-        folder = store.partition(*value.split(":"))
+        folder = store.value_folder(value)
         numbers[value] = sum(file.rows for file in made.files if file.path.startswith(f"{folder}/"))
     return {
-        "version": version.build.build_id, "judge": made.config.get("judge", ""), "values": dict(numbers),
-        "num_texts": made.num_rows, "licenses": made.counts.get("licenses") or vidbs.licenses(version),
-        "lineage": made.inputs, "created": made.created, "valueflow": made.code_version,
+        "version": version.build.build_id, "judge": version.details.judge, "values": dict(numbers),
+        "num_texts": made.num_rows, "licenses": version.details.licenses or vidbs.licenses(version),
+        "lineage": [source.url for source in made.inputs], "created": made.created, "valueflow": made.code_version,
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import csv
 import functools
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
 import pyarrow as pa
@@ -27,7 +27,7 @@ from valueflow.llm.configs import EndpointModel, LlmModel, VllmModel
 from valueflow.llm.cost import CostEstimate, estimate
 from valueflow.prompts.render import prompt_hash
 from valueflow.records import digest
-from valueflow.store import Build
+from valueflow.store import AnchorsDetails, Build, IndividualsDetails, NamesDetails
 from valueflow.theories import inventory
 
 log = logging.getLogger(__name__)
@@ -122,12 +122,13 @@ def individuals_of(root: str, sources: _Sources, min_similarity: float) -> Build
 
 
 def _finished(anchors: Build, anchored: Build, individuals: Build) -> AnchorBuilds:
-    counts, target = store.require_manifest(anchors).counts, store.require_manifest(anchors).config["target"]
-    log.info("anchors: %d anchors, %s of %s texts at one", counts["anchors"], f"{counts['anchored']:,}", f"{counts['texts']:,}")
-    if counts["anchors"] < target:
-        log.warning("anchors: fewer than anchors.target (%d); left out: %s", target, counts["dropped"])
+    details = store.details_of(anchors, AnchorsDetails)
+    target = details.settings["target"]
+    log.info("anchors: %d anchors, %s of %s texts at one", details.anchors, f"{details.anchored:,}", f"{details.texts:,}")
+    if details.anchors < target:
+        log.warning("anchors: fewer than anchors.target (%d); left out: %s", target, details.dropped)
     log.info("anchors: %s texts at an instance of the inventory", f"{store.require_manifest(individuals).num_rows:,}")
-    return AnchorBuilds(anchors, anchored, individuals, Balance(**counts["balance"]))
+    return AnchorBuilds(anchors, anchored, individuals, Balance(**details.balance))
 
 
 def _write(task: Callable[..., None], num_cpus: float, *args: object) -> None:
@@ -147,28 +148,32 @@ def _nearest(sources: _Sources, encoder: EmbedderConfig, min_similarity: float, 
     z_TD = vectors(sources.embedded, examples.text_ids)
     store.remove_unfinished(out)
     store.write_part(out, nearest(z_TD, matrix(phrases), listed, examples, min_similarity), "0")
-    store.commit(out, {"min_similarity": min_similarity}, [build.url for build in sources], {"instances": len(listed)})
+    store.commit(out, IndividualsDetails(min_similarity=min_similarity, instances=len(listed)), sources)
 
 
 def _rename(sources: _Sources, found: tuple[Build, Build], names: Build, by: str, anchors: Build, anchored: Build) -> None:
     """Write the anchors under the names given; those without one keep their medoid's."""
     said = store.read_table(names, ["anchor_id", "name"])
     given = {i: name for i, name in zip(*(said[c].to_pylist() for c in said.column_names), strict=True) if name is not None}
-    before = store.require_manifest(found[0]).counts
+    before = store.details_of(found[0], AnchorsDetails)
     tables = named(store.read_table(found[0]), store.read_table(found[1]), given, by)
-    dropped = before["dropped"] | {"named like another": before["anchors"] - tables[0].num_rows}
-    config = store.require_manifest(found[0]).config | {"named": store.require_manifest(names).config}
-    _commit(Found(*tables, dropped), sources, config, anchors, anchored, [found[0].url, names.url])
+    dropped = before.dropped | {"named like another": before.anchors - tables[0].num_rows}
+    namer = store.details_of(names, NamesDetails).namer
+    _commit(Found(*tables, dropped), sources, before.settings, anchors, anchored, [found[0], names], namer)
 
 
 def _commit(
-    found: Found, sources: _Sources, config: dict, anchors: Build, anchored: Build, made_of: list[str] | None = None
-) -> None:
+    found: Found, sources: _Sources, settings: dict, anchors: Build, anchored: Build, named_from: Sequence[Build] = (),
+    namer: dict | None = None,
+) -> None:  # fmt: skip
     """Write both tables and the balance beside the anchors, whose manifest comes last."""
     examples = labelled_examples(sources.texts, sources.labels)
     spread = balance(found.anchors, found.anchored, examples)
-    counts = {"texts": len(examples.texts), "anchors": found.anchors.num_rows, "anchored": found.anchored.num_rows}
-    inputs = [build.url for build in sources] + (made_of or [])
+    details = AnchorsDetails(
+        settings=settings, texts=len(examples.texts), anchors=found.anchors.num_rows, anchored=found.anchored.num_rows,
+        **({"named": namer} if namer else {}),
+    )  # fmt: skip
+    inputs = [*sources, *named_from]
     for build, rows in ((anchored, found.anchored), (anchors, found.anchors)):
         store.remove_unfinished(build)
         store.write_part(build, rows, "0")
@@ -177,8 +182,8 @@ def _commit(
     writer.writeheader()
     writer.writerows(spread.levels)
     store.write_bytes(f"{anchors.url}/balance.csv", lines.getvalue().encode())
-    store.commit(anchored, config, inputs, counts)
-    store.commit(anchors, config, inputs, counts | {"dropped": found.dropped, "balance": spread._asdict()})
+    store.commit(anchored, details, inputs)
+    store.commit(anchors, details.model_copy(update={"dropped": found.dropped, "balance": spread._asdict()}), inputs)
 
 
 def _names(config: BuildAnchorsConfig, namer: LlmModel, texts: Build, anchors: Build, build_id: str) -> Build:
@@ -198,7 +203,7 @@ def _names(config: BuildAnchorsConfig, namer: LlmModel, texts: Build, anchors: B
     }
     collect_answers(namer, NAME, functools.partial(_open, pa.table(columns)), out, count, "name")
     asked = check_answers(out, NAME, count, config.max_error_share, "name")
-    store.commit(out, namer.public(), [anchors.url], asked._asdict())
+    store.commit(out, NamesDetails(namer=namer.public(), **asked._asdict()), [anchors])
     return out
 
 

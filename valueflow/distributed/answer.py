@@ -54,7 +54,7 @@ def collect_answers(config: AnyJudge, task: Task, questions: Questions, out: Bui
     if len(done) >= total:
         return
     started = time.monotonic()
-    cache = f"{out.root.rstrip('/')}/cache"
+    cache = store.cache_url(out.root)
     memory = from_call_cache(config, task, cache)
     if memory:
         _run(memory(questions(ray.put(done))), out, task, progress)

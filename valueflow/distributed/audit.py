@@ -12,7 +12,7 @@ from pydantic import Field
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.answer import check_answers, collect_answers
-from valueflow.distributed.build.rank import counts, open_windows, show
+from valueflow.distributed.build.rank import open_windows, rankings_details, show
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.errors import InputError
 from valueflow.judging.audit import exam
@@ -23,7 +23,7 @@ from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK
 from valueflow.llm.cost import CostEstimate, MeasuredSpeed, estimate
 from valueflow.records import digest
-from valueflow.store import Build
+from valueflow.store import Build, RankingsDetails
 from valueflow.theories import resolve
 
 log = logging.getLogger(__name__)
@@ -71,11 +71,11 @@ def audit_judge(config: AuditJudgeConfig) -> tuple[AuditResult, str]:
         collect_answers(config.judge, RANK, functools.partial(open_windows, table), out, table.num_rows, "audit")
         seconds = time.monotonic() - started if not before else 0.0
         totals = check_answers(out, RANK, table.num_rows, 1.0, "audit")
-        described = config.judge.public() | {"fingerprint": fingerprint(config.judge), "seconds": seconds}
-        made = store.commit(out, described, [], counts(totals))
+        settings = {"judge": config.judge.public(), "fingerprint": fingerprint(config.judge), "seconds": seconds}
+        made = store.commit(out, rankings_details(totals, **settings))
     rankings = store.read_table(out)
     price = getattr(config.judge, "price", None)
-    verdict = exam.examine(anchors, rankings, config.exam, made.config["seconds"], price)
+    verdict = exam.examine(anchors, rankings, config.exam, made.details(RankingsDetails).seconds, price)
     verdict = verdict.model_copy(update={"created": datetime.now(UTC).isoformat(timespec="seconds")})
     url = _url(config.root, config.judge)
     store.write_bytes(url, verdict.model_dump_json(indent=1).encode())
@@ -127,4 +127,4 @@ def check_panel_admitted(root: str, voters: list[AnyJudge], policy: Policy) -> d
 
 
 def _url(root: str, judge: AnyJudge) -> str:
-    return f"{root.rstrip('/')}/audits/{fingerprint(judge)}.json"
+    return store.audit_url(root, fingerprint(judge))

@@ -20,7 +20,7 @@ from valueflow.errors import InputError
 from valueflow.hives.examples import Examples, examples_of
 from valueflow.models import MINILM, content_hash, encoder_settings, fetch
 from valueflow.records import digest
-from valueflow.store import Build
+from valueflow.store import Build, EmbeddingsDetails
 from valueflow.tabular import KINDS
 from valueflow.theories.taxonomy import THEORIES
 
@@ -96,7 +96,7 @@ def texts_of(root: str, texts: str, column: str) -> Build:
     """
     if is_file(texts):
         corpus = CorpusConfig(format="generic", path=texts, source="file", license="unknown", columns={"text": column})
-        return ingest([corpus], f"{root.rstrip('/')}/files")
+        return ingest([corpus], store.file_texts_root(root))
     found = store.ingested(root, texts, ", or name a file in texts")
     store.require_manifest(found)
     return found
@@ -116,7 +116,7 @@ def labels_of(root: str, texts: str, labels: str) -> tuple[Build, Build]:
         if labels == "latest" and not by_panel:
             raise InputError(f"no labels by a panel under {root}; run python -m jobs.categorize first, or leave labels out")
         found = Build(root, "labels", by_panel[-1] if labels == "latest" else labels)
-        texts_id = store.require_manifest(found).inputs[0].rstrip("/").rpartition("/")[2]
+        texts_id = store.require_manifest(found).inputs_from("texts")[0].build_id
         if texts not in ("latest", texts_id):
             raise InputError(f"labels {found.build_id} are of texts {texts_id}, not of {texts}; leave texts out")
         of = texts_of(root, texts_id, "")
@@ -180,7 +180,7 @@ def embed(texts: Build, config: EmbedderConfig, root: str) -> Build:
         raise RuntimeError(f"embed: {len(done)} of {total} texts have a vector; rerun the command to embed the rest")
     store.drop_duplicates(out, "text_id")  # a text that two attempts embedded
     dimension = len(store.read_part(out, store.part_paths(out)[0])["embedding"][0])
-    store.commit(out, config.public(), [texts.url], {"texts": total, "dimension": dimension})
+    store.commit(out, EmbeddingsDetails(settings=config.public(), texts=total, dimension=dimension), [texts])
     return out
 
 
@@ -234,7 +234,7 @@ def vectors(embedded: Build, text_ids: list[str]) -> np.ndarray:
     """Return z_ND, the vectors of these texts in their order; InputError where one has none."""
     ids = np.array(text_ids, "S16")
     order = np.argsort(ids)
-    z_ND = np.empty((len(ids), store.require_manifest(embedded).counts["dimension"]), np.float32)
+    z_ND = np.empty((len(ids), store.details_of(embedded, EmbeddingsDetails).dimension), np.float32)
     there = np.zeros(len(ids), bool)
     for file in store.require_manifest(embedded).files:
         part = store.read_part(embedded, file.path)
@@ -256,7 +256,7 @@ def matrix(part: pa.Table) -> np.ndarray:
 
 def export_npz(embedded: Build, texts: Build, labels: Build) -> list[str]:
     """Return the official files `embedding_{theory}.npz` (arrays texts, embeddings) of the labelled texts, one a theory."""
-    folder = f"{embedded.root.rstrip('/')}/npz/{digest(embedded.build_id, labels.table, labels.build_id)}"
+    folder = store.npz_url(embedded.root, digest(embedded.build_id, labels.table, labels.build_id))
     return ray.get(ray.remote(_write_npz).options(num_cpus=1).remote(embedded, texts, labels, folder))
 
 

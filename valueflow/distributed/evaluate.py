@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from valueflow import __version__, store, vidb
 from valueflow.config import Config
 from valueflow.distributed.answer import AnswerTotals, check_answers, check_error_share, collect_answers
 from valueflow.distributed.audit import Policy, check_admitted, measured_speed
-from valueflow.distributed.build.rank import counts, with_texts
+from valueflow.distributed.build.rank import rankings_details, with_texts
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.judge import warm_pools
 from valueflow.errors import InputError, allowed
@@ -28,7 +28,7 @@ from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK
 from valueflow.llm.cost import CostEstimate, estimate
 from valueflow.records import SCHEMAS, digest, text_id
-from valueflow.store import Build
+from valueflow.store import Build, EvaluationsDetails, RankingsDetails
 from valueflow.theories import resolve
 from valueflow.vidb.candidates import ALL
 from valueflow.vidb.version import Anchors, Vidb
@@ -74,17 +74,14 @@ class ResponseChunk(NamedTuple):
     @property
     def folder(self) -> str:
         """Where the chunk's windows and rankings lie."""
-        theory, _, node = self.value.partition(":")
-        return f"{store.partition(theory, node)}/chunk={self.number:05d}"
+        return f"{store.value_folder(self.value)}/chunk={self.number:05d}"
 
 
 class EvaluationResult(NamedTuple):
     """Where the scores are and what they rest on."""
 
     build: Build
-    vidb_version: str
-    sharpness: dict[str, float]
-    counts: dict[str, int]
+    details: EvaluationsDetails
 
 
 def evaluate(config: EvaluateConfig) -> EvaluationResult:
@@ -137,9 +134,9 @@ def _evaluate_asking(config: EvaluateConfig, judging: AnyJudge) -> EvaluationRes
         sharpness = ask_rounds(config.evaluator, judging, version, responses, chunks, rankings, "evaluate")
         total = config.evaluator.m * sum(len(c.text_ids) for c in chunks)
         totals = check_answers(rankings, RANK, total, config.max_error_share, "evaluate")
-        store.commit(
-            rankings, judging.public() | {"audit": admitted} | asked, [responses.url, version.build.url], counts(totals)
-        )
+        about = {name: setting for name, setting in asked.items() if name in RankingsDetails.model_fields}
+        details = rankings_details(totals, judge=judging.public(), audit=admitted, **about)
+        store.commit(rankings, details, [responses, version.build])
         _score(config, version, responses, rankings, chunks, sharpness, config.evaluator, out)
     return _scored(out)
 
@@ -147,22 +144,22 @@ def _evaluate_asking(config: EvaluateConfig, judging: AnyJudge) -> EvaluationRes
 def _evaluate_saved(config: EvaluateConfig) -> EvaluationResult:
     """Score answered windows again, with another sharpness or other values; all else is as they were asked."""
     rankings = Build(config.root, "rankings", config.rankings)
-    asked = store.require_manifest(rankings).config
-    if "evaluator" not in asked:
+    saved = store.details_of(rankings, RankingsDetails)
+    if saved.evaluator is None:
         there = ", ".join(b for b in store.finished(config.root, "rankings") if b.startswith("e-")) or "none"
         raise InputError(f"rankings {config.rankings!r} are not those of an evaluation; there are: {there}")
-    version = vidb.load(config.root, asked["vidb_version"])
-    responses = Build(config.root, "responses", asked["responses"])
-    values = _values(config, asked["values"])
-    unasked = [value for value in values if value not in asked["values"]]
+    version = vidb.load(config.root, saved.vidb_version)
+    responses = Build(config.root, "responses", saved.responses)
+    values = _values(config, saved.values)
+    unasked = [value for value in values if value not in saved.values]
     if unasked:
-        raise InputError(f"rankings {config.rankings!r} do not ask about {unasked[0]}; {allowed(unasked[0], asked['values'])}")
-    evaluator = EvaluatorConfig.model_validate(asked["evaluator"] | {"sharpness": config.evaluator.sharpness})
+        raise InputError(f"rankings {config.rankings!r} do not ask about {unasked[0]}; {allowed(unasked[0], saved.values)}")
+    evaluator = EvaluatorConfig.model_validate(saved.evaluator | {"sharpness": config.evaluator.sharpness})
     out = Build(config.root, "evaluations", digest(__version__, rankings.build_id, values, evaluator.model_dump()))
-    chunks = _chunks(responses, values, asked["chunk"])
+    chunks = _chunks(responses, values, saved.chunk)
     if not store.manifest(out):
         sharpness = {
-            v: _given_sharpness(version, evaluator, asked["fingerprint"], v)
+            v: _given_sharpness(version, evaluator, saved.fingerprint, v)
             or _sharpness_of(version, rankings, [c for c in chunks if c.value == v], evaluator)
             for v in values
         }
@@ -178,7 +175,7 @@ def _chunks(responses: Build, values: list[str], size: int) -> list[ResponseChun
     texts = store.read_table(responses, ["response"])["response"]
     ids = sorted({text_id(text) for text in texts.to_pylist()} - {text_id("")})
     if not ids:
-        raise InputError(f"every response in {store.require_manifest(responses).inputs[0]} is empty")
+        raise InputError(f"every response in {store.require_manifest(responses).inputs[0].url} is empty")
     starts = range(0, len(ids), size)
     return [ResponseChunk(value, n, ids[start : start + size]) for value in values for n, start in enumerate(starts)]
 
@@ -189,15 +186,18 @@ def _score(
 ) -> None:  # fmt: skip
     task = ray.remote(_score_chunk).options(num_cpus=1)
     ray.get([task.remote(version, responses, rankings, c, sharpness[c.value], evaluator, out) for c in chunks])
-    described = {"resolved": config.public(), "sharpness": sharpness, "vidb_version": version.build.build_id}
-    described["audit"] = store.require_manifest(rankings).config["audit"]
-    _finish(out, described, [responses.url, version.build.url, rankings.url], store.require_manifest(rankings).counts)
+    answered = store.details_of(rankings, RankingsDetails)
+    details = EvaluationsDetails(
+        resolved=config.public(), sharpness=sharpness, vidb_version=version.build.build_id, audit=answered.audit,
+        windows=answered.windows, errors=answered.errors, tokens_in=answered.tokens_in, tokens_out=answered.tokens_out,
+    )  # fmt: skip
+    _finish(out, details, [responses, version.build, rankings])
 
 
 def _scored(out: Build) -> EvaluationResult:
-    made = store.require_manifest(out)
-    log.info("evaluate: %s scores", f"{made.num_rows:,}")
-    return EvaluationResult(out, made.config["vidb_version"], made.config["sharpness"], made.counts)
+    manifest = store.require_manifest(out)
+    log.info("evaluate: %s scores", f"{manifest.num_rows:,}")
+    return EvaluationResult(out, manifest.details(EvaluationsDetails))
 
 
 def _evaluate_official(config: EvaluateConfig) -> EvaluationResult:
@@ -213,16 +213,19 @@ def _evaluate_official(config: EvaluateConfig) -> EvaluationResult:
     check_error_share(totals, config.max_error_share, "official rankings", config.rankings, reasons)
     if not store.manifest(out):
         store.write_part(out, rows, "0")
-        described = {"resolved": config.public(), "sharpness": {value: sharpness}, "vidb_version": config.rankings}
-        _finish(out, described, [config.rankings], counts(totals))
-    return EvaluationResult(out, config.rankings, {value: sharpness}, counts(totals))
+        details = EvaluationsDetails(
+            resolved=config.public(), sharpness={value: sharpness}, vidb_version=config.rankings, windows=totals.questions,
+            errors=totals.errors, tokens_in=0, tokens_out=0,
+        )  # fmt: skip
+        _finish(out, details, [config.rankings])
+    return _scored(out)
 
 
-def _finish(out: Build, described: dict, inputs: list[str], counts: dict[str, int]) -> None:
+def _finish(out: Build, details: EvaluationsDetails, inputs: Sequence[Build | str]) -> None:
     """Commit the scores, with the official scores CSV beside them."""
     rows = pa.concat_tables([store.read_part(out, path) for path in store.part_paths(out)])
     store.write_bytes(f"{out.url}/scores.csv", scores_csv(rows).encode())
-    store.commit(out, described, inputs, counts)
+    store.commit(out, details, inputs)
 
 
 def ask_rounds(

@@ -14,7 +14,7 @@ from valueflow.distributed.cluster import ClusterConfig, Progress
 from valueflow.distributed.embed import EmbedderConfig, embed, labelled_examples, labels_of, matrix, texts_of, vectors
 from valueflow.hives.extract import Extracted, Extractor
 from valueflow.records import SCHEMAS, digest
-from valueflow.store import Build
+from valueflow.store import Build, ExtractedDetails
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +54,14 @@ def extract(config: ExtractConfig) -> Build:
     out = Build(config.root, "extracted", digest(__version__, made_of, config.k, config.top, config.seed))
     finished = store.manifest(out)
     if finished:
-        log.info("extract: %s texts, done before", f"{finished.counts['texts']:,}")
+        log.info("extract: %s texts, done before", f"{finished.details(ExtractedDetails).texts:,}")
         return out
     # Built once and shared by all tasks of a node; the second value is small and tells whether the first was made.
     made: Any = ray.remote(_extractor).options(num_returns=2).remote(reference, of, labels, config.k, config.seed)
-    counts = {"texts": store.require_manifest(embedded).num_rows, "labelled texts": ray.get(made[1])}
+    total, labelled_texts = store.require_manifest(embedded).num_rows, ray.get(made[1])
     done, files = set(store.part_paths(out)), store.require_manifest(embedded).files
     paths = [{"path": file.path} for file in files if file.path not in done]
-    progress = Progress("extract", counts["texts"], sum(file.rows for file in files if file.path in done))
+    progress = Progress("extract", total, sum(file.rows for file in files if file.path in done))
     if paths:
         written = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
             _extract,
@@ -72,7 +72,8 @@ def extract(config: ExtractConfig) -> Build:
         )
         for batch in written.iter_batches(batch_format="pyarrow", batch_size=None):
             progress.add(pc.sum(batch["rows"]).as_py() or 0)
-    store.commit(out, config.model_dump(), [embedded.url, reference.url, of.url, labels.url], counts)
+    details = ExtractedDetails(settings=config.model_dump(), texts=total, labelled_texts=labelled_texts)
+    store.commit(out, details, [embedded, reference, of, labels])
     return out
 
 

@@ -12,7 +12,7 @@ from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.answer import check_answers, collect_answers
 from valueflow.distributed.audit import check_panel_admitted, measured_speed
-from valueflow.distributed.build.rank import open_windows, show
+from valueflow.distributed.build.rank import open_windows, rankings_details, show
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.panel.vote import PanelConfig, collect_votes, vote_builds
 from valueflow.errors import InputError
@@ -28,7 +28,7 @@ from valueflow.ranking.orders import orders_of
 from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.windows import WindowsConfig, plan_table
 from valueflow.records import LIMIT, digest
-from valueflow.store import Build
+from valueflow.store import BallotsDetails, Build
 from valueflow.theories import resolve
 from valueflow.voting.descend import Ballot, ballot_table
 
@@ -124,7 +124,7 @@ def _rate(config: CompareRatingConfig, rows: list[dict]) -> dict[str, Build]:
     plan = Build(config.root, "ballots", f"r-{digest(__version__, ballots['ballot_id'].to_pylist())}")
     if not store.manifest(plan):
         store.write_part(plan, ballots, "0", "ratings=0")
-        store.commit(plan, {}, [], {})
+        store.commit(plan, BallotsDetails())
     votes = vote_builds(config.root, config.panel, plan.build_id)
     collect_votes(config.panel, plan, _Anchors({row["text_id"]: row["text"] for row in rows}), votes, 0, "rate")
     return votes
@@ -146,7 +146,8 @@ def _ranked(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray, 
     out = Build(config.root, "rankings", f"r-{digest(__version__, table['window_id'].to_pylist(), fingerprint(judge))}")
     if not store.manifest(out):
         collect_answers(judge, RANK, functools.partial(open_windows, table), out, table.num_rows, f"rank, {judge.name}")
-        store.commit(out, judge.public(), [], check_answers(out, RANK, table.num_rows, 1.0, "rank")._asdict())
+        totals = check_answers(out, RANK, table.num_rows, 1.0, "rank")
+        store.commit(out, rankings_details(totals, judge=judge.public()))
     neutral_T = np.array([row["rating"] == 0 for row in rows])
     score_RT = np.full((config.repeats, len(rows)), np.nan)
     for repeat in range(config.repeats):

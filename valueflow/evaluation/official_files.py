@@ -10,12 +10,10 @@ import pyarrow as pa
 from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, Window, estimate_sharpness
 from valueflow.ranking.calibration import Calibration
-from valueflow.records import LIMIT, SCHEMAS, clean, digest
+from valueflow.records import SCHEMAS, clean, digest
 from valueflow.tabular import read_csv
 from valueflow.vidb.anchor_files import intensity_of
 from valueflow.vidb.version import Anchors
-
-IDENTITY = Calibration(mode="imported", theta=[-LIMIT, LIMIT], intensity=[-LIMIT, LIMIT])
 
 
 def score_rankings(url: str, value: str, config: EvaluatorConfig) -> tuple[pa.Table, float]:
@@ -40,7 +38,7 @@ def score_rankings(url: str, value: str, config: EvaluatorConfig) -> tuple[pa.Ta
     sharpness = config.sharpness or estimate_sharpness(shown, [order for _, order in answered])
     unit = {key: i for i, key in enumerate(dict.fromkeys((row["row_idx"], row["target_text"]) for row in rows))}
     theory, _, node = value.partition(":")
-    posterior = Posterior(Anchors(theory, node, np.arange(len(theta_A)), theta_A, IDENTITY), len(unit), sharpness)
+    posterior = Posterior(Anchors(theory, node, np.arange(len(theta_A)), theta_A, Calibration.identity()), len(unit), sharpness)
     counts = np.zeros((len(unit), 2), int)
     for row, window, order in zip(rows, windows, orders, strict=True):
         at = unit[row["row_idx"], row["target_text"]]

@@ -30,8 +30,9 @@ from valueflow.api import Agreement
 from valueflow.errors import InputError, allowed
 from valueflow.hives.near_duplicates import near_duplicates
 from valueflow.models import content_hash, fetch
+from valueflow.ranking.calibration import LIMIT
 from valueflow.records import LIMIT, digest
-from valueflow.store import Build
+from valueflow.store import Build, RegressionDetails
 from valueflow.vidb.version import Vidb
 
 log = logging.getLogger(__name__)
@@ -325,8 +326,9 @@ def _save(out: Build, version: Vidb, model: str, probe_D: np.ndarray, found: dic
     )
     # A name of its own: of two processes that fit at once, each lists the file it wrote.
     listed = store.write_file(out, f"fit-{uuid.uuid4().hex}.npz", file.getvalue(), len(lines))
-    config = {"model": model, "probe": PROBE, "agreement": [a.model_dump() for a in agreement]}
-    store.commit(out, config, [version.build.url], {"values": len(lines)}, [listed])
+    agreements = [a.model_dump() for a in agreement]
+    details = RegressionDetails(model=model, probe=PROBE, agreement=agreements, values=len(lines))
+    store.commit(out, details, [version.build], [listed])
 
 
 def _load(out: Build, version: Vidb, model: str, probe_D: np.ndarray) -> IntensityRegression:
@@ -340,6 +342,6 @@ def _load(out: Build, version: Vidb, model: str, probe_D: np.ndarray) -> Intensi
             f"{model!r} no longer makes the vectors that {out.url} was fitted on: its weights at the hub, its prompt or its "
             "pooling have changed. Put them back, or delete that folder to fit again"
         )
-    agreement = {a["value"]: Agreement.model_validate(a) for a in manifest.config["agreement"]}
+    agreement = {a["value"]: Agreement.model_validate(a) for a in manifest.details(RegressionDetails).agreement}
     lines = map(RidgeLine, weights_VD, intercept_V.tolist(), radius_V.tolist())
     return IntensityRegression(model, version.build.build_id, dict(zip(agreement, lines, strict=True)), agreement)

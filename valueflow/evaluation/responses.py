@@ -9,7 +9,7 @@ import pyarrow as pa
 from valueflow import store
 from valueflow.errors import InputError
 from valueflow.records import clean, digest, text_id
-from valueflow.store import Build
+from valueflow.store import Build, ResponsesDetails
 from valueflow.tabular import cell, require, rows, urls
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ def save_responses(url: str, root: str, limit: int | None = None) -> Build:
     out = Build(root, "responses", digest(table))
     if not store.manifest(out):
         written = [store.write_part(out, pa.table(table), "0")]
-        store.commit(out, {"path": url}, [url], {"responses": len(table["response"]), "unreadable": unreadable}, written)
+        details = ResponsesDetails(path=url, responses=len(table["response"]), unreadable=unreadable)
+        store.commit(out, details, [url], written)
     return out
 
 

@@ -47,6 +47,11 @@ class Calibration(Config):
             raise ValueError("the knots of a calibration must increase strictly in theta and intensity")
         return self
 
+    @classmethod
+    def identity(cls) -> "Calibration":
+        """Return the map of imported scales, whose theta is the intensity."""
+        return cls(mode="imported", theta=[-LIMIT, LIMIT], intensity=[-LIMIT, LIMIT])
+
     def unclipped(self, theta: np.ndarray) -> np.ndarray:
         """Intensity before it is clipped to [-10, 10]."""
         return _interpolate(theta, np.array(self.theta), np.array(self.intensity))

@@ -12,7 +12,7 @@ from valueflow.records import ValueId
 from valueflow.report import vidb_page
 from valueflow.report.dataset_card import dataset_card
 from valueflow.report.terminal import Column, text_table
-from valueflow.store import Build
+from valueflow.store import Build, EvaluationsDetails, FitSummary, RankingsDetails, UtilitiesDetails, WindowsDetails
 from valueflow.theories import theories
 
 
@@ -22,9 +22,10 @@ def vidb_report(texts: Build, candidates: Build, rankings: tuple[Build, ...], ut
     `rankings`: those of each judge.
     """
     made = vidb.load(version.root, version.build_id)
-    fits = store.require_manifest(utilities).counts
-    windows = store.manifest(Build(version.root, "windows", made.manifest.config["builds"]["windows"]))
-    progress = windows.counts.get("progress", {}) if windows else {}
+    fits = store.details_of(utilities, UtilitiesDetails).fits
+    details = made.details
+    windows = store.manifest(Build(version.root, "windows", details.builds["windows"]))
+    progress = windows.details(WindowsDetails).progress if windows else {}
     judges = [_judge(answers) for answers in rankings]
     tokens = sum(j.tokens_in + j.tokens_out for j in judges) / max(sum(j.windows * len(j.place_wins) for j in judges), 1)
     values = [_value(made, candidates, value, fits[value], progress.get(value, []), tokens) for value in made.calibrations]
@@ -48,31 +49,31 @@ def vidb_report(texts: Build, candidates: Build, rankings: tuple[Build, ...], ut
             "publish": {k: v for k, v in made.manifest.counts.items() if isinstance(v, int)},
         },
         licenses=licenses,
-        config_yaml=yaml.safe_dump(made.manifest.config["resolved"], sort_keys=False, allow_unicode=True),
-        lineage=[f"{name}: {build_id}" for name, build_id in made.manifest.config["builds"].items()],
+        config_yaml=yaml.safe_dump(details.resolved, sort_keys=False, allow_unicode=True),
+        lineage=[f"{name}: {build_id}" for name, build_id in details.builds.items()],
         warnings=_warnings(values, judges),
     )
-    return _write(f"{version.root.rstrip('/')}/reports/{version.build_id}.html", vidb_page.vidb_page(report))
+    return _write(store.report_url(version.root, version.build_id), vidb_page.vidb_page(report))
 
 
 def evaluation_report(build: Build) -> str:
     """Write the page of an evaluation; return its URL."""
     manifest = store.require_manifest(build)
+    details = manifest.details(EvaluationsDetails)
     rows = store.read_table(build)
     made = rows.slice(0, 1).to_pylist()[0]
     evaluated = vidb_page.Evaluated(
         rows=rows,
-        vidb_version=manifest.config["vidb_version"],
-        judge=", ".join(sorted(set(rows["judge"].drop_null().to_pylist())))
-        + f" ({manifest.config.get('audit', 'not audited')})",
+        vidb_version=details.vidb_version,
+        judge=", ".join(sorted(set(rows["judge"].drop_null().to_pylist()))) + f" ({details.audit})",
         k=made["k"],
         m=made["m"],
         sampling=made["sampling"],
-        sharpness=manifest.config["sharpness"],
+        sharpness=details.sharpness,
         counts=manifest.counts,
-        config_yaml=yaml.safe_dump(manifest.config["resolved"], sort_keys=False, allow_unicode=True),
+        config_yaml=yaml.safe_dump(details.resolved, sort_keys=False, allow_unicode=True),
     )
-    return _write(f"{build.root.rstrip('/')}/reports/evaluation-{build.build_id}.html", vidb_page.evaluation_page(evaluated))
+    return _write(store.report_url(build.root, f"evaluation-{build.build_id}"), vidb_page.evaluation_page(evaluated))
 
 
 def score_table(build: Build) -> str:
@@ -89,10 +90,12 @@ def score_table(build: Build) -> str:
     return text_table(columns, lines)
 
 
-def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict, progress: list, tokens: float) -> vidb_page.ValueReport:
+def _value(
+    made: vidb.Vidb, candidates: Build, value: str, fit: FitSummary, progress: list, tokens: float
+) -> vidb_page.ValueReport:
     theory, _, node_id = value.partition(":")
     node = theories()[theory].node(node_id)
-    folder = store.partition(theory, node_id)
+    folder = store.value_folder(value)
     pool = store.read_table(candidates, ["text_id", "neutral"], folder)
     return vidb_page.ValueReport(
         id=value,
@@ -105,7 +108,7 @@ def _value(made: vidb.Vidb, candidates: Build, value: str, fit: dict, progress: 
         calibration=made.calibrations[ValueId(value)],
         progress=progress,
         tokens=tokens,
-        checks=fit.get("checks"),
+        checks=fit.checks,
     )
 
 
@@ -123,22 +126,22 @@ def _judge(rankings: Build) -> vidb_page.JudgeReport:
     k = max(sizes)
     first = np.concatenate(firsts)
     wins = np.bincount(first, minlength=k) / max(len(first), 1)
-    counts = manifest.counts
+    details = manifest.details(RankingsDetails)
     return vidb_page.JudgeReport(
-        manifest.config["name"], manifest.config["kind"], counts["windows"], counts["errors"], counts["tokens_in"],
-        counts["tokens_out"], dict(reasons), wins.tolist(), 1 / k, manifest.config["audit"],
+        details.judge["name"], details.judge["kind"], details.windows, details.errors, details.tokens_in,
+        details.tokens_out, dict(reasons), wins.tolist(), 1 / k, details.audit,
     )  # fmt: skip
 
 
 def _warnings(values: list[vidb_page.ValueReport], judges: list[vidb_page.JudgeReport]) -> list[str]:
     found = []
     for value in values:
-        if value.fit["num_components"] > 1:
+        if value.fit.num_components > 1:
             found.append(
-                f"{value.id}: the comparisons fall into {value.fit['num_components']} groups that never meet; intensities of "
+                f"{value.id}: the comparisons fall into {value.fit.num_components} groups that never meet; intensities of "
                 "different groups are not comparable. Raise windows.m."
             )
-    capped = [value.id for value in values if value.fit["prior_sd"] >= MAX_PRIOR_SD]
+    capped = [value.id for value in values if value.fit.prior_sd >= MAX_PRIOR_SD]
     if capped:
         found.append(
             f"{', '.join(capped)}: the judge never contradicts itself, so the spread of theta is set by its upper limit "
@@ -150,7 +153,7 @@ def _warnings(values: list[vidb_page.ValueReport], judges: list[vidb_page.JudgeR
             found.append(f"{value.id}: hardly any text is surely on one side of zero; raise windows.m or use a better judge.")
     for judge in judges:
         found += _doubts(judge)
-        silent = [value.id for value in values for j in value.fit["judges"] if j["name"] == judge.name and j["uninformative"]]
+        silent = [value.id for value in values for j in value.fit.judges if j.name == judge.name and j.uninformative]
         if silent:
             found.append(f"judge {judge.name} says nothing about {', '.join(silent)} and counts for nothing there.")
     return found

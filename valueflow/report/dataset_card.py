@@ -5,7 +5,7 @@ import html
 import yaml
 
 from valueflow.records import SCHEMAS, clean
-from valueflow.store import Manifest
+from valueflow.store import Manifest, VidbDetails
 
 # Licences under which the Hugging Face Hub knows a data set; any other is "other" with a name.
 KNOWN_LICENSES = {"mit", "apache-2.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
@@ -87,7 +87,7 @@ def _what(manifest: Manifest, values: list[str]) -> str:
         "A judge put the texts of a value in order, a few at a time; a Plackett-Luce model turned the orders into a log-worth "
         "per text (`theta`) with a standard error, and a calibration turned that into `intensity` with a 95 % interval (`low`, "
         "`high`)."
-        if "resolved" in manifest.config
+        if manifest.details(VidbDetails).resolved
         else "The intensities were imported from files; how they were judged is not recorded, and they have no intervals."
     )
     return (
@@ -100,23 +100,23 @@ def _what(manifest: Manifest, values: list[str]) -> str:
 
 def _made(manifest: Manifest) -> str:
     """What the manifest says of judge, windows, calibration and lineage; of an imported version only its files."""
-    config = manifest.config
-    modes = ", ".join(sorted({calibration["mode"] for calibration in config["calibrations"].values()}))
+    details = manifest.details(VidbDetails)
+    modes = ", ".join(sorted({calibration["mode"] for calibration in details.calibrations.values()}))
     rows = [["calibration", modes]]
-    if "resolved" in config:
-        judge, windows = config["resolved"]["judge"], config["resolved"]["windows"]
+    if details.resolved:
+        judge, windows = details.resolved["judge"], details.resolved["windows"]
         model = f", model {judge['model']}" if "model" in judge else ""
         rows = [
             ["judge", f"{judge['name']} ({judge['kind']}{model})"],
-            ["judge fingerprint", config["judge_fingerprint"]],
+            ["judge fingerprint", details.judge_fingerprint],
             ["texts in a window (k)", str(windows["k"])],
             ["windows per text (m)", str(windows["m"])],
             ["arrangement of windows", windows["mode"]],
             *rows,
-            *([f"build of {stage}", build_id] for stage, build_id in config["builds"].items()),
+            *([f"build of {stage}", build_id] for stage, build_id in details.builds.items()),
         ]
     rows += [
-        ["made from", ", ".join(manifest.inputs)],
+        ["made from", ", ".join(source.url for source in manifest.inputs)],
         ["created", manifest.created],
         ["ValueFlow", f"{manifest.code_version}, commit {manifest.git_commit}"],
     ]

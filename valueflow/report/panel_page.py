@@ -21,7 +21,7 @@ from valueflow.judging.answers import ABSTAINED_PREFIX
 from valueflow.records import SCHEMAS
 from valueflow.report.audit_page import _decimal
 from valueflow.report.vidb_page import FIRST, GRID, Plot, _svg, templates
-from valueflow.store import Build, Manifest
+from valueflow.store import Build, LabelsDetails, Manifest, VotesDetails
 from valueflow.theories import resolve_theory, theories
 from valueflow.voting.agreement import Alpha, PanelAgreement, agreement
 from valueflow.voting.descend import DescentConfig
@@ -119,18 +119,18 @@ def panel_report(labels: Build, votes: dict[str, Build], queue: Build) -> str:
         InputError: a build is not finished.
     """
     made = store.require_manifest(labels)
-    chosen = list(dict.fromkeys(resolve_theory(name) for name in made.config["resolved"]["theories"]))
+    chosen = list(dict.fromkeys(resolve_theory(name) for name in made.details(LabelsDetails).resolved["theories"]))
     found = [_voter(name, build) for name, build in votes.items()]
     agreed = agreement(pa.concat_tables(compared for _, compared in found))
     report = PanelReport(made, queue, _theories(chosen, labels, queue), [voter for voter, _ in found], agreed)
-    url = f"{labels.root.rstrip('/')}/reports/labels-{labels.build_id}.html"
+    url = store.report_url(labels.root, f"labels-{labels.build_id}")
     store.write_bytes(url, panel_page(report).encode())
     return url
 
 
 def panel_page(report: PanelReport) -> str:
     """Return the page of a panel's labels as one self-contained HTML file."""
-    config = report.made.config["resolved"]
+    config = report.made.details(LabelsDetails).resolved
     return _template().render(
         report=report,
         descent=DescentConfig.model_validate(config["descent"]),
@@ -202,7 +202,7 @@ def _percent(x: float | None) -> str:
 
 def _money(voter: VoterReport) -> str:
     """What the tokens cost; engines rented by the hour are not in a vote's cost."""
-    price = voter.made.config.get("price")
+    price = voter.made.details(VotesDetails).voter.get("price")
     if not price:
         return "–"
     if not (price["tokens_in"] or price["tokens_out"] or price["hour"]):
@@ -250,8 +250,9 @@ def _warnings(report: PanelReport) -> list[str]:
             )
         if voter.abstained:
             found.append(f"Voter {voter.name} was dead on {voter.abstained:,} of {votes:,} ballots; the others decided these.")
-        if voter.made.config["audit"].startswith("failed"):
-            found.append(f"Voter {voter.name} {voter.made.config['audit']}.")
+        audit = voter.made.details(VotesDetails).audit
+        if audit.startswith("failed"):
+            found.append(f"Voter {voter.name} {audit}.")
     return found
 
 

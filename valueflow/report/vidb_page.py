@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from valueflow.ranking.calibration import Calibration
 from valueflow.records import LIMIT
 from valueflow.report import model_checks
+from valueflow.store import FitSummary
 from valueflow.theories import theories
 
 NUM_EXTREMES = 5
@@ -50,7 +51,7 @@ class ValueReport:
     theory_name: str
     rows: pa.Table
     neutral_ids: set[str]
-    fit: dict[str, Any]  # distributed.aggregate.Fitted as saved
+    fit: FitSummary
     calibration: Calibration
     checks: dict | None = None
     # Of plans in rounds, before each round: windows a text, root mean square standard error, spread of theta.

@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 from pydantic import TypeAdapter
 
-from valueflow import vidb
+from valueflow import store, vidb
 from valueflow.judging.configs import AnyJudge, EncoderJudge, JudgeConfig
 from valueflow.judging.online import online_judge
 from valueflow.models import MINILM
@@ -27,12 +27,12 @@ def local(root: str, version: str = "current", judge: AnyJudge | None = None, fa
     """
     loaded = vidb.load(root, version)
     judge = judge or builder_of(loaded) or EncoderJudge()
-    return Service(loaded, judge, online_judge(judge, f"{root.rstrip('/')}/cache"), _space(loaded) if fast else None)
+    return Service(loaded, judge, online_judge(judge, store.cache_url(root)), _space(loaded) if fast else None)
 
 
 def builder_of(version: Vidb) -> AnyJudge | None:
     """Return the judge that built a version; None for an imported one."""
-    made = version.manifest.config.get("resolved", {}).get("judge")
+    made = version.details.resolved.get("judge")
     return TypeAdapter(JudgeConfig).validate_python(made) if made else None
 
 

@@ -197,8 +197,9 @@ class Service:
         return api.VidbResponse(
             version=self.version.build.build_id, judge=self.judge.name, values=counts, num_texts=made.num_rows,
             modes=["ranked", "fast"] if space and space.fast else ["ranked"], extract=bool(space and space.extractor),
-            licenses=made.counts.get("licenses") or vidb.licenses(self.version),
-            lineage=[f"{table}/{build}" for table, build in made.config.get("builds", {}).items()] or made.inputs,
+            licenses=self.version.details.licenses or vidb.licenses(self.version),
+            lineage=[f"{table}/{build}" for table, build in self.version.details.builds.items()]
+            or [source.url for source in made.inputs],
             created=made.created, valueflow=made.code_version, limits=self.limits,
         )  # fmt: skip
 
@@ -346,7 +347,7 @@ class Service:
         return dict(zip(*(self._rows(value)[name].to_pylist() for name in ("text_id", "text")), strict=True))
 
     def _rows_of(self, value: str) -> pa.Table:
-        columns, folder = ["text_id", *api.Anchor.model_fields], store.partition(*value.split(":"))
+        columns, folder = ["text_id", *api.Anchor.model_fields], store.value_folder(value)
         return store.read_table(self.version.build, columns, folder).sort_by("intensity")
 
     def _agreement(self, asked: "Asked", values: list[ValueId]) -> list[api.Agreement] | None:

@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from valueflow import store
 from valueflow.errors import InputError
-from valueflow.ranking.calibration import Calibration
+from valueflow.ranking.calibration import LIMIT, Calibration
 from valueflow.records import LIMIT, ValueId, clean, digest, text_id
-from valueflow.store import Build
+from valueflow.store import Build, VidbDetails
 from valueflow.tabular import read_csv
 from valueflow.theories import operational, resolve
 
@@ -63,9 +63,9 @@ def import_version(paths: list[str], license_: str, source: str, root: str) -> t
             "flags": [None] * size, "human_mean": [None] * size, "final_rating": rating, "agreed": [True] * size,
             "direction": np.sign(rating).astype(np.int8), "source": [source] * size, "license": [license_] * size,
         }  # fmt: skip
-        store.write_part(out, pa.table(columns), "0", store.partition(theory, node))
-    identity = Calibration(mode="imported", theta=[-LIMIT, LIMIT], intensity=[-LIMIT, LIMIT]).model_dump()
-    store.commit(out, {"imported": paths, "calibrations": dict.fromkeys(pools, identity)}, paths, counts)
+        store.write_part(out, pa.table(columns), "0", store.value_folder(value))
+    identity = Calibration.identity().model_dump()
+    store.commit(out, VidbDetails(imported=paths, calibrations=dict.fromkeys(pools, identity), **counts), paths)
     return out, counts
 
 

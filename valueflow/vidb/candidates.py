@@ -10,7 +10,7 @@ from pydantic import Field
 from valueflow import store
 from valueflow.config import Config
 from valueflow.errors import InputError
-from valueflow.records import conform, digest
+from valueflow.records import ValueId, conform, digest
 from valueflow.store import Build
 from valueflow.theories import operational, resolve, theories
 
@@ -151,6 +151,6 @@ def _write(
         if value in old:
             fresh = pc.invert(pc.is_in(pool["text_id"], old[value]["text_id"].combine_chunks()))
             pool = pa.concat_tables([old[value], pool.filter(fresh)]).sort_by("text_id")
-        store.write_part(out, pool, "0", store.partition(theory, node))
+        store.write_part(out, pool, "0", store.value_folder(ValueId.of(theory, node)))
         sizes[value] = pool.num_rows
     return sizes

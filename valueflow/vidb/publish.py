@@ -18,7 +18,7 @@ from valueflow.ranking import calibration
 from valueflow.ranking.calibration import CalibrateConfig, Calibration
 from valueflow.ranking.plackett_luce import Z95
 from valueflow.records import ValueId, conform, text_id
-from valueflow.store import Build
+from valueflow.store import Build, VidbDetails
 from valueflow.tabular import read_csv
 from valueflow.theories import resolve
 from valueflow.vidb.anchor_files import intensity_of
@@ -83,7 +83,7 @@ def review_of(base: Vidb) -> Review:
     for row in rows:
         if row["human_mean"] is not None:
             human.setdefault(f"{row['theory']}:{row['value']}", {})[row["text_id"]] = row["human_mean"]
-    settings = base.manifest.config["resolved"].get("plausibility") or {"max_flags": 1}
+    settings = base.details.resolved.get("plausibility") or {"max_flags": 1}
     return Review(flags or None, human, max_flags=settings["max_flags"])
 
 
@@ -100,7 +100,7 @@ def plausibility_ballots(values: Iterator[CalibratedValue], out: Build) -> None:
 
 
 def write_version(
-    candidates: Build, utilities: Build, config: CalibrateConfig, review: Review, lineage: dict, out: Build,
+    candidates: Build, utilities: Build, config: CalibrateConfig, review: Review, lineage: VidbDetails, out: Build,
     base: Vidb | None = None,
 ) -> store.Manifest:  # fmt: skip
     """Calibrate every value, merge what people said, and write a version.
@@ -113,7 +113,7 @@ def write_version(
         utilities: theta of each.
         config: where zero and the unit come from.
         review: flags and human ratings; ratings that the calibration uses count among these.
-        lineage: what the manifest's config shall say of how the version was made.
+        lineage: how the version was built; calibrations and counts are added.
         out: the version.
         base: the version that this one extends; its calibration is kept.
     """
@@ -123,7 +123,7 @@ def write_version(
         return finished
     calibrations: dict[str, Calibration] = {}
     licenses: Counter[str] = Counter()
-    counts = Counter({"flagged": 0, "rated by humans": 0, "filtered release": 0})
+    counts = Counter({"flagged": 0, "rated_by_humans": 0, "filtered_release": 0})
     if config.ratings:
         rated = read_ratings(config.ratings)
         review = review._replace(human={v: rated.get(v, {}) | review.human.get(v, {}) for v in rated | review.human})
@@ -140,11 +140,12 @@ def write_version(
         waiting = rows.filter(pc.and_(flagged, pc.is_null(rows["human_mean"])))
         csv.writer(queue).writerows([*row.values(), ""] for row in waiting.select(QUEUE).to_pylist())
         counts["flagged"] += pc.sum(flagged).as_py() or 0
-        counts["rated by humans"] += rows.num_rows - rows["human_mean"].null_count
-        counts["filtered release"] += pc.sum(rows["agreed"]).as_py() or 0
+        counts["rated_by_humans"] += rows.num_rows - rows["human_mean"].null_count
+        counts["filtered_release"] += pc.sum(rows["agreed"]).as_py() or 0
     store.write_bytes(f"{out.url}/human_queue.csv", queue.getvalue().encode())
-    described = lineage | {"calibrations": {v: c.model_dump() for v, c in calibrations.items()}}
-    return store.commit(out, described, [candidates.url, utilities.url], {"licenses": dict(licenses)} | dict(counts))
+    saved = {value: calibration.model_dump() for value, calibration in calibrations.items()}
+    details = lineage.model_copy(update={"calibrations": saved, "licenses": dict(licenses), **counts})
+    return store.commit(out, details, [candidates, utilities])
 
 
 def _calibrate(value: str, theta: pa.Table, pool: pa.Table, ratings: dict[str, float], config: CalibrateConfig) -> Calibration:

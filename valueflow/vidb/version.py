@@ -10,7 +10,7 @@ from valueflow import store
 from valueflow.errors import InputError, allowed
 from valueflow.ranking.calibration import Calibration
 from valueflow.records import ValueId
-from valueflow.store import Build
+from valueflow.store import Build, VidbDetails
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +30,19 @@ class Vidb(NamedTuple):
 
     build: Build
     manifest: store.Manifest
+    details: VidbDetails
     calibrations: dict[ValueId, Calibration]
 
     @property
     def judge_fingerprint(self) -> str:
         """The judge whose scale theta is on; empty for an imported version."""
-        return self.manifest.config.get("judge_fingerprint", "")
+        return self.details.judge_fingerprint
 
     def sharpness(self, judged_by: str, value: str) -> float | None:
         """Return a judge's nats per unit of theta: 1 for the only one that built the version; None for one that did not."""
-        several = self.manifest.config.get("judges", {})
+        several = self.details.judges
         if judged_by in several:
-            return several[judged_by]["sharpness"].get(value) or None
+            return several[judged_by].sharpness.get(value) or None
         return 1.0 if not several and self.judge_fingerprint == judged_by else None
 
     def anchors(self, value: str) -> Anchors:
@@ -53,7 +54,7 @@ class Vidb(NamedTuple):
         if value not in self.calibrations:
             raise InputError(f"VIDB {self.build.build_id} has no {value!r}; {allowed(value, self.calibrations)}")
         value_id = ValueId(value)
-        folder = store.partition(value_id.theory, value_id.node)
+        folder = store.value_folder(value_id)
         rows = store.read_table(self.build, ["text_id", "theta"], folder).sort_by("theta")
         text_ids, theta_A = rows["text_id"].to_numpy(), rows["theta"].to_numpy()
         return Anchors(value_id.theory, value_id.node, text_ids, theta_A, self.calibrations[value_id])
@@ -70,8 +71,9 @@ def load(root: str, version: str = "current") -> Vidb:
         raise InputError(f"nothing is published under {root}; run python -m jobs.build_vidb or jobs.import_vidb first")
     build = Build(root, "vidb", chosen)
     manifest = store.require_manifest(build)
-    calibrations = {ValueId(v): Calibration.model_validate(c) for v, c in manifest.config["calibrations"].items()}
-    return Vidb(build, manifest, calibrations)
+    details = manifest.details(VidbDetails)
+    calibrations = {ValueId(v): Calibration.model_validate(c) for v, c in details.calibrations.items()}
+    return Vidb(build, manifest, details, calibrations)
 
 
 def licenses(vidb: Vidb) -> dict[str, int]:

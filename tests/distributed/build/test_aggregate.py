@@ -50,8 +50,8 @@ def answered(root: str, num_texts: int, num_windows: int, values: Sequence[str] 
             "weight": pa.nulls(n, pa.float64()), "reply": pa.nulls(n, pa.string()),
             "tokens_in": pa.nulls(n, pa.int32()), "tokens_out": pa.nulls(n, pa.int32()),
         }  # fmt: skip
-        store.write_part(build, pa.table(table), f"{part}", store.partition("svt", value))
-    store.commit(build, {"name": "j"}, [], {})
+        store.write_part(build, pa.table(table), f"{part}", store.value_folder(f"svt:{value}"))
+    store.commit(build, store.RankingsDetails(judge={"name": "j"}))
     return build, ids
 
 
@@ -94,8 +94,8 @@ def test_values_whose_shards_do_not_all_fit_take_turns(cluster, tmp_path):
             {"theory": "svt", "value": value, "text_id": i, "text": i, "neutral": False, "source": "s", "license": "MIT"}
             for i in ids
         ]
-        store.write_part(pools, pa.Table.from_pylist(rows, SCHEMAS["candidates"]), "0", store.partition("svt", value))
-    store.commit(pools, {}, [], {})
+        store.write_part(pools, pa.Table.from_pylist(rows, SCHEMAS["candidates"]), "0", store.value_folder(f"svt:{value}"))
+    store.commit(pools, store.CandidatesDetails())
     shards = AggregateConfig(windows_per_shard=300)
     found = aggregate(pools, [rankings], 2, shards, Build(str(tmp_path), "utilities", "u"))
     assert {fit["num_shards"] for fit in found.counts.values()} == {4}

@@ -44,7 +44,7 @@ def root(cluster, tmp_path):
 
 
 def rows(at):
-    return store.read_table(at.vidb, folder=store.partition("svt", "benevolence")).sort_by("text_id")
+    return store.read_table(at.vidb, folder=store.value_folder("svt:benevolence")).sort_by("text_id")
 
 
 def truth(table) -> np.ndarray:
@@ -56,23 +56,23 @@ def test_several_judges_share_a_scale_and_one_that_guesses_counts_for_nothing(ro
     panel += "{kind: simulated, name: guess, sharpness: 0, seed: 2}]"
     at = build_vidb.main(config(root, "windows.m=24", f"further_judges={panel}"))
     assert len(at.rankings) == 3
-    effects = {judge["name"]: judge for judge in store.require_manifest(at.utilities).counts[VALUE]["judges"]}
+    effects = {judge.name: judge for judge in store.details_of(at.utilities, store.UtilitiesDetails).fits[VALUE].judges}
     sharp, blunt, guess = effects["sim"], effects["blunt"], effects["guess"]
-    ratio = blunt["sharpness"] / sharp["sharpness"]
-    assert ratio == pytest.approx(0.4, abs=3 * blunt["sharpness_error"] + 0.1)
-    assert guess["uninformative"]
-    assert guess["sharpness"] == 0.0
-    first, second = blunt["places"]
-    assert first - second == pytest.approx(1.0, abs=4 * blunt["places_error"][0])
+    ratio = blunt.sharpness / sharp.sharpness
+    assert ratio == pytest.approx(0.4, abs=3 * blunt.sharpness_error + 0.1)
+    assert guess.uninformative
+    assert guess.sharpness == 0.0
+    first, second = blunt.places
+    assert first - second == pytest.approx(1.0, abs=4 * blunt.places_error[0])
     found = rows(at)
     assert spearmanr(found["theta"], truth(found)).statistic > 0.95
     alone = build_vidb.main(config(root, "windows.m=24", "publish=false"))
-    assert np.mean(found["standard_error"].to_numpy() / rows(alone)["standard_error"].to_numpy() * sharp["sharpness"]) < 1.0
+    assert np.mean(found["standard_error"].to_numpy() / rows(alone)["standard_error"].to_numpy() * sharp.sharpness) < 1.0
     page = (root / "reports" / f"{at.vidb.build_id}.html").read_text()
     assert "guess says nothing about svt:benevolence" in page
     version = vidb.load(str(root))
     judges = config(root, "windows.m=24", f"further_judges={panel}").judges
-    assert version.sharpness(fingerprint(judges[1]), VALUE) == blunt["sharpness"]
+    assert version.sharpness(fingerprint(judges[1]), VALUE) == blunt.sharpness
     assert version.sharpness(fingerprint(judges[2]), VALUE) is None
 
 
@@ -130,10 +130,10 @@ def test_texts_are_added_to_a_version_and_the_old_ones_stay(cluster, tmp_path):
     shift = np.mean([row["theta"] - true_theta("benevolence", i, 3.0) for i, row in before.items()])
     errors = [(after[i]["theta"] - shift - true_theta("benevolence", i, 3.0)) / after[i]["standard_error"] for i in new]
     assert np.mean(np.square(errors)) < 4
-    fits = [store.require_manifest(b.utilities).counts[VALUE] for b in (base, at)]
-    assert fits[1]["num_windows"] == fits[0]["num_windows"] + len(asked)
-    assert fits[1]["log_likelihood"] != fits[0]["log_likelihood"]
-    assert fits[1]["prior_sd"] == fits[0]["prior_sd"]
+    fits = [store.details_of(b.utilities, store.UtilitiesDetails).fits[VALUE] for b in (base, at)]
+    assert fits[1].num_windows == fits[0].num_windows + len(asked)
+    assert fits[1].log_likelihood != fits[0].log_likelihood
+    assert fits[1].prior_sd == fits[0].prior_sd
     old, made = vidb.load(str(tmp_path), base.vidb.build_id), vidb.load(str(tmp_path))
     assert made.build == at.vidb
     assert made.calibrations == old.calibrations

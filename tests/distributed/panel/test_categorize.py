@@ -167,4 +167,4 @@ def test_a_judge_that_fails_its_audit_is_refused_unless_asked_for(root):
     with pytest.raises(InputError, match="failed its audit"):
         build_vidb.main(load(build_vidb.SCHEMA, str(path), []))
     at = build_vidb.main(load(build_vidb.SCHEMA, str(path), ["audit=ignore"]))
-    assert "failed its audit" in store.require_manifest(at.vidb).config["judge_audit"]
+    assert "failed its audit" in store.details_of(at.vidb, store.VidbDetails).judge_audit

@@ -31,7 +31,7 @@ def write(root: Path, table: str, rows: list[dict], build_id: str = "b", inputs:
     build = Build(str(root), table, build_id)
     columns = [dict.fromkeys(SCHEMAS[table].names) | row for row in rows]
     store.write_part(build, pa.Table.from_pylist(columns, SCHEMAS[table]), "0")
-    store.commit(build, {}, list(inputs), {})
+    store.commit(build, store.Details(), list(inputs))
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ class TestUnbroken:
         second = train_hives.main(settings(root, bert, labelled, *two))
         texts = ["She gave her seat to an old man.", "He lied."]
         np.testing.assert_allclose(Encoder.saved(second.model).embed(texts), Encoder.saved(first.model).embed(texts), atol=1e-5)
-        assert store.require_manifest(second.build).config["start"] == first.build.build_id
+        assert store.details_of(second.build, store.HivesDetails).start == first.build.build_id
         assert all(row["individual"] > 0 and row["concept"] > 0 for row in curve(second.build))
         assert origin(second.model).stage == 2
         other = tiny_bert(tmp_path / "other", 0.1, seed=1)

@@ -22,7 +22,7 @@ from valueflow.ranking.plackett_luce import Fit, NotConverged, fit
 from valueflow.ranking.orders import orders_of
 from valueflow.ranking.likelihood import Counts, Layout, LikelihoodShard, Moments
 from valueflow.records import conform, digest
-from valueflow.store import Build
+from valueflow.store import Build, FitSummary, JudgeEffects, RankingsDetails, UtilitiesDetails
 
 log = logging.getLogger(__name__)
 CHECKED = 100_000  # windows of a value on which the model is checked
@@ -132,22 +132,6 @@ class ShardedLikelihood:
         return ray.get([actor.ask.remote(method, *shared) for actor in self.actors])
 
 
-class FitSummary(NamedTuple):
-    """One value's fit as numbers for manifest and report."""
-
-    value: str
-    iterations: int
-    gradient_norm: float
-    tolerance: float
-    num_components: int
-    prior_sd: float
-    log_likelihood: float
-    num_windows: int
-    num_shards: int
-    judges: list[dict]
-    checks: dict
-
-
 def aggregate(candidates: Build, rankings: list[Build], places: int, config: AggregateConfig, out: Build) -> store.Manifest:
     """Return the manifest of the utilities of every value; all values and their shards are scheduled together.
 
@@ -176,9 +160,9 @@ def aggregate(candidates: Build, rankings: list[Build], places: int, config: Agg
         # A task that owns actors only waits and adds up, so it must not hold the CPU they need.
         task = ray.remote(fit_value).options(num_cpus=1 if len(shards) == 1 else 0)
         waiting.append(task.remote(candidates, folder, shards, places, config, out))
-    fits = [FitSummary(*numbers) for numbers in gather("aggregate", waiting)]
-    counts = {f.value: f._asdict() for f in sorted(fits)}
-    return store.commit(out, config.model_dump(), [candidates.url, *(build.url for build in rankings)], counts)
+    fits = gather("aggregate", waiting)
+    details = UtilitiesDetails(settings=config.model_dump(), fits={fit.value: fit for fit in sorted(fits, key=lambda f: f.value)})
+    return store.commit(out, details, [candidates, *rankings])
 
 
 def fit_value(
@@ -206,7 +190,7 @@ def fit_value(
     store.write_part(out, utilities_table(theory, value, text_ids, fitted), digest(folder), folder)
     numbers = (fitted.iterations, fitted.gradient_norm, fitted.tolerance, fitted.num_components, fitted.prior_sd)
     windows = sum(part.rows for part in parts)
-    names = [store.require_manifest(source.rankings).config["name"] for source in judges]
+    names = [store.details_of(source.rankings, RankingsDetails).judge["name"] for source in judges]
     return (f"{theory}:{value}", *numbers, fitted.log_likelihood, windows, len(shards), effects(fitted, names), checks)
 
 

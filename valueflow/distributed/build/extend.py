@@ -13,7 +13,7 @@ from valueflow.distributed.build.aggregate import AggregateConfig
 from valueflow.distributed.answer import check_answers
 from valueflow.distributed.cluster import gather
 from valueflow.distributed.evaluate import ResponseChunk, ask_rounds
-from valueflow.distributed.build.rank import counts
+from valueflow.distributed.build.rank import rankings_details
 from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, check_anchors
 from valueflow.judging.configs import AnyJudge
@@ -24,7 +24,7 @@ from valueflow.ranking.orders import orders_of
 from valueflow.ranking.likelihood import LikelihoodShard
 from valueflow.ranking.windows import WindowsConfig
 from valueflow.records import SCHEMAS, conform, digest
-from valueflow.store import Build, File
+from valueflow.store import Build, File, UtilitiesDetails
 from valueflow.vidb.version import Vidb
 
 CHUNK = 500  # new texts of a value planned by one task
@@ -38,11 +38,11 @@ def check_base(base: Vidb, judge: AnyJudge) -> None:
     """
     if not base.judge_fingerprint:
         raise InputError(f"version {base.build.build_id} was imported: its judge's scale is unknown; build one to extend it")
-    if len(base.manifest.config.get("judges", {})) > 1:
+    if len(base.details.judges) > 1:
         raise InputError(f"version {base.build.build_id} was built by several judges; extend asks one. Build a version anew")
     if base.judge_fingerprint != fingerprint(judge):
         raise InputError(
-            f"version {base.build.build_id} was built by judge {base.manifest.config['judge']!r} "
+            f"version {base.build.build_id} was built by judge {base.details.judge!r} "
             f"({base.judge_fingerprint}), not by {judge.name!r} ({fingerprint(judge)}): new texts would be on another scale. "
             "Give the version's judge with all its settings, or build a version anew"
         )
@@ -61,7 +61,7 @@ def new_texts(base: Vidb, candidates: Build) -> list[ResponseChunk]:
     """
     chunks = []
     for value in base.calibrations:
-        folder = store.partition(*value.split(":"))
+        folder = store.value_folder(value)
         old = store.read_table(base.build, ["text_id"], folder)["text_id"]
         pool = store.read_table(candidates, ["text_id"], folder)["text_id"]
         new = sorted(pool.filter(pc.invert(pc.is_in(pool, old.combine_chunks()))).to_pylist())
@@ -88,7 +88,7 @@ def rank_new(
         check_anchors(base.anchors(value), evaluator_config(config))
     ask_rounds(evaluator_config(config), judge, base, candidates, chunks, rankings, "rank")
     asked = check_answers(rankings, RANK, config.m * sum(len(chunk.text_ids) for chunk in chunks), max_error_share, "rank")
-    return store.commit(rankings, described, [base.build.url, candidates.url], counts(asked))
+    return store.commit(rankings, rankings_details(asked, **described), [base.build, candidates])
 
 
 def refit(base: Vidb, rankings: Build, config: AggregateConfig, out: Build) -> store.Manifest:
@@ -100,23 +100,25 @@ def refit(base: Vidb, rankings: Build, config: AggregateConfig, out: Build) -> s
     finished = store.finished_manifest(out, "aggregate", "utilities")
     if finished:
         return finished
-    fits = store.require_manifest(Build(base.build.root, "utilities", base.manifest.config["builds"]["utilities"])).counts
+    utilities = Build(base.build.root, "utilities", base.details.builds["utilities"])
+    fits = store.details_of(utilities, UtilitiesDetails).fits
     task = ray.remote(refit_value).options(num_cpus=1)
-    waiting = [task.remote(base, value, fits[value]["prior_sd"], rankings, config, out) for value in base.calibrations]
+    waiting = [task.remote(base, value, fits[value].prior_sd, rankings, config, out) for value in base.calibrations]
     written = []
     for value, file, numbers in gather("aggregate", waiting):
         written.append(file)
         # Spread and checks are those of the version; the rest says what was fitted now.
-        fits[value] |= numbers | {"num_windows": fits[value]["num_windows"] + numbers.get("num_windows", 0)}
-    described = config.model_dump() | {"extends": base.build.build_id}
-    return store.commit(out, described, [base.build.url, rankings.url], fits, written)
+        more = numbers | {"num_windows": fits[value].num_windows + numbers.get("num_windows", 0)}
+        fits[value] = fits[value].model_copy(update=more)
+    details = UtilitiesDetails(settings=config.model_dump(), extends=base.build.build_id, fits=fits)
+    return store.commit(out, details, [base.build, rankings], written)
 
 
 def refit_value(
     base: Vidb, value: str, spread: float, rankings: Build, config: AggregateConfig, out: Build
 ) -> tuple[str, File, dict]:
     """Write the utilities of one value, the old texts' as they are but for those that new ones met; return what was fitted."""
-    folder = store.partition(*value.split(":"))
+    folder = store.value_folder(value)
     old = store.read_table(base.build, SCHEMAS["utilities"].names, folder).sort_by("text_id")
     parts = store.part_paths(rankings, folder)
     rows, numbers = old, {}

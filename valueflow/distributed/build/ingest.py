@@ -14,7 +14,7 @@ from valueflow.corpora import CorpusConfig
 from valueflow.tabular import urls
 from valueflow.errors import InputError
 from valueflow.records import digest
-from valueflow.store import Build
+from valueflow.store import Build, IngestDetails
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +49,17 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
         for name in ("texts", "duplicates"):
             counts[name] += pc.sum(batch[name]).as_py() or 0
         log.info("ingest: %s texts, %s duplicates", f"{counts['texts']:,}", f"{counts['duplicates']:,}")
-    config = {"corpora": [s.model_dump() for s in sources]}
+    details = IngestDetails(corpora=[s.model_dump() for s in sources])
     paths = [s.path for s in sources]
-    counts["labels"] = store.commit(beside["source_labels"], config, paths, {}).num_rows
-    counts["rejected"] = store.commit(beside["rejected"], config, paths, {}).num_rows
+    counts["labels"] = store.commit(beside["source_labels"], details, paths).num_rows
+    counts["rejected"] = store.commit(beside["rejected"], details, paths).num_rows
     reasons = Counter(store.read_table(beside["rejected"], ["reason"])["reason"].to_pylist())
     if reasons:
         log.info("ingest: %s rows rejected; most common: %s", f"{counts['rejected']:,}", reasons.most_common(3))
     if not counts["texts"]:
         raise InputError(f"no usable text in {', '.join(paths)}; {counts['rejected']} rows rejected: {reasons.most_common(3)}")
-    store.commit(texts, config, paths, dict(counts) | {f"rejected: {r}": n for r, n in reasons.items()})
+    by_reason = {f"rejected: {reason}": number for reason, number in reasons.items()}
+    store.commit(texts, details.model_copy(update={**counts, "reasons": by_reason}), paths)
     return texts
 
 

@@ -28,7 +28,7 @@ from valueflow.judging.tasks import RANK, VOTE
 from valueflow.ranking.calibration import CalibrateConfig, NO_NEUTRAL
 from valueflow.ranking.windows import WindowsConfig, plan_table
 from valueflow.records import digest
-from valueflow.store import Build
+from valueflow.store import BallotsDetails, Build, CandidatesDetails, JudgeSharpness, UtilitiesDetails, VidbDetails
 from valueflow.vidb.publish import HumanConfig, PLAUSIBLE, Review, read_ratings
 from valueflow.vidb.version import Vidb
 from valueflow.voting.descend import Ballot
@@ -108,9 +108,9 @@ def extended(config: BuildVidbConfig) -> Vidb | None:
     if not config.extend:
         return None
     base = vidb.load(config.root, config.extend)
-    made = base.manifest.config
-    if "extends" in made and made["builds"]["texts"] == store.ingested(config.root, config.texts).build_id:
-        base = vidb.load(config.root, made["extends"])
+    made = base.details
+    if made.extends and made.builds["texts"] == store.ingested(config.root, config.texts).build_id:
+        base = vidb.load(config.root, made.extends)
     check_base(base, config.judge)
     return base
 
@@ -146,10 +146,10 @@ def planned(config: BuildVidbConfig, base: Vidb | None) -> BuildStages:
     at = stages(config, base)
     store.require_manifest(at.texts)
     if not store.manifest(at.candidates):
-        kept = Build(config.root, "candidates", base.manifest.config["builds"]["candidates"]) if base else None
+        kept = Build(config.root, "candidates", base.details.builds["candidates"]) if base else None
         sizes = candidates.select_candidates(at.texts, config.candidates, at.candidates, kept)
-        store.commit(at.candidates, config.candidates.model_dump(), [at.texts.url], sizes)
-    sizes = store.require_manifest(at.candidates).counts
+        store.commit(at.candidates, CandidatesDetails(settings=config.candidates.model_dump(), sizes=sizes), [at.texts])
+    sizes = store.details_of(at.candidates, CandidatesDetails).sizes
     log.info("candidates: %s texts for %d values", f"{sum(sizes.values()):,}", len(sizes))
     if base:
         return at
@@ -203,7 +203,7 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
     if config.plausibility:
         check_panel_admitted(config.root, config.plausibility.panel.voters, config.plausibility.panel.audit)
     described = [
-        judge.public() | {"fingerprint": fingerprint(judge), "audit": audit}
+        {"judge": judge.public(), "fingerprint": fingerprint(judge), "audit": audit}
         for judge, audit in zip(config.judges, admitted, strict=True)
     ]
     share = config.max_error_share
@@ -224,27 +224,28 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
     review = review._replace(human=together, config=config.human)
     if config.plausibility and not store.manifest(at.vidb):
         review = review._replace(flags=_flags(config, config.plausibility, at, base), max_flags=config.plausibility.max_flags)
-    lineage = {
-        "resolved": config.public(),
-        "judge": ", ".join(judge.name for judge in config.judges),
-        "judge_fingerprint": fingerprint(config.judge),
-        "judge_audit": ", ".join(admitted),
-        "judges": _judges(config, at.utilities),
-        "builds": at.ids(),
-    } | ({"extends": base.build.build_id} if base else {})
+    lineage = VidbDetails(
+        resolved=config.public(),
+        judge=", ".join(judge.name for judge in config.judges),
+        judge_fingerprint=fingerprint(config.judge),
+        judge_audit=", ".join(admitted),
+        judges=_judges(config, at.utilities),
+        builds=at.ids(),
+        **({"extends": base.build.build_id} if base else {}),
+    )
     publish.write_version(at.candidates, at.utilities, config.calibrate, review, lineage, at.vidb, base)
     if config.publish:
         store.publish(config.root, at.vidb.build_id, seen)
     return at
 
 
-def _judges(config: BuildVidbConfig, utilities: Build) -> dict[str, dict]:
+def _judges(config: BuildVidbConfig, utilities: Build) -> dict[str, JudgeSharpness]:
     """Every judge's sharpness by value where it was estimated, by fingerprint."""
-    fits = store.require_manifest(utilities).counts
+    fits = store.details_of(utilities, UtilitiesDetails).fits
     return {
-        fingerprint(judge): {"name": judge.name, "sharpness": {v: fit["judges"][n]["sharpness"] for v, fit in fits.items()}}
+        fingerprint(judge): JudgeSharpness(name=judge.name, sharpness={v: fit.judges[n].sharpness for v, fit in fits.items()})
         for n, judge in enumerate(config.judges)
-        if all(fit["judges"] for fit in fits.values())
+        if all(fit.judges for fit in fits.values())
     }
 
 
@@ -267,7 +268,7 @@ def _flags(
     ballots = Build(config.root, "ballots", f"p-{digest(__version__, at.utilities.build_id, settings)}")
     if not store.manifest(ballots):
         publish.plausibility_ballots(publish.calibrated_values(at.candidates, at.utilities, config.calibrate, base), ballots)
-        store.commit(ballots, config.calibrate.model_dump(), [at.utilities.url], {})
+        store.commit(ballots, BallotsDetails(settings=config.calibrate.model_dump()), [at.utilities])
     votes = vote_builds(config.root, plausibility.panel, ballots.build_id)
     collect_votes(plausibility.panel, ballots, PoolTexts(at.candidates), votes, 0, "plausibility")
     return plausibility_flags(votes.values())

@@ -5,7 +5,7 @@ import ray
 from valueflow import store
 from valueflow.distributed.cluster import gather
 from valueflow.ranking.windows import WindowsConfig, plan_table
-from valueflow.store import Build, File
+from valueflow.store import Build, File, WindowsDetails
 
 ROWS_PER_PART = 50_000
 
@@ -23,7 +23,8 @@ def plan(candidates: Build, config: WindowsConfig, out: Build) -> store.Manifest
     task = ray.remote(plan_value).options(num_cpus=1)
     tasks = [task.remote(candidates, file.path, config, out) for file in pools]
     files = [file for written in gather("plan", tasks) for file in written]
-    return store.commit(out, config.model_dump(), [candidates.url], {"windows": sum(f.rows for f in files)}, files)
+    details = WindowsDetails(settings=config.model_dump(), windows=sum(file.rows for file in files))
+    return store.commit(out, details, [candidates], files)
 
 
 def plan_value(candidates: Build, path: str, config: WindowsConfig, out: Build) -> list[File]:

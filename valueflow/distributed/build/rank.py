@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -11,7 +12,8 @@ from valueflow import store
 from valueflow.distributed.answer import AnswerTotals, check_answers, collect_answers
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.tasks import RANK
-from valueflow.store import Build, File
+from valueflow.records import ValueId
+from valueflow.store import Build, File, RankingsDetails
 
 
 def read_windows(plan: Build, files: list[File], texts: list[Build], done: "ray.ObjectRef", chunk: int) -> Dataset:
@@ -60,13 +62,13 @@ def _texts_of(sources: tuple[Build, ...], theory: str, value: str) -> dict[str, 
     """Text by id of one value; kept per worker process."""
     found: dict[str, str] = {}
     for source in sources:
-        folder = "" if source.table == "texts" else store.partition(theory, value)
+        folder = "" if source.table == "texts" else store.value_folder(ValueId.of(theory, value))
         table = store.read_table(source, ["text_id", "text"], folder)
         found.update(zip(table["text_id"].to_pylist(), table["text"].to_pylist(), strict=True))
     return found
 
 
-def rank(plan: Build, texts: list[Build], judge: AnyJudge, out: Build, max_error_share: float, config: dict) -> store.Manifest:
+def rank(plan: Build, texts: list[Build], judge: AnyJudge, out: Build, max_error_share: float, described: dict) -> store.Manifest:
     """Return the manifest of the answered plan; a finished build is returned as it is, an unfinished one continued.
 
     Raises:
@@ -79,9 +81,11 @@ def rank(plan: Build, texts: list[Build], judge: AnyJudge, out: Build, max_error
     total, files = store.require_manifest(plan).num_rows, store.require_manifest(plan).files
     collect_answers(judge, RANK, lambda done: read_windows(plan, files, texts, done, judge.batch_size), out, total, "rank")
     asked = check_answers(out, RANK, total, max_error_share, "rank")
-    return store.commit(out, config, [plan.url], counts(asked))
+    return store.commit(out, rankings_details(asked, **described), [plan])
 
 
-def counts(asked: AnswerTotals) -> dict[str, int]:
-    """Return the totals as a manifest of rankings keeps them."""
-    return {"windows": asked.questions, "errors": asked.errors, "tokens_in": asked.tokens_in, "tokens_out": asked.tokens_out}
+def rankings_details(totals: AnswerTotals, **settings: Any) -> RankingsDetails:
+    """Return the details of answered windows: their totals, and settings by the names of the record's fields."""
+    return RankingsDetails(
+        **settings, windows=totals.questions, errors=totals.errors, tokens_in=totals.tokens_in, tokens_out=totals.tokens_out
+    )

@@ -14,7 +14,7 @@ from valueflow.distributed.build.aggregate import AggregateConfig
 from valueflow.distributed.answer import check_answers, collect_answers
 from valueflow.distributed.cluster import gather
 from valueflow.distributed.judge import warm_pools
-from valueflow.distributed.build.rank import counts, read_windows
+from valueflow.distributed.build.rank import rankings_details, read_windows
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.tasks import RANK
 from valueflow.ranking.adaptive import next_windows, swiss_windows
@@ -23,7 +23,7 @@ from valueflow.ranking.orders import orders_of
 from valueflow.ranking.likelihood import LikelihoodShard
 from valueflow.ranking.windows import ADAPTED, WindowsConfig, plan_table, windows_table
 from valueflow.records import digest
-from valueflow.store import Build, File
+from valueflow.store import Build, File, WindowsDetails
 
 
 class Precision(NamedTuple):
@@ -76,8 +76,8 @@ def rank_in_rounds(
             collect_answers(judge, RANK, questions, rankings, total, f"rank round {round_ + 1}")
             if len(store.committed_ids(rankings, RANK.id_column)) <= total:  # else an earlier run came further
                 asked = check_answers(rankings, RANK, total, max_error_share, f"rank round {round_ + 1}")
-    store.commit(windows, config.model_dump(), [candidates.url], {"windows": total, "progress": progress})
-    return store.commit(rankings, described, [windows.url], counts(asked))
+    store.commit(windows, WindowsDetails(settings=config.model_dump(), windows=total, progress=progress), [candidates])
+    return store.commit(rankings, rankings_details(asked, **described), [windows])
 
 
 def _questions(windows: Build, files: list[File], candidates: Build, chunk: int, done: "ray.ObjectRef") -> ray.data.Dataset:

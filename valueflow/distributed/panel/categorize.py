@@ -26,7 +26,7 @@ from valueflow.judging.fingerprint import voter_fingerprint
 from valueflow.judging.tasks import VOTE
 from valueflow.llm.cost import CostEstimate, estimate
 from valueflow.records import SCHEMAS, digest
-from valueflow.store import Build
+from valueflow.store import BallotsDetails, Build, LabelsDetails, QueueDetails, VotesDetails
 from valueflow.theories import resolve_theory, theories
 from valueflow.theories.taxonomy import THEORIES
 from valueflow.voting.descend import Ballot, DescentConfig, Label, Undecided, ballot_table, step
@@ -135,7 +135,8 @@ def categorize(config: CategorizeConfig) -> Categorized:
             plan = Build(config.root, "ballots", f"{digest(asked, config.panel.fingerprint())}-{number}")
             if not store.manifest(plan):
                 _over_chunks(_plan_chunk, where, votes, config.descent, chosen, plan)
-                store.commit(plan, {"descent": config.descent.model_dump(), "step": number}, [texts.url], {})
+                settings = {"descent": config.descent.model_dump(), "step": number}
+                store.commit(plan, BallotsDetails(settings=settings), [texts])
             ballots = store.require_manifest(plan).num_rows
             if not ballots:
                 break
@@ -145,12 +146,8 @@ def categorize(config: CategorizeConfig) -> Categorized:
         if not store.manifest(build):
             totals = check_answers(build, VOTE, before, 1.0, f"categorize, {name}")
             voter = next(v for v in config.panel.voters if v.name == name)
-            store.commit(
-                build,
-                voter.public() | {"fingerprint": voter_fingerprint(voter), "audit": admitted[name]},
-                [texts.url],
-                totals._asdict(),
-            )
+            settings = {"voter": voter.public(), "fingerprint": voter_fingerprint(voter), "audit": admitted[name]}
+            store.commit(build, VotesDetails(**settings, **totals._asdict()), [texts])
     undecided = _over_chunks(_label_chunk, where, votes, config.descent, chosen, labels, queue, human)
     _check_human(human, undecided, ", ".join(config.human))
     _finish(at, config, before)
@@ -278,10 +275,12 @@ def _finish(at: Categorized, config: CategorizeConfig, ballots: int) -> None:
     waiting = [store.read_part(at.queue, path) for path in store.part_paths(at.queue)]
     rows = pa.concat_tables(waiting) if waiting else SCHEMAS["queue"].empty_table()
     store.write_bytes(f"{at.queue.url}/human_queue.csv", queue_csv(rows).encode())
-    store.commit(at.queue, {}, [at.texts.url], {"texts": rows.num_rows})
+    store.commit(at.queue, QueueDetails(texts=rows.num_rows), [at.texts])
     decisions: Counter[str] = Counter()
     for path in store.part_paths(at.labels):
         decisions.update(store.read_part(at.labels, path, ["decision"])["decision"].to_pylist())
-    described = {"resolved": config.public(), "votes": {name: build.build_id for name, build in at.votes.items()}}
-    counts = {"ballots": ballots, "queued": rows.num_rows} | dict(sorted(decisions.items()))
-    store.commit(at.labels, described, [at.texts.url, *(b.url for b in at.votes.values())], counts)
+    details = LabelsDetails(
+        resolved=config.public(), votes={name: build.build_id for name, build in at.votes.items()}, ballots=ballots,
+        queued=rows.num_rows, decisions=dict(sorted(decisions.items())),
+    )  # fmt: skip
+    store.commit(at.labels, details, [at.texts, *at.votes.values()])

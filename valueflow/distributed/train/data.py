@@ -33,7 +33,7 @@ class Sources(NamedTuple):
     labels: Build | None
     anchored: Build | None
     individuals: Build | None
-    inputs: list[str]
+    inputs: list[Build | str]
     data_id: str
 
 
@@ -59,7 +59,7 @@ def sources(root: str, config: DataConfig) -> Sources:
     for build in builds:
         store.require_manifest(build)
     ids = [[build.table, build.build_id] for build in builds]
-    inputs = [*(build.url for build in builds), *config.exclude]
+    inputs = [*builds, *config.exclude]
     return Sources(texts, labels, anchored, individuals, inputs, digest(ids, settings))
 
 

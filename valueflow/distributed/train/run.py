@@ -25,7 +25,7 @@ from valueflow.hives.encoder import check_model
 from valueflow.hives.metrics import EmbeddingMetric
 from valueflow.models import SCHEME, content_hash, locate
 from valueflow.records import digest
-from valueflow.store import Build
+from valueflow.store import Build, HivesDetails
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def train_hives(config: TrainHivesConfig) -> Trained:
     model = content_hash(locate(config.encoder.model))
     settings = digest(__version__, found.data_id, start[1], model, config.learnt_from())
     build = Build(config.root, "hives", digest(settings, config.workers.num_workers))
-    checkpoints = f"{config.root.rstrip('/')}/checkpoints/{settings}"
+    checkpoints = store.checkpoints_url(config.root, settings)
     made = store.manifest(build)
     if made is None:
         check_model(locate(config.encoder.model), config.encoder.model, config.encoder.revision, config.encoder.max_length)
@@ -72,13 +72,19 @@ def train_hives(config: TrainHivesConfig) -> Trained:
         outcome = _fit(config, Training(config, build, start[0], checkpoints, data, found.data_id, watch))
         if outcome.stopped:
             raise InputError(outcome.stopped)
-        described = {"resolved": config.public(), "data_id": found.data_id, "start": start[1]}
-        inputs = [*found.inputs, *([start[0]] if start[0] else [])]
-        made = store.commit(build, described, inputs, numbers, outcome.files)
+        details = HivesDetails(resolved=config.public(), data_id=found.data_id, start=start[1], data=numbers)
+        made = store.commit(build, details, [*found.inputs, *_start_input(config.root, *start)], outcome.files)
     else:
         log.info("train_hives: %s, done before", build.build_id)
     _remove(checkpoints)  # of no use once the encoder is there
     return Trained(build, read_metrics(build))
+
+
+def _start_input(root: str, url: str, build_id: str) -> list[Build | str]:
+    """The encoder that stage 2 starts from, as an input: a build where it is under this root, else its URL."""
+    if not url:
+        return []
+    return [Build(root, "hives", build_id)] if build_id in store.finished(root, "hives") else [url]
 
 
 def _begin(checkpoints: str, num_workers: int) -> None:

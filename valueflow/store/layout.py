@@ -1,0 +1,87 @@
+"""Where everything under a root lies. The only code that joins such paths, so that garbage collection can rely on it.
+
+| path under the root | content |
+|---|---|
+| `{table}/{build_id}/[theory=…/value=…/]part-*.parquet` | rows of a build; `_manifest.json` beside them makes it finished |
+| `vidb/CURRENT` | the pointer to the published VIDB version |
+| `cache/` | replies of language models by call key |
+| `audits/{fingerprint}.json` | the result of a judge's audit |
+| `reports/{name}.html` | pages |
+| `checkpoints/{settings}/` | of a training that has not finished |
+| `npz/{id}/` | official exports of embeddings |
+| `files/` | a root of its own for texts that were given as a file |
+"""
+
+from typing import NamedTuple
+
+from valueflow.records import ValueId
+
+MANIFEST = "_manifest.json"
+
+
+class Build(NamedTuple):
+    """The address of one build."""
+
+    root: str
+    table: str
+    build_id: str
+
+    @property
+    def url(self) -> str:
+        """The folder of the build."""
+        return under(self.root, self.table, self.build_id)
+
+    @property
+    def manifest_url(self) -> str:
+        """The file that makes the build finished."""
+        return f"{self.url}/{MANIFEST}"
+
+
+def under(root: str, *parts: str) -> str:
+    """Return a path under a root, which may end in a slash."""
+    return "/".join([root.rstrip("/"), *parts])
+
+
+def value_folder(value: str) -> str:
+    """Return the hive folder of one value within a build.
+
+    Raises:
+        ValueError: it is not a value id.
+    """
+    value_id = ValueId(value)
+    return f"theory={value_id.theory}/value={value_id.node}"
+
+
+def pointer_url(root: str) -> str:
+    """Return the file that names the published VIDB version."""
+    return under(root, "vidb", "CURRENT")
+
+
+def cache_url(root: str) -> str:
+    """Return the folder of the call cache."""
+    return under(root, "cache")
+
+
+def audit_url(root: str, fingerprint: str) -> str:
+    """Return the file with the audit result of the judge with this fingerprint."""
+    return under(root, "audits", f"{fingerprint}.json")
+
+
+def report_url(root: str, name: str) -> str:
+    """Return the page of this name."""
+    return under(root, "reports", f"{name}.html")
+
+
+def checkpoints_url(root: str, settings: str) -> str:
+    """Return the folder of the checkpoints of a training, by the hash of its settings."""
+    return under(root, "checkpoints", settings)
+
+
+def npz_url(root: str, export: str) -> str:
+    """Return the folder of an official export of embeddings."""
+    return under(root, "npz", export)
+
+
+def file_texts_root(root: str) -> str:
+    """Return the root under which texts that were given as a file are ingested, apart from the corpora."""
+    return under(root, "files")

@@ -1,0 +1,246 @@
+"""Manifests: what makes a build finished, what it was made from, and which builds are finished."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import subprocess
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError, field_validator
+
+from valueflow import __version__
+from valueflow.config import Config
+from valueflow.errors import InputError
+from valueflow.records import SCHEMAS
+from valueflow.store.details import Details
+from valueflow.store.files import filesystem, read_bytes, write_bytes
+from valueflow.store.layout import MANIFEST, Build, under
+
+log = logging.getLogger(__name__)
+DetailsT = TypeVar("DetailsT", bound=Details)
+# Tables whose builds hold files that are not parquet.
+FILE_TABLES = ("hives", "fast")
+
+
+class File(Config):
+    """One committed file, its path relative to the build."""
+
+    path: str
+    size: int
+    sha256: str
+    rows: int
+
+
+class Input(Config):
+    """Something that a build was made from: another build, or a file or folder that the user named."""
+
+    url: str
+    table: str = ""
+    build_id: str = ""
+
+    @property
+    def build(self) -> Build | None:
+        """The address of the build; None for a user's file."""
+        if not self.build_id:
+            return None
+        return Build(self.url.removesuffix(f"/{self.table}/{self.build_id}"), self.table, self.build_id)
+
+    @classmethod
+    def of(cls, source: Build | str) -> "Input":
+        """Return a build or the URL of a user's file as an input."""
+        if isinstance(source, str):
+            return cls(url=source)
+        return cls(url=source.url, table=source.table, build_id=source.build_id)
+
+
+class Manifest(Config):
+    """What makes a build finished: its files, and everything they were made from and with."""
+
+    table: str
+    build_id: str
+    created: str
+    code_version: str
+    git_commit: str
+    config: dict[str, Any]
+    inputs: list[Input]
+    counts: dict[str, Any]
+    files: list[File]
+    attempt: str
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _inputs_as_urls(cls, inputs: Any) -> Any:
+        """Manifests of ValueFlow before inputs were typed list URLs: those that end in a table and a build id are builds."""
+        return [_input_of_url(i) if isinstance(i, str) else i for i in inputs] if isinstance(inputs, list) else inputs
+
+    @property
+    def num_rows(self) -> int:
+        """Rows over all files."""
+        return sum(file.rows for file in self.files)
+
+    def details(self, record: type[DetailsT]) -> DetailsT:
+        """Return the settings and counts of the build as the record of its table (see `details`).
+
+        Raises:
+            InputError: the manifest holds something else.
+        """
+        try:
+            return record.read(self.config, self.counts)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise InputError(f"manifest of {self.table}/{self.build_id}: {key}: {first['msg']}; build it again") from error
+
+    def inputs_from(self, table: str) -> list[Build]:
+        """Return the builds of one table that this build was made from."""
+        return [build for i in self.inputs if (build := i.build) and build.table == table]
+
+
+def _input_of_url(url: str) -> Input:
+    *_, table, build_id = ["", "", *url.rstrip("/").split("/")]
+    known = table in SCHEMAS or table in FILE_TABLES
+    return Input(url=url, table=table, build_id=build_id) if known else Input(url=url)
+
+
+def commit(build: Build, details: Details, inputs: Sequence[Build | str] = (), files: Sequence[File] | None = None) -> Manifest:
+    """Write the manifest that makes a build finished, and return it.
+
+    Args:
+        build: the build.
+        details: settings and counts, the record of its table.
+        inputs: builds and users' files that it was made from.
+        files: its files; by default every part that is there is hashed and listed.
+    """
+    if files is None:
+        with ThreadPoolExecutor(8) as pool:
+            files = list(pool.map(lambda path: _describe(build, path), part_paths(build)))
+    config, counts = details.saved()
+    manifest = Manifest(
+        table=build.table, build_id=build.build_id, created=datetime.now(UTC).isoformat(timespec="microseconds"),
+        code_version=__version__, git_commit=git_commit(), config=config, inputs=[Input.of(i) for i in inputs], counts=counts,
+        files=sorted(files, key=lambda file: file.path), attempt=uuid.uuid4().hex,
+    )  # fmt: skip
+    write_bytes(build.manifest_url, manifest.model_dump_json(indent=1).encode())
+    return manifest
+
+
+def manifest(build: Build) -> Manifest | None:
+    """Return the manifest of a finished build, None for an unfinished one.
+
+    Raises:
+        InputError: the manifest cannot be read, or a file it lists is missing or has another size.
+    """
+    url = build.manifest_url
+    try:
+        loaded = Manifest.model_validate_json(read_bytes(url))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise InputError(f"manifest {url} is corrupt ({reason}); delete it and rerun: finished rows are kept") from error
+    fs, path = filesystem(build.url)
+    prefix = fs._strip_protocol(path).rstrip("/") + "/"
+    sizes = {str(p).removeprefix(prefix): info["size"] for p, info in fs.find(path, detail=True).items()}
+    for file in loaded.files:
+        if sizes.get(file.path) != file.size:
+            state = "is missing" if file.path not in sizes else f"has {sizes[file.path]} bytes"
+            raise InputError(
+                f"{build.url}/{file.path} {state}, its manifest says {file.size}; delete the folder {build.url} and rerun"
+            )
+    return loaded
+
+
+def finished_manifest(build: Build, stage: str, rows: str) -> Manifest | None:
+    """Return the manifest of a build that an earlier run finished, and log it; None where there is work to do."""
+    finished_before = manifest(build)
+    if finished_before:
+        log.info("%s: %s %s, done before", stage, f"{finished_before.num_rows:,}", rows)
+    return finished_before
+
+
+def require_manifest(build: Build) -> Manifest:
+    """Return the manifest of a finished build.
+
+    Raises:
+        InputError: the build is not finished; the message lists those that are.
+    """
+    existing = manifest(build)
+    if existing is None:
+        ids = ", ".join(finished(build.root, build.table)) or "none"
+        raise InputError(f"no finished {build.table!r} build {build.build_id!r} under {build.root} (finished: {ids})")
+    return existing
+
+
+def details_of(build: Build, record: type[DetailsT]) -> DetailsT:
+    """Return the settings and counts of a finished build.
+
+    Raises:
+        InputError: the build is not finished, or its manifest holds something else.
+    """
+    return require_manifest(build).details(record)
+
+
+def finished(root: str, table: str) -> list[str]:
+    """Return the ids of the finished builds of a table, oldest first."""
+    fs, path = filesystem(under(root, table))
+    if not fs.exists(path):
+        return []
+    created = {}
+    for file in fs.glob(f"{path}/*/{MANIFEST}"):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            created[str(file).split("/")[-2]] = json.loads(fs.cat_file(file))["created"]
+    return sorted(created, key=lambda build_id: created[build_id])
+
+
+def ingested(root: str, texts: str, alternative: str = "") -> Build:
+    """Return the texts with a build id, or with `latest` those of the newest finished ingest.
+
+    Raises:
+        InputError: nothing is ingested; `alternative` ends the sentence with what else the user can do.
+    """
+    ids = finished(root, "texts")
+    if not ids:
+        raise InputError(f"no ingested texts under {root}; run python -m jobs.ingest first{alternative}")
+    return Build(root, "texts", ids[-1] if texts == "latest" else texts)
+
+
+def verify(build: Build) -> None:
+    """Read every byte of a finished build and compare it with the manifest's hashes."""
+    for file in require_manifest(build).files:
+        if hashlib.sha256(read_bytes(f"{build.url}/{file.path}")).hexdigest() != file.sha256:
+            raise InputError(f"{build.url}/{file.path} differs from its manifest's hash; delete {build.url} and rerun")
+
+
+def part_paths(build: Build, folder: str = "") -> list[str]:
+    """Return the relative paths of every part of a build or of one of its folders, committed or not, sorted."""
+    fs, path = filesystem(build.url)
+    prefix = fs._strip_protocol(path).rstrip("/") + "/"
+    searched = f"{prefix}{folder}".rstrip("/")
+    if not fs.exists(searched):
+        return []
+    found = (str(p).removeprefix(prefix) for p in fs.find(searched))
+    return sorted(p for p in found if p.endswith(".parquet"))
+
+
+def _describe(build: Build, path: str) -> File:
+    data = read_bytes(f"{build.url}/{path}")
+    try:
+        rows = pq.read_metadata(pa.BufferReader(data)).num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{build.url}/{path} is not readable parquet ({error}); delete it and rerun") from error
+    return File(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest(), rows=rows)
+
+
+def git_commit() -> str:
+    """Return the commit of the checkout the code runs from, "unknown" outside one."""
+    here = Path(__file__).resolve().parent
+    answer = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or "unknown"
