@@ -30,7 +30,6 @@ from valueflow.api import Agreement
 from valueflow.errors import InputError, allowed
 from valueflow.hives.near_duplicates import near_duplicates
 from valueflow.models import content_hash, fetch
-from valueflow.ranking.calibration import LIMIT
 from valueflow.records import LIMIT, digest
 from valueflow.store import Build, RegressionDetails
 from valueflow.vidb.version import Vidb

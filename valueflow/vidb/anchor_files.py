@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from valueflow import store
 from valueflow.errors import InputError
-from valueflow.ranking.calibration import LIMIT, Calibration
+from valueflow.ranking.calibration import Calibration
 from valueflow.records import LIMIT, ValueId, clean, digest, text_id
 from valueflow.store import Build, VidbDetails
 from valueflow.tabular import read_csv
