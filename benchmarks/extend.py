@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import spearmanr
 
-from valueflow.distributed.build.extend import joined, refitted
+from valueflow.distributed.build.extend import merge_fit, refit_texts
 from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, plan_round
 from valueflow.ranking.calibration import neutral
 from valueflow.ranking.likelihood import LikelihoodShard, Orders
 from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.windows import WindowsConfig, plan
+from valueflow.records import ValueId
 from valueflow.vidb.version import Anchors
 
 M_OLD, M_NEW, SD = 24, 16, 3.0
@@ -81,8 +82,8 @@ def main() -> None:
     _, _, anew_calls, anew_took = anew = built(theta_N, rng)
     answered = ask_new(old, theta_N, new, rng)
     began = time.perf_counter()
-    touched, fitted = refitted(old, answered, spread, 1e-9)
-    rows = joined(old, "svt:power", touched, fitted).sort_by("text_id")
+    touched, fitted = refit_texts(old, answered, spread, 1e-9)
+    rows = merge_fit(old, ValueId("svt:power"), touched, fitted).sort_by("text_id")
     took = time.perf_counter() - began
     print(f"{count:,} texts, {len(new)} added; k=2, m={M_OLD} for a build, m={M_NEW} for the added")
     print(f"{'':12}{'calls':>9}{'seconds':>9}{'Spearman, added':>17}{'coverage':>10}{'rms error':>11}")

@@ -16,6 +16,7 @@ from valueflow.distributed import answer
 from valueflow.distributed.build.plan import plan
 from valueflow.distributed.build.rank import rank
 from valueflow.distributed.cluster import ClusterConfig, session
+from valueflow.distributed.texts import ValueTexts
 from valueflow.judging.answers import answers
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.parse import parse_order
@@ -87,7 +88,7 @@ def main() -> None:
             peak.start()
             started = time.monotonic()
             plan(pool, WindowsConfig(k=2, m=m), windows)
-            made = rank(windows, [pool], SimulatedJudge(), out, 0, {})
+            made = rank(windows, ValueTexts((pool,)), SimulatedJudge(), out, 0, {})
             seconds = time.monotonic() - started
             peak.stop = True
             peak.join()

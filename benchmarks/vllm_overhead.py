@@ -22,6 +22,7 @@ from valueflow import store
 from valueflow.distributed.build.rank import read_windows
 from valueflow.distributed.cluster import ClusterConfig, session
 from valueflow.distributed.judge import judge
+from valueflow.distributed.texts import ValueTexts
 from valueflow.judging.tasks import RANK
 from valueflow.llm.configs import VllmModel
 from valueflow.llm.question import sampling
@@ -93,7 +94,7 @@ def pipeline(pool: Build, windows: Build) -> tuple[int, float, list[dict]]:
         from ray._private.state import actors  # the public state API needs the dashboard
 
         asked = read_windows(
-            windows, store.require_manifest(windows).files, [pool], ray.put(np.empty(0, "S16")), JUDGE.batch_size
+            windows, store.require_manifest(windows).files, ValueTexts((pool,)), ray.put(np.empty(0, "S16")), JUDGE.batch_size
         )
         questions = [RANK.question(row, JUDGE) for row in asked.iter_rows()]
         requests = [{"messages": q.messages, "sampling_params": sampling(q, JUDGE)} for q in questions]

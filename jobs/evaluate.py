@@ -5,7 +5,8 @@ python -m jobs.evaluate conf/evaluate/tiny.yaml
 
 from valueflow import config as configs
 from valueflow.distributed.cluster import session
-from valueflow.distributed.evaluate import EvaluateConfig, EvaluationResult, dry_run, evaluate
+from valueflow.distributed.evaluation.config import EvaluateConfig
+from valueflow.distributed.evaluation.run import EvaluationResult, dry_run, evaluate
 from valueflow.report.collect import evaluation_report, score_table
 from valueflow.report.terminal import cost_table
 
@@ -18,11 +19,11 @@ def main(config: EvaluateConfig) -> EvaluationResult | None:
         if config.dry_run:
             print(cost_table(dry_run(config)))
             return None
-        evaluated = evaluate(config)
-    print(score_table(evaluated.build))
-    print(f"scores: {evaluated.build.url}")
-    print(f"report: {evaluation_report(evaluated.build)}")
-    return evaluated
+        result = evaluate(config)
+    print(score_table(result.build))
+    print(f"scores: {result.build.url}")
+    print(f"report: {evaluation_report(result.build)}")
+    return result
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from pydantic import Field
 from ray.data import Dataset
@@ -18,6 +17,7 @@ from valueflow.config import Config
 from valueflow.distributed.answer import check_answers, collect_answers
 from valueflow.distributed.cluster import ClusterConfig, require
 from valueflow.distributed.embed import Embedder, EmbedderConfig, embed, labelled_examples, labels_of, matrix, vectors
+from valueflow.distributed.texts import texts_of_ids
 from valueflow.hives.anchors import AnchorsConfig, Balance, Found, balance, find, named
 from valueflow.hives.individuals import nearest
 from valueflow.judging.fingerprint import RESOURCES
@@ -193,7 +193,7 @@ def _names(config: BuildAnchorsConfig, namer: LlmModel, texts: Build, anchors: B
         return out
     table = store.read_table(anchors, ["anchor_id", "medoids"])
     medoids = table["medoids"].to_pylist()
-    shown = _texts(texts, pa.array({text_id for ids in medoids for text_id in ids}, pa.string()))
+    shown = texts_of_ids(texts, [text_id for ids in medoids for text_id in ids])
     count = table.num_rows
     columns = {
         "anchor_id": table["anchor_id"],
@@ -205,16 +205,6 @@ def _names(config: BuildAnchorsConfig, namer: LlmModel, texts: Build, anchors: B
     asked = check_answers(out, NAME, count, config.max_error_share, "name")
     store.commit(out, NamesDetails(namer=namer.public(), **asked._asdict()), [anchors])
     return out
-
-
-def _texts(texts: Build, wanted: pa.Array) -> dict[str, str]:
-    """Text by id, of the ids wanted."""
-    found: dict[str, str] = {}
-    for file in store.require_manifest(texts).files:
-        part = store.read_part(texts, file.path, ["text_id", "text"])
-        part = part.filter(pc.is_in(part["text_id"], wanted))
-        found.update(zip(part["text_id"].to_pylist(), part["text"].to_pylist(), strict=True))
-    return found
 
 
 def _open(questions: pa.Table, done: "ray.ObjectRef") -> Dataset:

@@ -12,7 +12,7 @@ from pydantic import Field
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.answer import check_answers, collect_answers
-from valueflow.distributed.build.rank import open_windows, rankings_details, show
+from valueflow.distributed.build.rank import in_folder, rankings_details, unanswered
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.errors import InputError
 from valueflow.judging.audit import exam
@@ -22,6 +22,7 @@ from valueflow.judging.configs import AnyJudge, JudgeConfig
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK
 from valueflow.llm.cost import CostEstimate, MeasuredSpeed, estimate
+from valueflow.ranking.windows import with_texts
 from valueflow.records import digest
 from valueflow.store import Build, RankingsDetails
 from valueflow.theories import resolve
@@ -56,7 +57,7 @@ def _exam(config: AuditJudgeConfig, anchors: pa.Table) -> pa.Table:
     """The windows of the exam with their texts."""
     windows = exam.plan(anchors, config.exam)
     texts = dict(zip(anchors["text_id"].to_pylist(), anchors["text"].to_pylist(), strict=True))
-    return show(windows, texts).append_column("folder", pa.array([""] * windows.num_rows, pa.string()))
+    return in_folder(with_texts(windows, texts), "")
 
 
 def audit_judge(config: AuditJudgeConfig) -> tuple[AuditResult, str]:
@@ -68,7 +69,7 @@ def audit_judge(config: AuditJudgeConfig) -> tuple[AuditResult, str]:
     made = store.manifest(out)
     if not made:
         started, before = time.monotonic(), len(store.committed_ids(out, "window_id"))
-        collect_answers(config.judge, RANK, functools.partial(open_windows, table), out, table.num_rows, "audit")
+        collect_answers(config.judge, RANK, functools.partial(unanswered, table), out, table.num_rows, "audit")
         seconds = time.monotonic() - started if not before else 0.0
         totals = check_answers(out, RANK, table.num_rows, 1.0, "audit")
         settings = {"judge": config.judge.public(), "fingerprint": fingerprint(config.judge), "seconds": seconds}

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +11,10 @@ from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.answer import check_answers, collect_answers
 from valueflow.distributed.audit import check_panel_admitted, measured_speed
-from valueflow.distributed.build.rank import open_windows, rankings_details, show
+from valueflow.distributed.build.rank import in_folder, rankings_details, unanswered
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.panel.vote import PanelConfig, collect_votes, vote_builds
+from valueflow.distributed.texts import GivenTexts
 from valueflow.errors import InputError
 from valueflow.judging.audit.rated_texts import SAMPLE, rated_texts
 from valueflow.judging.audit.rating import Comparison, Scores, compare
@@ -26,7 +26,7 @@ from valueflow.ranking import calibration
 from valueflow.ranking.likelihood import LikelihoodShard
 from valueflow.ranking.orders import orders_of
 from valueflow.ranking.plackett_luce import fit
-from valueflow.ranking.windows import WindowsConfig, plan_table
+from valueflow.ranking.windows import WindowsConfig, plan_table, with_texts
 from valueflow.records import LIMIT, digest
 from valueflow.store import BallotsDetails, Build
 from valueflow.theories import resolve
@@ -74,15 +74,6 @@ def dry_run(config: CompareRatingConfig) -> list[CostEstimate]:
     return found
 
 
-class _Anchors(NamedTuple):
-    """Texts of the reference by id, for workers."""
-
-    texts: dict[str, str]
-
-    def __call__(self, folder: str) -> dict[str, str]:
-        return self.texts
-
-
 def compare_rating(config: CompareRatingConfig) -> Comparison:
     """Ask every judge both ways and return the comparison.
 
@@ -126,7 +117,7 @@ def _rate(config: CompareRatingConfig, rows: list[dict]) -> dict[str, Build]:
         store.write_part(plan, ballots, "0", "ratings=0")
         store.commit(plan, BallotsDetails())
     votes = vote_builds(config.root, config.panel, plan.build_id)
-    collect_votes(config.panel, plan, _Anchors({row["text_id"]: row["text"] for row in rows}), votes, 0, "rate")
+    collect_votes(config.panel, plan, GivenTexts({row["text_id"]: row["text"] for row in rows}), votes, 0, "rate")
     return votes
 
 
@@ -145,7 +136,7 @@ def _ranked(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray, 
     table = _windows(config, rows, value_T)
     out = Build(config.root, "rankings", f"r-{digest(__version__, table['window_id'].to_pylist(), fingerprint(judge))}")
     if not store.manifest(out):
-        collect_answers(judge, RANK, functools.partial(open_windows, table), out, table.num_rows, f"rank, {judge.name}")
+        collect_answers(judge, RANK, functools.partial(unanswered, table), out, table.num_rows, f"rank, {judge.name}")
         totals = check_answers(out, RANK, table.num_rows, 1.0, "rank")
         store.commit(out, rankings_details(totals, judge=judge.public()))
     neutral_T = np.array([row["rating"] == 0 for row in rows])
@@ -170,7 +161,7 @@ def _windows(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray)
             theory, _, node = value.partition(":")
             ids = [row["text_id"] for row, v in zip(rows, value_T, strict=True) if v == value]
             plans.append(_folder(plan_table(theory, node, ids, windows), repeat))
-    return show(pa.concat_tables(plans), texts)
+    return with_texts(pa.concat_tables(plans), texts)
 
 
 def _folder(windows: pa.Table, repeat: int) -> pa.Table:
@@ -178,7 +169,7 @@ def _folder(windows: pa.Table, repeat: int) -> pa.Table:
     ids = [digest(window_id, repeat) for window_id in windows["window_id"].to_pylist()]
     rounds = pa.array([1000 * repeat + r for r in windows["round"].to_pylist()], pa.int32())
     windows = windows.set_column(0, "window_id", pa.array(ids)).set_column(4, "round", rounds)
-    return windows.append_column("folder", pa.array([f"repeat={repeat}"] * len(ids)))
+    return in_folder(windows, f"repeat={repeat}")
 
 
 def _intensity(config: CompareRatingConfig, ids: list[str], neutral_N: np.ndarray, answered: pa.Table) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Window plans: which texts a judge sees together, in which order, decided before any judge is called."""
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -135,3 +136,9 @@ def windows_table(theory: str, value: str, shown: list[list[str]], rounds: np.nd
         window_ids.append(digest(theory, value, key, occurrence[key]))
     columns = {"window_id": window_ids, "theory": [theory] * len(shown), "value": [value] * len(shown)}
     return conform(pa.table(columns | {"text_ids": pa.array(shown, pa.list_(pa.string())), "round": rounds}), "windows")
+
+
+def with_texts(windows: pa.Table, texts: Mapping[str, str]) -> pa.Table:
+    """Return the windows with a column `texts`: the text of every id, in the order of the positions."""
+    rows = [[texts[text_id] for text_id in window] for window in windows["text_ids"].to_pylist()]
+    return windows.append_column("texts", pa.array(rows, pa.list_(pa.string())))

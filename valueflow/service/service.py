@@ -24,6 +24,7 @@ from valueflow.hives.extract import Extractor
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.online import OnlineJudge
+from valueflow.ranking.windows import with_texts
 from valueflow.records import ValueId, clean, text_id
 from valueflow.theories import operational, resolve, resolve_theory, theories
 from valueflow.theories.taxonomy import THEORIES
@@ -313,9 +314,7 @@ class Service:
 
     async def _answers(self, windows: pa.Table, texts: Mapping[str, str]) -> list[dict]:
         """The judge's rows, in the order of the windows."""
-        shown = [[texts[i] for i in ids] for ids in windows["text_ids"].to_pylist()]
-        asked = windows.append_column("texts", pa.array(shown, pa.list_(pa.string())))
-        rows = {row["window_id"]: row for row in (await self.ask(asked)).to_pylist()}
+        rows = {row["window_id"]: row for row in (await self.ask(with_texts(windows, texts))).to_pylist()}
         return [rows[i] for i in windows["window_id"].to_pylist()]
 
     async def _sharpness_of(self, value: str) -> float:

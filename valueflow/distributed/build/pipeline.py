@@ -1,4 +1,4 @@
-"""Build a VIDB: curate, plan, rank, aggregate, calibrate, publish; each stage is a build that is finished or continued."""
+"""Build a VIDB: select candidates, plan, rank, aggregate, calibrate, publish; each stage is a build that a rerun resumes."""
 
 import logging
 from typing import NamedTuple
@@ -18,7 +18,8 @@ from valueflow.distributed.audit import Policy, check_admitted, check_panel_admi
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.build.extend import check_base, new_texts, rank_new, refit
 from valueflow.distributed.build.plan import plan
-from valueflow.distributed.build.rank import rank, with_texts
+from valueflow.distributed.build.rank import rank
+from valueflow.distributed.texts import ValueTexts
 from valueflow.distributed.panel.vote import PanelConfig, collect_votes, plausibility_flags, vote_builds
 from valueflow.errors import InputError
 from valueflow.llm.cost import CostEstimate, estimate
@@ -26,7 +27,7 @@ from valueflow.judging.configs import AnyJudge, JudgeConfig
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK, VOTE
 from valueflow.ranking.calibration import CalibrateConfig, NO_NEUTRAL
-from valueflow.ranking.windows import WindowsConfig, plan_table
+from valueflow.ranking.windows import WindowsConfig, plan_table, with_texts
 from valueflow.records import digest
 from valueflow.store import BallotsDetails, Build, CandidatesDetails, JudgeSharpness, UtilitiesDetails, VidbDetails
 from valueflow.vidb.publish import HumanConfig, PLAUSIBLE, Review, read_ratings
@@ -37,10 +38,10 @@ log = logging.getLogger(__name__)
 
 
 class PlausibilityConfig(Config):
-    """Who looks for weird intensities, and how many of them send a text to people."""
+    """The panel that looks for implausible intensities, and how many of its voters send a text to people."""
 
     panel: PanelConfig
-    max_flags: int = Field(2, ge=1, description="as many voters who find the intensity weird put the text in the human queue")
+    max_flags: int = Field(2, ge=1, description="voters who must find the intensity weird to put the text in the human queue")
 
 
 class BuildVidbConfig(Config):
@@ -52,24 +53,24 @@ class BuildVidbConfig(Config):
     windows: WindowsConfig = WindowsConfig()
     judge: JudgeConfig
     further_judges: list[JudgeConfig] = Field(
-        [], description="they rank the same windows; each one's sharpness and liking of places is then estimated"
+        [], description="they rank the same windows; the sharpness and position bias of each judge is then estimated"
     )
     extend: str = Field(
-        "", description="a version, or current: only texts that it lacks are ranked, against its texts; its scale is kept"
+        "", description="a version, or current: only texts that it lacks are ranked, against its texts, on its scale"
     )
-    max_error_share: float = Field(0.05, ge=0, le=1, description="share of windows without an order above which the job fails")
+    max_error_share: float = Field(0.05, ge=0, le=1, description="share of failed windows above which the job fails")
     aggregate: AggregateConfig = AggregateConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
-    plausibility: PlausibilityConfig | None = Field(None, description="a panel that looks at every text and intensity")
+    plausibility: PlausibilityConfig | None = Field(None, description="a panel that checks every text and intensity")
     human: HumanConfig = HumanConfig()
     audit: Policy = Field("refuse", description="refuse a judge that failed its audit, require a passed one, or ignore")
-    dry_run: bool = Field(False, description="plan, print what the calls of judge and panel will take, ask nothing")
+    dry_run: bool = Field(False, description="plan, print what the calls of judge and panel will take, call nothing")
     publish: bool = Field(True, description="point CURRENT at the version")
     cluster: ClusterConfig = ClusterConfig()
 
     @property
     def judges(self) -> list[AnyJudge]:
-        """All that rank."""
+        """All judges that rank."""
         return [self.judge, *self.further_judges]
 
     @model_validator(mode="after")
@@ -79,12 +80,12 @@ class BuildVidbConfig(Config):
             raise ValueError(f"judge and further_judges share a name: {', '.join(names)}")
         if self.further_judges and (self.windows.in_rounds or self.extend):
             why = f"windows.mode {self.windows.mode}" if self.windows.in_rounds else f"extend {self.extend}"
-            raise ValueError(f"{why} asks one judge; further_judges names {', '.join(names[1:])}")
+            raise ValueError(f"{why} takes one judge; further_judges names {', '.join(names[1:])}")
         return self
 
 
 class BuildStages(NamedTuple):
-    """The builds behind one version; one of rankings for each judge. An extension plans its windows as it asks them."""
+    """The builds behind one version, with one of rankings per judge. An extension has no build of windows: it plans in rounds."""
 
     texts: Build
     candidates: Build
@@ -99,24 +100,23 @@ class BuildStages(NamedTuple):
         return {name: build.build_id for name, build in self._asdict().items() if name != "rankings"} | names
 
 
-def extended(config: BuildVidbConfig) -> Vidb | None:
-    """Return the version to extend.
+def version_to_extend(config: BuildVidbConfig) -> Vidb | None:
+    """Return the version to extend, None where a version is built from scratch.
 
-    A version that was made by extending another with the same texts stands for that other: the same command, run again, finds
-    its own result.
+    A version that extends another one with the same texts stands for that other, so that the same command, run again, finds its
+    own result.
     """
     if not config.extend:
         return None
     base = vidb.load(config.root, config.extend)
-    made = base.details
-    if made.extends and made.builds["texts"] == store.ingested(config.root, config.texts).build_id:
-        base = vidb.load(config.root, made.extends)
+    if base.details.extends and base.details.builds["texts"] == store.ingested(config.root, config.texts).build_id:
+        base = vidb.load(config.root, base.details.extends)
     check_base(base, config.judge)
     return base
 
 
 def stages(config: BuildVidbConfig, base: Vidb | None = None) -> BuildStages:
-    """Return the address of every stage; each id is a fingerprint of all that can change its rows."""
+    """Return the address of every stage; each id is a hash of everything that can change its rows."""
     texts = store.ingested(config.root, config.texts)
     fit_settings = config.aggregate.model_dump(exclude={"windows_per_shard"})
     extends = [base.build.build_id] if base else []
@@ -141,13 +141,13 @@ def _content(url: str) -> str:
     return digest(store.read_input(url).hex()) if url else ""
 
 
-def planned(config: BuildVidbConfig, base: Vidb | None) -> BuildStages:
-    """Bring the stages before the judge's to their end: the candidates and, where it can be known, the plan of windows."""
+def plan_stages(config: BuildVidbConfig, base: Vidb | None) -> BuildStages:
+    """Finish the stages before ranking: the candidates and, where it does not depend on answers, the plan of windows."""
     at = stages(config, base)
     store.require_manifest(at.texts)
     if not store.manifest(at.candidates):
-        kept = Build(config.root, "candidates", base.details.builds["candidates"]) if base else None
-        sizes = candidates.select_candidates(at.texts, config.candidates, at.candidates, kept)
+        previous = Build(config.root, "candidates", base.details.builds["candidates"]) if base else None
+        sizes = candidates.select_candidates(at.texts, config.candidates, at.candidates, previous)
         store.commit(at.candidates, CandidatesDetails(settings=config.candidates.model_dump(), sizes=sizes), [at.texts])
     sizes = store.details_of(at.candidates, CandidatesDetails).sizes
     log.info("candidates: %s texts for %d values", f"{sum(sizes.values()):,}", len(sizes))
@@ -162,11 +162,11 @@ def planned(config: BuildVidbConfig, base: Vidb | None) -> BuildStages:
 
 def dry_run(config: BuildVidbConfig) -> list[CostEstimate]:
     """Return what the judges and the plausibility panel will take."""
-    base = extended(config)
-    at = planned(config, base)
+    base = version_to_extend(config)
+    at = plan_stages(config, base)
     pools = store.require_manifest(at.candidates).files
     pool = store.read_part(at.candidates, pools[0].path, ["theory", "value", "text_id"])
-    # What windows of this value look like; in rounds and extensions they are not known beforehand.
+    # Windows of one value as an example; those of rounds and extensions depend on answers.
     windows = plan_table(pool["theory"][0].as_py(), pool["value"][0].as_py(), pool["text_id"].to_pylist(), config.windows.start)
     if base:
         calls = config.windows.m * sum(len(chunk.text_ids) for chunk in new_texts(base, at.candidates))
@@ -175,8 +175,8 @@ def dry_run(config: BuildVidbConfig) -> list[CostEstimate]:
     else:
         windows = store.read_part(at.windows, store.require_manifest(at.windows).files[0].path)
         calls = store.require_manifest(at.windows).num_rows
-    sample = with_texts(windows.slice(0, 50), [at.candidates], "").to_pylist()
-    found = [estimate(judge, RANK, sample, calls, measured_speed(config.root, judge)) for judge in config.judges]
+    sample = with_texts(windows.slice(0, 50), ValueTexts((at.candidates,))(pools[0].path)).to_pylist()
+    estimates = [estimate(judge, RANK, sample, calls, measured_speed(config.root, judge)) for judge in config.judges]
     if config.plausibility:
         ballots = [
             Ballot("plausible", row["theory"], row["value"], i, PLAUSIBLE, 0, "+0.0")._asdict() | {"text": text}
@@ -185,38 +185,38 @@ def dry_run(config: BuildVidbConfig) -> list[CostEstimate]:
         ]
         texts = store.require_manifest(at.candidates).num_rows
         voters = config.plausibility.panel.voters
-        found += [estimate(voter, VOTE, ballots, texts, measured_speed(config.root, voter)) for voter in voters]
-    return found
+        estimates += [estimate(voter, VOTE, ballots, texts, measured_speed(config.root, voter)) for voter in voters]
+    return estimates
 
 
 def build_vidb(config: BuildVidbConfig) -> BuildStages:
-    """Bring every stage to its end and return where they are.
+    """Finish every stage and return the builds.
 
     Raises:
-        InputError: no ingested texts, a pool too small, too many broken answers, or another version published meanwhile.
+        InputError: no ingested texts, too few candidates, too many failed windows, or another version published meanwhile.
         NotConverged: a fit missed its tolerance; nothing is published.
     """
-    seen = store.current(config.root)
-    base = extended(config)
-    at = planned(config, base)
-    admitted = [check_admitted(config.root, judge, config.audit) for judge in config.judges]
+    pointer = store.current(config.root)
+    base = version_to_extend(config)
+    at = plan_stages(config, base)
+    audits = [check_admitted(config.root, judge, config.audit) for judge in config.judges]
     if config.plausibility:
         check_panel_admitted(config.root, config.plausibility.panel.voters, config.plausibility.panel.audit)
-    described = [
+    settings = [
         {"judge": judge.public(), "fingerprint": fingerprint(judge), "audit": audit}
-        for judge, audit in zip(config.judges, admitted, strict=True)
+        for judge, audit in zip(config.judges, audits, strict=True)
     ]
     share = config.max_error_share
     if base:
-        rank_new(base, at.candidates, config.windows, config.judge, at.rankings[0], share, described[0])
+        rank_new(base, at.candidates, config.windows, config.judge, at.rankings[0], share, settings[0])
         refit(base, at.rankings[0], config.aggregate, at.utilities)
     else:
         if config.windows.in_rounds:
-            to = (at.windows, at.rankings[0])
-            rank_in_rounds(at.candidates, config.windows, config.aggregate, config.judge, *to, share, described[0])
+            builds = (at.windows, at.rankings[0])
+            rank_in_rounds(at.candidates, config.windows, config.aggregate, config.judge, *builds, share, settings[0])
         else:
-            for judge, out, about in zip(config.judges, at.rankings, described, strict=True):
-                rank(at.windows, [at.candidates], judge, out, share, about)
+            for judge, out, of_judge in zip(config.judges, at.rankings, settings, strict=True):
+                rank(at.windows, ValueTexts((at.candidates,)), judge, out, share, of_judge)
         aggregating.aggregate(at.candidates, list(at.rankings), config.windows.k, config.aggregate, at.utilities)
     review = publish.review_of(base) if base else Review()
     human = read_ratings(config.human.ratings) if config.human.ratings else {}
@@ -228,19 +228,19 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
         resolved=config.public(),
         judge=", ".join(judge.name for judge in config.judges),
         judge_fingerprint=fingerprint(config.judge),
-        judge_audit=", ".join(admitted),
+        judge_audit=", ".join(audits),
         judges=_judges(config, at.utilities),
         builds=at.ids(),
         **({"extends": base.build.build_id} if base else {}),
     )
     publish.write_version(at.candidates, at.utilities, config.calibrate, review, lineage, at.vidb, base)
     if config.publish:
-        store.publish(config.root, at.vidb.build_id, seen)
+        store.publish(config.root, at.vidb.build_id, pointer)
     return at
 
 
 def _judges(config: BuildVidbConfig, utilities: Build) -> dict[str, JudgeSharpness]:
-    """Every judge's sharpness by value where it was estimated, by fingerprint."""
+    """Sharpness by value of every judge that was modelled, by fingerprint."""
     fits = store.details_of(utilities, UtilitiesDetails).fits
     return {
         fingerprint(judge): JudgeSharpness(name=judge.name, sharpness={v: fit.judges[n].sharpness for v, fit in fits.items()})
@@ -249,26 +249,15 @@ def _judges(config: BuildVidbConfig, utilities: Build) -> dict[str, JudgeSharpne
     }
 
 
-class PoolTexts(NamedTuple):
-    """The candidates of a value by id: the texts of a plausibility plan's folder."""
-
-    candidates: Build
-
-    def __call__(self, folder: str) -> dict[str, str]:
-        """Return text by id."""
-        table = store.read_table(self.candidates, ["text_id", "text"], folder)
-        return dict(zip(table["text_id"].to_pylist(), table["text"].to_pylist(), strict=True))
-
-
 def _flags(
     config: BuildVidbConfig, plausibility: PlausibilityConfig, at: BuildStages, base: Vidb | None
 ) -> dict[tuple[str, str], int]:
-    """How many voters find each (value, text)'s intensity weird."""
+    """How many voters find the intensity of each (value, text id) weird."""
     settings = [config.calibrate.model_dump(), _content(config.calibrate.ratings)]
     ballots = Build(config.root, "ballots", f"p-{digest(__version__, at.utilities.build_id, settings)}")
     if not store.manifest(ballots):
         publish.plausibility_ballots(publish.calibrated_values(at.candidates, at.utilities, config.calibrate, base), ballots)
         store.commit(ballots, BallotsDetails(settings=config.calibrate.model_dump()), [at.utilities])
     votes = vote_builds(config.root, plausibility.panel, ballots.build_id)
-    collect_votes(plausibility.panel, ballots, PoolTexts(at.candidates), votes, 0, "plausibility")
+    collect_votes(plausibility.panel, ballots, ValueTexts((at.candidates,)), votes, 0, "plausibility")
     return plausibility_flags(votes.values())

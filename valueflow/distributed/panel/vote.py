@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from valueflow.config import Config
 from valueflow.distributed.answer import collect_answers
 from valueflow.distributed.audit import Policy
 from valueflow.distributed.judge import resources
+from valueflow.distributed.texts import TextSource
 from valueflow.errors import BudgetSpent, InputError
 from valueflow.judging.answers import ABSTAINED_PREFIX
 from valueflow.judging.answers import votes as vote_rows
@@ -54,21 +55,13 @@ class PanelConfig(Config):
         return digest([[voter.name, voter_fingerprint(voter)] for voter in self.voters], self.on_dead, self.max_error_share)
 
 
-class Texts(Protocol):
-    """Where the texts of a plan's folder are found."""
-
-    def __call__(self, folder: str) -> dict[str, str]:
-        """Return text by id."""
-        ...
-
-
 def vote_builds(root: str, panel: PanelConfig, plan_id: str) -> dict[str, Build]:
     """Return each voter's build of votes on the ballots that `plan_id` names."""
     made_of = digest(__version__, plan_id, panel.fingerprint())
     return {voter.name: Build(root, "votes", digest(made_of, voter.name)) for voter in panel.voters}
 
 
-def collect_votes(panel: PanelConfig, plan: Build, texts: Texts, votes: dict[str, Build], before: int, what: str) -> None:
+def collect_votes(panel: PanelConfig, plan: Build, texts: TextSource, votes: dict[str, Build], before: int, what: str) -> None:
     """Bring every voter's build to one vote a ballot of the plan; an unfinished one is continued.
 
     Args:
@@ -118,7 +111,7 @@ def collect_votes(panel: PanelConfig, plan: Build, texts: Texts, votes: dict[str
             _abstain(voter, plan, votes[voter.name], dead[voter.name])
 
 
-def _questions(plan: Build, texts: Texts, voter: AnyJudge, done: "ray.ObjectRef") -> Dataset:
+def _questions(plan: Build, texts: TextSource, voter: AnyJudge, done: "ray.ObjectRef") -> Dataset:
     """The plan's ballots that are not answered yet, as put to one voter."""
     paths = [{"path": file.path} for file in store.require_manifest(plan).files]
     return ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
@@ -130,7 +123,7 @@ def _questions(plan: Build, texts: Texts, voter: AnyJudge, done: "ray.ObjectRef"
     )
 
 
-def _ballots_of(batch: pa.Table, plan: Build, texts: Texts, voter: AnyJudge, done: "ray.ObjectRef") -> Iterator[pa.Table]:
+def _ballots_of(batch: pa.Table, plan: Build, texts: TextSource, voter: AnyJudge, done: "ray.ObjectRef") -> Iterator[pa.Table]:
     for path in batch["path"].to_pylist():
         folder = path.rpartition("/")[0]
         table = as_shown_to(voter, store.read_part(plan, path), folder)
