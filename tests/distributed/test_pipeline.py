@@ -208,7 +208,7 @@ def test_sharded_fit_equals_the_fit_in_one_process(built):
     assert len(parts) >= 3
     ids = sorted(store.read_table(at.candidates, ["text_id"], folder)["text_id"].to_pylist())
     layout = Layout(len(ids))
-    alone = fit(RankingShard(parts, ids, layout).sums)
+    alone = fit(RankingShard(parts, ids, layout).likelihood)
     for size in (1, 400):
         shards = split(parts, size)
         actors = [ray.remote(RankingShard).options(num_cpus=0.1).remote(shard, ids, layout) for shard in shards]

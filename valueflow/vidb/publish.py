@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,28 +23,27 @@ from valueflow.store import Build, VidbDetails
 from valueflow.tabular import read_csv
 from valueflow.theories import resolve
 from valueflow.vidb.anchor_files import intensity_of
-from valueflow.vidb.version import Vidb, log
+from valueflow.vidb.version import Vidb
 from valueflow.voting.descend import Ballot, ballot_table
 
+log = logging.getLogger(__name__)
 PLAUSIBLE = ("plausible", "weird")
-
-
-# What people see of a flagged text; they fill in a rating, and the file can be given back as it is.
+# Columns of the human queue. People fill in a rating beside them; the file is then read back as human ratings.
 QUEUE = ["theory", "value", "text_id", "text", "intensity", "low", "high", "flags"]
 
 
 class HumanConfig(Config):
-    """What people say of single texts, and how much it counts (VALUEFLOW, step 5 of VIDB)."""
+    """Human ratings of single texts and their weight (VALUEFLOW, step 5 of VIDB)."""
 
-    ratings: str = Field("", description="CSV: theory, value, text, rating in [-10, 10]; one row a rater")
+    ratings: str = Field("", description="CSV: theory, value, text, rating in [-10, 10]; one row per rater and text")
     weight: float = Field(0.5, ge=0, le=1, description="lambda: final rating = (1 - lambda) * intensity + lambda * human mean")
     agreement: float = Field(
-        4.0, ge=0, le=20, description="filtered release: judges and humans agree when they are no further apart than this"
+        4.0, ge=0, le=20, description="filtered release: largest difference at which judges and humans count as agreeing"
     )
 
 
 class Review(NamedTuple):
-    """What the plausibility panel and people said: flags by (value, text id), None without a panel; human means likewise."""
+    """Flags of the plausibility panel by (value, text id), None without a panel; human mean ratings by value and text id."""
 
     flags: dict[tuple[str, str], int] | None = None
     human: dict[str, dict[str, float]] = {}
@@ -52,7 +52,7 @@ class Review(NamedTuple):
 
 
 class CalibratedValue(NamedTuple):
-    """The rows of one value in the order of text ids, with what makes their intensity."""
+    """The rows of one value in the order of text ids, with the calibration of their intensity."""
 
     value: ValueId
     folder: str
@@ -64,36 +64,37 @@ class CalibratedValue(NamedTuple):
 def calibrated_values(
     candidates: Build, utilities: Build, config: CalibrateConfig, base: Vidb | None = None
 ) -> Iterator[CalibratedValue]:
-    """Yield every value of a build with its calibration, that of `base` where it is given; one value is in memory at a time."""
+    """Yield every value of a build with its calibration (that of `base`, if any); one value is in memory at a time."""
     ratings = read_ratings(config.ratings) if config.ratings else {}
     for file in store.require_manifest(utilities).files:
         folder = file.path.rpartition("/")[0]
         theta = store.read_part(utilities, file.path).sort_by("text_id")
         pool = store.read_table(candidates, folder=folder).sort_by("text_id")
         value = ValueId.of(pool["theory"][0].as_py(), pool["value"][0].as_py())
-        made = base.calibrations[value] if base else _calibrate(value, theta, pool, ratings.get(value, {}), config)
-        yield CalibratedValue(value, folder, theta, pool, made)
+        fitted = base.calibrations[value] if base else _calibrate(value, theta, pool, ratings.get(value, {}), config)
+        yield CalibratedValue(value, folder, theta, pool, fitted)
 
 
 def review_of(base: Vidb) -> Review:
-    """Return what was said of a version's texts: their flags and human means."""
+    """Return the flags and human mean ratings of a version's texts."""
     rows = store.read_table(base.build, ["theory", "value", "text_id", "flags", "human_mean"]).to_pylist()
-    flags = {(f"{r['theory']}:{r['value']}", r["text_id"]): r["flags"] for r in rows if r["flags"] is not None}
+    flags: dict[tuple[str, str], int] = {
+        (ValueId.of(r["theory"], r["value"]), r["text_id"]): r["flags"] for r in rows if r["flags"] is not None
+    }
     human: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["human_mean"] is not None:
-            human.setdefault(f"{row['theory']}:{row['value']}", {})[row["text_id"]] = row["human_mean"]
+            human.setdefault(ValueId.of(row["theory"], row["value"]), {})[row["text_id"]] = row["human_mean"]
     settings = base.details.resolved.get("plausibility") or {"max_flags": 1}
     return Review(flags or None, human, max_flags=settings["max_flags"])
 
 
 def plausibility_ballots(values: Iterator[CalibratedValue], out: Build) -> None:
-    """Write one ballot a text and value, which asks whether the intensity is plausible or weird."""
+    """Write one ballot per text and value; its question is whether the intensity is plausible or weird."""
     for at in values:
-        theory, _, node = at.value.partition(":")
         intensities = at.calibration.to_intensity(at.theta["theta"].to_numpy())
         ballots = [
-            Ballot("plausible", theory, node, i, PLAUSIBLE, 0, f"{intensity:+.1f}")
+            Ballot("plausible", at.value.theory, at.value.node, i, PLAUSIBLE, 0, f"{intensity:+.1f}")
             for i, intensity in zip(at.theta["text_id"].to_pylist(), intensities, strict=True)
         ]
         store.write_part(out, ballot_table(ballots), "0", at.folder)
@@ -103,16 +104,16 @@ def write_version(
     candidates: Build, utilities: Build, config: CalibrateConfig, review: Review, lineage: VidbDetails, out: Build,
     base: Vidb | None = None,
 ) -> store.Manifest:  # fmt: skip
-    """Calibrate every value, merge what people said, and write a version.
+    """Calibrate every value, merge human ratings, and write a version.
 
     Parquet; `csv/{value}_{theory}.csv` in the official columns (the full release), `csv-filtered/` (the texts on which judges
-    and humans agree); `human_queue.csv` with the texts that the panel flagged; the manifest last.
+    and humans agree); `human_queue.csv` with the texts that the panel flagged; last the manifest.
 
     Args:
         candidates: texts with their sources and licences.
         utilities: theta of each.
-        config: where zero and the unit come from.
-        review: flags and human ratings; ratings that the calibration uses count among these.
+        config: the source of zero and unit.
+        review: flags and human ratings; those that the calibration uses are added.
         lineage: how the version was built; calibrations and counts are added.
         out: the version.
         base: the version that this one extends; its calibration is kept.
@@ -148,14 +149,16 @@ def write_version(
     return store.commit(out, details, [candidates, utilities])
 
 
-def _calibrate(value: str, theta: pa.Table, pool: pa.Table, ratings: dict[str, float], config: CalibrateConfig) -> Calibration:
+def _calibrate(
+    value: ValueId, theta: pa.Table, pool: pa.Table, ratings: dict[str, float], config: CalibrateConfig
+) -> Calibration:
     theta_N = theta["theta"].to_numpy()
     try:
         if config.mode == "neutral":
             return calibration.neutral(theta_N, pool["neutral"].to_numpy(), config.extreme_quantile)
         rated = [(t, ratings[i]) for i, t in zip(theta["text_id"].to_pylist(), theta_N, strict=True) if i in ratings]
         if len(rated) < 3:
-            raise InputError(f"{config.ratings} rates {len(rated)} of its texts; at least 3 are needed")
+            raise InputError(f"{config.ratings} has ratings of {len(rated)} texts; at least 3 are needed")
         theta_R, rating_R = np.array(rated).T
         return calibration.isotonic(theta_R, rating_R, config.mode)
     except InputError as error:
@@ -169,7 +172,7 @@ def _rows(at: CalibratedValue, review: Review) -> pa.Table:
     human_N = np.array([review.human.get(at.value, {}).get(i, np.nan) for i in ids])
     flags = None if review.flags is None else [review.flags.get((at.value, i), 0) for i in ids]
     rated_N, weight = np.isfinite(human_N), review.config.weight
-    apart_N = np.abs(human_N - intensity_N) > review.config.agreement
+    disagree_N = np.abs(human_N - intensity_N) > review.config.agreement
     flagged_N = np.array(flags or [0] * len(ids)) >= review.max_flags
     columns = {name: at.theta[name] for name in at.theta.column_names}
     columns |= {name: at.pool[name] for name in ("text", "direction", "source", "license")}
@@ -180,28 +183,27 @@ def _rows(at: CalibratedValue, review: Review) -> pa.Table:
         "flags": pa.array(flags, pa.int32()) if flags else pa.nulls(len(ids), pa.int32()),
         "human_mean": pa.array(human_N, from_pandas=True),
         "final_rating": np.where(rated_N, (1 - weight) * intensity_N + weight * np.nan_to_num(human_N), intensity_N),
-        # A flag stands until a person has looked; a person's rating far from the judges' takes the text out.
-        "agreed": np.where(rated_N, ~apart_N, ~flagged_N),
+        # A flag counts until a person has rated the text; a human rating far from the judges' excludes it.
+        "agreed": np.where(rated_N, ~disagree_N, ~flagged_N),
     }
     return conform(pa.table(columns), "vidb")
 
 
-def _write_csv(rows: pa.Table, value: str, out: Build, folder: str) -> None:
+def _write_csv(rows: pa.Table, value: ValueId, out: Build, folder: str) -> None:
     """`{folder}/{value}_{theory}.csv` with the official evaluator's columns."""
-    theory, _, node = value.partition(":")
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["text", "final_rating"])
     writer.writerows(zip(rows["text"].to_pylist(), rows["final_rating"].to_pylist(), strict=True))
-    store.write_bytes(f"{out.url}/{folder}/{node}_{theory}.csv", text.getvalue().encode())
+    store.write_bytes(f"{out.url}/{folder}/{value.node}_{value.theory}.csv", text.getvalue().encode())
 
 
 def read_ratings(url: str) -> dict[str, dict[str, float]]:
-    """Return value -> text id -> mean rating of a CSV with columns theory, value, text, rating; empty ratings are left out."""
-    found: dict[str, dict[str, list[float]]] = {}
+    """Return value -> text id -> mean rating of a CSV with columns theory, value, text, rating; empty ratings are skipped."""
+    ratings: dict[ValueId, dict[str, list[float]]] = {}
     for line, row in read_csv(url, ["theory", "value", "text", "rating"]):
         if row["rating"].strip():
             value = resolve(row["value"], row["theory"])
             rating = intensity_of(row["rating"], f"{url}:{line} rating")
-            found.setdefault(value, {}).setdefault(text_id(row["text"]), []).append(rating)
-    return {value: {i: sum(said) / len(said) for i, said in texts.items()} for value, texts in found.items()}
+            ratings.setdefault(value, {}).setdefault(text_id(row["text"]), []).append(rating)
+    return {value: {i: sum(of_text) / len(of_text) for i, of_text in texts.items()} for value, texts in ratings.items()}

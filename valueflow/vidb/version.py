@@ -1,6 +1,5 @@
 """A finished version of the Value Intensity DataBase, and its texts as anchors."""
 
-import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +10,6 @@ from valueflow.errors import InputError, allowed
 from valueflow.ranking.calibration import Calibration
 from valueflow.records import ValueId
 from valueflow.store import Build, VidbDetails
-
-log = logging.getLogger(__name__)
 
 
 class Anchors(NamedTuple):

@@ -64,7 +64,7 @@ def test_an_actor_that_dies_during_the_fit_changes_nothing(cluster, tmp_path):
     rankings, ids = answered(str(tmp_path), 2200, 30_000)  # above plackett_luce.EXACT: draws are summed over shards too
     parts = [Part(Source(rankings), file.path, file.rows) for file in store.require_manifest(rankings).files]
     layout = Layout(len(ids))
-    expected = fit(RankingShard(parts, ids, layout).sums)
+    expected = fit(RankingShard(parts, ids, layout).likelihood)
     killed = []
     with shard_actors(split(parts, 10_000), ids, layout) as actors:
         victim = pid(actors[1])

@@ -1,4 +1,4 @@
-"""Plackett-Luce on the cluster: one fit a value, in one process or over actors that each read their own rankings."""
+"""Plackett-Luce on the cluster: one fit per value, in one process or over actors that each read their own rankings."""
 
 import contextlib
 import logging
@@ -21,11 +21,11 @@ from valueflow.ranking.model_checks import check
 from valueflow.ranking.plackett_luce import Fit, NotConverged, fit
 from valueflow.ranking.orders import orders_of
 from valueflow.ranking.likelihood import Counts, Layout, LikelihoodShard, Moments
-from valueflow.records import conform, digest
+from valueflow.records import ValueId, conform, digest
 from valueflow.store import Build, FitSummary, JudgeEffects, RankingsDetails, UtilitiesDetails
 
 log = logging.getLogger(__name__)
-CHECKED = 100_000  # windows of a value on which the model is checked
+MAX_CHECKED_WINDOWS = 100_000  # of a value, for the model checks
 
 
 class AggregateConfig(Config):
@@ -35,12 +35,12 @@ class AggregateConfig(Config):
     tolerance: float = Field(1e-9, gt=0, description="largest gradient entry per window of an item")
     windows_per_shard: int = Field(1_000_000, ge=1, description="a value with more windows is fitted over several actors")
     judge_effects: bool | None = Field(
-        None, description="estimate each judge's sharpness and liking of places; null: where several judges rank"
+        None, description="estimate each judge's sharpness and position bias; null: where several judges rank"
     )
 
 
 class Source(NamedTuple):
-    """Answered windows of one judge; `judge` is its number where judges are modelled."""
+    """The rankings of one judge; `judge` is its index where judges are modelled."""
 
     rankings: Build
     judge: int = 0
@@ -55,81 +55,80 @@ class Part(NamedTuple):
 
 
 class RankingShard:
-    """Sums over the windows of some parquet parts; an actor when `ray.remote` wraps it."""
+    """The likelihood of the windows in some parquet parts; an actor when `ray.remote` wraps it."""
 
     def __init__(self, parts: list[Part], text_ids: list[str], layout: Layout) -> None:
         by_source: dict[Source, list[pa.Table]] = {}
         for part in parts:
             by_source.setdefault(part.source, []).append(store.read_part(part.source.rankings, part.path))
         orders = [o for s, tables in by_source.items() for o in orders_of(pa.concat_tables(tables), text_ids, s.judge)]
-        self.sums = LikelihoodShard(layout.num_items, orders, layout.num_judges, layout.num_places)
+        self.likelihood = LikelihoodShard(layout.num_items, orders, layout.num_judges, layout.num_places)
 
-    def ask(self, method: str, *arguments: np.ndarray) -> Any:
-        """Return what a method of `Shard` returns."""
-        return getattr(self.sums, method)(*arguments)
+    def call(self, method: str, *arguments: np.ndarray) -> Any:
+        """Return the result of a method of `LikelihoodShard`."""
+        return getattr(self.likelihood, method)(*arguments)
 
 
 @contextlib.contextmanager
 def shard_actors(shards: list[list[Part]], text_ids: list[str], layout: Layout) -> Iterator[list]:
-    """Run one actor a shard; one that is lost reads its parts again, and what it was asked is asked again.
+    """Run one actor per shard; a lost actor restarts, reads its parts again and repeats the call.
 
-    All of a value's actors get their CPUs together or wait (on a cluster that grows, until it has): values that each held a
-    part of theirs would wait for each other forever.
+    The actors of a value are placed together or not at all: values that each held some of their CPUs would deadlock.
     """
-    room = placement_group([{"CPU": 1}] * len(shards), strategy="SPREAD")
+    group = placement_group([{"CPU": 1}] * len(shards), strategy="SPREAD")
     try:
-        ray.get(room.ready())
-        place = PlacementGroupSchedulingStrategy(room)
-        actor = ray.remote(RankingShard).options(num_cpus=1, max_restarts=10, max_task_retries=10, scheduling_strategy=place)
+        ray.get(group.ready())
+        strategy = PlacementGroupSchedulingStrategy(group)
+        actor = ray.remote(RankingShard).options(num_cpus=1, max_restarts=10, max_task_retries=10, scheduling_strategy=strategy)
         yield [actor.remote(shard, text_ids, layout) for shard in shards]
     finally:
-        remove_placement_group(room)
+        remove_placement_group(group)
 
 
 class ShardedLikelihood:
-    """The same sums over many actors; large arguments are put once and shared."""
+    """The likelihood of all windows as the sum over actors; large arguments are put into the object store once."""
 
     def __init__(self, layout: Layout, actors: list) -> None:
         self.layout, self.actors = layout, actors
 
     def moments(self, phi: np.ndarray) -> Moments:
         """Sum of the shards' moments."""
-        parts = self._ask("moments", phi)
+        parts = self._call("moments", phi)
         return Moments(sum(p[0] for p in parts), sum(p[1] for p in parts), sum(p[2] for p in parts))
 
     def product(self, phi: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Sum of the shards' products."""
-        return sum(self._ask("product", phi, v))
+        return sum(self._call("product", phi, v))
 
     def information(self, phi: np.ndarray) -> np.ndarray:
         """Sum of the shards' information."""
-        return sum(self._ask("information", phi))
+        return sum(self._call("information", phi))
 
     def draws(self, phi: np.ndarray) -> np.ndarray:
         """Sum of the shards' draws."""
-        return sum(self._ask("draws", phi))
+        return sum(self._call("draws", phi))
 
     def skewness(self, phi: np.ndarray, root_NS: np.ndarray) -> np.ndarray:
         """Sum of the shards' skewness."""
-        return sum(self._ask("skewness", phi, root_NS))
+        return sum(self._call("skewness", phi, root_NS))
 
     def counts(self) -> Counts:
-        """Counts over all shards; components are joined where shards share items."""
-        parts = self._ask("counts")
+        """Counts over all shards; components of different shards that share items are one."""
+        parts = self._call("counts")
         size = len(parts[0].component_N)
         items = np.tile(np.arange(size), len(parts))
-        # A shard's component k is an extra node of the graph, tied to its items.
-        tags = np.concatenate([p.component_N + size * (s + 1) for s, p in enumerate(parts)])
-        graph = scipy.sparse.csr_matrix((np.ones(len(items)), (items, tags)), (size * (len(parts) + 1),) * 2)
+        # Component k of a shard is an extra node of the graph, connected to its items.
+        nodes = np.concatenate([p.component_N + size * (s + 1) for s, p in enumerate(parts)])
+        graph = scipy.sparse.csr_matrix((np.ones(len(items)), (items, nodes)), (size * (len(parts) + 1),) * 2)
         _, labels = np.unique(connected_components(graph, directed=False)[1][:size], return_inverse=True)
         return Counts(
             sum(p.num_windows_N for p in parts), sum(p.wins_N for p in parts), labels, sum(p.num_comparisons for p in parts),
             sum(p.num_windows_J for p in parts),
         )  # fmt: skip
 
-    def _ask(self, method: str, *arguments: np.ndarray) -> list:
+    def _call(self, method: str, *arguments: np.ndarray) -> list:
         shared = [ray.put(a) for a in arguments]
-        return ray.get([actor.ask.remote(method, *shared) for actor in self.actors])
+        return ray.get([actor.call.remote(method, *shared) for actor in self.actors])
 
 
 def aggregate(candidates: Build, rankings: list[Build], places: int, config: AggregateConfig, out: Build) -> store.Manifest:
@@ -138,8 +137,8 @@ def aggregate(candidates: Build, rankings: list[Build], places: int, config: Agg
     Args:
         candidates: the texts.
         rankings: each judge's answers to the same windows.
-        places: texts in a window.
-        config: how they are fitted.
+        places: positions in a window.
+        config: settings of the fit.
         out: the utilities.
 
     Raises:
@@ -153,66 +152,68 @@ def aggregate(candidates: Build, rankings: list[Build], places: int, config: Agg
         for file in store.require_manifest(build).files:
             part = Part(Source(build, judge), file.path, file.rows)
             by_folder.setdefault(file.path.rpartition("/")[0], []).append(part)
-    waiting = []
+    tasks = []
     for folder, parts in sorted(by_folder.items()):
         shards = split(parts, config.windows_per_shard)
         require(len(shards), 0, f"aggregate: the fit of {folder}", "Raise aggregate.windows_per_shard")
-        # A task that owns actors only waits and adds up, so it must not hold the CPU they need.
+        # A task with actors only waits and sums, so it must not hold a CPU that they need.
         task = ray.remote(fit_value).options(num_cpus=1 if len(shards) == 1 else 0)
-        waiting.append(task.remote(candidates, folder, shards, places, config, out))
-    fits = gather("aggregate", waiting)
+        tasks.append(task.remote(candidates, folder, shards, places, config, out))
+    fits = gather("aggregate", tasks)
     details = UtilitiesDetails(settings=config.model_dump(), fits={fit.value: fit for fit in sorted(fits, key=lambda f: f.value)})
     return store.commit(out, details, [candidates, *rankings])
 
 
 def fit_value(
     candidates: Build, folder: str, shards: list[list[Part]], places: int, config: AggregateConfig, out: Build
-) -> tuple:
-    """Fit one value, check the fit, and write its utilities; one shard stays in this process."""
+) -> FitSummary:
+    """Fit one value, check the model, write the utilities; a single shard is fitted in this process."""
     pool = store.read_table(candidates, ["text_id", "theory", "value"], folder)
     text_ids = sorted(pool["text_id"].to_pylist())
-    theory, value = pool["theory"][0].as_py(), pool["value"][0].as_py()
+    value = ValueId.of(pool["theory"][0].as_py(), pool["value"][0].as_py())
     parts = [part for shard in shards for part in shard]
     judges = sorted({part.source for part in parts}, key=lambda source: source.judge)
     modelled = len(judges) > 1 if config.judge_effects is None else config.judge_effects
     layout = Layout(len(text_ids), len(judges), places) if modelled else Layout(len(text_ids))
-    some = split(parts, CHECKED)[0]
-    # Few windows, as most values have, are read once for fit and checks.
-    here = RankingShard(some, text_ids, layout).sums
-    if len(shards) == 1 and len(some) == len(parts):
-        fitted = fit(here, config.prior_sd, config.tolerance)
+    checked_parts = split(parts, MAX_CHECKED_WINDOWS)[0]
+    # Most values have few windows: they are read once, for the fit and the checks.
+    checked = RankingShard(checked_parts, text_ids, layout).likelihood
+    if len(shards) == 1 and len(checked_parts) == len(parts):
+        fitted = fit(checked, config.prior_sd, config.tolerance)
     elif len(shards) == 1:
-        fitted = fit(RankingShard(parts, text_ids, layout).sums, config.prior_sd, config.tolerance)
+        fitted = fit(RankingShard(parts, text_ids, layout).likelihood, config.prior_sd, config.tolerance)
     else:
         with shard_actors(shards, text_ids, layout) as actors:
             fitted = fit(ShardedLikelihood(layout, actors), config.prior_sd, config.tolerance)
-    checks = _checks(here, fitted, config.tolerance)
-    store.write_part(out, utilities_table(theory, value, text_ids, fitted), digest(folder), folder)
-    numbers = (fitted.iterations, fitted.gradient_norm, fitted.tolerance, fitted.num_components, fitted.prior_sd)
-    windows = sum(part.rows for part in parts)
+    checks = _model_checks(checked, fitted, config.tolerance)
+    store.write_part(out, utilities_table(value, text_ids, fitted), digest(folder), folder)
     names = [store.details_of(source.rankings, RankingsDetails).judge["name"] for source in judges]
-    return (f"{theory}:{value}", *numbers, fitted.log_likelihood, windows, len(shards), effects(fitted, names), checks)
+    return FitSummary(
+        value=value, iterations=fitted.iterations, gradient_norm=fitted.gradient_norm, tolerance=fitted.tolerance,
+        num_components=fitted.num_components, prior_sd=fitted.prior_sd, log_likelihood=fitted.log_likelihood,
+        num_windows=sum(part.rows for part in parts), num_shards=len(shards), judges=judge_effects(fitted, names), checks=checks,
+    )  # fmt: skip
 
 
-def _checks(some: LikelihoodShard, fitted: Fit, tolerance: float) -> dict:
-    """The model checks of a fit; none, and a warning, where a fit to a part of the windows has no result."""
-    # With several judges the spread was rescaled to the average judge, which the checks' own fit does not know of.
-    spread = None if some.layout.num_judges > 1 else fitted.prior_sd
+def _model_checks(shard: LikelihoodShard, fitted: Fit, tolerance: float) -> dict[str, Any]:
+    """The model checks of a fit; none, and a warning, where the fit to the training windows does not converge."""
+    # With several judges the prior was rescaled to the average judge; the fit of the checks estimates its own.
+    prior_sd = None if shard.layout.num_judges > 1 else fitted.prior_sd
     try:
-        return check(some.orders, some.layout, spread, tolerance).model_dump()
+        return check(shard.orders, shard.layout, prior_sd, tolerance).model_dump()
     except NotConverged as error:
         log.warning("the model could not be checked on held-out windows: %s", error)
         return {}
 
 
-def effects(fitted: Fit, names: list[str]) -> list[dict]:
-    """Return sharpness and liking of places of every judge that was modelled, with standard errors."""
+def judge_effects(fitted: Fit, names: list[str]) -> list[JudgeEffects]:
+    """Return sharpness and position bias of every judge that was modelled, with standard errors."""
     rows = zip(names, fitted.beta_J, fitted.beta_error_J, fitted.gamma_JP, fitted.gamma_error_JP, strict=True)
     return [
-        {
-            "name": name, "sharpness": float(beta), "sharpness_error": float(beta_error), "places": gamma_P.tolist(),
-            "places_error": error_P.tolist(), "uninformative": bool(beta == 0.0),
-        }
+        JudgeEffects(
+            name=name, sharpness=float(beta), sharpness_error=float(beta_error), places=gamma_P.tolist(),
+            places_error=error_P.tolist(), uninformative=bool(beta == 0.0),
+        )
         for name, beta, beta_error, gamma_P, error_P in (rows if len(fitted.beta_J) else ())
     ]  # fmt: skip
 
@@ -220,23 +221,23 @@ def effects(fitted: Fit, names: list[str]) -> list[dict]:
 def split(parts: Iterable[Part], windows_per_shard: int) -> list[list[Part]]:
     """Group parts into shards of about that many windows."""
     shards: list[list[Part]] = []
-    room = 0
+    remaining = 0
     for part in sorted(parts, key=lambda part: (part.path, part.source.judge)):
-        if room <= 0:
+        if remaining <= 0:
             shards.append([])
-            room = windows_per_shard
+            remaining = windows_per_shard
         shards[-1].append(part)
-        room -= part.rows
+        remaining -= part.rows
     return shards
 
 
-def utilities_table(theory: str, value: str, text_ids: list[str], fitted: Fit) -> pa.Table:
+def utilities_table(value: ValueId, text_ids: list[str], fitted: Fit) -> pa.Table:
     """Return the `utilities` rows of one value."""
     count = len(text_ids)
     return conform(
         pa.table(
             {
-                "theory": [theory] * count, "value": [value] * count, "text_id": text_ids, "theta": fitted.theta_N,
+                "theory": [value.theory] * count, "value": [value.node] * count, "text_id": text_ids, "theta": fitted.theta_N,
                 "standard_error": fitted.standard_error_N, "num_windows": np.rint(fitted.counts.num_windows_N).astype(np.int32),
                 "wins": fitted.counts.wins_N, "component": fitted.counts.component_N.astype(np.int32),
             }
