@@ -6,20 +6,19 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
 from valueflow import store
 from valueflow.distributed.cluster import Progress
+from valueflow.distributed.commit import commit_batches
 from valueflow.distributed.judge import from_call_cache, judge
 from valueflow.errors import BudgetSpent, InputError
 from valueflow.judging.configs import AnyJudge
 from valueflow.llm import cost
 from valueflow.llm.configs import EndpointModel, LlmModel
 from valueflow.llm.question import Task
-from valueflow.records import digest
 from valueflow.store import Build
 
 log = logging.getLogger(__name__)
@@ -57,10 +56,11 @@ def collect_answers(config: AnyJudge, task: Task, questions: Questions, out: Bui
     cache = store.cache_url(out.root)
     memory = from_call_cache(config, task, cache)
     if memory:
-        _run(memory(questions(ray.put(done))), out, task, progress)
+        commit_batches(memory(questions(ray.put(done))), out, task.id_column, progress)
         done = store.committed_ids(out, task.id_column)
     if len(done) < total:
-        _run(judge(config, task, cache, _spent(config, out))(questions(ray.put(done))), out, task, progress)
+        answers = judge(config, task, cache, _spent(config, out))(questions(ray.put(done)))
+        commit_batches(answers, out, task.id_column, progress)
     spent = _spent(config, out)
     log.info("%s: %s", what, cost.total(config, total, *spent, time.monotonic() - started))
     if isinstance(config, EndpointModel):
@@ -93,28 +93,6 @@ def check_error_share(asked: AnswerTotals, max_error_share: float, what: str, wh
             f"{max_error_share:.1%}. Most common: {common}. The answers are kept in {where}; fix the judge (a changed judge is "
             "a new build) or raise max_error_share"
         )
-
-
-def _run(answered: Dataset, out: Build, task: Task, progress: Progress) -> None:
-    """Run a judged dataset to the end, committing every batch as one or more parts."""
-    committed = answered.map_batches(
-        _commit, fn_kwargs={"out": out, "id_column": task.id_column}, batch_format="pyarrow", batch_size=None, num_cpus=0.1
-    )
-    errors = 0
-    for batch in committed.iter_batches(batch_format="pyarrow", batch_size=None):
-        errors += pc.sum(batch["errors"]).as_py() or 0
-        progress.add(pc.sum(batch["rows"]).as_py() or 0, f", {errors:,} broken" if errors else "")
-
-
-def _commit(batch: pa.Table, out: Build, id_column: str) -> pa.Table:
-    """Write the answers of each folder as a part whose name follows from its content, so a retried task replaces itself."""
-    rows, errors = [], []
-    for folder in pc.unique(batch["folder"]).to_pylist() if batch.num_rows else []:
-        part = batch.filter(pc.equal(batch["folder"], folder)).drop_columns(["folder"])
-        store.write_part(out, part, digest(sorted(part[id_column].to_pylist())), folder)
-        rows.append(part.num_rows)
-        errors.append(part["error"].length() - part["error"].null_count)
-    return pa.table({"rows": pa.array(rows, pa.int64()), "errors": pa.array(errors, pa.int64())})
 
 
 def _count(out: Build, task: Task) -> tuple[AnswerTotals, int, Counter[str]]:

@@ -1,5 +1,6 @@
 """Rank the windows of a plan: add their texts, call the judge, commit its answers."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from ray.data import Dataset
 
 from valueflow import store
 from valueflow.distributed.answer import AnswerTotals, check_answers, collect_answers
+from valueflow.distributed.commit import pending_parts
 from valueflow.distributed.texts import TextSource
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.tasks import RANK
@@ -26,14 +28,8 @@ def read_windows(plan: Build, files: list[File], texts: TextSource, done: "ray.O
         done: reference to the sorted ids of answered windows.
         batch_size: windows of one batch.
     """
-    paths = [{"path": file.path} for file in files]
-    return ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
-        _unanswered_windows,
-        fn_kwargs={"plan": plan, "texts": texts, "done": done, "batch_size": batch_size},
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=0.1,
-    )
+    read, transform = functools.partial(store.read_part, plan), functools.partial(_batches, texts=texts, batch_size=batch_size)
+    return pending_parts(files, read, "window_id", done, transform)
 
 
 def unanswered(windows: pa.Table, done: "ray.ObjectRef") -> Dataset:
@@ -46,15 +42,9 @@ def in_folder(table: pa.Table, folder: str) -> pa.Table:
     return table.append_column("folder", pa.array([folder] * table.num_rows, pa.string()))
 
 
-def _unanswered_windows(
-    batch: pa.Table, plan: Build, texts: TextSource, done: "ray.ObjectRef", batch_size: int
-) -> Iterator[pa.Table]:
-    for path in batch["path"].to_pylist():
-        windows = store.read_part(plan, path)
-        windows = windows.filter(store.missing_from(windows["window_id"], ray.get(done)))
-        folder = path.rpartition("/")[0]
-        for start in range(0, windows.num_rows, batch_size):
-            yield in_folder(with_texts(windows.slice(start, batch_size), texts(folder)), folder)
+def _batches(windows: pa.Table, folder: str, texts: TextSource, batch_size: int) -> Iterator[pa.Table]:
+    for start in range(0, windows.num_rows, batch_size):
+        yield in_folder(with_texts(windows.slice(start, batch_size), texts(folder)), folder)
 
 
 def rank(

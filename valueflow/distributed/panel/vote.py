@@ -1,5 +1,6 @@
 """Ask a panel the ballots of a plan: voters one after another or side by side, each with a build of its own."""
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.answer import collect_answers
 from valueflow.distributed.audit import Policy
+from valueflow.distributed.commit import pending_parts
 from valueflow.distributed.judge import resources
 from valueflow.distributed.texts import TextSource
 from valueflow.errors import BudgetSpent, InputError
@@ -113,24 +115,17 @@ def collect_votes(panel: PanelConfig, plan: Build, texts: TextSource, votes: dic
 
 def _questions(plan: Build, texts: TextSource, voter: AnyJudge, done: "ray.ObjectRef") -> Dataset:
     """The plan's ballots that are not answered yet, as put to one voter."""
-    paths = [{"path": file.path} for file in store.require_manifest(plan).files]
-    return ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
-        _ballots_of,
-        fn_kwargs={"plan": plan, "texts": texts, "voter": voter, "done": done},
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=0.1,
-    )
+    read, transform = functools.partial(_read_ballots, plan=plan, voter=voter), functools.partial(_with_text, texts=texts)
+    return pending_parts(store.require_manifest(plan).files, read, "vote_id", done, transform)
 
 
-def _ballots_of(batch: pa.Table, plan: Build, texts: TextSource, voter: AnyJudge, done: "ray.ObjectRef") -> Iterator[pa.Table]:
-    for path in batch["path"].to_pylist():
-        folder = path.rpartition("/")[0]
-        table = as_shown_to(voter, store.read_part(plan, path), folder)
-        table = table.filter(store.missing_from(table["vote_id"], ray.get(done)))
-        if table.num_rows:
-            known = texts(folder)
-            yield table.append_column("text", pa.array([known[i] for i in table["text_id"].to_pylist()], pa.string()))
+def _read_ballots(path: str, plan: Build, voter: AnyJudge) -> pa.Table:
+    return as_shown_to(voter, store.read_part(plan, path), path.rpartition("/")[0])
+
+
+def _with_text(ballots: pa.Table, folder: str, texts: TextSource) -> Iterator[pa.Table]:
+    by_id = texts(folder)
+    yield ballots.append_column("text", pa.array([by_id[i] for i in ballots["text_id"].to_pylist()], pa.string()))
 
 
 def as_shown_to(voter: AnyJudge, ballots: pa.Table, folder: str) -> pa.Table:
