@@ -22,9 +22,9 @@ from scipy.stats import spearmanr
 from jobs import ingest
 from valueflow import store
 from valueflow.config import load
-from valueflow.distributed.embed import Embedder, EmbedderConfig, labelled_examples, matrix
+from valueflow.distributed.embed import Embedder, EmbedderConfig, part_vectors, read_examples
 from valueflow.hives.examples import Examples
-from valueflow.hives.metrics import evaluate, value_vectors
+from valueflow.hives.metrics import embedding_metrics, value_vectors
 from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.encoder import EncoderRanker
 from valueflow.models import MINILM
@@ -44,7 +44,7 @@ def arguments(folder: str) -> Examples:
         yaml.safe_dump({"root": root, "corpora": [corpus], "cluster": {"num_cpus": 4}}, file)
     ingest.main(load(ingest.SCHEMA, f"{root}/ingest.yaml", []))
     build = store.finished(root, "texts")[-1]
-    return labelled_examples(Build(root, "texts", build), Build(root, "source_labels", build))
+    return read_examples(Build(root, "texts", build), Build(root, "source_labels", build))
 
 
 def judged(ranker: EncoderRanker, folder: str) -> dict[str, tuple[float, float, int]]:
@@ -89,8 +89,8 @@ def main() -> None:
     folder, models = sys.argv[1], list(dict.fromkeys([MINILM, *(word for word in sys.argv[2:] if not word.endswith("/"))]))
     examples = arguments(folder)
     texts = pa.table({"text_id": examples.text_ids, "text": examples.texts})
-    vectors = {model: matrix(Embedder(EmbedderConfig(model=model))(texts)) for model in models}
-    measured = {model: evaluate(z_TD, examples, leave="group") for model, z_TD in vectors.items()}
+    vectors = {model: part_vectors(Embedder(EmbedderConfig(model=model))(texts)) for model in models}
+    measured = {model: embedding_metrics(z_TD, examples, leave="group") for model, z_TD in vectors.items()}
     if sys.argv[-1].endswith("/"):
         named = {named_shortly(model): metrics for model, metrics in measured.items()}
         write(f"{sys.argv[-1]}hives-metrics.svg", metric_bars(named, [m for m in METRICS if m in measured[models[0]]]))

@@ -24,8 +24,8 @@ from valueflow.distributed.train.config import TrainHivesConfig
 from valueflow.distributed.train.loop import Trainer
 from valueflow.hives.batches import Sampler
 from valueflow.hives.encoder import Encoder
-from valueflow.hives.examples import OFFICIAL, Examples, official
-from valueflow.hives.losses import labels_of, total
+from valueflow.hives.examples import OFFICIAL_COLUMNS, Examples, read_official
+from valueflow.hives.losses import label_tensors, total_loss
 from valueflow.models import MINILM
 
 SAMPLE = Path(__file__).parents[1] / "valueflow" / "samples" / "corpus.csv"
@@ -35,10 +35,10 @@ LENGTH = 64
 def examples(folder: Path) -> Examples:
     path = folder / "official.csv"
     with SAMPLE.open(encoding="utf-8") as read, path.open("w", encoding="utf-8") as write:
-        writer = csv.DictWriter(write, OFFICIAL, extrasaction="ignore")
+        writer = csv.DictWriter(write, OFFICIAL_COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(row | {"level_1": row["value"]} for row in csv.DictReader(read))
-    return official(str(path))
+    return read_official(str(path))
 
 
 def bare(sampler: Sampler, config: TrainHivesConfig) -> Callable[[int], None]:
@@ -50,7 +50,7 @@ def bare(sampler: Sampler, config: TrainHivesConfig) -> Callable[[int], None]:
     def step(number: int) -> None:
         batch = sampler.batch(number)
         z_BD = encoder(**encoder.tokenize([texts[i] for i in batch.text_B.tolist()]))
-        loss, _ = total(z_BD, labels_of(batch), config.loss)
+        loss, _ = total_loss(z_BD, label_tensors(batch), config.loss)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), config.optimizer.clip)
         optimizer.step()

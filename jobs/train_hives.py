@@ -6,18 +6,18 @@ python -m jobs.train_hives conf/train_hives/tiny.yaml
 from valueflow import config as configs
 from valueflow.distributed.cluster import session
 from valueflow.distributed.train.config import TrainHivesConfig
-from valueflow.distributed.train.export import PAGE, table
-from valueflow.distributed.train.run import Trained, train_hives
+from valueflow.distributed.train.export import PAGE_FILE, overall_metrics_table
+from valueflow.distributed.train.run import TrainingResult, train_hives
 
 SCHEMA = TrainHivesConfig
 
 
-def main(config: TrainHivesConfig) -> Trained:
+def main(config: TrainHivesConfig) -> TrainingResult:
     """Train, print the metrics beside those of the base model and where the encoder is."""
     with session(config.cluster):
         trained = train_hives(config)
-    print(table(trained.metrics))
-    print(f"encoder: {trained.model}\npage: {trained.build.url}/{PAGE}")
+    print(overall_metrics_table(trained.metrics))
+    print(f"encoder: {trained.model}\npage: {trained.build.url}/{PAGE_FILE}")
     return trained
 
 

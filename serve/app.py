@@ -21,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 from serve.http import create
 from serve.settings import HttpConfig
 from valueflow import config, store, vidb
-from valueflow.distributed.embed import EmbedderConfig, embeddings, labelled_examples, labels_of, vectors
+from valueflow.distributed.embed import EmbedderConfig, embeddings_build, read_examples, read_vectors, resolve_labels
 from valueflow.errors import InputError
 from valueflow.evaluation.regression import IntensityRegression, load_or_fit
 from valueflow.hives.extract import Extractor
@@ -208,8 +208,8 @@ def builder(args: dict[str, Any]) -> Application:
 def _extraction_builds(served: ServeConfig) -> tuple[store.Build, store.Build, store.Build]:
     """The labelled texts, their labels and their vectors."""
     assert served.extraction
-    of, labels = labels_of(served.root, served.extraction.texts, served.extraction.labels)
-    embedded = embeddings(of, served.encoder, served.root)
+    of, labels = resolve_labels(served.root, served.extraction.texts, served.extraction.labels)
+    embedded = embeddings_build(of, served.encoder, served.root)
     if not store.manifest(embedded):
         raise InputError(
             f"the labelled texts {of.build_id} have no vectors by {served.encoder.model}; run python -m jobs.embed with "
@@ -221,8 +221,8 @@ def _extraction_builds(served: ServeConfig) -> tuple[store.Build, store.Build, s
 def _extractor(served: ServeConfig) -> Extractor:
     of, labels, embedded = _extraction_builds(served)
     assert served.extraction
-    examples = labelled_examples(of, labels)
-    return Extractor(vectors(embedded, examples.text_ids), examples, served.extraction.k)
+    examples = read_examples(of, labels)
+    return Extractor(read_vectors(embedded, examples.text_ids), examples, served.extraction.k)
 
 
 def _held(judge: AnyJudge) -> dict[str, float]:

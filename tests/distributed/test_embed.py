@@ -18,9 +18,9 @@ from roots import with_texts_of
 from jobs import build_anchors, embed, extract, ingest
 from valueflow import store
 from valueflow.config import load
-from valueflow.distributed.embed import EmbedderConfig, encoder_fingerprint, labelled_examples, labels_of, vectors
+from valueflow.distributed.embed import EmbedderConfig, encoder_fingerprint, read_examples, read_vectors, resolve_labels
 from valueflow.errors import InputError
-from valueflow.hives.anchors import with_concepts
+from valueflow.hives.anchors import with_concept_anchors
 from valueflow.hives.batches import BatchConfig, Sampler
 from valueflow.hives.encoder import Encoder
 from valueflow.records import text_id
@@ -76,9 +76,9 @@ def test_every_text_has_the_vector_that_its_encoder_gives(root, hives):
     assert store.require_manifest(at).counts == {"texts": len(known), "dimension": 32}
     ids = list(known)[::-7]
     expected = Encoder.saved(str(hives)).embed([known[i] for i in ids])
-    np.testing.assert_allclose(vectors(at, ids), expected, atol=1e-5)
+    np.testing.assert_allclose(read_vectors(at, ids), expected, atol=1e-5)
     with pytest.raises(InputError, match=r"no vector of text nothing and 0 others"):
-        vectors(at, [ids[0], "nothing"])
+        read_vectors(at, [ids[0], "nothing"])
     before = times(at)
     assert len(before) >= 4
     assert embed.main(tiny(embed, root, hives, "npz=false", "encoder.rows_per_part=77")) == at
@@ -115,7 +115,7 @@ def test_the_official_npz_of_each_theory(root, hives, capsys):
         assert sorted(arrays) == ["embeddings", "texts"]
         assert set(arrays["texts"]) == {row["text"] for row in rows if row["theory"] == theory}
         ids = [text_id(text) for text in arrays["texts"]]
-        np.testing.assert_array_equal(arrays["embeddings"], vectors(at, ids))
+        np.testing.assert_array_equal(arrays["embeddings"], read_vectors(at, ids))
 
 
 def test_texts_of_a_file_stay_apart_from_the_corpora(root, hives, tmp_path):
@@ -184,7 +184,7 @@ def test_sixty_anchors_of_the_sample_corpus(minilm):
     rows = read_csv(f"{at.anchors.url}/balance.csv")
     assert [{k: str(v) for k, v in row.items()} for row in details.balance["levels"]] == rows
     assert {row["theory"] for row in rows} == set(THEORIES)
-    examples = with_concepts(labelled_examples(*labels_of(str(minilm), "latest", "")), anchors, anchored)
+    examples = with_concept_anchors(read_examples(*resolve_labels(str(minilm), "latest", "")), anchors, anchored)
     batch = Sampler(examples, BatchConfig(hierarchy=0, concept=16), seed=0).batch(3)
     for label in np.unique(batch.label_B):
         assert len(np.unique(batch.theory_B[batch.label_B == label])) == 2

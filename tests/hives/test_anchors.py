@@ -8,8 +8,16 @@ import pytest
 
 from valueflow.errors import InputError
 from valueflow.hives import anchors as anchors_of
-from valueflow.hives.anchors import AnchorsConfig, Found, balance, find, merged, named, with_concepts
-from valueflow.hives.batches import BatchConfig, Sampler, one_theory
+from valueflow.hives.anchors import (
+    AnchorsConfig,
+    AnchorTables,
+    balance,
+    find_anchors,
+    merge_same_names,
+    rename_anchors,
+    with_concept_anchors,
+)
+from valueflow.hives.batches import BatchConfig, Sampler, single_theory_concepts
 from valueflow.hives.examples import Examples, prefixes
 from valueflow.records import SCHEMAS, text_id
 from valueflow.theories.taxonomy import THEORIES, fold
@@ -39,7 +47,7 @@ def corpus(clusters: list[dict[str, int]], noise: float = 0.05, dim: int = 32, s
     return (z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32), examples
 
 
-def words_at(found: Found, examples: Examples) -> dict[str, set[str]]:
+def words_at(found: AnchorTables, examples: Examples) -> dict[str, set[str]]:
     """The first words of the texts at each anchor."""
     text = dict(zip(examples.text_ids, examples.texts, strict=True))
     at: dict[str, set[str]] = {}
@@ -48,7 +56,7 @@ def words_at(found: Found, examples: Examples) -> dict[str, set[str]]:
     return at
 
 
-def rows_of(found: Found) -> list:
+def rows_of(found: AnchorTables) -> list:
     return [found.anchors.to_pylist(), sorted(found.anchored.to_pylist(), key=lambda row: row["text_id"]), found.dropped]
 
 
@@ -61,7 +69,7 @@ def test_planted_clusters_are_found_and_those_of_one_theory_are_not_anchors():
     ]
     alone = [{"svt": 25}]
     z, examples = corpus(shared + alone)
-    found = find(z, examples, AnchorsConfig(target=4, min_cohesion=0.9))
+    found = find_anchors(z, examples, AnchorsConfig(target=4, min_cohesion=0.9))
     at = words_at(found, examples)
     assert sorted(at.values(), key=min) == sorted(({word} for word in WORDS[:4]), key=min)
     assert found.dropped == {"one theory": 1}
@@ -84,7 +92,7 @@ def test_a_text_far_from_every_anchor_has_none():
     rng = np.random.default_rng(1)
     far = rng.permutation(len(z))[:10]
     z[far] = np.linalg.qr(rng.standard_normal((32, 10)))[0].T
-    found = find(z, examples, AnchorsConfig(target=3, min_similarity=0.75))
+    found = find_anchors(z, examples, AnchorsConfig(target=3, min_similarity=0.75))
     assert not {examples.text_ids[i] for i in far} & set(found.anchored["text_id"].to_pylist())
     assert found.anchored.num_rows == len(z) - 10
     assert min(found.anchored["similarity"].to_pylist()) >= 0.75
@@ -92,7 +100,7 @@ def test_a_text_far_from_every_anchor_has_none():
 
 def test_like_clusters_are_merged_until_no_two_centres_are_alike():
     z, examples = corpus([{"svt": 100, "mft": 100}, {"duty": 100, "right": 100}])
-    found = find(z, examples, AnchorsConfig(target=2, tries=1, seed=3))
+    found = find_anchors(z, examples, AnchorsConfig(target=2, tries=1, seed=3))
     assert found.anchors.num_rows == 2
     assert found.dropped["like another"] == 1  # k-means was given three clusters
     assert sorted(words_at(found, examples).values(), key=min) == sorted([{WORDS[0]}, {WORDS[1]}], key=min)
@@ -103,7 +111,7 @@ def test_the_target_is_met_where_the_texts_hold_so_many(target):
     rng = np.random.default_rng(0)
     clusters = [dict.fromkeys(rng.choice(THEORIES, 2, replace=False).tolist(), 12) for _ in range(40)]
     z, examples = corpus(clusters, noise=0.15)
-    found = find(z, examples, AnchorsConfig(target=target))
+    found = find_anchors(z, examples, AnchorsConfig(target=target))
     assert found.anchors.num_rows == target
     assert set(found.anchored["anchor_id"].to_pylist()) == set(found.anchors["anchor_id"].to_pylist())
     for row in found.anchors.to_pylist():
@@ -113,7 +121,7 @@ def test_the_target_is_met_where_the_texts_hold_so_many(target):
 
 def test_of_a_surplus_those_that_theories_share_most_evenly_stay():
     z, examples = corpus([{"svt": 30, "mft": 3}] * 6 + [{"svt": 15, "mft": 15}] * 6)
-    found = find(z, examples, AnchorsConfig(target=10, tries=1, min_cohesion=0.9))
+    found = find_anchors(z, examples, AnchorsConfig(target=10, tries=1, min_cohesion=0.9))
     assert found.anchors.num_rows == 10
     assert found.dropped["beyond the target"] == 2
     assert set(WORDS[6:12]) <= set().union(*words_at(found, examples).values())
@@ -121,32 +129,32 @@ def test_of_a_surplus_those_that_theories_share_most_evenly_stay():
 
 def test_too_high_a_target_gives_what_is_there():
     z, examples = corpus([{"svt": 12, "mft": 12}] * 7)
-    assert find(z, examples, AnchorsConfig(target=50)).anchors.num_rows == 7
+    assert find_anchors(z, examples, AnchorsConfig(target=50)).anchors.num_rows == 7
 
 
 def test_the_same_seed_gives_the_same_anchors():
     z, examples = corpus([{"svt": 12, "duty": 9}] * 9, noise=0.2)
     config = AnchorsConfig(target=8)
-    assert rows_of(find(z, examples, config)) == rows_of(find(z.copy(), examples, config))
-    other = find(z, examples, config.model_copy(update={"seed": 1}))
+    assert rows_of(find_anchors(z, examples, config)) == rows_of(find_anchors(z.copy(), examples, config))
+    other = find_anchors(z, examples, config.model_copy(update={"seed": 1}))
     assert other.anchors.num_rows == 8
 
 
 @pytest.mark.parametrize("fitted", [300, 200_000])
 def test_many_texts_are_clustered_in_small_batches_or_by_a_sample_of_them(monkeypatch, fitted):
-    monkeypatch.setattr(anchors_of, "WHOLE", 100)
+    monkeypatch.setattr(anchors_of, "MAX_FULL_KMEANS", 100)
     z, examples = corpus([{"svt": 40, "duty": 40}] * 8)
     config = AnchorsConfig(target=8, min_cohesion=0.9, max_fitted=fitted)
-    found = find(z, examples, config)
+    found = find_anchors(z, examples, config)
     assert sorted(map(len, words_at(found, examples).values())) == [1] * 8
     assert found.anchored.num_rows == len(z)
-    assert rows_of(found) == rows_of(find(z, examples, config))
+    assert rows_of(found) == rows_of(find_anchors(z, examples, config))
 
 
 def test_a_large_theory_does_not_drown_the_others():
     """Centres are spent by theory, not by text: forty clusters of SVT in one region, few texts elsewhere."""
     z, examples = corpus([{"svt": 900, "mft": 12}] * 2 + [{"duty": 12, "right": 12}] * 8, noise=0.1)
-    found = find(z, examples, AnchorsConfig(target=10))
+    found = find_anchors(z, examples, AnchorsConfig(target=10))
     assert found.anchors.num_rows == 10
     assert sum(row["svt"] == 0 for row in found.anchors.to_pylist()) == 8
 
@@ -165,7 +173,7 @@ def tables() -> tuple[pa.Table, pa.Table]:
 
 
 def test_anchors_whose_names_fold_alike_are_one():
-    anchors, anchored = merged(*tables())
+    anchors, anchored = merge_same_names(*tables())
     assert anchors["anchor_id"].to_pylist() == ["a", "b"]
     first = anchors.to_pylist()[0]
     assert (first["num_texts"], first["svt"], first["mft"], first["medoids"]) == (4, 3, 1, ["1"])
@@ -174,7 +182,7 @@ def test_anchors_whose_names_fold_alike_are_one():
 
 
 def test_names_of_a_judge_replace_the_medoids_where_there_is_one():
-    anchors, anchored = named(*tables(), {"b": "Old age", "c": "Cats"}, "llm")
+    anchors, anchored = rename_anchors(*tables(), {"b": "Old age", "c": "Cats"}, "llm")
     assert {row["anchor_id"]: (row["name"], row["named_by"]) for row in anchors.to_pylist()} == {
         "a": ("Old age", "medoid"),
         "c": ("Cats", "llm"),
@@ -184,21 +192,21 @@ def test_names_of_a_judge_replace_the_medoids_where_there_is_one():
 
 def test_anchors_are_the_concepts_that_stage_two_draws():
     z, examples = corpus([{"svt": 12, "mft": 9}, {"svt": 8, "duty": 8}, {"svt": 25}])
-    found = find(z, examples, AnchorsConfig(target=2))
-    of = with_concepts(examples, found.anchors, found.anchored)
+    found = find_anchors(z, examples, AnchorsConfig(target=2))
+    of = with_concept_anchors(examples, found.anchors, found.anchored)
     assert of.concepts == found.anchors["name"].to_pylist()
     at = {row["text_id"]: row["anchor_id"] for row in found.anchored.to_pylist()}
     ids = found.anchors["anchor_id"].to_pylist()
     for text, concept in zip(of.text_N, of.concept_N, strict=True):
         assert at.get(of.text_ids[text]) == (ids[concept] if concept >= 0 else None)
-    assert not len(one_theory(of))
+    assert not len(single_theory_concepts(of))
     batch = Sampler(of, BatchConfig(hierarchy=0, concept=4), seed=0).batch(0)
     assert sorted(set(batch.label_B.tolist())) == [0, 1]
 
 
 def test_the_balance_counts_texts_nodes_and_anchors_of_each_theory_and_level():
     z, examples = corpus([{"svt": 12, "mft": 9}, {"svt": 8, "duty": 8}, {"svt": 25}])
-    found = find(z, examples, AnchorsConfig(target=2))
+    found = find_anchors(z, examples, AnchorsConfig(target=2))
     spread = balance(found.anchors, found.anchored, examples)
     by = {(row["theory"], row["level"]): row for row in spread.levels}
     assert set(by) == {("svt", 1), ("mft", 1), ("duty", 1)}
@@ -218,7 +226,7 @@ def test_the_balance_counts_texts_nodes_and_anchors_of_each_theory_and_level():
 
 def test_names_of_anchors_are_phrases_of_their_own():
     z, examples = corpus([{"svt": 12, "mft": 12}] * 7)
-    found = find(z, examples, AnchorsConfig(target=7, name_words=2))
+    found = find_anchors(z, examples, AnchorsConfig(target=7, name_words=2))
     names = found.anchors["name"].to_pylist()
     assert len({fold(name) for name in names}) == 7
     assert all(name.endswith(" of…") for name in names)
@@ -236,7 +244,7 @@ def test_names_of_anchors_are_phrases_of_their_own():
 def test_what_cannot_be_clustered_is_refused(change, said):
     z, examples = corpus([{"svt": 20, "mft": 20}])
     with pytest.raises(InputError, match=said):
-        find(*change(z, examples), AnchorsConfig(target=1))
+        find_anchors(*change(z, examples), AnchorsConfig(target=1))
 
 
 def test_no_anchor_at_all_is_refused_with_the_reasons():
@@ -244,4 +252,4 @@ def test_no_anchor_at_all_is_refused_with_the_reasons():
     with pytest.raises(
         InputError, match=r"none of the clusters of 40 texts is an anchor: .*'one theory'.*min_per_theory \(3\)"
     ):
-        find(z, examples, AnchorsConfig(target=2))
+        find_anchors(z, examples, AnchorsConfig(target=2))

@@ -9,8 +9,17 @@ import pytest
 from pydantic import ValidationError
 
 from valueflow.errors import InputError
-from valueflow.hives.batches import CONCEPT, HIERARCHY, INDIVIDUAL, Batch, BatchConfig, Sampler, one_theory, statistics
-from valueflow.hives.examples import Examples, examples_of, take, whole_paths
+from valueflow.hives.batches import (
+    CONCEPT,
+    HIERARCHY,
+    INDIVIDUAL,
+    Batch,
+    BatchConfig,
+    Sampler,
+    example_counts,
+    single_theory_concepts,
+)
+from valueflow.hives.examples import Examples, examples_from_tables, path_ids, select_rows
 from valueflow.records import SCHEMAS
 from valueflow.theories import theories
 
@@ -24,7 +33,7 @@ def examples_at(labels: list[tuple[str, str, str, int]]) -> Examples:
     rows = [{"text_id": i, "theory": theory, "node": node, "direction": sign} for i, theory, node, sign in labels]
     columns = ["text_id", "theory", "node", "direction"]
     table = pa.Table.from_pylist(rows, pa.schema([SCHEMAS["source_labels"].field(name) for name in columns]))
-    return examples_of(pa.Table.from_pylist(texts, SCHEMAS["texts"]), table)
+    return examples_from_tables(pa.Table.from_pylist(texts, SCHEMAS["texts"]), table)
 
 
 def drawn(num: int = 2000, seed: int = 0, num_individuals: int = 30, num_concepts: int = 20) -> Examples:
@@ -49,7 +58,7 @@ EXAMPLES = drawn()
 
 
 def keys(examples: Examples) -> np.ndarray:
-    return whole_paths(examples.prefix_NL) * 3 + examples.direction_N
+    return path_ids(examples.prefix_NL) * 3 + examples.direction_N
 
 
 def test_a_batch_says_of_each_row_what_the_examples_say():
@@ -102,7 +111,7 @@ def shares(hard: float) -> tuple[float, float]:
         rows = sampler.batch(step).row_B
         prefix, direction = examples.prefix_NL[rows], examples.direction_N[rows]
         near += (prefix[5:, 0] == prefix[0, 0]).sum()
-        opposite += ((whole_paths(prefix)[5:] == whole_paths(prefix)[0]) & (direction[5:] == -direction[0])).sum()
+        opposite += ((path_ids(prefix)[5:] == path_ids(prefix)[0]) & (direction[5:] == -direction[0])).sum()
         total += len(rows) - 5
     return near / total, opposite / total
 
@@ -183,8 +192,8 @@ def test_rows_that_can_be_no_anchor_are_negatives_and_counted():
         (f"b{i}", "duty", n.id, -1) for i, n in enumerate(theories()["duty"].nodes)
     ]
     examples = examples_at(labels)
-    assert statistics(examples)["paths"] == 8
-    assert statistics(examples)["paths of one text"] == 7
+    assert example_counts(examples)["paths"] == 8
+    assert example_counts(examples)["paths of one text"] == 7
     sampler = Sampler(examples, BatchConfig(hierarchy=8, positives=2), 0)
     batches = [sampler.batch(step) for step in range(50)]
     first = [examples.text_ids[batch.text_B[0]] for batch in batches]
@@ -193,7 +202,7 @@ def test_rows_that_can_be_no_anchor_are_negatives_and_counted():
 
 
 def test_statistics():
-    got = statistics(
+    got = example_counts(
         examples_at(
             [("a", "svt", "hedonism", 1), ("b", "svt", "growth", 1), ("c", "duty", "justice", -1), ("d", "duty", "justice", -1)]
         )._replace(individual_N=np.array([0, 0, 1, -1, -1]), concept_N=np.array([0, 1, 0, 1, 1]), concepts=["x", "y"])
@@ -248,7 +257,7 @@ def test_concepts_of_one_theory_are_refused_by_name_and_can_be_taken_out():
     )
     with pytest.raises(InputError, match=r"20 concept anchors have texts of one theory only.*'c20', 'c21',.* 'c39'; give them"):
         Sampler(narrow, STAGE_2, 0)
-    left = narrow._replace(concept_N=np.where(np.isin(narrow.concept_N, one_theory(narrow)), -1, narrow.concept_N))
+    left = narrow._replace(concept_N=np.where(np.isin(narrow.concept_N, single_theory_concepts(narrow)), -1, narrow.concept_N))
     assert set(Sampler(left, STAGE_2, 0).batch(0).label_B[48:].tolist()) < set(range(20))
 
 
@@ -256,7 +265,7 @@ def test_too_few_anchor_ids_are_refused():
     few = EXAMPLES._replace(individual_N=np.where(EXAMPLES.individual_N < 5, EXAMPLES.individual_N, -1))
     with pytest.raises(InputError, match=r"individual / texts_per_id \(16 / 2\) is 8 anchors a batch; 5 of the 5 have 2 texts"):
         Sampler(few, STAGE_2, 0)
-    none = take(EXAMPLES, np.flatnonzero(EXAMPLES.individual_N < 0))
+    none = select_rows(EXAMPLES, np.flatnonzero(EXAMPLES.individual_N < 0))
     with pytest.raises(InputError, match="is 8 anchors a batch; 0 of the 0 have 2 texts"):
         Sampler(none, STAGE_2, 0)
 

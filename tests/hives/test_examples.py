@@ -8,7 +8,16 @@ import pyarrow as pa
 import pytest
 
 from valueflow.errors import InputError
-from valueflow.hives.examples import OFFICIAL, examples_of, official, prefixes, split, take, whole_paths, without
+from valueflow.hives.examples import (
+    OFFICIAL_COLUMNS,
+    examples_from_tables,
+    path_ids,
+    prefixes,
+    read_official,
+    select_rows,
+    split_examples,
+    without_near_duplicates,
+)
 from valueflow.hives.near_duplicates import near_duplicates
 from valueflow.records import SCHEMAS
 from valueflow.theories import theories
@@ -30,12 +39,12 @@ def labels_table(labels: list[Label]) -> pa.Table:
 
 
 def read(labels: list[Label], ids: str = "abc"):
-    return examples_of(texts_table({i: f"text {i}" for i in ids}), labels_table(labels))
+    return examples_from_tables(texts_table({i: f"text {i}" for i in ids}), labels_table(labels))
 
 
 def spoken(examples) -> list[tuple[str, str, int]]:
     names = prefixes().names
-    paths = whole_paths(examples.prefix_NL)
+    paths = path_ids(examples.prefix_NL)
     return [
         (examples.text_ids[t], names[p], int(d)) for t, p, d in zip(examples.text_N, paths, examples.direction_N, strict=True)
     ]
@@ -93,7 +102,7 @@ def test_rows_do_not_depend_on_the_order_of_the_tables():
     labels = [(i, t, n, d) for i in "abc" for t, n in (("svt", "face"), ("duty", "fidelity")) for d in (1, None)]
     texts, table = texts_table({i: f"text {i}" for i in "abc"}), labels_table(labels)
     reverse = pa.array(range(len(labels))[::-1])
-    one, two = examples_of(texts, table), examples_of(texts.take(pa.array([2, 0, 1])), table.take(reverse))
+    one, two = examples_from_tables(texts, table), examples_from_tables(texts.take(pa.array([2, 0, 1])), table.take(reverse))
     for x, y in zip(one, two, strict=True):
         np.testing.assert_array_equal(x, y)
 
@@ -134,19 +143,19 @@ def test_a_bad_label_is_refused_by_row_value_and_what_is_allowed(labels, message
 def test_a_missing_column_is_refused_by_name():
     labels = labels_table([("a", "svt", "face", 1)])
     with pytest.raises(InputError, match=r"table 'source_labels' lacks column\(s\) \['direction'\]; it has"):
-        examples_of(texts_table({"a": "b"}), labels.drop_columns(["direction"]))
+        examples_from_tables(texts_table({"a": "b"}), labels.drop_columns(["direction"]))
     with pytest.raises(InputError, match=r"table 'texts' lacks column\(s\) \['group_id'\]"):
-        examples_of(texts_table({"a": "b"}).drop_columns(["group_id"]), labels)
+        examples_from_tables(texts_table({"a": "b"}).drop_columns(["group_id"]), labels)
 
 
 def write(folder, *rows: str) -> str:
     path = folder / "official.csv"
-    path.write_text("\n".join([",".join(OFFICIAL), *rows]))
+    path.write_text("\n".join([",".join(OFFICIAL_COLUMNS), *rows]))
     return str(path)
 
 
 def test_the_official_file(tmp_path):
-    got = official(
+    got = read_official(
         write(
             tmp_path,
             "Help him,Schwartz,Growth,Self-Transcendence,Benevolence,1,caring for a friend,Care",
@@ -161,7 +170,7 @@ def test_the_official_file(tmp_path):
     by_text = {
         (got.texts[t], prefixes().names[p]): (int(d), int(i), int(c))
         for t, p, d, i, c in zip(
-            got.text_N, whole_paths(got.prefix_NL), got.direction_N, got.individual_N, got.concept_N, strict=True
+            got.text_N, path_ids(got.prefix_NL), got.direction_N, got.individual_N, got.concept_N, strict=True
         )
     }
     assert by_text == {
@@ -175,7 +184,7 @@ def test_the_official_file(tmp_path):
 
 
 def test_the_same_text_and_path_with_two_anchors_is_two_rows_of_one_direction(tmp_path):
-    got = official(
+    got = read_official(
         write(tmp_path, *(f"a b,duty,justice,,,{sign},{anchor},X" for sign, anchor in ((1, "p"), (1, "q"), ("", "p"))))
     )
     assert (got.individual_N.tolist(), got.direction_N.tolist(), got.text_N.tolist()) == ([0, 1], [1, 1], [0, 0])
@@ -197,18 +206,18 @@ def test_the_same_text_and_path_with_two_anchors_is_two_rows_of_one_direction(tm
 )
 def test_a_bad_official_row_is_refused(tmp_path, row, message):
     with pytest.raises(InputError, match=re.escape(message)):
-        official(write(tmp_path, row))
+        read_official(write(tmp_path, row))
 
 
 def test_an_official_file_without_a_column_or_with_bytes_that_are_no_text_is_refused(tmp_path):
     (tmp_path / "x.csv").write_text("text,theory\n")
     with pytest.raises(InputError, match=r"x.csv lacks column\(s\) \['level_1'"):
-        official(str(tmp_path / "x.csv"))
+        read_official(str(tmp_path / "x.csv"))
     path = write(tmp_path)
     with open(path, "ab") as file:
         file.write(b"\nt\xff,svt,growth,,,1,,")
     with pytest.raises(InputError, match=r"official.csv:2: row has bytes that are not UTF-8"):
-        official(path)
+        read_official(path)
 
 
 def folded(text: str) -> tuple[str, ...]:
@@ -274,13 +283,13 @@ def planted(num: int = 400, seed: int = 0):
             groups[f"{i:04d}c"] = f"h{i}"
     nodes = [("svt", "face"), ("duty", "justice"), ("mft", "care-harm")]
     labels = [(i, *nodes[j % 3], (-1, 0, 1)[j % 3]) for j, i in enumerate(texts)]
-    return examples_of(texts_table(texts, groups), labels_table(labels))
+    return examples_from_tables(texts_table(texts, groups), labels_table(labels))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_group_no_text_and_no_near_duplicate_is_on_two_sides(seed):
     examples = planted()
-    sides = split(examples, (0.8, 0.1, 0.1), seed)
+    sides = split_examples(examples, (0.8, 0.1, 0.1), seed)
     assert sorted(np.concatenate(sides).tolist()) == list(range(len(examples.text_N)))
     for share, side in zip((0.8, 0.1, 0.1), sides, strict=True):
         assert len(side) / len(examples.text_N) == pytest.approx(share, abs=0.02)
@@ -296,22 +305,22 @@ def test_no_group_no_text_and_no_near_duplicate_is_on_two_sides(seed):
 
 def test_a_split_is_a_function_of_the_texts_and_the_seed():
     examples = planted()
-    again, other = split(examples, (0.5, 0.25, 0.25), 7), split(examples, (0.5, 0.25, 0.25), 8)
-    for one, two in zip(split(examples, (0.5, 0.25, 0.25), 7), again, strict=True):
+    again, other = split_examples(examples, (0.5, 0.25, 0.25), 7), split_examples(examples, (0.5, 0.25, 0.25), 8)
+    for one, two in zip(split_examples(examples, (0.5, 0.25, 0.25), 7), again, strict=True):
         np.testing.assert_array_equal(one, two)
     assert not np.array_equal(again.test, other.test)
-    assert len(split(examples, (1, 0, 0), 0).train) == len(examples.text_N)
+    assert len(split_examples(examples, (1, 0, 0), 0).train) == len(examples.text_N)
 
 
 def test_shares_that_cannot_be_met_are_refused():
     examples = planted(20)
     with pytest.raises(InputError, match=r"shares \(0.5, 0.5, 0.5\) must be three numbers from 0 that sum to 1"):
-        split(examples, (0.5, 0.5, 0.5), 0)
+        split_examples(examples, (0.5, 0.5, 0.5), 0)
     with pytest.raises(InputError, match="must be three numbers"):
-        split(examples, (1.5, -0.5, 0.0), 0)
+        split_examples(examples, (1.5, -0.5, 0.0), 0)
     one_group = examples._replace(group_N=np.zeros(len(examples.text_N), int))
     with pytest.raises(InputError, match=r"leave train without a row: the 30 rows form 1 units .*, the largest of 30 rows"):
-        split(one_group, (0.4, 0.2, 0.4), 0)
+        split_examples(one_group, (0.4, 0.2, 0.4), 0)
 
 
 def test_without_drops_copies_and_near_copies_of_other_texts():
@@ -324,17 +333,17 @@ def test_without_drops_copies_and_near_copies_of_other_texts():
         " ".join(["x", *near[1:]]),
         " ".join(["x", *far[:9], *far[11:]]),
     ]
-    left = without(examples, others)
+    left = without_near_duplicates(examples, others)
     gone = set(examples.text_ids) - set(left.text_ids)
     assert gone == {"0004", "0008", "0010", "0010c"}
     assert spoken(left) == [row for row in spoken(examples) if row[0] not in gone]
-    assert without(examples, []).texts == examples.texts
+    assert without_near_duplicates(examples, []).texts == examples.texts
 
 
 def test_taking_rows_takes_their_texts():
     examples = planted(30)
     some = np.array([3, 8, 2])
-    got = take(examples, some)
+    got = select_rows(examples, some)
     assert spoken(got) == [spoken(examples)[i] for i in some]
     assert len(got.texts) == 3
     np.testing.assert_array_equal(got.group_N, examples.group_N[some])

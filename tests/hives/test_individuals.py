@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from valueflow.hives.examples import examples_of, prefixes
-from valueflow.hives.individuals import nearest, related, with_individuals
+from valueflow.hives.examples import examples_from_tables, prefixes
+from valueflow.hives.individuals import nearest_instances, related_instances, with_individuals
 from valueflow.theories import Instance, inventory
 from valueflow.theories.taxonomy import THEORIES
 
@@ -22,11 +22,11 @@ def examples(rows):
     pairs = [(texts["text_id"][i], *label.split(":")) for i, labels in enumerate(rows) for label in labels]
     ids, theories, nodes = zip(*pairs, strict=True)
     labels = {"text_id": ids, "theory": theories, "node": nodes, "direction": pa.array([1] * len(ids), pa.int8())}
-    return examples_of(pa.table(texts), pa.table(labels))
+    return examples_from_tables(pa.table(texts), pa.table(labels))
 
 
 def test_instances_belong_to_the_paths_above_and_below_their_node():
-    found, names = related(INSTANCES), prefixes().names
+    found, names = related_instances(INSTANCES), prefixes().names
     of = {name: set(np.flatnonzero(row)) for name, row in zip(names, found, strict=True)}
     assert of["duty:fidelity"] == {0, 1}
     assert of["duty:gratitude"] == {2}
@@ -37,7 +37,7 @@ def test_instances_belong_to_the_paths_above_and_below_their_node():
 
 
 def test_every_operational_value_has_instances_of_its_line():
-    found = related(inventory())
+    found = related_instances(inventory())
     assert found.any(1).all()
 
 
@@ -47,14 +47,14 @@ def test_a_text_goes_to_the_nearest_instance_of_its_own_nodes():
     # Texts 0 and 1 are near instance 1, 2 and 3 near 2; but 3 is labelled fidelity, so 2 is not for it.
     made = examples([["duty:fidelity"], ["duty:fidelity", "svt:benevolence"], ["duty:gratitude"], ["duty:fidelity"]])
     near = np.stack([z[1], z[1], z[2], z[2]])
-    table = nearest(near, z[:4], INSTANCES, made, -1.0)
+    table = nearest_instances(near, z[:4], INSTANCES, made, -1.0)
     found = {(row["text_id"], row["theory"]): row["individual"] for row in table.to_pylist()}
     first, second, third, fourth = made.text_ids
     assert found[first, "duty"] == found[second, "duty"] == "duty:fidelity/b"
     assert found[third, "duty"] == "duty:gratitude/c"
     assert found[fourth, "duty"].startswith("duty:fidelity/")
     assert found[second, "svt"] == "svt:benevolence-caring/d"
-    assert nearest(near, z[:4], INSTANCES, made, 0.99).num_rows < table.num_rows
+    assert nearest_instances(near, z[:4], INSTANCES, made, 0.99).num_rows < table.num_rows
     placed = with_individuals(made, table)
     for text, theory, individual in zip(placed.text_N, placed.theory_N, placed.individual_N, strict=True):
         assert placed.individuals[individual] == found[placed.text_ids[text], THEORIES[theory]]

@@ -11,21 +11,21 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from valueflow.hives.batches import CONCEPT, HIERARCHY, INDIVIDUAL, Batch, BatchConfig, Sampler
-from valueflow.hives.collectives import gather, gather_batch
+from valueflow.hives.collectives import gather_embeddings, gather_labels
 from valueflow.hives.examples import Examples, prefixes
 from valueflow.hives.losses import (
-    Labels,
+    BatchLabels,
     LossConfig,
     NodeHead,
+    all_labels,
+    anchor_contrastive_loss,
     closeness_loss,
-    constrained,
-    cross_theory,
-    depths,
-    every_place,
-    hierarchical,
-    labels_of,
-    level_losses,
-    total,
+    hierarchical_contrastive_loss,
+    hierarchy_constrained,
+    label_tensors,
+    level_contrastive_losses,
+    theory_depths,
+    total_loss,
 )
 
 SEEDS = range(25)
@@ -34,14 +34,14 @@ CONFIG = LossConfig()
 
 def random_labels(
     num: int, seed: int, objectives: tuple[int, ...] = (HIERARCHY,), num_theories: int = 4, others: int = 0
-) -> Labels:
+) -> BatchLabels:
     """Rows at any path of the theories, from so few paths that every level has positives; some texts have several rows."""
     rng = np.random.default_rng(seed)
     known = prefixes()
     allowed = np.flatnonzero(known.theory_P < num_theories)
     path = rng.choice(rng.choice(allowed, 6), num)
     objective = rng.choice(objectives, num)
-    return Labels(
+    return BatchLabels(
         *(
             torch.as_tensor(column, dtype=torch.int64)
             for column in (
@@ -62,11 +62,11 @@ def random_z(num: int, seed: int, width: int = 8) -> torch.Tensor:
     return torch.randn(num, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def of(labels: Labels) -> dict[str, torch.Tensor]:
+def of(labels: BatchLabels) -> dict[str, torch.Tensor]:
     return {name: getattr(labels, name) for name in ("theory_B", "prefix_BL", "direction_B", "text_B")}
 
 
-def like(i: int, j: int, level: int, labels: Labels) -> bool:
+def like(i: int, j: int, level: int, labels: BatchLabels) -> bool:
     path = labels.prefix_BL
     return (
         labels.theory_B[i] == labels.theory_B[j]
@@ -77,7 +77,7 @@ def like(i: int, j: int, level: int, labels: Labels) -> bool:
     )
 
 
-def slow_row(z, i: int, level: int, labels: Labels, tau: float, margin: float) -> float | None:
+def slow_row(z, i: int, level: int, labels: BatchLabels, tau: float, margin: float) -> float | None:
     """The loss of one row at one level, by the words of the docstring."""
     rows = range(len(z))
     unit = [(v / np.linalg.norm(v)) for v in z.numpy()]
@@ -102,7 +102,7 @@ def slow_row(z, i: int, level: int, labels: Labels, tau: float, margin: float) -
     return -sum(math.log(math.exp(unit[i] @ unit[j] / tau) / bottom) for j in positives) / len(positives)
 
 
-def slow_hierarchical(z, labels: Labels, tau: float, margin: float) -> float:
+def slow_hierarchical(z, labels: BatchLabels, tau: float, margin: float) -> float:
     """Theory by theory, fine to coarse."""
     total_loss, total_rows = 0.0, 0
     for theory in labels.theory_B.unique():
@@ -139,20 +139,22 @@ def slow_cross(z, label, text, tau: float) -> float:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_hierarchical_loss_is_that_of_the_loops(seed):
     labels, z = random_labels(24, seed, num_theories=1 + seed % 4), random_z(24, seed)
-    loss_BL, has_BL = level_losses(z, **of(labels), tau=0.3, margin=0.2)
+    loss_BL, has_BL = level_contrastive_losses(z, **of(labels), tau=0.3, margin=0.2)
     slow = [[slow_row(z, i, level, labels, 0.3, 0.2) for level in range(4)] for i in range(24)]
     assert has_BL.tolist() == [[x is not None for x in row] for row in slow]
     torch.testing.assert_close(loss_BL, torch.tensor([[x or 0.0 for x in row] for row in slow], dtype=torch.float64))
-    assert hierarchical(z, **of(labels), tau=0.3, margin=0.2).item() == pytest.approx(slow_hierarchical(z, labels, 0.3, 0.2))
+    assert hierarchical_contrastive_loss(z, **of(labels), tau=0.3, margin=0.2).item() == pytest.approx(
+        slow_hierarchical(z, labels, 0.3, 0.2)
+    )
 
 
-def places(labels: Labels, i: int) -> list[tuple[list[int], int]]:
+def places(labels: BatchLabels, i: int) -> list[tuple[list[int], int]]:
     """Paths and directions of a row, the drawn one first."""
     found = [(labels.prefix_BL[i], labels.direction_B[i]), *zip(labels.other_BOL[i], labels.other_sign_BO[i], strict=True)]
     return [([p for p in path.tolist() if p >= 0], int(sign)) for path, sign in found if path[0] >= 0]
 
 
-def slow_closeness(z, labels: Labels) -> float:
+def slow_closeness(z, labels: BatchLabels) -> float:
     unit, found = [(v / np.linalg.norm(v)) for v in z.numpy()], []
     for i in range(len(z)):
         for j in range(len(z)):
@@ -163,15 +165,15 @@ def slow_closeness(z, labels: Labels) -> float:
                 for path, sign in places(labels, i)
                 for other, other_sign in places(labels, j)
             ]
-            found.append((unit[i] @ unit[j] - max(shared) / (depths()[labels.theory_B[i]] + 0.5)) ** 2)
+            found.append((unit[i] @ unit[j] - max(shared) / (theory_depths()[labels.theory_B[i]] + 0.5)) ** 2)
     return float(np.mean(found)) if found else 0.0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_closeness_is_that_of_the_loops(seed):
     labels, z = random_labels(20, seed, others=3), random_z(20, seed)
-    assert closeness_loss(z, labels, every_place(labels)).item() == pytest.approx(slow_closeness(z, labels))
-    assert depths() == [4, 2, 1, 3]
+    assert closeness_loss(z, labels, all_labels(labels)).item() == pytest.approx(slow_closeness(z, labels))
+    assert theory_depths() == [4, 2, 1, 3]
 
 
 def test_vectors_whose_cosines_are_the_closeness_have_no_loss():
@@ -182,12 +184,12 @@ def test_vectors_whose_cosines_are_the_closeness_have_no_loss():
         direction_B=torch.tensor([1, 1, -1]),
     )  # fmt: skip
     z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [8 / 9, math.sqrt(1 - (8 / 9) ** 2)]], dtype=torch.float64)
-    assert closeness_loss(z, labels, every_place(labels)).item() == pytest.approx(0, abs=1e-12)
+    assert closeness_loss(z, labels, all_labels(labels)).item() == pytest.approx(0, abs=1e-12)
     alike = labels._replace(direction_B=torch.ones(3, dtype=torch.int64))
-    assert closeness_loss(z, alike, every_place(alike)).item() > 1e-3
+    assert closeness_loss(z, alike, all_labels(alike)).item() > 1e-3
 
 
-def examples_of(labels: Labels) -> Examples:
+def examples_of(labels: BatchLabels) -> Examples:
     size = len(labels.text_B)
     return Examples(
         texts=[str(i) for i in range(size)], text_ids=[str(i) for i in range(size)], theory_N=labels.theory_B.numpy(),
@@ -221,13 +223,13 @@ def test_the_loss_of_nodes_is_that_of_the_loops(seed):
 def test_infonce_is_that_of_the_loops(seed):
     labels, z = random_labels(20, seed, (CONCEPT,)), random_z(20, seed)
     expected = slow_cross(z, labels.label_B, labels.text_B, 0.3)
-    assert cross_theory(z, labels.label_B, labels.text_B, 0.3).item() == pytest.approx(expected)
+    assert anchor_contrastive_loss(z, labels.label_B, labels.text_B, 0.3).item() == pytest.approx(expected)
 
 
 def test_infonce_of_two_ids_with_two_texts_each():
     """Orthogonal pairs: each row has one positive at cosine 1 and two negatives at cosine 0."""
     z = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0], [0.0, 1.0]])
-    loss = cross_theory(z, torch.tensor([5, 5, 9, 9]), torch.arange(4), tau=0.5)
+    loss = anchor_contrastive_loss(z, torch.tensor([5, 5, 9, 9]), torch.arange(4), tau=0.5)
     assert loss.item() == pytest.approx(math.log(1 + 2 * math.exp(-2)))
 
 
@@ -235,7 +237,7 @@ def test_infonce_of_two_ids_with_two_texts_each():
 def test_every_level_with_positives_moves_the_embeddings_in_every_batch(seed):
     """In the official code levels 2 and 3 have no gradient in most batches."""
     labels, z = random_labels(32, seed), random_z(32, seed).requires_grad_()
-    loss_BL, has_BL = level_losses(z, **of(labels), tau=0.1, margin=0.2)
+    loss_BL, has_BL = level_contrastive_losses(z, **of(labels), tau=0.1, margin=0.2)
     for theory in labels.theory_B.unique():
         rows = labels.theory_B == theory
         for level in range(4):
@@ -246,8 +248,8 @@ def test_every_level_with_positives_moves_the_embeddings_in_every_batch(seed):
     # How much the loss moves with each level's loss of each row: more than nothing wherever there is one.
     leaf_BL = loss_BL.detach().requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("valueflow.hives.losses.level_losses", lambda *_: (leaf_BL, has_BL))
-        hierarchical(z, **of(labels), tau=0.1, margin=0.2).backward()
+        patch.setattr("valueflow.hives.losses.level_contrastive_losses", lambda *_: (leaf_BL, has_BL))
+        hierarchical_contrastive_loss(z, **of(labels), tau=0.1, margin=0.2).backward()
     assert (leaf_BL.grad[has_BL] > 0).all()
 
 
@@ -259,8 +261,8 @@ def test_the_finest_level_weighs_most_and_a_level_alone_weighs_all():
         losses = torch.full((4, 4), 2.0, requires_grad=True)
         has = (prefix >= 0).clone()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("valueflow.hives.losses.level_losses", lambda *_, of=(losses, has): of)
-            loss = hierarchical(torch.zeros(4, 2), ones, prefix, ones, torch.arange(4), 0.1, 0.0)
+            patch.setattr("valueflow.hives.losses.level_contrastive_losses", lambda *_, of=(losses, has): of)
+            loss = hierarchical_contrastive_loss(torch.zeros(4, 2), ones, prefix, ones, torch.arange(4), 0.1, 0.0)
         gradients[depth] = torch.autograd.grad(loss, losses)[0].sum(0)
         weights = [2 ** (1 / n) for n in range(1, depth + 1)]
         expected = sum(w * (2.0 + math.log(n)) for n, w in enumerate(weights, 1)) / sum(weights)
@@ -274,7 +276,7 @@ def test_the_finest_level_weighs_most_and_a_level_alone_weighs_all():
 def test_a_coarser_level_costs_at_least_as_much_as_the_finer(seed):
     generator = torch.Generator().manual_seed(seed)
     loss, present = torch.rand(50, 4, generator=generator) * 5, torch.rand(50, 4, generator=generator) < 0.7
-    got = constrained(loss, present)
+    got = hierarchy_constrained(loss, present)
     assert (got[~present] == 0).all()
     assert (got[present] >= loss[present]).all()
     for row, there in zip(got, present, strict=True):
@@ -289,7 +291,7 @@ def opposite_pair(margin: float) -> tuple[float, float]:
     angle = torch.tensor([0.0, 0.4, 0.9, 2.0], dtype=torch.float64)
     z = torch.stack([angle.cos(), angle.sin()], 1).requires_grad_()
     zeros = torch.zeros(4, dtype=torch.int64)
-    loss = hierarchical(z, zeros, prefix, direction, torch.arange(4), 0.1, margin)
+    loss = hierarchical_contrastive_loss(z, zeros, prefix, direction, torch.arange(4), 0.1, margin)
     (gradient,) = torch.autograd.grad(loss, z)
     along = torch.stack([-angle.sin(), angle.cos()], 1)
     return loss.item(), (gradient[2] * along[2]).sum().item()
@@ -313,7 +315,9 @@ def test_the_margin_touches_the_same_prefix_and_the_opposite_direction_only():
             "text_B": torch.arange(3),
         }
         z = random_z(3, 0)
-        moved = hierarchical(z, **labels, tau=0.1, margin=0.5) > hierarchical(z, **labels, tau=0.1, margin=0.0)
+        moved = hierarchical_contrastive_loss(z, **labels, tau=0.1, margin=0.5) > hierarchical_contrastive_loss(
+            z, **labels, tau=0.1, margin=0.0
+        )
         assert bool(moved) == changes
 
 
@@ -326,7 +330,7 @@ def test_rows_of_one_text_are_neither_positives_nor_negatives():
         "text_B": torch.tensor([0, 1, 1, 2]),
     }
     z = random_z(4, 0)
-    loss, has = level_losses(z, **labels, tau=0.1, margin=0.2)
+    loss, has = level_contrastive_losses(z, **labels, tau=0.1, margin=0.2)
     cosine = torch.nn.functional.normalize(z, dim=1) @ torch.nn.functional.normalize(z, dim=1).T / 0.1
     # Row 0: positive row 1, negative row 3; row 2 is the positive's text at another path.
     assert loss[0, 1].item() == pytest.approx(torch.logsumexp(cosine[0, [1, 3]], 0).sub(cosine[0, 1]).item())
@@ -342,15 +346,15 @@ def test_a_label_that_stops_on_the_way_is_no_negative_further_down():
     }
     z = random_z(4, 0)
     cosine = torch.nn.functional.normalize(z, dim=1) @ torch.nn.functional.normalize(z, dim=1).T / 0.1
-    loss, has = level_losses(z, **labels, tau=0.1, margin=0.0)
+    loss, has = level_contrastive_losses(z, **labels, tau=0.1, margin=0.0)
     # Of the rows that stop above, only the one of another direction is known to be unlike.
     assert loss[0, 1].item() == pytest.approx(torch.logsumexp(cosine[0, [1, 3]], 0).sub(cosine[0, 1]).item())
     assert has.tolist() == [[True, True], [True, True], [True, False], [False, False]]
 
 
-def every(labels: Labels, z: torch.Tensor, config: LossConfig = CONFIG) -> tuple[torch.Tensor, torch.Tensor]:
+def every(labels: BatchLabels, z: torch.Tensor, config: LossConfig = CONFIG) -> tuple[torch.Tensor, torch.Tensor]:
     z = z.clone().requires_grad_()
-    loss, _ = total(z, labels, config)
+    loss, _ = total_loss(z, labels, config)
     return loss.detach(), torch.autograd.grad(loss, z)[0]
 
 
@@ -360,7 +364,7 @@ def test_the_order_of_the_rows_changes_nothing(seed):
     labels, z = random_labels(48, seed, (HIERARCHY, INDIVIDUAL, CONCEPT)), random_z(48, seed)
     order = torch.randperm(48, generator=torch.Generator().manual_seed(seed))
     loss, gradient = every(labels, z)
-    moved_loss, moved_gradient = every(Labels(*(part[order] for part in labels)), z[order])
+    moved_loss, moved_gradient = every(BatchLabels(*(part[order] for part in labels)), z[order])
     torch.testing.assert_close(moved_loss, loss)
     torch.testing.assert_close(moved_gradient, gradient[order])
 
@@ -369,9 +373,9 @@ def test_the_parts_are_summed_with_their_weights_each_over_its_own_rows():
     labels, z = random_labels(60, 0, (HIERARCHY, INDIVIDUAL, CONCEPT)), random_z(60, 0)
     weights = {"hierarchy": 0.9, "individual": 0.7, "concept": 1.3, "closeness": 1.1}
     config = LossConfig(tau_hierarchy=0.2, tau_individual=0.3, tau_concept=0.4, margin=0.3, **weights)
-    loss, parts = total(z, labels, config)
+    loss, parts = total_loss(z, labels, config)
     pick = [labels.objective_B == objective for objective in (HIERARCHY, INDIVIDUAL, CONCEPT)]
-    only = [Labels(*(part[rows] for part in labels)) for rows in pick]
+    only = [BatchLabels(*(part[rows] for part in labels)) for rows in pick]
     assert parts.hierarchy.item() == pytest.approx(slow_hierarchical(z[pick[0]], only[0], 0.2, 0.3))
     assert parts.individual.item() == pytest.approx(slow_cross(z[pick[1]], only[1].label_B, only[1].text_B, 0.3))
     assert parts.concept.item() == pytest.approx(slow_cross(z[pick[2]], only[2].label_B, only[2].text_B, 0.4))
@@ -384,13 +388,13 @@ def test_the_parts_are_summed_with_their_weights_each_over_its_own_rows():
 @pytest.mark.parametrize("objective", [HIERARCHY, INDIVIDUAL, CONCEPT])
 def test_an_objective_without_rows_or_without_positives_is_exactly_nothing_and_keeps_the_graph(objective):
     labels, z = random_labels(24, 1, (objective,)), random_z(24, 1).requires_grad_()
-    loss, parts = total(z, labels, CONFIG)
+    loss, parts = total_loss(z, labels, CONFIG)
     assert [part.item() != 0 for part in parts[:3]] == [objective == mine for mine in (HIERARCHY, INDIVIDUAL, CONCEPT)]
     assert parts.closeness.item() == 0  # of no weight unless asked for
     assert all(part.requires_grad for part in parts)
     assert torch.autograd.grad(loss, z)[0].isfinite().all()
     alone = labels._replace(text_B=torch.zeros(24, dtype=torch.int64))
-    loss, _ = total(z, alone, CONFIG)
+    loss, _ = total_loss(z, alone, CONFIG)
     assert loss.item() == 0
     assert (torch.autograd.grad(loss, z)[0] == 0).all()
 
@@ -399,21 +403,21 @@ def test_an_objective_without_rows_or_without_positives_is_exactly_nothing_and_k
 def test_gradients_are_those_of_finite_differences(seed):
     labels, z = random_labels(16, seed, (HIERARCHY, CONCEPT)), random_z(16, seed, 3).requires_grad_()
     config = LossConfig(tau_hierarchy=0.5, tau_concept=0.5, closeness=3.0)
-    assert torch.autograd.gradcheck(lambda z: total(z, labels, config)[0], z)
+    assert torch.autograd.gradcheck(lambda z: total_loss(z, labels, config)[0], z)
 
 
 def test_half_precision_is_computed_in_single():
     labels, z = random_labels(32, 0), random_z(32, 0)
     half = z.to(torch.bfloat16)
-    loss, _ = total(half, labels, CONFIG)
+    loss, _ = total_loss(half, labels, CONFIG)
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(total(half.double(), labels, CONFIG)[0].item(), rel=1e-5)
+    assert loss.item() == pytest.approx(total_loss(half.double(), labels, CONFIG)[0].item(), rel=1e-5)
 
 
 def test_labels_of_a_batch_are_its_columns_as_tensors():
     labels = random_labels(8, 0)
     batch = Batch(np.arange(8), *(part.numpy() for part in labels))
-    for mine, given in zip(labels_of(batch), labels, strict=True):
+    for mine, given in zip(label_tensors(batch), labels, strict=True):
         assert torch.equal(mine, given)
 
 
@@ -432,8 +436,8 @@ def test_free_vectors_learn_the_hierarchy_and_the_direction():
     z_ND = torch.randn(size, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     optimizer, sampler = torch.optim.Adam([z_ND], lr=0.1), Sampler(examples, BatchConfig(), 0)
     for step in range(400):
-        labels = labels_of(sampler.batch(step))
-        loss, _ = total(z_ND[labels.text_B], labels, CONFIG)
+        labels = label_tensors(sampler.batch(step))
+        loss, _ = total_loss(z_ND[labels.text_B], labels, CONFIG)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -451,12 +455,12 @@ def test_free_vectors_learn_the_hierarchy_and_the_direction():
     assert apart[4] == min(apart)
 
 
-def learn(z_in: torch.Tensor, labels: Labels, dtype: torch.dtype) -> tuple[float, list[torch.Tensor]]:
+def learn(z_in: torch.Tensor, labels: BatchLabels, dtype: torch.dtype) -> tuple[float, list[torch.Tensor]]:
     """The loss and the gradients of a small model, all ranks' embeddings gathered."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 6)).to(dtype)
     config = CONFIG.model_copy(update={"closeness": 2.0})
-    loss, _ = total(gather(model(z_in.to(dtype))), gather_batch(labels), config)
+    loss, _ = total_loss(gather_embeddings(model(z_in.to(dtype))), gather_labels(labels), config)
     loss.backward()
     return loss.item(), [p.grad for p in model.parameters()]
 
@@ -465,11 +469,11 @@ def one_of_two(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     labels, z = random_labels(64, 0, (HIERARCHY, INDIVIDUAL, CONCEPT), others=2), random_z(64, 0)
     mine = slice(32 * rank, 32 * rank + 32)
-    loss, gradients = learn(z[mine], Labels(*(part[mine] for part in labels)), torch.float64)
+    loss, gradients = learn(z[mine], BatchLabels(*(part[mine] for part in labels)), torch.float64)
     for gradient in gradients:  # as DDP does
         dist.all_reduce(gradient)
         gradient /= 2
-    assert all(torch.equal(x, y) for x, y in zip(gather_batch(Labels(*(p[mine] for p in labels))), labels, strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(gather_labels(BatchLabels(*(p[mine] for p in labels))), labels, strict=True))
     torch.save((loss, gradients), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -487,8 +491,8 @@ def test_two_ranks_learn_as_one_with_all_rows(tmp_path: Path):
 
 def test_without_a_process_group_nothing_is_gathered():
     z, labels = random_z(4, 0), random_labels(4, 0)
-    assert gather(z) is z
-    assert gather_batch(labels) is labels
+    assert gather_embeddings(z) is z
+    assert gather_labels(labels) is labels
 
 
 def test_texts_that_share_a_place_draw_near_whichever_of_their_places_was_drawn():
@@ -499,11 +503,11 @@ def test_texts_that_share_a_place_draw_near_whichever_of_their_places_was_drawn(
     z = random_z(3, 0).requires_grad_()
 
     def loss(other: list[np.ndarray]) -> torch.Tensor:
-        labels = Labels(
+        labels = BatchLabels(
             *(torch.as_tensor(np.array(c), dtype=torch.int64) for c in ([HIERARCHY] * 3, [0, 1, 2], [0] * 3, own, [1] * 3)),
             torch.full((3,), -1), torch.as_tensor(np.array(other))[:, None], torch.ones(3, 1, dtype=torch.int64),
         )  # fmt: skip
-        return total(z, labels, CONFIG)[0]
+        return total_loss(z, labels, CONFIG)[0]
 
     def pull(value: torch.Tensor) -> float:
         """How much a step down the gradient raises the cosine of the first two."""

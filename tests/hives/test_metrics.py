@@ -8,8 +8,8 @@ import pytest
 
 from valueflow.errors import InputError
 from valueflow.hives import metrics
-from valueflow.hives.examples import Examples, prefixes, whole_paths
-from valueflow.hives.metrics import RELATIONS, EmbeddingMetric, evaluate, value_vectors
+from valueflow.hives.examples import Examples, path_ids, prefixes
+from valueflow.hives.metrics import RELATIONS, EmbeddingMetric, embedding_metrics, value_vectors
 from valueflow.theories.taxonomy import THEORIES
 
 SVT = [path for path, theory in enumerate(prefixes().theory_P) if theory == 0]
@@ -86,7 +86,7 @@ def test_ranking_equals_a_loop_over_every_draw(theory):
         rng = np.random.default_rng(anchor)
         draws = np.stack([rng.choice(s, 4000) for s in sims])
         strict.append((np.diff(draws, axis=0) < 0).all(0).mean())
-    found = evaluate(z, examples)
+    found = embedding_metrics(z, examples)
     assert found[f"pairwise/{THEORIES[theory]}"].count == len(pairwise) > 5
     assert found[f"pairwise/{THEORIES[theory]}"].value == pytest.approx(np.mean(pairwise), abs=0.02)
     assert found[f"strict/{THEORIES[theory]}"].value == pytest.approx(np.mean(strict), abs=0.02)
@@ -110,12 +110,12 @@ def test_correlation_equals_a_loop():
         labels = labels_of(examples, theory)
         pairs = list(itertools.combinations(labels, 2))
         expected = np.corrcoef([z[a] @ z[b] for a, b in pairs], [closeness_of(labels[a], labels[b]) for a, b in pairs])[0, 1]
-        assert evaluate(z, examples)[f"correlation/{THEORIES[theory]}"].value == pytest.approx(expected, abs=1e-5)
+        assert embedding_metrics(z, examples)[f"correlation/{THEORIES[theory]}"].value == pytest.approx(expected, abs=1e-5)
 
 
 def of_value(examples: Examples, value: str, direction: int | None = None) -> list[int]:
     """Texts with a label at or below the value."""
-    names = [prefixes().names[p] for p in whole_paths(examples.prefix_NL)]
+    names = [prefixes().names[p] for p in path_ids(examples.prefix_NL)]
     theory, _, node = value.partition(":")
     rows = [i for i, n in enumerate(names) if n.startswith(f"{theory}:") and node in n.partition(":")[2].split("/")]
     return sorted({int(examples.text_N[i]) for i in rows if direction in (None, examples.direction_N[i])})
@@ -145,7 +145,7 @@ def test_value_vectors_and_orthogonality_equal_a_loop(directions):
         expected.append(np.mean([z[i] for i in plus], axis=0) - np.mean([z[i] for i in minus], axis=0))
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
     cosines = [abs(a @ b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in itertools.combinations(expected, 2)]
-    found = evaluate(z, examples)["orthogonality/svt"]
+    found = embedding_metrics(z, examples)["orthogonality/svt"]
     assert found.value == pytest.approx(1 - np.mean(cosines), abs=1e-5)
     assert found.count == len(names)
     coarse, _ = value_vectors(z, examples, level=1)
@@ -172,8 +172,8 @@ def test_the_influence_of_a_text_is_the_derivative_by_its_weight():
 
 def test_neighbour_accuracies_equal_a_loop():
     z, examples = multi_label(120)
-    found = evaluate(z, examples, k=5)
-    values, _ = metrics.value_of("svt", None)
+    found = embedding_metrics(z, examples, k=5)
+    values, _ = metrics.path_values("svt", None)
     having = {v: set(of_value(examples, v)) for v in values}
     known = sorted(set().union(*having.values()))
     right = []
@@ -202,15 +202,15 @@ def test_copies_of_a_group_give_labels_away_only_where_the_text_alone_is_left_ou
     z = unit(rng.standard_normal((80, 16))[group] + 0.01 * rng.standard_normal((320, 16)))
     paths, sign = np.array(SVT)[rng.integers(len(SVT), size=80)[group]], rng.choice([-1, 1], 80)[group]
     examples = examples_at(paths, sign, np.arange(320), group)
-    assert evaluate(z, examples, k=3)["label_accuracy"].value == 1
-    apart = evaluate(z, examples, k=3, leave="group")
+    assert embedding_metrics(z, examples, k=3)["label_accuracy"].value == 1
+    apart = embedding_metrics(z, examples, k=3, leave="group")
     assert apart["label_accuracy"].value < 0.3
     assert apart["direction_accuracy"].value == pytest.approx(0.5, abs=0.15)
 
 
 def test_random_vectors_reach_their_floors_and_no_more():
     _, examples = one_label(800, 5)
-    found = evaluate(random_vectors(800), examples)
+    found = embedding_metrics(random_vectors(800), examples)
     assert found["pairwise"].value == pytest.approx(0.5, abs=0.02)
     assert found["correlation"].value == pytest.approx(0, abs=0.02)
     assert found["direction_accuracy"].value == pytest.approx(0.5, abs=0.06)
@@ -234,18 +234,18 @@ def test_vectors_made_of_the_labels_reach_one():
         exact[i, above] = 1
         exact[i, size + (s > 0)] = np.sqrt(0.5)
         exact[i, size + 2 + i] = np.sqrt(levels - len(above))
-    found = evaluate(unit(near), examples)
+    found = embedding_metrics(unit(near), examples)
     assert found["pairwise"].value > 0.9
     assert found["label_accuracy"].value > 0.97
     assert found["direction_accuracy"].value > 0.97
-    assert evaluate(unit(exact), examples)["correlation"].value == pytest.approx(1, abs=1e-6)
+    assert embedding_metrics(unit(exact), examples)["correlation"].value == pytest.approx(1, abs=1e-6)
 
 
 def test_two_flat_values_at_right_angles_are_perfect():
     flat = prefixes().names.index("duty:justice"), prefixes().names.index("duty:gratitude")
     two = np.repeat(flat, 30)
     flat_z = unit(np.eye(2)[np.repeat([0, 1], 30)])
-    found = evaluate(flat_z, examples_at(two, np.ones(60), np.arange(60)))
+    found = embedding_metrics(flat_z, examples_at(two, np.ones(60), np.arange(60)))
     assert found["pairwise"][:3] == (1, 1, 1)
     assert found["correlation"].value == pytest.approx(1)
     assert found["label_accuracy"].value == 1
@@ -254,7 +254,7 @@ def test_two_flat_values_at_right_angles_are_perfect():
 
 def test_ties_are_half_right():
     _, examples = one_label(100, 1)
-    found = evaluate(np.tile(unit(np.ones((1, 4))), (100, 1)), examples)
+    found = embedding_metrics(np.tile(unit(np.ones((1, 4))), (100, 1)), examples)
     assert found["pairwise"].value == 0.5
     assert found["strict"].value == 0
     assert found["correlation"].value == pytest.approx(0, abs=1e-6)
@@ -275,7 +275,7 @@ def test_intervals_cover(per_group):
         sign = rng.choice([-1, 1], 240)
         shared = rng.standard_normal((240, 12))[group] * 0.5 * (per_group > 1)
         z = unit(center[node] + pole[node] * sign[:, None] + shared + rng.standard_normal((240, 12)))
-        found = evaluate(z, examples_at(nodes[node], sign, np.arange(240), group), seed=sample)
+        found = embedding_metrics(z, examples_at(nodes[node], sign, np.arange(240), group), seed=sample)
         for name in ("pairwise", "strict", "correlation", "orthogonality", "label_accuracy", "direction_accuracy"):
             seen.setdefault(name, []).append(found[name])
     for name, of in seen.items():
@@ -289,24 +289,24 @@ def test_intervals_cover(per_group):
 
 def test_the_whole_is_the_mean_of_the_theories_and_the_seed_decides():
     z, examples = multi_label(200)
-    found = evaluate(z, examples)
+    found = embedding_metrics(z, examples)
     parts = [metric.value for name, metric in found.items() if name.startswith("pairwise/")]
     assert len(parts) == 3
     assert found["pairwise"].value == pytest.approx(np.mean(parts))
-    assert found == evaluate(z, examples)
-    assert found["pairwise"] != evaluate(z, examples, seed=1)["pairwise"]
+    assert found == embedding_metrics(z, examples)
+    assert found["pairwise"] != embedding_metrics(z, examples, seed=1)["pairwise"]
 
 
 def test_wrong_vectors_are_refused():
     z, examples = multi_label()
     with pytest.raises(InputError, match="59 vectors for 60 texts"):
-        evaluate(z[:-1], examples)
+        embedding_metrics(z[:-1], examples)
     with pytest.raises(InputError, match="length 1"):
-        evaluate(2 * z, examples)
+        embedding_metrics(2 * z, examples)
 
 
 def test_many_texts_take_seconds():
     z, examples = one_label(6000, 4)
     start = time.perf_counter()
-    evaluate(z, examples)
+    embedding_metrics(z, examples)
     assert time.perf_counter() - start < 20

@@ -15,11 +15,19 @@ from ray.data import Dataset
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.answer import check_answers, collect_answers
-from valueflow.distributed.cluster import ClusterConfig, require
-from valueflow.distributed.embed import Embedder, EmbedderConfig, embed, labelled_examples, labels_of, matrix, vectors
+from valueflow.distributed.cluster import ClusterConfig, require_resources
+from valueflow.distributed.embed import (
+    Embedder,
+    EmbedderConfig,
+    embed,
+    part_vectors,
+    read_examples,
+    read_vectors,
+    resolve_labels,
+)
 from valueflow.distributed.texts import texts_of_ids
-from valueflow.hives.anchors import AnchorsConfig, Balance, Found, balance, find, named
-from valueflow.hives.individuals import nearest
+from valueflow.hives.anchors import AnchorsConfig, AnchorTables, Balance, balance, find_anchors, rename_anchors
+from valueflow.hives.individuals import nearest_instances
 from valueflow.judging.fingerprint import RESOURCES
 from valueflow.judging.parse import NAME_WORDS, WORD_LENGTH
 from valueflow.judging.tasks import NAME
@@ -74,16 +82,16 @@ def build_anchors(config: BuildAnchorsConfig) -> AnchorBuilds:
         InputError: no labels, labels of one theory only, no cluster that is an anchor, too many anchors without a name, or a
             spent budget. Vectors and clusters are kept.
     """
-    texts, labels = labels_of(config.root, config.texts, config.labels)
+    texts, labels = resolve_labels(config.root, config.texts, config.labels)
     sources = _Sources(texts, labels, embed(texts, config.encoder, config.root))
     settings = config.anchors.model_dump()
     found = _builds(config.root, digest(__version__, *_ids(sources), settings))
     if not store.manifest(found[0]):
-        require(config.num_cpus, 0, "clustering", "Lower num_cpus")
+        require_resources(config.num_cpus, 0, "clustering", "Lower num_cpus")
         _write(_find, config.num_cpus, sources, config.anchors, *found)
     individuals = individuals_of(config.root, sources, config.anchors.min_similarity)
     if not store.manifest(individuals):
-        require(config.num_cpus, config.encoder.num_gpus, "the nearest instances", "Lower num_cpus")
+        require_resources(config.num_cpus, config.encoder.num_gpus, "the nearest instances", "Lower num_cpus")
         task = ray.remote(_nearest).options(num_cpus=config.num_cpus, num_gpus=config.encoder.num_gpus)
         ray.get(task.remote(sources, config.encoder, config.anchors.min_similarity, individuals))
     if config.namer is None:
@@ -100,7 +108,7 @@ def dry_run(config: BuildAnchorsConfig) -> list[CostEstimate]:
     """Return what naming will take, by texts that stand for the medoids; none without a namer."""
     if config.namer is None:
         return []
-    texts, _ = labels_of(config.root, config.texts, config.labels)
+    texts, _ = resolve_labels(config.root, config.texts, config.labels)
     first = store.read_part(texts, store.require_manifest(texts).files[0].path, ["text"])["text"].to_pylist()
     size = config.anchors.num_medoids
     sample = [{"texts": first[start : start + size]} for start in range(0, min(len(first), 20 * size), size)]
@@ -137,17 +145,17 @@ def _write(task: Callable[..., None], num_cpus: float, *args: object) -> None:
 
 
 def _find(sources: _Sources, config: AnchorsConfig, anchors: Build, anchored: Build) -> None:
-    examples = labelled_examples(sources.texts, sources.labels)
-    found = find(vectors(sources.embedded, examples.text_ids), examples, config)
+    examples = read_examples(sources.texts, sources.labels)
+    found = find_anchors(read_vectors(sources.embedded, examples.text_ids), examples, config)
     _commit(found, sources, config.model_dump(), anchors, anchored)
 
 
 def _nearest(sources: _Sources, encoder: EmbedderConfig, min_similarity: float, out: Build) -> None:
-    examples, listed = labelled_examples(sources.texts, sources.labels), inventory()
+    examples, listed = read_examples(sources.texts, sources.labels), inventory()
     phrases = Embedder(encoder)(pa.table({"text_id": [i.id for i in listed], "text": [i.phrase for i in listed]}))
-    z_TD = vectors(sources.embedded, examples.text_ids)
+    z_TD = read_vectors(sources.embedded, examples.text_ids)
     store.remove_unfinished(out)
-    store.write_part(out, nearest(z_TD, matrix(phrases), listed, examples, min_similarity), "0")
+    store.write_part(out, nearest_instances(z_TD, part_vectors(phrases), listed, examples, min_similarity), "0")
     store.commit(out, IndividualsDetails(min_similarity=min_similarity, instances=len(listed)), sources)
 
 
@@ -156,18 +164,18 @@ def _rename(sources: _Sources, found: tuple[Build, Build], names: Build, by: str
     said = store.read_table(names, ["anchor_id", "name"])
     given = {i: name for i, name in zip(*(said[c].to_pylist() for c in said.column_names), strict=True) if name is not None}
     before = store.details_of(found[0], AnchorsDetails)
-    tables = named(store.read_table(found[0]), store.read_table(found[1]), given, by)
+    tables = rename_anchors(store.read_table(found[0]), store.read_table(found[1]), given, by)
     dropped = before.dropped | {"named like another": before.anchors - tables[0].num_rows}
     namer = store.details_of(names, NamesDetails).namer
-    _commit(Found(*tables, dropped), sources, before.settings, anchors, anchored, [found[0], names], namer)
+    _commit(AnchorTables(*tables, dropped), sources, before.settings, anchors, anchored, [found[0], names], namer)
 
 
 def _commit(
-    found: Found, sources: _Sources, settings: dict, anchors: Build, anchored: Build, named_from: Sequence[Build] = (),
+    found: AnchorTables, sources: _Sources, settings: dict, anchors: Build, anchored: Build, named_from: Sequence[Build] = (),
     namer: dict | None = None,
 ) -> None:  # fmt: skip
     """Write both tables and the balance beside the anchors, whose manifest comes last."""
-    examples = labelled_examples(sources.texts, sources.labels)
+    examples = read_examples(sources.texts, sources.labels)
     spread = balance(found.anchors, found.anchored, examples)
     details = AnchorsDetails(
         settings=settings, texts=len(examples.texts), anchors=found.anchors.num_rows, anchored=found.anchored.num_rows,

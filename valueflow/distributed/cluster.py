@@ -66,7 +66,7 @@ def _mistake(error: BaseException | None) -> InputError | None:
     return None
 
 
-def require(cpus: float, gpus: float, what: str, remedy: str) -> None:
+def require_resources(cpus: float, gpus: float, what: str, remedy: str) -> None:
     """Refuse, with numbers, a stage that the cluster can never place (Ray would wait without a message).
 
     An autoscaling cluster is judged by what it may grow to only after waiting for it, so there the check is skipped.
@@ -86,7 +86,7 @@ def require(cpus: float, gpus: float, what: str, remedy: str) -> None:
         )
 
 
-def gather(what: str, waiting: list["ray.ObjectRef"]) -> Iterator[Any]:
+def completed_results(what: str, waiting: list["ray.ObjectRef"]) -> Iterator[Any]:
     """Yield the results of tasks as they end, with a line of progress."""
     progress = Progress(what, len(waiting))
     while waiting:

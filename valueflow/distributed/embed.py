@@ -15,18 +15,18 @@ from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.corpora import CorpusConfig
 from valueflow.distributed.build.ingest import ingest
-from valueflow.distributed.cluster import ClusterConfig, Progress, require
+from valueflow.distributed.cluster import ClusterConfig, Progress, require_resources
 from valueflow.errors import InputError
-from valueflow.hives.examples import Examples, examples_of
+from valueflow.hives.examples import Examples, examples_from_tables
 from valueflow.models import MINILM, content_hash, encoder_settings, fetch
 from valueflow.records import digest
 from valueflow.store import Build, EmbeddingsDetails
 from valueflow.tabular import KINDS
 from valueflow.theories.taxonomy import THEORIES
 
-MAX_LENGTH = 256  # tokens, for models that bring no length of their own
-OWN = ("max_length", "pooling", "prompt")  # what a HiVES folder brings itself
-RESOURCES = {"model", "batch_size", "rows_per_part", "num_actors", "num_cpus", "num_gpus"}
+DEFAULT_MAX_LENGTH = 256  # tokens, for models that bring no length of their own
+FOLDER_SETTINGS = ("max_length", "pooling", "prompt")  # what a HiVES folder brings itself
+NOT_IN_FINGERPRINT = {"model", "batch_size", "rows_per_part", "num_actors", "num_cpus", "num_gpus"}
 
 
 class EmbedderConfig(Config):
@@ -57,7 +57,7 @@ class EmbedConfig(Config):
 
     @model_validator(mode="after")
     def _labelled(self) -> "EmbedConfig":
-        if self.npz and is_file(self.texts):
+        if self.npz and names_file(self.texts):
             raise ValueError(f"npz=true needs texts with labels; texts={self.texts} is a file: ingest it with its labels first")
         return self
 
@@ -72,7 +72,7 @@ class Embedder:
         if encoder_settings(path):
             encoder = Encoder.saved(path)
         else:
-            length, pooling, prompt = config.max_length or MAX_LENGTH, config.pooling or "mean", config.prompt or ""
+            length, pooling, prompt = config.max_length or DEFAULT_MAX_LENGTH, config.pooling or "mean", config.prompt or ""
             encoder = Encoder.load(path, config.revision, length, pooling, prompt)
         self.encoder = encoder.to("cuda" if config.num_gpus else "cpu")
 
@@ -83,18 +83,18 @@ class Embedder:
         return pa.table({"text_id": texts["text_id"], "embedding": pa.ListArray.from_arrays(offsets, z_ND.ravel())})
 
 
-def is_file(texts: str) -> bool:
+def names_file(texts: str) -> bool:
     """Return whether a setting `texts` names a file, not a build."""
     return texts.rpartition(".")[2].lower() in KINDS
 
 
-def texts_of(root: str, texts: str, column: str) -> Build:
+def resolve_texts(root: str, texts: str, column: str) -> Build:
     """Return the ingested texts of a setting; those of a file are ingested under root/files, apart from the corpora.
 
     Raises:
         InputError: nothing is ingested, there is no such build, or the file or its column is missing.
     """
-    if is_file(texts):
+    if names_file(texts):
         corpus = CorpusConfig(format="generic", path=texts, source="file", license="unknown", columns={"text": column})
         return ingest([corpus], store.file_texts_root(root))
     found = store.ingested(root, texts, ", or name a file in texts")
@@ -102,14 +102,14 @@ def texts_of(root: str, texts: str, column: str) -> Build:
     return found
 
 
-def labels_of(root: str, texts: str, labels: str) -> tuple[Build, Build]:
+def resolve_labels(root: str, texts: str, labels: str) -> tuple[Build, Build]:
     """Return texts and their labels: of a panel (build id, or latest), or with "" those that came with the corpora.
 
     Raises:
         InputError: there are none, or the labels are of other texts.
     """
     if not labels:
-        of = texts_of(root, texts, "")
+        of = resolve_texts(root, texts, "")
         found = Build(of.root, "source_labels", of.build_id)
     else:
         by_panel = store.finished(root, "labels")
@@ -119,15 +119,15 @@ def labels_of(root: str, texts: str, labels: str) -> tuple[Build, Build]:
         texts_id = store.require_manifest(found).inputs_from("texts")[0].build_id
         if texts not in ("latest", texts_id):
             raise InputError(f"labels {found.build_id} are of texts {texts_id}, not of {texts}; leave texts out")
-        of = texts_of(root, texts_id, "")
+        of = resolve_texts(root, texts_id, "")
     if not store.require_manifest(found).num_rows:
         raise InputError(f"{found.url} has no labels; label the texts with python -m jobs.categorize and set labels=latest")
     return of, found
 
 
-def labelled_examples(texts: Build, labels: Build) -> Examples:
+def read_examples(texts: Build, labels: Build) -> Examples:
     """Return the labelled texts of a build."""
-    return examples_of(store.read_table(texts, ["text_id", "text", "group_id"]), store.read_table(labels))
+    return examples_from_tables(store.read_table(texts, ["text_id", "text", "group_id"]), store.read_table(labels))
 
 
 def encoder_fingerprint(config: EmbedderConfig) -> str:
@@ -137,25 +137,25 @@ def encoder_fingerprint(config: EmbedderConfig) -> str:
         InputError: there is no such folder, or it brings a setting that is also given.
     """
     path = fetch(config.model)
-    given = {name: getattr(config, name) for name in OWN if getattr(config, name) is not None}
+    given = {name: getattr(config, name) for name in FOLDER_SETTINGS if getattr(config, name) is not None}
     if given and encoder_settings(path):
         raise InputError(
             f"encoder.{next(iter(given))} ({next(iter(given.values()))!r}) is given, but {config.model!r} is a HiVES folder, "
-            f"which brings its own {', '.join(OWN)}; leave them out"
+            f"which brings its own {', '.join(FOLDER_SETTINGS)}; leave them out"
         )
-    return digest(content_hash(path), config.model_dump(exclude=RESOURCES))
+    return digest(content_hash(path), config.model_dump(exclude=NOT_IN_FINGERPRINT))
 
 
 def embed_texts(config: EmbedConfig) -> tuple[Build, list[str]]:
     """Return the vectors of a job's texts, and the URLs of the official NPZ files where they are asked for."""
     if not config.npz:
-        return embed(texts_of(config.root, config.texts, config.column), config.encoder, config.root), []
-    texts, labels = labels_of(config.root, config.texts, config.labels)
+        return embed(resolve_texts(config.root, config.texts, config.column), config.encoder, config.root), []
+    texts, labels = resolve_labels(config.root, config.texts, config.labels)
     embedded = embed(texts, config.encoder, config.root)
     return embedded, export_npz(embedded, texts, labels)
 
 
-def embeddings(texts: Build, config: EmbedderConfig, root: str) -> Build:
+def embeddings_build(texts: Build, config: EmbedderConfig, root: str) -> Build:
     """Return where the vectors of a build of texts are, or will be."""
     return Build(root, "embeddings", digest(__version__, texts.build_id, encoder_fingerprint(config)))
 
@@ -166,7 +166,7 @@ def embed(texts: Build, config: EmbedderConfig, root: str) -> Build:
     Raises:
         InputError: the model cannot be loaded, or the cluster has no room for it.
     """
-    out = embeddings(texts, config, root)
+    out = embeddings_build(texts, config, root)
     if store.finished_manifest(out, "embed", "texts"):
         return out
     _check(config)
@@ -188,13 +188,13 @@ def _check(config: EmbedderConfig) -> None:
     """Refuse here, and in a line, what an actor would refuse as it dies."""
     from valueflow.hives.encoder import check_model
 
-    require(
+    require_resources(
         config.num_actors * config.num_cpus,
         config.num_actors * config.num_gpus,
         f"encoder {config.model!r}",
         "Lower its actors",
     )
-    check_model(fetch(config.model), config.model, config.revision, config.max_length or MAX_LENGTH)
+    check_model(fetch(config.model), config.model, config.revision, config.max_length or DEFAULT_MAX_LENGTH)
 
 
 def _embedded(texts: Build, config: EmbedderConfig, out: Build, done: np.ndarray) -> Dataset:
@@ -202,7 +202,7 @@ def _embedded(texts: Build, config: EmbedderConfig, out: Build, done: np.ndarray
     waiting = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
         _waiting, fn_kwargs={"texts": texts, "done": ray.put(done)}, batch_size=1, batch_format="pyarrow", num_cpus=0.1
     )
-    vectors = waiting.repartition(target_num_rows_per_block=config.rows_per_part).map_batches(
+    read_vectors = waiting.repartition(target_num_rows_per_block=config.rows_per_part).map_batches(
         Embedder,
         fn_constructor_kwargs={"config": config},
         batch_format="pyarrow",
@@ -211,7 +211,7 @@ def _embedded(texts: Build, config: EmbedderConfig, out: Build, done: np.ndarray
         num_cpus=config.num_cpus,
         num_gpus=config.num_gpus,
     )
-    return vectors.map_batches(_commit, fn_kwargs={"out": out}, batch_format="pyarrow", batch_size=None, num_cpus=0.1)
+    return read_vectors.map_batches(_commit, fn_kwargs={"out": out}, batch_format="pyarrow", batch_size=None, num_cpus=0.1)
 
 
 def _waiting(batch: pa.Table, texts: Build, done: "ray.ObjectRef") -> Iterator[pa.Table]:
@@ -230,7 +230,7 @@ def _commit(batch: pa.Table, out: Build) -> pa.Table:
     return pa.table({"rows": pa.array([batch.num_rows], pa.int64())})
 
 
-def vectors(embedded: Build, text_ids: list[str]) -> np.ndarray:
+def read_vectors(embedded: Build, text_ids: list[str]) -> np.ndarray:
     """Return z_ND, the vectors of these texts in their order; InputError where one has none."""
     ids = np.array(text_ids, "S16")
     order = np.argsort(ids)
@@ -241,7 +241,7 @@ def vectors(embedded: Build, text_ids: list[str]) -> np.ndarray:
         asked = part["text_id"].to_numpy().astype("S16")
         at = np.minimum(np.searchsorted(ids, asked, sorter=order), len(ids) - 1)
         known = ids[order[at]] == asked
-        z_ND[order[at[known]]] = matrix(part)[known]
+        z_ND[order[at[known]]] = part_vectors(part)[known]
         there[order[at[known]]] = True
     if not there.all():
         lacking = text_ids[int(np.argmin(there))]
@@ -249,7 +249,7 @@ def vectors(embedded: Build, text_ids: list[str]) -> np.ndarray:
     return z_ND
 
 
-def matrix(part: pa.Table) -> np.ndarray:
+def part_vectors(part: pa.Table) -> np.ndarray:
     """Return the vectors of a part, z_ND."""
     return part["embedding"].combine_chunks().flatten().to_numpy().reshape(part.num_rows, -1)
 
@@ -261,7 +261,7 @@ def export_npz(embedded: Build, texts: Build, labels: Build) -> list[str]:
 
 
 def _write_npz(embedded: Build, texts: Build, labels: Build, folder: str) -> list[str]:
-    examples = labelled_examples(texts, labels)
+    examples = read_examples(texts, labels)
     urls = []
     for t in np.unique(examples.theory_N):
         url = f"{folder}/embedding_{THEORIES[t]}.npz"
@@ -270,7 +270,7 @@ def _write_npz(embedded: Build, texts: Build, labels: Build, folder: str) -> lis
             continue
         chosen = np.unique(examples.text_N[examples.theory_N == t]).tolist()
         arrays: dict[str, Any] = {
-            "embeddings": vectors(embedded, [examples.text_ids[i] for i in chosen]),
+            "embeddings": read_vectors(embedded, [examples.text_ids[i] for i in chosen]),
             "texts": np.array([examples.texts[i] for i in chosen], object),
         }
         content_ = io.BytesIO()

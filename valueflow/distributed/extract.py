@@ -11,8 +11,16 @@ from pydantic import Field
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.cluster import ClusterConfig, Progress
-from valueflow.distributed.embed import EmbedderConfig, embed, labelled_examples, labels_of, matrix, texts_of, vectors
-from valueflow.hives.extract import Extracted, Extractor
+from valueflow.distributed.embed import (
+    EmbedderConfig,
+    embed,
+    part_vectors,
+    read_examples,
+    read_vectors,
+    resolve_labels,
+    resolve_texts,
+)
+from valueflow.hives.extract import Extractor, NodePrediction
 from valueflow.records import SCHEMAS, digest
 from valueflow.store import Build, ExtractedDetails
 
@@ -46,9 +54,9 @@ def extract(config: ExtractConfig) -> Build:
     Raises:
         InputError: no labels, or so few that a theory's are one group; whatever embedding refuses.
     """
-    of, labels = labels_of(config.root, config.reference.texts, config.reference.labels)
+    of, labels = resolve_labels(config.root, config.reference.texts, config.reference.labels)
     reference = embed(of, config.encoder, config.root)
-    texts = texts_of(config.root, config.texts, config.column)
+    texts = resolve_texts(config.root, config.texts, config.column)
     embedded = embed(texts, config.encoder, config.root)
     made_of = [embedded.build_id, reference.build_id, labels.table, labels.build_id]
     out = Build(config.root, "extracted", digest(__version__, made_of, config.k, config.top, config.seed))
@@ -78,8 +86,8 @@ def extract(config: ExtractConfig) -> Build:
 
 
 def _extractor(reference: Build, texts: Build, labels: Build, k: int, seed: int) -> tuple[Extractor, int]:
-    examples = labelled_examples(texts, labels)
-    return Extractor(vectors(reference, examples.text_ids), examples, k, seed), len(examples.texts)
+    examples = read_examples(texts, labels)
+    return Extractor(read_vectors(reference, examples.text_ids), examples, k, seed), len(examples.texts)
 
 
 def _extract(batch: pa.Table, embedded: Build, extractor: "ray.ObjectRef", top: int, out: Build) -> pa.Table:
@@ -87,13 +95,13 @@ def _extract(batch: pa.Table, embedded: Build, extractor: "ray.ObjectRef", top: 
     known, counts = ray.get(extractor), []
     for path in batch["path"].to_pylist():
         part = store.read_part(embedded, path)
-        rows = _rows(part["text_id"].to_pylist(), known(matrix(part), top))
+        rows = _rows(part["text_id"].to_pylist(), known(part_vectors(part), top))
         store.write_part(out, rows, path.removeprefix("part-").removesuffix(".parquet"))
         counts.append(part.num_rows)
     return pa.table({"rows": pa.array(counts, pa.int64())})
 
 
-def _rows(text_ids: list[str], found: list[dict[str, list[Extracted]]]) -> pa.Table:
+def _rows(text_ids: list[str], found: list[dict[str, list[NodePrediction]]]) -> pa.Table:
     """The nodes of texts as rows of `extracted`, the best of each theory first."""
     rows = [
         {

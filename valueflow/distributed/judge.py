@@ -13,7 +13,7 @@ import ray
 from ray.data import Dataset
 
 from valueflow import store
-from valueflow.distributed.cluster import require
+from valueflow.distributed.cluster import require_resources
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
 from valueflow.judging.encoder import EncoderRanker, EncoderVoter
@@ -65,7 +65,7 @@ def judge(config: AnyJudge, task: Task = RANK, cache: str = "", spent: tuple[int
         cache: folder or URL of the call cache; "" for none.
         spent: tokens in and out that the same build has spent on it before, for its budget.
     """
-    require(*resources(config), f"judge {config.name!r}", "Lower the judge's actors or CPUs per actor")
+    require_resources(*resources(config), f"judge {config.name!r}", "Lower the judge's actors or CPUs per actor")
     if isinstance(config, VllmModel):
         answer = _vllm(config, task, cache)
     elif isinstance(config, EndpointModel):

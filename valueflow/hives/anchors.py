@@ -26,8 +26,8 @@ from valueflow.theories.taxonomy import THEORIES, fold
 log = logging.getLogger(__name__)
 
 MEDOID = "medoid"  # what named an anchor, where no judge did
-ROWS = 8192  # of a similarity matrix held at a time
-WHOLE = 20_000  # texts up to which k-means sees all of them in every step
+BLOCK_ROWS = 8192  # of a similarity matrix held at a time
+MAX_FULL_KMEANS = 20_000  # texts up to which k-means sees all of them in every step
 
 
 class AnchorsConfig(Config):
@@ -46,7 +46,7 @@ class AnchorsConfig(Config):
     seed: int = 0
 
 
-class Found(NamedTuple):
+class AnchorTables(NamedTuple):
     """Anchors and the texts at them, as rows of `anchors` and `anchored`, and how many clusters were left out for what."""
 
     anchors: pa.Table
@@ -78,7 +78,7 @@ class _Try(NamedTuple):
         return len({fold(name) for name in self.names})
 
 
-def find(z_TD: np.ndarray, examples: Examples, config: AnchorsConfig) -> Found:
+def find_anchors(z_TD: np.ndarray, examples: Examples, config: AnchorsConfig) -> AnchorTables:
     """Return the concept anchors of labelled texts, one unit vector a text of `examples.texts`; the same for the same seed.
 
     k-means, clusters with like centres or names merged, those dropped that are small, of one theory or diffuse, over a few
@@ -104,20 +104,20 @@ def find(z_TD: np.ndarray, examples: Examples, config: AnchorsConfig) -> Found:
             f"({config.min_texts}), min_per_theory ({config.min_per_theory}), min_cohesion ({config.min_cohesion:g}) or "
             f"min_similarity ({config.min_similarity:g}), or give more texts of two theories"
         )
-    found = Found(*merged(*_tables(best, space, examples)), dict(best.dropped))
+    found = AnchorTables(*merge_same_names(*_tables(best, space, examples)), dict(best.dropped))
     return _trimmed(found, config.target)
 
 
-def named(anchors: pa.Table, anchored: pa.Table, names: Mapping[str, str], by: str) -> tuple[pa.Table, pa.Table]:
+def rename_anchors(anchors: pa.Table, anchored: pa.Table, names: Mapping[str, str], by: str) -> tuple[pa.Table, pa.Table]:
     """Return both tables with the names given for some anchor ids; anchors whose names now fold alike are one."""
     rows = anchors.to_pylist()
     for row in rows:
         if row["anchor_id"] in names:
             row |= {"name": names[row["anchor_id"]], "named_by": by}
-    return merged(pa.Table.from_pylist(rows, SCHEMAS["anchors"]), anchored)
+    return merge_same_names(pa.Table.from_pylist(rows, SCHEMAS["anchors"]), anchored)
 
 
-def merged(anchors: pa.Table, anchored: pa.Table) -> tuple[pa.Table, pa.Table]:
+def merge_same_names(anchors: pa.Table, anchored: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Return both tables with anchors whose names fold alike as one, under the id of the largest; largest anchors first."""
     alike: dict[str, list[dict]] = {}
     for row in sorted(anchors.to_pylist(), key=lambda row: (-row["num_texts"], row["anchor_id"])):
@@ -134,7 +134,7 @@ def merged(anchors: pa.Table, anchored: pa.Table) -> tuple[pa.Table, pa.Table]:
     return pa.Table.from_pylist(kept, SCHEMAS["anchors"]), anchored.set_column(1, "anchor_id", ids)
 
 
-def with_concepts(examples: Examples, anchors: pa.Table, anchored: pa.Table) -> Examples:
+def with_concept_anchors(examples: Examples, anchors: pa.Table, anchored: pa.Table) -> Examples:
     """Return the examples with the anchors as their concepts, in the order of the table `anchors`."""
     of_A = pc.index_in(anchored["anchor_id"], anchors["anchor_id"].combine_chunks())
     at_T = pc.index_in(pa.array(examples.text_ids, pa.string()), anchored["text_id"].combine_chunks())
@@ -153,7 +153,7 @@ def balance(anchors: pa.Table, anchored: pa.Table, examples: Examples) -> Balanc
     """Return for each theory and level: nodes that texts have there and those at an anchor, texts and those at an anchor,
     anchors with such texts, and how evenly the texts at anchors spread over the nodes (1: equally, 0: all at one).
     """
-    of = with_concepts(examples, anchors, anchored)
+    of = with_concept_anchors(examples, anchors, anchored)
     levels = []
     for h, theory in enumerate(THEORIES):
         for level in range(of.prefix_NL.shape[1]):
@@ -220,7 +220,7 @@ def _clusters(space: _Space, num: int, config: AnchorsConfig) -> tuple[np.ndarra
     """Centres of k-means, and the weight of the texts at each."""
     fitted = np.sort(np.random.default_rng(config.seed).permutation(len(space.x_TD))[: config.max_fitted])
     x_FD, weight_F = space.x_TD[fitted], space.weight_T[fitted]
-    if len(fitted) <= WHOLE:
+    if len(fitted) <= MAX_FULL_KMEANS:
         kmeans = KMeans(num, n_init=3, random_state=config.seed)
     else:
         kmeans = MiniBatchKMeans(num, n_init=1, random_state=config.seed, batch_size=4096)
@@ -247,8 +247,8 @@ def _distinct(centre_KD: np.ndarray, mass_K: np.ndarray, bound: float) -> np.nda
 def _assign(x_TD: np.ndarray, centre_KD: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
     """The nearest centre of each text, -1 where none is near enough, and the cosine with it."""
     near_T, similarity_T = np.full(len(x_TD), -1), np.full(len(x_TD), -1.0, np.float32)
-    for start in range(0, len(x_TD) if len(centre_KD) else 0, ROWS):
-        part = slice(start, start + ROWS)
+    for start in range(0, len(x_TD) if len(centre_KD) else 0, BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
         sim_TK = x_TD[part] @ centre_KD.T
         near_T[part] = sim_TK.argmax(1)
         similarity_T[part] = sim_TK.max(1)
@@ -342,7 +342,7 @@ def _tables(best: _Try, space: _Space, examples: Examples) -> tuple[pa.Table, pa
     return anchors, pa.table(anchored, SCHEMAS["anchored"])
 
 
-def _trimmed(found: Found, target: int) -> Found:
+def _trimmed(found: AnchorTables, target: int) -> AnchorTables:
     """The target number of anchors: those that theories share most evenly, each theory by its share of texts at an anchor."""
     surplus = found.anchors.num_rows - target
     if surplus <= 0:
@@ -353,4 +353,4 @@ def _trimmed(found: Found, target: int) -> Found:
     entropy_C = -(share_CH * np.log(np.maximum(share_CH, 1e-12))).sum(1)
     kept = found.anchors.take(np.sort(np.argsort(-entropy_C, kind="stable")[:target]))
     left = found.anchored.filter(pc.is_in(found.anchored["anchor_id"], kept["anchor_id"].combine_chunks()))
-    return Found(kept, left, found.dropped | {"beyond the target": surplus})
+    return AnchorTables(kept, left, found.dropped | {"beyond the target": surplus})

@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 
 from valueflow.config import Config
 from valueflow.errors import InputError
-from valueflow.hives.examples import DIRECTIONS, Examples, prefixes, whole_paths
+from valueflow.hives.examples import DIRECTION_SIGNS, Examples, path_ids, prefixes
 from valueflow.theories.taxonomy import THEORIES
 
 log = logging.getLogger(__name__)
 
 HIERARCHY, INDIVIDUAL, CONCEPT = range(3)
-SIGNS = len(DIRECTIONS)
+NUM_DIRECTIONS = len(DIRECTION_SIGNS)
 
 
 class Batch(NamedTuple):
@@ -133,11 +133,11 @@ class Sampler:
     def _index_hierarchy(self) -> None:
         examples, config = self.examples, self.config
         text_N, num_prefixes = examples.text_N, len(prefixes().names)
-        self._key_N = whole_paths(examples.prefix_NL) * SIGNS + self._direction_N + 1
-        self._same = _index(self._key_N, text_N, np.arange(len(text_N)), num_prefixes * SIGNS)
+        self._key_N = path_ids(examples.prefix_NL) * NUM_DIRECTIONS + self._direction_N + 1
+        self._same = _index(self._key_N, text_N, np.arange(len(text_N)), num_prefixes * NUM_DIRECTIONS)
         row, level = np.nonzero(examples.prefix_NL >= 0)
-        prefix_key = examples.prefix_NL[row, level] * SIGNS + self._direction_N[row] + 1
-        self._near = _index(prefix_key, text_N[row], row, num_prefixes * SIGNS)
+        prefix_key = examples.prefix_NL[row, level] * NUM_DIRECTIONS + self._direction_N[row] + 1
+        self._near = _index(prefix_key, text_N[row], row, num_prefixes * NUM_DIRECTIONS)
         self._theory = _index(examples.theory_N, np.arange(len(text_N)), np.arange(len(text_N)), len(THEORIES))
         by_text = _index(examples.theory_N, text_N, np.arange(len(text_N)), len(THEORIES))
         same_N = np.diff(self._same.start_K)[self._key_N]
@@ -173,7 +173,7 @@ class Sampler:
 
     def _index_concepts(self) -> None:
         examples = self.examples
-        narrow = one_theory(examples).tolist()
+        narrow = single_theory_concepts(examples).tolist()
         if narrow:
             shown = ", ".join(repr(examples.concepts[i]) for i in narrow)
             raise InputError(
@@ -210,11 +210,11 @@ class Sampler:
     def _hard(self, anchor: int, num: int, rng: np.random.Generator) -> np.ndarray:
         """Rows with one of the anchor's prefixes, coarse and fine alike, half of the opposite direction where it has one."""
         path = self.examples.prefix_NL[anchor]
-        key = path[rng.integers((path >= 0).sum(), size=num)] * SIGNS
+        key = path[rng.integers((path >= 0).sum(), size=num)] * NUM_DIRECTIONS
         sign = int(self.examples.direction_N[anchor])
         opposite = (rng.random(num) < 0.5) & (sign != 0)
         start = self._near.start_K[np.where(opposite, key + 1 - sign, key)]
-        end = self._near.start_K[np.where(opposite, key + 2 - sign, key + SIGNS)]
+        end = self._near.start_K[np.where(opposite, key + 2 - sign, key + NUM_DIRECTIONS)]
         return self._near.row_E[(start + rng.random(num) * (end - start)).astype(int)[end > start]]
 
     def _unlike(self, rows: np.ndarray, same: np.ndarray) -> np.ndarray:
@@ -249,23 +249,23 @@ class Sampler:
         return np.concatenate([pair, more[: self.config.texts_per_id - 2]])
 
 
-def one_theory(examples: Examples) -> np.ndarray:
+def single_theory_concepts(examples: Examples) -> np.ndarray:
     """Return the ids of the concept anchors whose texts are all of one theory."""
     concepts, num_theories = _spans(examples.concept_N, examples.theory_N)
     return concepts[num_theories < 2]
 
 
-def statistics(examples: Examples) -> dict[str, Any]:
+def example_counts(examples: Examples) -> dict[str, Any]:
     """Return what there is to learn from: rows, groups of equal path and direction or anchor, and those without a positive."""
     names = [name for i, name in enumerate(THEORIES) if (examples.theory_N == i).any()]
     levels = {name: (examples.prefix_NL[examples.theory_N == THEORIES.index(name)] >= 0).sum(0).tolist() for name in names}
-    paths = whole_paths(examples.prefix_NL) * len(DIRECTIONS) + examples.direction_N + 1
+    paths = path_ids(examples.prefix_NL) * len(DIRECTION_SIGNS) + examples.direction_N + 1
     counts: dict[str, Any] = {
         "texts": len(examples.texts),
         "rows": len(examples.text_N),
         "levels": {name: [count for count in by_level if count] for name, by_level in levels.items()},
-        "directions": {str(sign): int((examples.direction_N == sign).sum()) for sign in DIRECTIONS},
-        "concepts of one theory": [examples.concepts[i] for i in one_theory(examples).tolist()],
+        "directions": {str(sign): int((examples.direction_N == sign).sum()) for sign in DIRECTION_SIGNS},
+        "concepts of one theory": [examples.concepts[i] for i in single_theory_concepts(examples).tolist()],
     }
     for name, key_N in (("paths", paths), ("individuals", examples.individual_N), ("concepts", examples.concept_N)):
         num_texts = _spans(key_N, examples.text_N)[1]

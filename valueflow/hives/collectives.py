@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from valueflow.hives.losses import Labels
+from valueflow.hives.losses import BatchLabels
 
 
-def gather(z_BD: Tensor) -> Tensor:
+def gather_embeddings(z_BD: Tensor) -> Tensor:
     """Return the embeddings of all ranks with their gradient; the same tensor without a process group.
 
     With the mean of gradients over ranks that DDP and DeepSpeed take, n ranks of B rows learn exactly as one of n B rows.
@@ -29,7 +29,7 @@ def gather(z_BD: Tensor) -> Tensor:
     return _Gather.apply(z_BD) if dist.is_initialized() else z_BD
 
 
-def gather_batch(labels: Labels) -> Labels:
+def gather_labels(labels: BatchLabels) -> BatchLabels:
     """Return the labels of all ranks in the order of `gather`; the same tensors without a process group.
 
     Shapes: (B, …) -> (ranks * B, …).
@@ -45,7 +45,7 @@ def gather_batch(labels: Labels) -> Labels:
         return labels
     columns = [part.flatten(1) if part.dim() > 1 else part[:, None] for part in labels]
     every = torch.cat(_all_gather(torch.cat(columns, 1))).split([column.shape[1] for column in columns], 1)
-    return Labels(*(column.reshape(len(column), *own.shape[1:]) for column, own in zip(every, labels, strict=True)))
+    return BatchLabels(*(column.reshape(len(column), *own.shape[1:]) for column, own in zip(every, labels, strict=True)))
 
 
 class _Gather(torch.autograd.Function):

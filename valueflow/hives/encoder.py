@@ -25,8 +25,8 @@ from valueflow.models import locate
 
 Pooling = Literal["mean", "last"]
 POOLINGS: dict[Pooling, str] = {"mean": "mean", "last": "lasttoken"}  # ours -> the name in sentence-transformers
-DENSE = "2_Dense"  # the folder of the layer after the pooling, where there is one
-PROMPT = "text"  # the name under which a saved folder keeps the prompt
+DENSE_FOLDER = "2_Dense"  # the folder of the layer after the pooling, where there is one
+PROMPT_NAME = "text"  # the name under which a saved folder keeps the prompt
 
 
 class LoraConfig(Config):
@@ -90,8 +90,12 @@ class Encoder(nn.Module):
             prompts = json.loads((at / "config_sentence_transformers.json").read_text("utf-8"))["prompts"]
             max_length = json.loads((at / "tokenizer_config.json").read_text("utf-8"))["model_max_length"]
             pooling = next(ours for ours, theirs in POOLINGS.items() if theirs == modes)
-            width = json.loads((at / DENSE / "config.json").read_text("utf-8"))["out_features"] if (at / DENSE).is_dir() else 0
-            return cls.load(str(at), max_length=max_length, pooling=pooling, prompt=prompts[PROMPT], dense=width)
+            width = (
+                json.loads((at / DENSE_FOLDER / "config.json").read_text("utf-8"))["out_features"]
+                if (at / DENSE_FOLDER).is_dir()
+                else 0
+            )
+            return cls.load(str(at), max_length=max_length, pooling=pooling, prompt=prompts[PROMPT_NAME], dense=width)
         except (OSError, KeyError, StopIteration) as error:
             raise InputError(f"{folder!r} is not a folder that an encoder was saved to: {error!r}") from error
 
@@ -148,8 +152,8 @@ class Encoder(nn.Module):
             layers.append(modules.Dense(*width, activation_function=nn.ReLU(), init_weight=weight, init_bias=bias))
         SentenceTransformer(
             modules=[*layers, modules.Normalize()],
-            prompts={PROMPT: self.prompt},
-            default_prompt_name=PROMPT if self.prompt else None,
+            prompts={PROMPT_NAME: self.prompt},
+            default_prompt_name=PROMPT_NAME if self.prompt else None,
             similarity_fn_name="cosine",
             device="cpu",
         ).save(str(folder), create_model_card=False)
@@ -189,7 +193,7 @@ def _pool(states_BTD: Tensor, mask_BT: Tensor, pooling: Pooling) -> Tensor:
 def _dense(folder: str, width: int, out: int) -> nn.Linear:
     """The layer after the pooling, with the weights that a folder has for it, if any."""
     dense = nn.Linear(width, out)
-    saved = Path(folder) / DENSE / "model.safetensors"
+    saved = Path(folder) / DENSE_FOLDER / "model.safetensors"
     if saved.exists():
         activation = json.loads(saved.with_name("config.json").read_text("utf-8"))["activation_function"].rpartition(".")[2]
         if activation != nn.ReLU.__name__:

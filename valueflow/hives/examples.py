@@ -20,11 +20,11 @@ from valueflow.tabular import cell, require, rows
 from valueflow.theories import resolve_theory, theories
 from valueflow.theories.taxonomy import THEORIES
 
-LEVELS = ("level_1", "level_2", "level_3")
-OFFICIAL = ("text", "theory", *LEVELS, "direction", "selected_individual", "selected_anchor")
-ABSENT = ("", "none", "nan", "null")
-DIRECTIONS = (-1, 0, 1)
-UNKNOWN = 9  # stands for a direction that is not given, while rows are read
+LEVEL_COLUMNS = ("level_1", "level_2", "level_3")
+OFFICIAL_COLUMNS = ("text", "theory", *LEVEL_COLUMNS, "direction", "selected_individual", "selected_anchor")
+MISSING_WORDS = ("", "none", "nan", "null")
+DIRECTION_SIGNS = (-1, 0, 1)
+UNKNOWN_DIRECTION = 9  # stands for a direction that is not given, while rows are read
 
 
 class Examples(NamedTuple):
@@ -76,12 +76,12 @@ def prefixes() -> Prefixes:
     return Prefixes(names, ids, ends, ancestors_PL, np.array([THEORIES.index(theory) for theory, *_ in paths]))
 
 
-def whole_paths(prefix_NL: np.ndarray) -> np.ndarray:
+def path_ids(prefix_NL: np.ndarray) -> np.ndarray:
     """Return the id of each row's whole path: its deepest prefix."""
     return prefix_NL[np.arange(len(prefix_NL)), (prefix_NL >= 0).sum(1) - 1]
 
 
-def examples_of(texts: pa.Table, labels: pa.Table) -> Examples:
+def examples_from_tables(texts: pa.Table, labels: pa.Table) -> Examples:
     """Return the labels of table `labels` (path) or `source_labels` (node, which stands for each path that ends in it).
 
     Labels of texts that are not in `texts` and empty paths are left out. A text that has the same path twice has it once: a
@@ -112,7 +112,7 @@ def examples_of(texts: pa.Table, labels: pa.Table) -> Examples:
     return _examples(texts, np.stack([none, none, path_R[there], at_R[row_R], np.array(signs)[sign_R[row_R]]]), [], [])
 
 
-def official(url: str) -> Examples:
+def read_official(url: str) -> Examples:
     """Return the rows of a file with the official columns, in any format of `corpora.rows`; a text is its own group.
 
     The deepest level named is the node; the path is each of its paths that holds the other levels, whether or not the file
@@ -122,16 +122,16 @@ def official(url: str) -> Examples:
         InputError: a column is missing, a row cannot be read or has no text, a level is not in its theory or not below the one
             before it, a direction is not one of -1, 0, 1 or empty.
     """
-    require(url, list(OFFICIAL))
+    require(url, list(OFFICIAL_COLUMNS))
     read, numbers = [], []
-    for row in rows(url, list(OFFICIAL)):
+    for row in rows(url, list(OFFICIAL_COLUMNS)):
         if row.error:
             raise InputError(f"{url}:{row.number}: {row.error}")
-        read.append([cell(row.fields, name).strip() for name in OFFICIAL])
+        read.append([cell(row.fields, name).strip() for name in OFFICIAL_COLUMNS])
         numbers.append(row.number)
         if UNDECODABLE.search("\n".join(read[-1])):
             raise InputError(f"{url}:{row.number}: row has bytes that are not UTF-8, or lone surrogates")
-    cells = dict(zip(OFFICIAL, zip(*read, strict=True), strict=True)) if read else dict.fromkeys(OFFICIAL, ())
+    cells = dict(zip(OFFICIAL_COLUMNS, zip(*read, strict=True), strict=True)) if read else dict.fromkeys(OFFICIAL_COLUMNS, ())
 
     def place(row: int) -> str:
         return f"{url}:{numbers[row]}"
@@ -141,7 +141,7 @@ def official(url: str) -> Examples:
         raise InputError(f"{place(texts.index(''))}: text is empty")
     table = pa.table({"text_id": [text_id(text) for text in texts], "text": pa.array(texts, pa.large_string())})
     table = table.append_column("group_id", table["text_id"])
-    named = ["\n".join(levels) for levels in zip(*(cells[name] for name in ("theory", *LEVELS)), strict=True)]
+    named = ["\n".join(levels) for levels in zip(*(cells[name] for name in ("theory", *LEVEL_COLUMNS)), strict=True)]
     paths, code_R = _parsed(pa.array(named, pa.string()), _levels, place)
     signs, sign_R = _parsed(pa.array(cells["direction"], pa.string()), _direction, place)
     row_R, path_R = _spread(paths, code_R)
@@ -151,7 +151,7 @@ def official(url: str) -> Examples:
     return _examples(table, np.stack(columns), individuals, concepts)
 
 
-def take(examples: Examples, rows_M: np.ndarray) -> Examples:
+def select_rows(examples: Examples, rows_M: np.ndarray) -> Examples:
     """Return only these rows, with only their texts; names of anchors, and so their ids, stay."""
     kept, text_M = np.unique(examples.text_N[rows_M], return_inverse=True)
     arrays = {name: getattr(examples, name)[rows_M] for name in Examples._fields if name.endswith(("_N", "_NL"))}
@@ -159,7 +159,7 @@ def take(examples: Examples, rows_M: np.ndarray) -> Examples:
     return examples._replace(**(arrays | texts | {"text_N": text_M}))
 
 
-def split(examples: Examples, shares: tuple[float, float, float], seed: int) -> Split:
+def split_examples(examples: Examples, shares: tuple[float, float, float], seed: int) -> Split:
     """Return the rows of train, validation and test: no group, text or near-duplicate is on two sides.
 
     Whatever is linked by a chain of shared groups and near-duplicates goes to one side; these units are dealt out in a random
@@ -190,12 +190,12 @@ def split(examples: Examples, shares: tuple[float, float, float], seed: int) -> 
     return Split(*sides)
 
 
-def without(examples: Examples, other_texts: Iterable[str]) -> Examples:
+def without_near_duplicates(examples: Examples, other_texts: Iterable[str]) -> Examples:
     """Return the examples whose text is no (near-)duplicate of any of the other texts, also not through a chain of them."""
     others = list(other_texts)
     label = near_duplicates([*examples.texts, *others])
     leaked_T = np.isin(label[: len(examples.texts)], label[len(examples.texts) :])
-    return take(examples, np.flatnonzero(~leaked_T[examples.text_N]))
+    return select_rows(examples, np.flatnonzero(~leaked_T[examples.text_N]))
 
 
 def _need(table: pa.Table, name: str, columns: list[str]) -> None:
@@ -225,8 +225,8 @@ def _spread(paths: list[list[int]], code_R: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _direction(word: str | None) -> int:
-    found = items.direction("" if word is None or word.strip().lower() in ABSENT else word)
-    return UNKNOWN if found is None else found
+    found = items.direction("" if word is None or word.strip().lower() in MISSING_WORDS else word)
+    return UNKNOWN_DIRECTION if found is None else found
 
 
 def _known(name: str | None, kind: str, choices: dict[str, list[int]]) -> list[int]:
@@ -245,7 +245,7 @@ def _levels(word: str | None) -> list[int]:
     """The paths that an official row's theory and levels stand for."""
     name, *levels = (word or "").split("\n")
     theory = resolve_theory(name)
-    named = [level for level in levels if level.lower() not in ABSENT]
+    named = [level for level in levels if level.lower() not in MISSING_WORDS]
     nodes = list(dict.fromkeys(items.value(level, theory).partition(":")[2] for level in named))
     if not nodes:
         return []
@@ -258,7 +258,7 @@ def _levels(word: str | None) -> list[int]:
 
 def _anchors(names: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """The distinct names in alphabetical order, and each row's place among them; -1 none."""
-    given = sorted({name for name in names if name.lower() not in ABSENT})
+    given = sorted({name for name in names if name.lower() not in MISSING_WORDS})
     return given, pc.index_in(pa.array(names, pa.string()), pa.array(given, pa.string())).fill_null(-1).to_numpy()
 
 
@@ -279,7 +279,7 @@ def _examples(texts: pa.Table, read_5R: np.ndarray, individuals: list[str], conc
     at_R = read_5R[3] * len(prefixes().names) + read_5R[2]
     new_R = np.diff(at_R, prepend=-1) != 0
     low = np.minimum.reduceat(read_5R[4], np.flatnonzero(new_R))
-    high = np.maximum.reduceat(np.where(read_5R[4] == UNKNOWN, -UNKNOWN, read_5R[4]), np.flatnonzero(new_R))
+    high = np.maximum.reduceat(np.where(read_5R[4] == UNKNOWN_DIRECTION, -UNKNOWN_DIRECTION, read_5R[4]), np.flatnonzero(new_R))
     direction = np.where(low == high, low, 0).astype(np.int8)
     once_R = new_R | np.diff(read_5R[:2], axis=1, prepend=-2).any(0)
     concept_N, individual_N, path_N, text_N, _ = read_5R[:, once_R]

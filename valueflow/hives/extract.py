@@ -10,16 +10,16 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
 from valueflow.errors import InputError
-from valueflow.hives.examples import Examples, prefixes, whole_paths
+from valueflow.hives.examples import Examples, path_ids, prefixes
 from valueflow.theories.taxonomy import THEORIES
 
-SHARPNESS = 10.0  # of the votes: a neighbour nearer by 0.1 in cosine weighs e times as much
-ROWS = 256  # of a similarity matrix held at a time
-CALIBRATED_ON = 2000  # reference texts a theory
-RANKS = 3  # best, second, all later predictions: each has a confidence of its own
+VOTE_SCALE = 10.0  # of the votes: a neighbour nearer by 0.1 in cosine weighs e times as much
+BLOCK_ROWS = 256  # of a similarity matrix held at a time
+MAX_CALIBRATION_TEXTS = 2000  # reference texts a theory
+CONFIDENCE_RANKS = 3  # best, second, all later predictions: each has a confidence of its own
 
 
-class Extracted(NamedTuple):
+class NodePrediction(NamedTuple):
     """A node a text may express; path from the top, distance to the nearest reference text of the node (1 - cosine).
 
     direction: 1 supports, -1 opposes, 0 not told. confidence: how often such a prediction is right about reference texts.
@@ -74,12 +74,12 @@ class Extractor:
         self.references = {THEORIES[t]: _reference(z_TD, examples, t) for t in np.unique(examples.theory_N)}
         self.confidence = {name: self._calibrated(name, reference, seed) for name, reference in self.references.items()}
 
-    def __call__(self, z_QD: np.ndarray, top: int = 3) -> list[dict[str, list[Extracted]]]:
+    def __call__(self, z_QD: np.ndarray, top: int = 3) -> list[dict[str, list[NodePrediction]]]:
         """Return for each vector the at most `top` best nodes of each theory, best first."""
-        found: list[dict[str, list[Extracted]]] = [{} for _ in z_QD]
+        found: list[dict[str, list[NodePrediction]]] = [{} for _ in z_QD]
         for theory, reference in self.references.items():
-            for start in range(0, len(z_QD), ROWS):
-                votes = _vote(reference, z_QD[start : start + ROWS], self.k, None)
+            for start in range(0, len(z_QD), BLOCK_ROWS):
+                votes = _vote(reference, z_QD[start : start + BLOCK_ROWS], self.k, None)
                 order_QR = np.argsort(-votes.score_QV, axis=1, kind="stable")[:, :top]
                 score_QR = np.take_along_axis(votes.score_QV, order_QR, 1)
                 sure_QR = _sure(self.confidence[theory], score_QR)
@@ -87,17 +87,17 @@ class Extractor:
                     v = order_QR[q, r]
                     path = _path(reference, int(votes.path_QV[q, v]))
                     direction, distance = int(votes.direction_QV[q, v]), float(votes.distance_QV[q, v])
-                    node = Extracted(theory, path[-1], path, distance, direction, float(sure_QR[q, r]))
+                    node = NodePrediction(theory, path[-1], path, distance, direction, float(sure_QR[q, r]))
                     found[start + q].setdefault(theory, []).append(node)
         return found
 
     def _calibrated(self, name: str, reference: _Reference, seed: int) -> list[IsotonicRegression]:
         if len(np.unique(reference.group_T)) < 2:
             raise InputError(f"the reference texts of theory {name!r} are one group; confidence needs at least two groups")
-        asked = np.random.default_rng(seed).permutation(len(reference.z_TD))[:CALIBRATED_ON]
+        asked = np.random.default_rng(seed).permutation(len(reference.z_TD))[:MAX_CALIBRATION_TEXTS]
         scores, rights = [], []
-        for start in range(0, len(asked), ROWS):
-            part = asked[start : start + ROWS]
+        for start in range(0, len(asked), BLOCK_ROWS):
+            part = asked[start : start + BLOCK_ROWS]
             votes = _vote(reference, reference.z_TD[part], self.k, reference.group_T[part])
             has_QV = np.zeros(votes.score_QV.shape, bool)
             for u, v in enumerate(reference.node_U):
@@ -106,7 +106,7 @@ class Extractor:
             scores.append(np.take_along_axis(votes.score_QV, order_QV, 1))
             rights.append(np.take_along_axis(has_QV, order_QV, 1))
         score_TV, right_TV = np.concatenate(scores), np.concatenate(rights)
-        ranks = [slice(rank, rank + 1) for rank in range(RANKS - 1)] + [slice(RANKS - 1, None)]
+        ranks = [slice(rank, rank + 1) for rank in range(CONFIDENCE_RANKS - 1)] + [slice(CONFIDENCE_RANKS - 1, None)]
         return [_fit(score_TV[:, rank].ravel(), right_TV[:, rank].ravel()) for rank in ranks]
 
 
@@ -122,14 +122,14 @@ def _fit(score: np.ndarray, right: np.ndarray) -> IsotonicRegression:
 
 def _sure(regressions: list[IsotonicRegression], score_QR: np.ndarray) -> np.ndarray:
     """Confidence of the predictions, best first; a later one is never surer than one before it."""
-    sure = [regressions[min(rank, RANKS - 1)].predict(score_QR[:, rank]) for rank in range(score_QR.shape[1])]
+    sure = [regressions[min(rank, CONFIDENCE_RANKS - 1)].predict(score_QR[:, rank]) for rank in range(score_QR.shape[1])]
     return np.minimum.accumulate(np.stack(sure, 1), axis=1)
 
 
 def _reference(z_TD: np.ndarray, examples: Examples, theory: int) -> _Reference:
     of_N = examples.theory_N == theory
     texts, first, row = np.unique(examples.text_N[of_N], return_index=True, return_inverse=True)
-    paths_U, column = np.unique(whole_paths(examples.prefix_NL[of_N]), return_inverse=True)
+    paths_U, column = np.unique(path_ids(examples.prefix_NL[of_N]), return_inverse=True)
     has_TU, sign_TU = np.zeros((len(texts), len(paths_U)), bool), np.zeros((len(texts), len(paths_U)))
     has_TU[row, column] = True
     np.add.at(sign_TU, (row, column), examples.direction_N[of_N])
@@ -155,7 +155,7 @@ def _vote(reference: _Reference, z_QD: np.ndarray, k: int, left_out_Q: np.ndarra
     k = min(k, sim_QT.shape[1])
     near_QK = np.argpartition(-sim_QT, k - 1, axis=1)[:, :k]
     sim_QK = np.take_along_axis(sim_QT, near_QK, 1)
-    weight_QK = np.exp(SHARPNESS * (sim_QK - sim_QK.max(1, keepdims=True)))
+    weight_QK = np.exp(VOTE_SCALE * (sim_QK - sim_QK.max(1, keepdims=True)))
     weight_QK /= weight_QK.sum(1, keepdims=True)
     score_QU = np.zeros((len(z_QD), len(reference.paths_U)))
     for has_TC, code_U in reference.codes:

@@ -6,15 +6,15 @@ Shapes: T distinct texts, N examples, P paths of all theories, I instances of th
 import numpy as np
 import pyarrow as pa
 
-from valueflow.hives.examples import Examples, prefixes, whole_paths
+from valueflow.hives.examples import Examples, path_ids, prefixes
 from valueflow.records import SCHEMAS
 from valueflow.theories import Instance
 from valueflow.theories.taxonomy import THEORIES
 
-CHUNK = 10_000  # rows compared at a time
+BLOCK_ROWS = 10_000  # rows compared at a time
 
 
-def related(instances: tuple[Instance, ...]) -> np.ndarray:
+def related_instances(instances: tuple[Instance, ...]) -> np.ndarray:
     """Return whether a path and an instance are of one line (P, I): the instance's node is on it, or below its end."""
     known = prefixes()
     found_PI = np.zeros((len(known.names), len(instances)), bool)
@@ -26,7 +26,7 @@ def related(instances: tuple[Instance, ...]) -> np.ndarray:
     return found_PI
 
 
-def nearest(
+def nearest_instances(
     z_TD: np.ndarray, z_ID: np.ndarray, instances: tuple[Instance, ...], examples: Examples, min_similarity: float
 ) -> pa.Table:
     """Return the rows of table `individuals`: of each text and theory the nearest instance of one of its nodes.
@@ -35,13 +35,13 @@ def nearest(
     Texts whose best is below `min_similarity` have none.
     """
     x_TD, y_ID = _centred(z_TD), _centred(z_ID)
-    related_PI, path_N = related(instances), whole_paths(examples.prefix_NL)
+    related_PI, path_N = related_instances(instances), path_ids(examples.prefix_NL)
     best: dict[tuple[int, int], tuple[float, int]] = {}
-    for start in range(0, len(path_N), CHUNK):
-        text, path = examples.text_N[start : start + CHUNK], path_N[start : start + CHUNK]
+    for start in range(0, len(path_N), BLOCK_ROWS):
+        text, path = examples.text_N[start : start + BLOCK_ROWS], path_N[start : start + BLOCK_ROWS]
         cosine = np.where(related_PI[path], x_TD[text] @ y_ID.T, -np.inf)
         chosen = cosine.argmax(1)
-        theory = examples.theory_N[start : start + CHUNK]
+        theory = examples.theory_N[start : start + BLOCK_ROWS]
         for key_text, key_theory, i, near in zip(
             text.tolist(), theory.tolist(), chosen.tolist(), cosine.max(1).tolist(), strict=True
         ):

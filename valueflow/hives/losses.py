@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from valueflow.config import Config
 from valueflow.hives.batches import CONCEPT, HIERARCHY, INDIVIDUAL, Batch
-from valueflow.hives.examples import DIRECTIONS, Examples, prefixes
+from valueflow.hives.examples import DIRECTION_SIGNS, Examples, prefixes
 from valueflow.theories.taxonomy import THEORIES
 
 
@@ -34,7 +34,7 @@ class LossConfig(Config):
     concept: float = Field(1.0, ge=0, description="weight of the concept anchors")
 
 
-class Labels(NamedTuple):
+class BatchLabels(NamedTuple):
     """What the losses know of the rows: a `Batch` without its row numbers, as int64 tensors."""
 
     objective_B: Tensor
@@ -47,7 +47,7 @@ class Labels(NamedTuple):
     other_sign_BO: Tensor
 
 
-class Places(NamedTuple):
+class LabelRows(NamedTuple):
     """All places of the texts of a batch, what `hierarchical` takes beside the vectors, behind the rows they are of."""
 
     row_R: Tensor
@@ -57,7 +57,7 @@ class Places(NamedTuple):
     text_R: Tensor
 
 
-class Parts(NamedTuple):
+class LossParts(NamedTuple):
     """The unweighted losses of a batch; 0 for an objective without rows."""
 
     hierarchy: Tensor
@@ -66,7 +66,7 @@ class Parts(NamedTuple):
     closeness: Tensor
 
 
-def labels_of(batch: Batch, device: torch.device | str = "cpu") -> Labels:
+def label_tensors(batch: Batch, device: torch.device | str = "cpu") -> BatchLabels:
     """Return the labels of a batch as tensors.
 
     Shapes: as their names say.
@@ -79,10 +79,10 @@ def labels_of(batch: Batch, device: torch.device | str = "cpu") -> Labels:
 
     Source: ours.
     """
-    return Labels(*(torch.as_tensor(array, dtype=torch.int64, device=device) for array in batch[1:]))
+    return BatchLabels(*(torch.as_tensor(array, dtype=torch.int64, device=device) for array in batch[1:]))
 
 
-def total(z_BD: Tensor, labels: Labels, config: LossConfig) -> tuple[Tensor, Parts]:
+def total_loss(z_BD: Tensor, labels: BatchLabels, config: LossConfig) -> tuple[Tensor, LossParts]:
     """Return L_hierarchy + 0.5 L_individual + 1.0 L_concept + 0 L_closeness (weights from the config), each over its own rows.
 
     The loss of nodes is not in it: it is a rank's own (`Nodes.loss`).
@@ -100,19 +100,19 @@ def total(z_BD: Tensor, labels: Labels, config: LossConfig) -> tuple[Tensor, Par
     """
     rows = [labels.objective_B == objective for objective in (HIERARCHY, INDIVIDUAL, CONCEPT)]
     (z, placed), (z_individual, individual), (z_concept, concept) = (
-        (z_BD[mine], Labels(*(part[mine] for part in labels))) for mine in rows
+        (z_BD[mine], BatchLabels(*(part[mine] for part in labels))) for mine in rows
     )
-    nothing, places = z_BD.sum() * 0.0, every_place(placed)
-    parts = Parts(
-        hierarchical(z[places.row_R], *places[1:], config.tau_hierarchy, config.margin),
-        cross_theory(z_individual, individual.label_B, individual.text_B, config.tau_individual),
-        cross_theory(z_concept, concept.label_B, concept.text_B, config.tau_concept),
+    nothing, places = z_BD.sum() * 0.0, all_labels(placed)
+    parts = LossParts(
+        hierarchical_contrastive_loss(z[places.row_R], *places[1:], config.tau_hierarchy, config.margin),
+        anchor_contrastive_loss(z_individual, individual.label_B, individual.text_B, config.tau_individual),
+        anchor_contrastive_loss(z_concept, concept.label_B, concept.text_B, config.tau_concept),
         closeness_loss(z, placed, places) if config.closeness else nothing,
     )
     return sum((getattr(config, name) * part for name, part in parts._asdict().items()), start=nothing), parts
 
 
-def every_place(labels: Labels) -> Places:
+def all_labels(labels: BatchLabels) -> LabelRows:
     """Return each place of each text in the theory it was drawn for.
 
     Shapes: as their names say.
@@ -127,10 +127,10 @@ def every_place(labels: Labels) -> Places:
     prefix_BPL = torch.cat([labels.prefix_BL[:, None], labels.other_BOL], 1)
     sign_BP = torch.cat([labels.direction_B[:, None], labels.other_sign_BO], 1)
     row_R, place_R = torch.nonzero(prefix_BPL[..., 0] >= 0, as_tuple=True)
-    return Places(row_R, labels.theory_B[row_R], prefix_BPL[row_R, place_R], sign_BP[row_R, place_R], labels.text_B[row_R])
+    return LabelRows(row_R, labels.theory_B[row_R], prefix_BPL[row_R, place_R], sign_BP[row_R, place_R], labels.text_B[row_R])
 
 
-def closeness_loss(z_BD: Tensor, labels: Labels, places: Places) -> Tensor:
+def closeness_loss(z_BD: Tensor, labels: BatchLabels, places: LabelRows) -> Tensor:
     """Return the mean squared difference of cosine and closeness over pairs of texts of the same theory.
 
     The closeness of two texts is what the metric "similarity correlation" counts, the number of levels that their places share
@@ -153,14 +153,14 @@ def closeness_loss(z_BD: Tensor, labels: Labels, places: Places) -> Tensor:
     close_RR = shared_RR + 0.5 * (sign_R[:, None] == sign_R)
     close_BR = close_RR.new_zeros(num, len(row_R)).scatter_reduce_(0, row_R[:, None].expand_as(close_RR), close_RR, "amax")
     close_BB = close_RR.new_zeros(num, num).scatter_reduce_(1, row_R.expand_as(close_BR), close_BR, "amax")
-    depth_H = torch.as_tensor(depths(), dtype=close_BB.dtype, device=z_BD.device)
+    depth_H = torch.as_tensor(theory_depths(), dtype=close_BB.dtype, device=z_BD.device)
     target_BB = close_BB / (depth_H[labels.theory_B] + 0.5)
     pair_BB = (labels.theory_B[:, None] == labels.theory_B) & (labels.text_B[:, None] != labels.text_B)
     return (((_cosine(z_BD) - target_BB) ** 2) * pair_BB).sum() / pair_BB.sum().clamp(min=1)
 
 
 @functools.cache
-def depths() -> list[int]:
+def theory_depths() -> list[int]:
     """Return the number of levels of every theory."""
     known = prefixes()
     return [int((known.ancestors_PL[known.theory_P == theory] >= 0).sum(1).max()) for theory in range(len(THEORIES))]
@@ -185,14 +185,14 @@ class NodeHead(nn.Module):
         key_K = keys[keys >= 0].unique()
         self.read = nn.Linear(dimension, len(key_K))
         self.register_buffer("key_K", key_K, persistent=False)
-        theory_K = torch.as_tensor(prefixes().theory_P)[key_K // len(DIRECTIONS)]
+        theory_K = torch.as_tensor(prefixes().theory_P)[key_K // len(DIRECTION_SIGNS)]
         self.register_buffer("theory_K", theory_K, persistent=False)
 
     def forward(self, z_BD: Tensor) -> Tensor:
         """Return the logits."""
         return self.read(z_BD.to(self.read.weight.dtype)).float()
 
-    def loss(self, logit_BK: Tensor, labels: Labels) -> Tensor:
+    def loss(self, logit_BK: Tensor, labels: BatchLabels) -> Tensor:
         """Return the binary cross-entropy of the nodes of each row's theory, mean over nodes, then over rows of the hierarchy.
 
         Shapes: logits (B, K), labels of the same rows; a rank's own, since no row depends on another.
@@ -201,7 +201,7 @@ class NodeHead(nn.Module):
 
         Source: ours.
         """
-        row_R, _, prefix_RL, sign_R, _ = every_place(labels)
+        row_R, _, prefix_RL, sign_R, _ = all_labels(labels)
         key_RL = _keys(prefix_RL, sign_R)
         at_RL = torch.searchsorted(self.key_K, key_RL).clamp(max=len(self.key_K) - 1)
         target_BK = torch.zeros_like(logit_BK)
@@ -215,10 +215,10 @@ class NodeHead(nn.Module):
 
 def _keys(prefix_NL: Tensor, direction_N: Tensor) -> Tensor:
     """Numbers of (prefix, direction), -1 below the end of a path."""
-    return torch.where(prefix_NL >= 0, prefix_NL * len(DIRECTIONS) + direction_N[:, None] + 1, -1)
+    return torch.where(prefix_NL >= 0, prefix_NL * len(DIRECTION_SIGNS) + direction_N[:, None] + 1, -1)
 
 
-def hierarchical(
+def hierarchical_contrastive_loss(
     z_BD: Tensor, theory_B: Tensor, prefix_BL: Tensor, direction_B: Tensor, text_B: Tensor, tau: float, margin: float
 ) -> Tensor:
     """Return the hierarchical multi-label contrastive loss with the hierarchy constraint, mean over rows that have positives.
@@ -239,7 +239,7 @@ def hierarchical(
 
     Source: HiMulConE of arXiv 2204.13207, as in VALUEFLOW, but from fine to coarse and with a smooth maximum.
     """
-    loss_BL, has_BL = level_losses(z_BD, theory_B, prefix_BL, direction_B, text_B, tau, margin)
+    loss_BL, has_BL = level_contrastive_losses(z_BD, theory_B, prefix_BL, direction_B, text_B, tau, margin)
     # Row by row the means of the row's theory, so that no theory has to be looped over.
     theory_BB = (theory_B[:, None] == theory_B).to(loss_BL.dtype)
     number_BL = theory_BB @ has_BL.to(loss_BL.dtype)
@@ -247,12 +247,12 @@ def hierarchical(
     present_BL = number_BL > 0
     nth_BL = present_BL.flip(1).cumsum(1).flip(1).clamp(min=1)
     weight_BL = torch.exp2(1 / nth_BL) * present_BL
-    loss_B = (weight_BL * constrained(mean_BL, present_BL)).sum(1) / weight_BL.sum(1).clamp(min=1)
+    loss_B = (weight_BL * hierarchy_constrained(mean_BL, present_BL)).sum(1) / weight_BL.sum(1).clamp(min=1)
     counted_B = has_BL.any(1)
     return (loss_B * counted_B).sum() / counted_B.sum().clamp(min=1)
 
 
-def level_losses(
+def level_contrastive_losses(
     z_BD: Tensor, theory_B: Tensor, prefix_BL: Tensor, direction_B: Tensor, text_B: Tensor, tau: float, margin: float
 ) -> tuple[Tensor, Tensor]:
     """Return the supervised contrastive loss of every row at every level, and where there is one.
@@ -297,7 +297,7 @@ def level_losses(
     return torch.stack(losses, 1), torch.stack(masks, 1)
 
 
-def constrained(loss_BL: Tensor, present_BL: Tensor) -> Tensor:
+def hierarchy_constrained(loss_BL: Tensor, present_BL: Tensor) -> Tensor:
     """Return level losses of which each is at least that of the next finer level: the smooth maximum of the two.
 
     Shapes: both (B, L), coarsest level first.
@@ -319,7 +319,7 @@ def constrained(loss_BL: Tensor, present_BL: Tensor) -> Tensor:
     return torch.stack(found, 1)
 
 
-def cross_theory(z_BD: Tensor, label_B: Tensor, text_B: Tensor, tau: float) -> Tensor:
+def anchor_contrastive_loss(z_BD: Tensor, label_B: Tensor, text_B: Tensor, tau: float) -> Tensor:
     """Return InfoNCE over anchor ids with several positives, mean over rows that have one.
 
     Shapes: z (B, D), else (B,).

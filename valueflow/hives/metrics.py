@@ -13,16 +13,16 @@ from valueflow.hives.examples import Examples, prefixes
 from valueflow.theories import operational
 from valueflow.theories.taxonomy import THEORIES
 
-Leave = Literal["text", "group"]
+LeaveOut = Literal["text", "group"]
 RELATIONS = ("same leaf and direction", "same leaf, other direction", "same level 2", "same level 1", "other")
-DRAWS, FEWEST, MOST = 40_000, 8, 64  # in all; for an anchor at least and at most
+NUM_DRAWS, MIN_DRAWS, MAX_DRAWS = 40_000, 8, 64  # in all; for an anchor at least and at most
 NUM_PAIRS = 200_000
-NUM_ANCHORS = 4000  # a theory, also the queries of the accuracies by neighbours
+MAX_QUERIES = 4000  # a theory, also the queries of the accuracies by neighbours
 RESAMPLES = 1000
-ROWS = 256  # of a similarity matrix held at a time
-TAILS = (0.025, 0.975)
-FEW = 5  # texts that a mean, or a direction to be told, needs at least
-TIE = 1e-3  # votes of neighbours count alike; their similarity only breaks ties
+BLOCK_ROWS = 256  # of a similarity matrix held at a time
+INTERVAL_QUANTILES = (0.025, 0.975)
+MIN_TEXTS = 5  # texts that a mean, or a direction to be told, needs at least
+TIE_BREAK = 1e-3  # votes of neighbours count alike; their similarity only breaks ties
 
 
 class EmbeddingMetric(NamedTuple):
@@ -35,7 +35,7 @@ class EmbeddingMetric(NamedTuple):
     count: int  # type: ignore[assignment] # hides tuple.count
 
 
-class Estimate(NamedTuple):
+class GroupedEstimate(NamedTuple):
     """A number, its count, and the derivative of the number by the weight of each group of texts."""
 
     value: float
@@ -44,7 +44,7 @@ class Estimate(NamedTuple):
     groups: np.ndarray  # that the number rests on
 
 
-class Theory(NamedTuple):
+class TheoryTexts(NamedTuple):
     """The texts of one theory; of each, which codes it has, as 0/1 matrices whose columns are the codes."""
 
     texts: np.ndarray  # into Examples.texts
@@ -62,15 +62,15 @@ class Theory(NamedTuple):
     sign_TV: np.ndarray  # direction towards each, 0 where none is known
 
 
-class Draw(NamedTuple):
+class RelationDraw(NamedTuple):
     """Anchors with at least two relations, and for each the texts drawn, -1 where the relation does not exist."""
 
     anchors_A: np.ndarray
     picks_ASR: np.ndarray
 
 
-def evaluate(
-    z_TD: np.ndarray, examples: Examples, level: int | None = None, k: int = 10, leave: Leave = "text", seed: int = 0
+def embedding_metrics(
+    z_TD: np.ndarray, examples: Examples, level: int | None = None, k: int = 10, leave: LeaveOut = "text", seed: int = 0
 ) -> dict[str, EmbeddingMetric]:
     """Return every metric of unit vectors, one a text of `examples.texts`: `name` over all theories, `name/theory` in each.
 
@@ -97,7 +97,7 @@ def evaluate(
         raise InputError("vectors must have length 1, as Encoder.embed returns them")
     random_TD = np.random.default_rng([seed, 1]).standard_normal(z_TD.shape).astype(np.float32)
     random_TD /= np.linalg.norm(random_TD, axis=1, keepdims=True)
-    found: list[dict[str, dict[str, Estimate]]] = [{}, {}]
+    found: list[dict[str, dict[str, GroupedEstimate]]] = [{}, {}]
     for name, theory in _theories(z_TD, examples, level, leave, seed).items():
         draw = _draw(theory, np.random.default_rng(seed))
         for vectors_TD, by in zip((z_TD, random_TD), found, strict=True):
@@ -122,23 +122,23 @@ def value_vectors(z_TD: np.ndarray, examples: Examples, level: int | None = None
     return names, np.array(vectors).reshape(len(names), z_TD.shape[1])
 
 
-def _measured(theory: Theory, draw: Draw, k: int, seed: int) -> dict[str, Estimate]:
+def _measured(theory: TheoryTexts, draw: RelationDraw, k: int, seed: int) -> dict[str, GroupedEstimate]:
     by_relation = _ranked(theory, draw) | _correlated(theory, seed)
     return by_relation | _orthogonal(theory) | _labelled(theory, k) | _directed(theory, k)
 
 
-def _with_means(found: dict[str, dict[str, Estimate]]) -> dict[str, Estimate]:
+def _with_means(found: dict[str, dict[str, GroupedEstimate]]) -> dict[str, GroupedEstimate]:
     means = {metric: _mean(list(by.values())) for metric, by in found.items()}
     return means | {f"{metric}/{name}": estimate for metric, by in found.items() for name, estimate in by.items()}
 
 
-def _mean(estimates: list[Estimate]) -> Estimate:
+def _mean(estimates: list[GroupedEstimate]) -> GroupedEstimate:
     value, influence_G = np.mean([e.value for e in estimates]), np.mean([e.influence_G for e in estimates], axis=0)
     groups = np.unique(np.concatenate([e.groups for e in estimates]))
-    return Estimate(float(value), sum(e.num for e in estimates), influence_G, groups)
+    return GroupedEstimate(float(value), sum(e.num for e in estimates), influence_G, groups)
 
 
-def _theories(z_TD: np.ndarray, examples: Examples, level: int | None, leave: Leave, seed: int) -> dict[str, Theory]:
+def _theories(z_TD: np.ndarray, examples: Examples, level: int | None, leave: LeaveOut, seed: int) -> dict[str, TheoryTexts]:
     """The theories that at least two texts have a place in."""
     found = {}
     for t in np.unique(examples.theory_N):
@@ -149,20 +149,20 @@ def _theories(z_TD: np.ndarray, examples: Examples, level: int | None, leave: Le
         prefix_NL, direction_N = examples.prefix_NL[of_N], examples.direction_N[of_N].astype(int)
         prefix_NL = prefix_NL[:, (prefix_NL >= 0).any(0)]
         path_N = prefix_NL[np.arange(len(row)), (prefix_NL >= 0).sum(1) - 1]
-        values, value_P = value_of(THEORIES[t], level)
+        values, value_P = path_values(THEORIES[t], level)
         value_N = value_P[path_N]
         node_TV = np.zeros((len(texts), len(values)), np.float32)
         sign_TV = np.zeros((len(texts), len(values)))
         node_TV[row[value_N >= 0], value_N[value_N >= 0]] = 1
         np.add.at(sign_TV, (row[value_N >= 0], value_N[value_N >= 0]), direction_N[value_N >= 0])
         levels = [np.zeros(len(row), int), *prefix_NL.T]
-        found[THEORIES[t]] = Theory(
+        found[THEORIES[t]] = TheoryTexts(
             texts,
             z_TD[texts],
             examples.group_N[of_N][first],
             int(examples.group_N.max()) + 1,
             examples.group_N[of_N][first] if leave == "group" else texts,
-            np.sort(np.random.default_rng([seed, t]).permutation(len(texts))[:NUM_ANCHORS]),
+            np.sort(np.random.default_rng([seed, t]).permutation(len(texts))[:MAX_QUERIES]),
             [_codes(row, prefix_N) for prefix_N in levels],
             [_codes(row, _with_direction(prefix_N, direction_N)) for prefix_N in levels],
             _codes(row, path_N),
@@ -174,7 +174,7 @@ def _theories(z_TD: np.ndarray, examples: Examples, level: int | None, leave: Le
     return found
 
 
-def value_of(theory: str, level: int | None) -> tuple[list[str], np.ndarray]:
+def path_values(theory: str, level: int | None) -> tuple[list[str], np.ndarray]:
     """Return the values of a theory (theory:node) and, of every path by its id, which it leads to or through; -1 none."""
     value_P = np.full(len(prefixes().names), -1)
     values: dict[str, int] = {}
@@ -200,7 +200,7 @@ def _codes(row: np.ndarray, code_N: np.ndarray) -> np.ndarray:
     return matrix_TC
 
 
-def _ranked(theory: Theory, draw: Draw) -> dict[str, Estimate]:
+def _ranked(theory: TheoryTexts, draw: RelationDraw) -> dict[str, GroupedEstimate]:
     """Hierarchical ranking accuracy, pairwise and strict."""
     anchors_A, picks_ASR = draw
     if not len(anchors_A):
@@ -224,20 +224,20 @@ def _ranked(theory: Theory, draw: Draw) -> dict[str, Estimate]:
     }
 
 
-def _ranking(theory: Theory, draw: Draw, score_AS: np.ndarray, added_ASR: np.ndarray) -> Estimate:
+def _ranking(theory: TheoryTexts, draw: RelationDraw, score_AS: np.ndarray, added_ASR: np.ndarray) -> GroupedEstimate:
     score_A, value = score_AS.mean(1), float(score_AS.mean())
     drawn = draw.picks_ASR >= 0
     added_ASR = added_ASR / (score_AS.shape[1] - 1)
     influence_G = np.bincount(theory.group_T[draw.anchors_A], score_A - value, theory.num_groups)
     influence_G += np.bincount(theory.group_T[draw.picks_ASR[drawn]], added_ASR[drawn], theory.num_groups)
-    return Estimate(value, len(score_A), influence_G / len(score_A), np.unique(theory.group_T))
+    return GroupedEstimate(value, len(score_A), influence_G / len(score_A), np.unique(theory.group_T))
 
 
-def _draw(theory: Theory, rng: np.random.Generator) -> Draw:
-    num_draws = min(max(DRAWS // max(len(theory.anchors_A), 1), FEWEST), MOST)
+def _draw(theory: TheoryTexts, rng: np.random.Generator) -> RelationDraw:
+    num_draws = min(max(NUM_DRAWS // max(len(theory.anchors_A), 1), MIN_DRAWS), MAX_DRAWS)
     picks_ASR = np.full((len(theory.anchors_A), num_draws, len(RELATIONS)), -1)
-    for start in range(0, len(theory.anchors_A), ROWS):
-        anchors = theory.anchors_A[start : start + ROWS]
+    for start in range(0, len(theory.anchors_A), BLOCK_ROWS):
+        anchors = theory.anchors_A[start : start + BLOCK_ROWS]
         relation = _relations(theory, anchors)
         relation[np.arange(len(anchors)), anchors] = -1
         for r in range(len(RELATIONS)):
@@ -246,12 +246,12 @@ def _draw(theory: Theory, rng: np.random.Generator) -> Draw:
             first_A = np.cumsum(size_A) - size_A
             at_AS = first_A[:, None] + (rng.random((len(anchors), num_draws)) * size_A[:, None]).astype(int)
             some = size_A > 0
-            picks_ASR[start : start + ROWS, :, r][some] = text[at_AS[some]]
+            picks_ASR[start : start + BLOCK_ROWS, :, r][some] = text[at_AS[some]]
     enough = (picks_ASR[:, 0] >= 0).sum(-1) >= 2
-    return Draw(theory.anchors_A[enough], picks_ASR[enough])
+    return RelationDraw(theory.anchors_A[enough], picks_ASR[enough])
 
 
-def _relations(theory: Theory, anchors: np.ndarray) -> np.ndarray:
+def _relations(theory: TheoryTexts, anchors: np.ndarray) -> np.ndarray:
     """The relation of each anchor to every text, the closest over the labels of both."""
     found = np.full((len(anchors), len(theory.z_TD)), len(RELATIONS) - 1, np.int8)
     shared = [(4 - level, theory.levels[level]) for level in (1, 2) if level < len(theory.levels)]
@@ -260,7 +260,7 @@ def _relations(theory: Theory, anchors: np.ndarray) -> np.ndarray:
     return found
 
 
-def _closeness(theory: Theory, i_P: np.ndarray, j_P: np.ndarray) -> np.ndarray:
+def _closeness(theory: TheoryTexts, i_P: np.ndarray, j_P: np.ndarray) -> np.ndarray:
     """Return for pairs of texts the number of levels shared from the root + 0.5 if of the same direction, closest labels."""
     found_P = np.zeros(len(i_P))
     for level, (codes_TC, directed_TC) in enumerate(zip(theory.levels, theory.directed, strict=True)):
@@ -270,11 +270,11 @@ def _closeness(theory: Theory, i_P: np.ndarray, j_P: np.ndarray) -> np.ndarray:
 
 
 def _dots(x_TD: np.ndarray, i_P: np.ndarray, j_P: np.ndarray) -> np.ndarray:
-    parts = [slice(start, start + 40 * ROWS) for start in range(0, len(i_P), 40 * ROWS)]
+    parts = [slice(start, start + 40 * BLOCK_ROWS) for start in range(0, len(i_P), 40 * BLOCK_ROWS)]
     return np.concatenate([np.einsum("pd,pd->p", x_TD[i_P[part]], x_TD[j_P[part]]) for part in parts])
 
 
-def _correlated(theory: Theory, seed: int) -> dict[str, Estimate]:
+def _correlated(theory: TheoryTexts, seed: int) -> dict[str, GroupedEstimate]:
     """Similarity correlation: Pearson of cosine and closeness over pairs of texts, all of them where there are few."""
     size = len(theory.z_TD)
     if size * (size - 1) // 2 <= NUM_PAIRS:
@@ -292,23 +292,23 @@ def _correlated(theory: Theory, seed: int) -> dict[str, Estimate]:
     influence_P = (x_P * y_P - value * (x_P**2 + y_P**2) / 2) / len(i_P)
     ends = np.concatenate([theory.group_T[i_P], theory.group_T[j_P]])
     influence_G = np.bincount(ends, np.tile(influence_P, 2), theory.num_groups)
-    return {"correlation": Estimate(value, len(i_P), influence_G, np.unique(theory.group_T))}
+    return {"correlation": GroupedEstimate(value, len(i_P), influence_G, np.unique(theory.group_T))}
 
 
-def _poles(theory: Theory) -> tuple[np.ndarray, list[list[np.ndarray]]]:
+def _poles(theory: TheoryTexts) -> tuple[np.ndarray, list[list[np.ndarray]]]:
     """The values with enough texts, and of each the groups of texts whose means differ by its vector."""
     every_T = np.ones(len(theory.z_TD), bool)
     kept, ends = [], []
     for v in range(theory.node_TV.shape[1]):
         of_T = theory.node_TV[:, v] > 0
         poles = [theory.sign_TV[:, v] > 0, theory.sign_TV[:, v] < 0]
-        if of_T.sum() >= FEW:
+        if of_T.sum() >= MIN_TEXTS:
             kept.append(v)
-            ends.append(poles if min(pole.sum() for pole in poles) >= FEW else [of_T, every_T])
+            ends.append(poles if min(pole.sum() for pole in poles) >= MIN_TEXTS else [of_T, every_T])
     return np.array(kept, int), ends
 
 
-def _orthogonal(theory: Theory) -> dict[str, Estimate]:
+def _orthogonal(theory: TheoryTexts) -> dict[str, GroupedEstimate]:
     """Value-vector orthogonality, and how it moves with the weight of each text (the derivative of every cosine)."""
     kept, ends = _poles(theory)
     num = len(kept)
@@ -331,35 +331,35 @@ def _orthogonal(theory: Theory) -> dict[str, Estimate]:
             influence_T[end] += sign * (along_TV[end, v] - along_TV[end, v].mean()) / end.sum()
     influence_G = np.bincount(theory.group_T, -2 * influence_T / (num * (num - 1)), theory.num_groups)
     value = float(1 - np.abs(cosine_VV).sum() / (num * (num - 1)))
-    return {"orthogonality": Estimate(value, num, influence_G, np.unique(theory.group_T))}
+    return {"orthogonality": GroupedEstimate(value, num, influence_G, np.unique(theory.group_T))}
 
 
-def _labelled(theory: Theory, k: int) -> dict[str, Estimate]:
+def _labelled(theory: TheoryTexts, k: int) -> dict[str, GroupedEstimate]:
     """k-NN label accuracy: the value most of the nearest other texts have is one of the text's."""
     has_T = theory.node_TV.sum(1) > 0
     queries, known = theory.anchors_A[has_T[theory.anchors_A]], np.flatnonzero(has_T)
     if len(known) < 2 or (theory.node_TV.sum(0) > 0).sum() < 2:
         return {}
     right = []
-    for start in range(0, len(queries), ROWS):
-        part = queries[start : start + ROWS]
+    for start in range(0, len(queries), BLOCK_ROWS):
+        part = queries[start : start + BLOCK_ROWS]
         near_QK, weight_QK = _nearest(theory, part, known, k)
         votes_QV = np.einsum("qk,qkv->qv", weight_QK, theory.node_TV[near_QK])
         right.append(theory.node_TV[part, votes_QV.argmax(1)])
     return {"label_accuracy": _share_right(theory, queries, np.concatenate(right))}
 
 
-def _directed(theory: Theory, k: int) -> dict[str, Estimate]:
+def _directed(theory: TheoryTexts, k: int) -> dict[str, GroupedEstimate]:
     """Direction accuracy: the direction of most of the nearest other texts of the same value is the text's."""
     asked, right = [], []
     for v in range(theory.node_TV.shape[1]):
         sign_T = theory.sign_TV[:, v]
         known = np.flatnonzero(sign_T)
-        if len(known) < FEW or len(np.unique(sign_T[known])) < 2:
+        if len(known) < MIN_TEXTS or len(np.unique(sign_T[known])) < 2:
             continue
         queries = theory.anchors_A[sign_T[theory.anchors_A] != 0]
-        for start in range(0, len(queries), ROWS):
-            part = queries[start : start + ROWS]
+        for start in range(0, len(queries), BLOCK_ROWS):
+            part = queries[start : start + BLOCK_ROWS]
             near_QK, weight_QK = _nearest(theory, part, known, k)
             vote_Q = (weight_QK * sign_T[near_QK]).sum(1)
             asked.append(part)
@@ -367,22 +367,22 @@ def _directed(theory: Theory, k: int) -> dict[str, Estimate]:
     return {"direction_accuracy": _share_right(theory, np.concatenate(asked), np.concatenate(right))} if asked else {}
 
 
-def _nearest(theory: Theory, queries: np.ndarray, known: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(theory: TheoryTexts, queries: np.ndarray, known: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k texts of `known` nearest to each query, its own left out, and the weight of their votes."""
     sim_QT = theory.z_TD[queries] @ theory.z_TD[known].T
     sim_QT[theory.own_T[known] == theory.own_T[queries][:, None]] = -np.inf
     at_QK = np.argpartition(-sim_QT, min(k, len(known) - 1) - 1, axis=1)[:, : min(k, len(known) - 1)]
     sim_QK = np.take_along_axis(sim_QT, at_QK, 1)
-    return known[at_QK], np.where(sim_QK > -np.inf, 1 + TIE * sim_QK, 0)
+    return known[at_QK], np.where(sim_QK > -np.inf, 1 + TIE_BREAK * sim_QK, 0)
 
 
-def _share_right(theory: Theory, queries: np.ndarray, right_Q: np.ndarray) -> Estimate:
+def _share_right(theory: TheoryTexts, queries: np.ndarray, right_Q: np.ndarray) -> GroupedEstimate:
     value = float(np.mean(right_Q, dtype=float))
     influence_G = np.bincount(theory.group_T[queries], right_Q - value, theory.num_groups) / len(queries)
-    return Estimate(value, len(queries), influence_G, np.unique(theory.group_T[queries]))
+    return GroupedEstimate(value, len(queries), influence_G, np.unique(theory.group_T[queries]))
 
 
-def _intervals(estimates: dict[str, Estimate], num_groups: int, seed: int) -> dict[str, tuple[float, float]]:
+def _intervals(estimates: dict[str, GroupedEstimate], num_groups: int, seed: int) -> dict[str, tuple[float, float]]:
     """Percentile intervals of a bootstrap over groups, linearised; NaN where fewer than two groups bear on a number."""
     rng = np.random.default_rng(seed)
     influence_GM = np.stack([e.influence_G for e in estimates.values()], 1)
@@ -390,7 +390,7 @@ def _intervals(estimates: dict[str, Estimate], num_groups: int, seed: int) -> di
     moved = [(np.bincount(groups, minlength=num_groups) - 1.0) @ influence_GM for groups in drawn]
     bearing_M = np.array([len(e.groups) for e in estimates.values()])
     scale_M = np.sqrt(bearing_M / np.maximum(bearing_M - 1, 1))
-    ends_2M = np.quantile(np.stack(moved) * scale_M, TAILS, axis=0)
+    ends_2M = np.quantile(np.stack(moved) * scale_M, INTERVAL_QUANTILES, axis=0)
     ends_2M[:, bearing_M < 2] = np.nan
     return {
         name: (float(e.value + low), float(e.value + high))

@@ -7,9 +7,9 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 # Near-duplicates: the sets of SHINGLE successive words have a Jaccard similarity of at least ALIKE[0] / ALIKE[1].
-SHINGLE, ALIKE = 5, (4, 5)
-BETWEEN_WORDS = r"[^\p{L}\p{M}\p{N}]+"
-PAIRS = 200_000  # compared at a time
+SHINGLE, MIN_JACCARD = 5, (4, 5)
+WORD_SEPARATORS = r"[^\p{L}\p{M}\p{N}]+"
+BLOCK_PAIRS = 200_000  # compared at a time
 
 
 def near_duplicates(texts: list[str]) -> np.ndarray:
@@ -20,7 +20,7 @@ def near_duplicates(texts: list[str]) -> np.ndarray:
     element among the rarest fifth of either (prefix filtering: Chaudhuri et al. 2006, Bayardo et al. 2007).
     """
     raw = pa.array(texts, pa.large_string())
-    folded = pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(raw), pattern=BETWEEN_WORDS, replacement=" "))
+    folded = pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(raw), pattern=WORD_SEPARATORS, replacement=" "))
     encoded = pc.if_else(pc.equal(folded, ""), raw, folded).dictionary_encode()
     code_T = encoded.indices.to_numpy()
     first_F = np.unique(code_T, return_index=True)[1]
@@ -82,14 +82,14 @@ def _linked(text_E: np.ndarray, shingle_E: np.ndarray, num_texts: int) -> np.nda
 
 def _prefix(size: np.ndarray) -> np.ndarray:
     """How many of its rarest elements a set shares at least one of with every set it is like."""
-    return size - -(-size * ALIKE[0] // ALIKE[1]) + 1
+    return size - -(-size * MIN_JACCARD[0] // MIN_JACCARD[1]) + 1
 
 
 def _alike(sets: csr_array, size_F: np.ndarray, i_C: np.ndarray, j_C: np.ndarray) -> np.ndarray:
-    chunks = [(i_C[s : s + PAIRS], j_C[s : s + PAIRS]) for s in range(0, len(i_C), PAIRS)]
+    chunks = [(i_C[s : s + BLOCK_PAIRS], j_C[s : s + BLOCK_PAIRS]) for s in range(0, len(i_C), BLOCK_PAIRS)]
     both = [np.asarray(sets[i].multiply(sets[j]).sum(axis=1)).ravel() for i, j in chunks]
     both_C = np.concatenate([np.empty(0, np.int64), *both])
-    return both_C * ALIKE[1] >= (size_F[i_C] + size_F[j_C] - both_C) * ALIKE[0]
+    return both_C * MIN_JACCARD[1] >= (size_F[i_C] + size_F[j_C] - both_C) * MIN_JACCARD[0]
 
 
 def connected_labels(i: np.ndarray, j: np.ndarray, num_nodes: int) -> np.ndarray:

@@ -9,10 +9,10 @@ import pytest
 
 from valueflow import store
 from valueflow.distributed.train.config import TrainHivesConfig
-from valueflow.distributed.train.data import Prepared, prepare, sources
+from valueflow.distributed.train.data import TrainingData, prepare_data, resolve_sources
 from valueflow.errors import InputError
 from valueflow.hives.batches import Sampler
-from valueflow.hives.examples import OFFICIAL
+from valueflow.hives.examples import OFFICIAL_COLUMNS
 from valueflow.records import SCHEMAS, text_id
 from valueflow.report.model_card import Corpus
 from valueflow.store import Build
@@ -60,8 +60,8 @@ def config(root: Path, data: dict | None = None, **settings: object) -> TrainHiv
     return TrainHivesConfig.model_validate(given | {"data": {"shares": (0.8, 0.2, 0.0)} | (data or {})} | settings)
 
 
-def prepared(settings: TrainHivesConfig) -> Prepared:
-    return prepare(settings, sources(settings.root, settings.data))
+def prepared(settings: TrainHivesConfig) -> TrainingData:
+    return prepare_data(settings, resolve_sources(settings.root, settings.data))
 
 
 def test_texts_come_with_their_corpora_and_are_split(root):
@@ -77,8 +77,8 @@ def test_excluded_texts_and_what_is_nearly_them_are_not_seen(root):
     first, second = texts_of(160)[:2]
     with hidden.open("w") as file:
         csv.writer(file).writerows([["text"], [first.upper() + "!"], [second]])
-    found = sources(str(root), config(root, {"exclude": [str(hidden)]}).data)
-    made = prepare(config(root, {"exclude": [str(hidden)]}), found)
+    found = resolve_sources(str(root), config(root, {"exclude": [str(hidden)]}).data)
+    made = prepare_data(config(root, {"exclude": [str(hidden)]}), found)
     assert made.counts["excluded"] == 2
     assert not {first, second} & {*made.train.texts, *made.validation.texts}
     assert str(hidden) in found.inputs
@@ -89,7 +89,7 @@ def test_excluded_texts_and_what_is_nearly_them_are_not_seen(root):
 
 def test_the_id_follows_from_what_is_read(root):
     def data_id(**data: object) -> str:
-        return sources(str(root), config(root, data).data).data_id
+        return resolve_sources(str(root), config(root, data).data).data_id
 
     hidden = root / "hidden.csv"
     hidden.write_text("text\na\n")
@@ -136,7 +136,7 @@ def test_anchors_of_one_theory_are_refused_by_name(root):
         for text, (theory, node) in zip(texts_of(80), NODES * 20, strict=True)
     ]
     with path.open("w") as file:
-        writer = csv.DictWriter(file, OFFICIAL)
+        writer = csv.DictWriter(file, OFFICIAL_COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     two = {"stage": 2, "start": "latest", "batch": {"hierarchy": 8, "concept": 4}}
@@ -146,10 +146,10 @@ def test_anchors_of_one_theory_are_refused_by_name(root):
 
 def test_what_is_not_there_is_said(root, tmp_path_factory):
     with pytest.raises(InputError, match="no ingested texts"):
-        sources(str(tmp_path_factory.mktemp("empty")), config(root).data)
+        resolve_sources(str(tmp_path_factory.mktemp("empty")), config(root).data)
     (root / "anchored" / "b" / "_manifest.json").unlink()
     with pytest.raises(InputError, match=r"no finished anchors \(anchored\) .* run python -m jobs.build_anchors"):
-        sources(str(root), config(root, {"anchors": "latest"}).data)
+        resolve_sources(str(root), config(root, {"anchors": "latest"}).data)
     write(root, "anchored", [{"text_id": "0" * 16, "anchor_id": "one"}])
     with pytest.raises(InputError, match="none of 160 texts is at an anchor"):
         prepared(config(root, {"anchors": "latest"}))

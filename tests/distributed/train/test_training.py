@@ -26,12 +26,12 @@ from jobs import train_hives
 from valueflow import store
 from valueflow.config import load
 from valueflow.distributed.train.config import OptimizerConfig, TrainHivesConfig, learning_rate
-from valueflow.distributed.train.export import origin
+from valueflow.distributed.train.export import read_training_record
 from valueflow.distributed.train.loop import CURVE, Prefetcher, Trainer
 from valueflow.errors import InputError
 from valueflow.hives.batches import Batch, BatchConfig, Sampler
 from valueflow.hives.encoder import Encoder
-from valueflow.hives.examples import OFFICIAL, official
+from valueflow.hives.examples import OFFICIAL_COLUMNS, read_official
 from valueflow.models import MINILM, locate
 
 REPOSITORY = Path(__file__).parents[3]
@@ -73,7 +73,7 @@ def labelled(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("data") / "official.csv"
     with open("valueflow/samples/corpus.csv", encoding="utf-8") as read, path.open("w", encoding="utf-8") as write:
         rows = [row for row in csv.DictReader(read) if row["direction"] != "0"]
-        writer = csv.DictWriter(write, OFFICIAL, extrasaction="ignore")
+        writer = csv.DictWriter(write, OFFICIAL_COLUMNS, extrasaction="ignore")
         writer.writeheader()
         for row in rows[::2]:
             anchors = {"selected_individual": f"{row['value']} {row['direction']}", "selected_anchor": row["direction"]}
@@ -177,7 +177,7 @@ class TestUnbroken:
         np.testing.assert_allclose(Encoder.saved(second.model).embed(texts), Encoder.saved(first.model).embed(texts), atol=1e-5)
         assert store.details_of(second.build, store.HivesDetails).start == first.build.build_id
         assert all(row["individual"] > 0 and row["concept"] > 0 for row in curve(second.build))
-        assert origin(second.model).stage == 2
+        assert read_training_record(second.model).stage == 2
         other = tiny_bert(tmp_path / "other", 0.1, seed=1)
         with pytest.raises(InputError, match=rf"its model is '{bert}', encoder.model is '{other}'"):
             train_hives.main(settings(root, other, labelled, *two, f"start={first.model}"))
@@ -278,7 +278,7 @@ def test_two_ranks_learn_as_one_with_twice_the_batch(cluster, labelled, tmp_path
 
         context = ray.train.get_context()
         config = TrainHivesConfig.model_validate(given["config"])
-        sampler = Slices(Sampler(official(given["data"]), BatchConfig(hierarchy=16, positives=2), 0))
+        sampler = Slices(Sampler(read_official(given["data"]), BatchConfig(hierarchy=16, positives=2), 0))
         torch.manual_seed(0)
         encoder = Encoder.load(given["model"], max_length=32, dense=24)
         rank, world = context.get_world_rank(), context.get_world_size()
@@ -345,7 +345,7 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nothing_after_the_last_step():
 
 
 def test_batches_made_ahead_are_those_of_their_number(bert, labelled):
-    sampler = Sampler(official(labelled), BatchConfig(hierarchy=8, positives=2), 0)
+    sampler = Sampler(read_official(labelled), BatchConfig(hierarchy=8, positives=2), 0)
     encoder = Encoder.load(bert, max_length=32)
     feed = Prefetcher(sampler, encoder, 1, 2)
     for number in (5, 6, 7, 20):

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from valueflow import store
 from valueflow.config import Config
-from valueflow.distributed.cluster import gather, require
+from valueflow.distributed.cluster import completed_results, require_resources
 from valueflow.ranking.model_checks import check
 from valueflow.ranking.plackett_luce import Fit, NotConverged, fit
 from valueflow.ranking.orders import orders_of
@@ -155,11 +155,11 @@ def aggregate(candidates: Build, rankings: list[Build], places: int, config: Agg
     tasks = []
     for folder, parts in sorted(by_folder.items()):
         shards = split(parts, config.windows_per_shard)
-        require(len(shards), 0, f"aggregate: the fit of {folder}", "Raise aggregate.windows_per_shard")
+        require_resources(len(shards), 0, f"aggregate: the fit of {folder}", "Raise aggregate.windows_per_shard")
         # A task with actors only waits and sums, so it must not hold a CPU that they need.
         task = ray.remote(fit_value).options(num_cpus=1 if len(shards) == 1 else 0)
         tasks.append(task.remote(candidates, folder, shards, places, config, out))
-    fits = gather("aggregate", tasks)
+    fits = completed_results("aggregate", tasks)
     details = UtilitiesDetails(settings=config.model_dump(), fits={fit.value: fit for fit in sorted(fits, key=lambda f: f.value)})
     return store.commit(out, details, [candidates, *rankings])
 

@@ -14,7 +14,7 @@ from valueflow import store
 from valueflow.distributed.answer import check_answers
 from valueflow.distributed.build.aggregate import AggregateConfig
 from valueflow.distributed.build.rank import rankings_details
-from valueflow.distributed.cluster import gather
+from valueflow.distributed.cluster import completed_results
 from valueflow.distributed.evaluation.rounds import Evaluation, EvaluationChunk, rank_chunks
 from valueflow.distributed.texts import ValueTexts
 from valueflow.errors import InputError
@@ -110,7 +110,7 @@ def refit(base: Vidb, rankings: Build, config: AggregateConfig, out: Build) -> s
     task = ray.remote(refit_value).options(num_cpus=1)
     tasks = [task.remote(base, value, fits[value].prior_sd, rankings, config, out) for value in base.calibrations]
     files = []
-    for value, file, numbers in gather("aggregate", tasks):
+    for value, file, numbers in completed_results("aggregate", tasks):
         files.append(file)
         # The prior and the model checks are those of the version; the other numbers are of the new fit.
         num_windows = fits[value].num_windows + numbers.get("num_windows", 0)

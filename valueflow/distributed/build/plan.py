@@ -3,7 +3,7 @@
 import ray
 
 from valueflow import store
-from valueflow.distributed.cluster import gather
+from valueflow.distributed.cluster import completed_results
 from valueflow.ranking.windows import WindowsConfig, plan_table
 from valueflow.store import Build, File, WindowsDetails
 
@@ -22,7 +22,7 @@ def plan(candidates: Build, config: WindowsConfig, out: Build) -> store.Manifest
     pools = store.require_manifest(candidates).files
     task = ray.remote(plan_value).options(num_cpus=1)
     tasks = [task.remote(candidates, file.path, config, out) for file in pools]
-    files = [file for written in gather("plan", tasks) for file in written]
+    files = [file for written in completed_results("plan", tasks) for file in written]
     details = WindowsDetails(settings=config.model_dump(), windows=sum(file.rows for file in files))
     return store.commit(out, details, [candidates], files)
 

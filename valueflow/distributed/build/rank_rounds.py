@@ -14,7 +14,7 @@ from valueflow import store
 from valueflow.distributed.answer import check_answers, collect_answers
 from valueflow.distributed.build.aggregate import AggregateConfig
 from valueflow.distributed.build.rank import rankings_details, read_windows
-from valueflow.distributed.cluster import gather
+from valueflow.distributed.cluster import completed_results
 from valueflow.distributed.judge import warm_pools
 from valueflow.distributed.texts import ValueTexts
 from valueflow.judging.configs import AnyJudge
@@ -77,7 +77,7 @@ def rank_in_rounds(
     with warm_pools([judge], RANK):
         for round_ in itertools.count():
             tasks = [task.remote(candidates, pool.path, config, fit_config, windows, rankings, round_) for pool in pools]
-            planned = sorted(PlannedRound(*result) for result in gather(f"plan round {round_ + 1}", tasks))
+            planned = sorted(PlannedRound(*result) for result in completed_results(f"plan round {round_ + 1}", tasks))
             for value, _, precision in planned:
                 progress.setdefault(value, []).extend([Precision(*precision)] if precision else [])
             files = [file for _, file, _ in planned if file is not None]

@@ -12,10 +12,10 @@ from valueflow.hives.batches import BatchConfig
 from valueflow.hives.encoder import LoraConfig, Pooling
 from valueflow.hives.losses import LossConfig
 
-Precision = Literal["auto", "bf16", "float32"]
+TrainingPrecision = Literal["auto", "bf16", "float32"]
 
 # What DeepSpeed's configuration calls what is set here, since it also decides about ids, batches and rates.
-OWNED_BY_US = {
+MANAGED_DEEPSPEED_KEYS = {
     "train_batch_size": "batch and workers.num_workers",
     "train_micro_batch_size_per_gpu": "batch",
     "gradient_accumulation_steps": "optimizer.accumulation",
@@ -27,7 +27,7 @@ OWNED_BY_US = {
     "optimizer.params.weight_decay": "optimizer.weight_decay",
 }
 # What does not change what is learnt, only where, how fast and how safely.
-SET_ELSEWHERE: dict[str, Any] = dict.fromkeys(
+NOT_IN_BUILD_ID: dict[str, Any] = dict.fromkeys(
     ("root", "start", "data", "workers", "checkpoint_every", "keep_checkpoints", "tracking", "cluster"), True
 ) | {"encoder": {"model"}, "validation": {"beside"}}
 
@@ -126,7 +126,7 @@ class TrainHivesConfig(Config):
     batch: BatchConfig = BatchConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig
-    precision: Precision = Field("auto", description="auto: bf16 on GPUs, float32 on CPUs")
+    precision: TrainingPrecision = Field("auto", description="auto: bf16 on GPUs, float32 on CPUs")
     deepspeed: dict[str, Any] = Field({"zero_optimization": {"stage": 2}}, description="DeepSpeed's own configuration")
     workers: WorkersConfig = WorkersConfig()
     validation: ValidationConfig = ValidationConfig()
@@ -139,7 +139,7 @@ class TrainHivesConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainHivesConfig":
-        for path, instead in OWNED_BY_US.items():
+        for path, instead in MANAGED_DEEPSPEED_KEYS.items():
             if _at(self.deepspeed, path) is not None:
                 raise ValueError(f"deepspeed.{path} is decided by {instead}; leave it out of deepspeed")
         if self.stage == 1 and self.start:
@@ -180,7 +180,7 @@ class TrainHivesConfig(Config):
 
     def learnt_from(self) -> dict[str, Any]:
         """Return the settings that decide what is learnt; data, start, model and number of workers have ids of their own."""
-        return self.model_dump(exclude=SET_ELSEWHERE, mode="json") | {"precision": "bf16" if self.bf16 else "float32"}
+        return self.model_dump(exclude=NOT_IN_BUILD_ID, mode="json") | {"precision": "bf16" if self.bf16 else "float32"}
 
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from valueflow import store
-from valueflow.distributed.embed import labelled_examples, labels_of
+from valueflow.distributed.embed import read_examples, resolve_labels
 from valueflow.distributed.train.config import DataConfig, TrainHivesConfig
 from valueflow.errors import InputError
-from valueflow.hives.anchors import with_concepts
-from valueflow.hives.batches import Sampler, one_theory, statistics
-from valueflow.hives.examples import Examples, official, split, take, without
+from valueflow.hives.anchors import with_concept_anchors
+from valueflow.hives.batches import Sampler, example_counts, single_theory_concepts
+from valueflow.hives.examples import Examples, read_official, select_rows, split_examples, without_near_duplicates
 from valueflow.hives.individuals import with_individuals
 from valueflow.records import digest
 from valueflow.report.model_card import Corpus
@@ -26,7 +26,7 @@ from valueflow.tabular import cell, require, rows, urls
 log = logging.getLogger(__name__)
 
 
-class Sources(NamedTuple):
+class DataSources(NamedTuple):
     """What is read, and the id that follows from it; builds are None with `official`."""
 
     texts: Build | None
@@ -37,7 +37,7 @@ class Sources(NamedTuple):
     data_id: str
 
 
-class Prepared(NamedTuple):
+class TrainingData(NamedTuple):
     """The examples of each side, and where they come from."""
 
     train: Examples
@@ -46,13 +46,15 @@ class Prepared(NamedTuple):
     counts: dict[str, Any]
 
 
-def sources(root: str, config: DataConfig) -> Sources:
+def resolve_sources(root: str, config: DataConfig) -> DataSources:
     """Return the builds and files that the data come from; InputError where one is not there."""
     contents = [_content(file) for url in config.exclude for file in urls(url)]
     settings = [list(config.shares), config.seed, contents]
     if config.official:
-        return Sources(None, None, None, None, [config.official, *config.exclude], digest(_content(config.official), settings))
-    texts, labels = labels_of(root, config.texts, config.labels)
+        return DataSources(
+            None, None, None, None, [config.official, *config.exclude], digest(_content(config.official), settings)
+        )
+    texts, labels = resolve_labels(root, config.texts, config.labels)
     anchored = _anchors(root, "anchored", config.anchors) if config.anchors else None
     individuals = _anchors(root, "individuals", config.individuals) if config.individuals else None
     builds = [build for build in (texts, labels, anchored, individuals) if build]
@@ -60,7 +62,7 @@ def sources(root: str, config: DataConfig) -> Sources:
         store.require_manifest(build)
     ids = [[build.table, build.build_id] for build in builds]
     inputs = [*builds, *config.exclude]
-    return Sources(texts, labels, anchored, individuals, inputs, digest(ids, settings))
+    return DataSources(texts, labels, anchored, individuals, inputs, digest(ids, settings))
 
 
 def _anchors(root: str, table: str, build_id: str) -> Build:
@@ -70,41 +72,41 @@ def _anchors(root: str, table: str, build_id: str) -> Build:
     return Build(root, table, there[-1] if build_id == "latest" else build_id)
 
 
-def prepare(config: TrainHivesConfig, found: Sources) -> Prepared:
+def prepare_data(config: TrainHivesConfig, found: DataSources) -> TrainingData:
     """Return the examples to learn from and to measure on, near-duplicates of excluded texts and of each other apart.
 
     Raises:
         InputError: a label is not in its theory, a side of the split is empty, or a batch cannot be drawn.
     """
     examples, origin = _read(found, config.data)
-    if config.batch.concept and len(one_theory(examples)):
+    if config.batch.concept and len(single_theory_concepts(examples)):
         Sampler(examples, config.batch, config.seed)  # refuses anchors that bridge nothing, by name
     before = len(examples.texts)
     if config.data.exclude:
-        examples = without(examples, _excluded(config.data.exclude))
+        examples = without_near_duplicates(examples, _excluded(config.data.exclude))
         if not len(examples.text_N):
             raise InputError(f"data.exclude leaves none of {before:,} texts: all are near-duplicates of the excluded ones")
-    sides = split(examples, config.data.shares, config.data.seed)
+    sides = split_examples(examples, config.data.shares, config.data.seed)
     train, narrow = _bridging(examples, sides.train, config)
     Sampler(train, config.batch, config.seed)  # refuses what cannot be drawn
-    validation = _some(take(examples, sides.validation), config.validation.texts, config.seed)
-    counts = statistics(train) | {
+    validation = _some(select_rows(examples, sides.validation), config.validation.texts, config.seed)
+    counts = example_counts(train) | {
         "excluded": before - len(examples.texts),
         "concepts of one theory after the split": narrow,
         "validation texts": len(validation.texts),
         "test rows": len(sides.test),
     }
-    return Prepared(train, validation, _corpora(train, origin), counts)
+    return TrainingData(train, validation, _corpora(train, origin), counts)
 
 
-def _read(found: Sources, config: DataConfig) -> tuple[Examples, pa.Table]:
+def _read(found: DataSources, config: DataConfig) -> tuple[Examples, pa.Table]:
     """The examples, and source and licence of their texts."""
     if found.texts is None or found.labels is None:
-        examples = official(config.official)
+        examples = read_official(config.official)
         name = PurePosixPath(config.official).name
         columns = {"text_id": examples.text_ids, "source": [name] * len(examples.texts)}
         return examples, pa.table(columns | {"license": ["unknown"] * len(examples.texts)})
-    examples = labelled_examples(found.texts, found.labels)
+    examples = read_examples(found.texts, found.labels)
     if found.anchored:
         examples = _with_concepts(examples, store.read_table(found.anchored), found.anchored._replace(table="anchors"))
     if found.individuals:
@@ -114,7 +116,7 @@ def _read(found: Sources, config: DataConfig) -> tuple[Examples, pa.Table]:
 
 def _with_concepts(examples: Examples, anchored: pa.Table, anchors: Build) -> Examples:
     """The examples with the concept anchor that each text is at; InputError where none of them is at one."""
-    found = with_concepts(examples, store.read_table(anchors), anchored)
+    found = with_concept_anchors(examples, store.read_table(anchors), anchored)
     if not (found.concept_N >= 0).any():
         raise InputError(f"none of {len(examples.texts):,} texts is at an anchor of {anchors.url}; it was made of other texts")
     return found
@@ -122,10 +124,10 @@ def _with_concepts(examples: Examples, anchored: pa.Table, anchors: Build) -> Ex
 
 def _bridging(examples: Examples, rows_M: np.ndarray, config: TrainHivesConfig) -> tuple[Examples, int]:
     """The rows learnt from, without the concept anchors that the split has left with one theory; how many those are."""
-    train = take(examples, rows_M)
+    train = select_rows(examples, rows_M)
     if not config.batch.concept:
         return train, 0
-    narrow = one_theory(train)
+    narrow = single_theory_concepts(train)
     if len(narrow):
         log.info("%d concept anchors have texts of one theory only after the split; left out", len(narrow))
     return train._replace(concept_N=np.where(np.isin(train.concept_N, narrow), -1, train.concept_N)), len(narrow)
@@ -143,7 +145,7 @@ def _excluded(paths: list[str]) -> Iterator[str]:
 def _some(examples: Examples, num_texts: int, seed: int) -> Examples:
     """At most so many random texts, with all their rows."""
     chosen = np.random.default_rng(seed).permutation(len(examples.texts))[:num_texts]
-    return take(examples, np.flatnonzero(np.isin(examples.text_N, chosen)))
+    return select_rows(examples, np.flatnonzero(np.isin(examples.text_N, chosen)))
 
 
 def _corpora(train: Examples, origin: pa.Table) -> list[Corpus]:

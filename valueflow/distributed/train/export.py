@@ -17,19 +17,25 @@ from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.embed import Embedder, EmbedderConfig
 from valueflow.distributed.train.config import EncoderConfig, TrainHivesConfig
-from valueflow.distributed.train.data import Prepared
+from valueflow.distributed.train.data import TrainingData
 from valueflow.errors import InputError
 from valueflow.hives.encoder import Encoder, Pooling
-from valueflow.hives.metrics import EmbeddingMetric, evaluate, value_vectors
+from valueflow.hives.metrics import EmbeddingMetric, embedding_metrics, value_vectors
 from valueflow.models import fetch
 from valueflow.report.model_card import metrics_table, model_card
 from valueflow.report.training_page import training_page
 from valueflow.store import Build, File
 
-MODEL, METRICS, CURVE, TRAINING, PAGE = "model", "metrics.json", "steps.jsonl", "training.json", "report.html"
+MODEL_FOLDER, METRICS_FILE, CURVE_FILE, TRAINING_FILE, PAGE_FILE = (
+    "model",
+    "metrics.json",
+    "steps.jsonl",
+    "training.json",
+    "report.html",
+)
 
 
-class Origin(Config):
+class TrainingRecord(Config):
     """What a model folder says of how it came about (training.json)."""
 
     build_id: str
@@ -42,7 +48,7 @@ class Origin(Config):
     dense: int = 0
 
 
-class Training(NamedTuple):
+class TrainingTask(NamedTuple):
     """All that a worker is told."""
 
     config: TrainHivesConfig
@@ -54,7 +60,7 @@ class Training(NamedTuple):
     watch: ActorHandle
 
 
-def loaded(config: EncoderConfig, start: str) -> Encoder:
+def load_start(config: EncoderConfig, start: str) -> Encoder:
     """Return the encoder that a training starts from: the base model, or with `start` what stage 1 has made of it."""
     if not start:
         where, revision = config.model, config.revision
@@ -62,28 +68,32 @@ def loaded(config: EncoderConfig, start: str) -> Encoder:
     return Encoder.load(fetch(start), "", config.max_length, config.pooling, config.prompt, config.lora, config.dense)
 
 
-def origin(url: str) -> Origin:
+def read_training_record(url: str) -> TrainingRecord:
     """Return what a model folder says of itself; InputError where it is not one of ours."""
     try:
-        return Origin.model_validate_json(store.read_bytes(f"{url}/{TRAINING}"))
+        return TrainingRecord.model_validate_json(store.read_bytes(f"{url}/{TRAINING_FILE}"))
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{url} holds no {TRAINING}, so it is no model folder of jobs.train_hives") from None
+        raise InputError(f"{url} holds no {TRAINING_FILE}, so it is no model folder of jobs.train_hives") from None
     except ValidationError as error:
-        raise InputError(f"{url}/{TRAINING} is corrupt ({error.errors()[0]['msg']})") from error
+        raise InputError(f"{url}/{TRAINING_FILE} is corrupt ({error.errors()[0]['msg']})") from error
 
 
-def export(encoder: Encoder, training: Training, data: Prepared, curve: list[str]) -> tuple[list[File], dict[str, float]]:
+def export_encoder(
+    encoder: Encoder, training: TrainingTask, data: TrainingData, curve: list[str]
+) -> tuple[list[File], dict[str, float]]:
     """Write model, metrics and curve into the build; return its files and the encoder's metrics on validation."""
     config, validation = training.config, data.validation
     z_TD = encoder.embed(validation.texts)
-    found = {config.card.name: evaluate(z_TD, validation, seed=config.seed)}
+    found = {config.card.name: embedding_metrics(z_TD, validation, seed=config.seed)}
     device = next(encoder.parameters()).device
     plain = config.encoder.model_copy(update={"lora": None})
-    compared: dict[str, Callable[[], Encoder]] = {"stage 1": lambda: loaded(plain, training.start)} if training.start else {}
-    compared[config.encoder.model] = lambda: loaded(plain.model_copy(update={"dense": 0}), "")
+    compared: dict[str, Callable[[], Encoder]] = (
+        {"stage 1": lambda: load_start(plain, training.start)} if training.start else {}
+    )
+    compared[config.encoder.model] = lambda: load_start(plain.model_copy(update={"dense": 0}), "")
     compared |= {name: functools.partial(_other, name) for name in config.validation.beside}
     for name, other in compared.items():
-        found[name] = evaluate(other().to(device).embed(validation.texts), validation, seed=config.seed)
+        found[name] = embedding_metrics(other().to(device).embed(validation.texts), validation, seed=config.seed)
     measured_on = f"{len(validation.texts):,} validation texts of the same sources (data {training.data_id})"
     settings = _settings(config, training.start)
     losses = [json.loads(row)["loss"] for row in curve]
@@ -99,11 +109,11 @@ def export(encoder: Encoder, training: Training, data: Prepared, curve: list[str
     )
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
-        encoder.save(at / MODEL, card)
-        (at / MODEL / TRAINING).write_text(_origin(training).model_dump_json(indent=1), "utf-8")
-        (at / METRICS).write_text(json.dumps(_plain(found), indent=1), "utf-8")
-        (at / PAGE).write_text(page, "utf-8")
-        (at / CURVE).write_text("\n".join(curve) + "\n", "utf-8")
+        encoder.save(at / MODEL_FOLDER, card)
+        (at / MODEL_FOLDER / TRAINING_FILE).write_text(_origin(training).model_dump_json(indent=1), "utf-8")
+        (at / METRICS_FILE).write_text(json.dumps(_plain(found), indent=1), "utf-8")
+        (at / PAGE_FILE).write_text(page, "utf-8")
+        (at / CURVE_FILE).write_text("\n".join(curve) + "\n", "utf-8")
         files = [_put(training.build, at, path) for path in sorted(at.rglob("*")) if path.is_file()]
     return files, {f"validation/{name}": metric.value for name, metric in found[config.card.name].items()}
 
@@ -114,7 +124,7 @@ def _other(model: str) -> Encoder:
 
 def read_metrics(build: Build) -> dict[str, dict[str, EmbeddingMetric]]:
     """Return the metrics of a finished build: by encoder, by name."""
-    read = json.loads(store.read_bytes(f"{build.url}/{METRICS}"))
+    read = json.loads(store.read_bytes(f"{build.url}/{METRICS_FILE}"))
     numbers: Mapping[str, Mapping[str, Mapping[str, Any]]] = read
     return {
         encoder: {
@@ -125,7 +135,7 @@ def read_metrics(build: Build) -> dict[str, dict[str, EmbeddingMetric]]:
     }
 
 
-def table(found: dict[str, dict[str, EmbeddingMetric]]) -> str:
+def overall_metrics_table(found: dict[str, dict[str, EmbeddingMetric]]) -> str:
     """Return the metrics over all theories as a table, an encoder a column."""
     means = {encoder: {n: m for n, m in metrics.items() if "/" not in n} for encoder, metrics in found.items()}
     return metrics_table(means)
@@ -141,9 +151,9 @@ def _plain(found: dict[str, dict[str, EmbeddingMetric]]) -> dict[str, Any]:
     }
 
 
-def _origin(training: Training) -> Origin:
+def _origin(training: TrainingTask) -> TrainingRecord:
     of = training.config.encoder
-    return Origin(
+    return TrainingRecord(
         build_id=training.build.build_id,
         stage=training.config.stage,
         model=of.model,
@@ -180,4 +190,4 @@ def _settings(config: TrainHivesConfig, start: str) -> dict[str, object]:
 def _put(build: Build, folder: Path, path: Path) -> File:
     """Upload one file; rows are counted for the curve only."""
     data, name = path.read_bytes(), path.relative_to(folder).as_posix()
-    return store.write_file(build, name, data, data.count(b"\n") if name == CURVE else 0)
+    return store.write_file(build, name, data, data.count(b"\n") if name == CURVE_FILE else 0)

@@ -23,31 +23,31 @@ from ray.train import Checkpoint
 from torch import Tensor, nn
 
 from valueflow.distributed.train.config import TrainHivesConfig, deepspeed_config, learning_rate
-from valueflow.distributed.train.export import CURVE, Training, export, loaded
+from valueflow.distributed.train.export import CURVE_FILE, TrainingTask, export_encoder, load_start
 from valueflow.distributed.train.tracking import Tracker
 from valueflow.errors import InputError
 from valueflow.hives.batches import Batch, Sampler
-from valueflow.hives.collectives import gather, gather_batch
+from valueflow.hives.collectives import gather_embeddings, gather_labels
 from valueflow.hives.encoder import Encoder
-from valueflow.hives.losses import NodeHead, labels_of, total
-from valueflow.hives.metrics import evaluate
+from valueflow.hives.losses import NodeHead, label_tensors, total_loss
+from valueflow.hives.metrics import embedding_metrics
 from valueflow.store import File
 
 log = logging.getLogger(__name__)
 
-AHEAD = 4  # batches made before they are needed
-TAG = "shards"  # the folder of DeepSpeed's files in a checkpoint
+NUM_PREFETCHED = 4  # batches made before they are needed
+SHARDS_TAG = "shards"  # the folder of DeepSpeed's files in a checkpoint
 T = TypeVar("T")
 
 
-class Outcome(NamedTuple):
+class WorkerResult(NamedTuple):
     """What rank 0 says at the end: the files of the build, or why training was stopped."""
 
     files: list[File] = []
     stopped: str = ""
 
 
-class Diverged(InputError):
+class TrainingDiverged(InputError):
     """A loss or gradient is no number any more; what has been learnt since the last checkpoint is lost."""
 
 
@@ -76,7 +76,7 @@ class Prefetcher:
 
     def take(self, number: int) -> tuple[Batch, dict[str, Tensor]]:
         """Return the batch of this number, counted from 0, and start those after it."""
-        for ahead in range(number, number + AHEAD):
+        for ahead in range(number, number + NUM_PREFETCHED):
             if ahead not in self.waiting:
                 self.waiting[ahead] = self.pool.submit(self._make, ahead)
         return self.waiting.pop(number).result()
@@ -145,9 +145,9 @@ class Trainer:
             waited += time.perf_counter() - before
             # Dropout is a function of (seed, batch, rank), so that a resumed run drops what an unbroken one drops.
             torch.manual_seed(int(np.random.SeedSequence((config.seed, number, self.rank)).generate_state(1)[0]))
-            labels = labels_of(batch, self.device)
+            labels = label_tensors(batch, self.device)
             z_BD, logit_BK = engine(**{name: tensor.to(self.device) for name, tensor in tokens.items()})
-            loss, parts = total(gather(z_BD), gather_batch(labels), config.loss)
+            loss, parts = total_loss(gather_embeddings(z_BD), gather_labels(labels), config.loss)
             of_nodes = self.nodes.loss(logit_BK, labels) if self.nodes else torch.zeros_like(loss)
             loss = loss + config.loss.nodes * of_nodes
             engine.backward(loss)
@@ -161,11 +161,11 @@ class Trainer:
         norm = float(engine.get_global_grad_norm() or 0.0 if own_norm is None else own_norm)
         row |= {"learning_rate": rate, "gradient_norm": norm}
         if not (math.isfinite(row["loss"]) and math.isfinite(norm)):
-            raise Diverged(_why(step, row, config))
+            raise TrainingDiverged(_why(step, row, config))
         return {"step": step + 1, **row, "seconds": time.perf_counter() - started, "waited": waited}
 
 
-def loop(settings: dict[str, Training]) -> Outcome:
+def train_worker(settings: dict[str, TrainingTask]) -> WorkerResult:
     """Train from the last checkpoint, or from the start, to the last step; rank 0 measures and saves the encoder."""
     training = settings["training"]
     config, context = training.config, ray.train.get_context()
@@ -177,7 +177,7 @@ def loop(settings: dict[str, Training]) -> Outcome:
     try:
         encoder = _agreed(lambda: _loaded(training, device), world)
     except InputError as error:
-        return Outcome(stopped=str(error))
+        return WorkerResult(stopped=str(error))
     learner = Trainer(encoder, Sampler(data.train, config.batch, config.seed), config, rank, world, device)
     first, curve = _restored(learner.engine)
     tracker = Tracker(config, training.build, first) if rank == 0 else None
@@ -186,8 +186,8 @@ def loop(settings: dict[str, Training]) -> Outcome:
     for step in range(first, config.optimizer.steps):
         try:
             row = learner.step(step)
-        except Diverged as error:
-            return Outcome(stopped=f"{error}. {_kept(training, step)}")
+        except TrainingDiverged as error:
+            return WorkerResult(stopped=f"{error}. {_kept(training, step)}")
         done, last = step + 1, step + 1 == config.optimizer.steps
         if config.validation.every and done % config.validation.every == 0 and not last:
             row |= _measured(learner, training, data.validation)
@@ -203,20 +203,20 @@ def loop(settings: dict[str, Training]) -> Outcome:
                 tracker.flush()
     trained = _whole(learner.engine, training)
     if tracker is None or trained is None:
-        return Outcome()
-    files, scalars = learner.feed.run(export, trained, training, data, curve)
+        return WorkerResult()
+    files, scalars = learner.feed.run(export_encoder, trained, training, data, curve)
     tracker.log(config.optimizer.steps, scalars, always=True)
     tracker.close()
-    return Outcome(files)
+    return WorkerResult(files)
 
 
-def _loaded(training: Training, device: torch.device) -> Encoder:
+def _loaded(training: TrainingTask, device: torch.device) -> Encoder:
     """The encoder that training starts from."""
     config = training.config
     if config.bf16 and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise InputError(f"{torch.cuda.get_device_name(device)} has no bfloat16; set precision=float32")
     torch.manual_seed(config.seed)  # low-rank additions start at random
-    encoder = loaded(config.encoder, training.start)
+    encoder = load_start(config.encoder, training.start)
     if config.encoder.gradient_checkpointing and not encoder.model.supports_gradient_checkpointing:
         raise InputError(f"{config.encoder.model} knows no gradient checkpointing; set encoder.gradient_checkpointing=false")
     return encoder
@@ -265,7 +265,7 @@ def _why(step: int, row: dict[str, float], config: TrainHivesConfig) -> str:
     )
 
 
-def _kept(training: Training, step: int) -> str:
+def _kept(training: TrainingTask, step: int) -> str:
     done = step - step % training.config.checkpoint_every
     return f"The checkpoint of step {done} is kept in {training.checkpoints}" if done else "There is no checkpoint yet"
 
@@ -273,9 +273,9 @@ def _kept(training: Training, step: int) -> str:
 def _save(engine: Any, done: int, curve: list[str]) -> None:
     """Report a checkpoint: every rank's shards, and the curve so far."""
     with tempfile.TemporaryDirectory() as folder:
-        engine.save_checkpoint(folder, tag=TAG, client_state={"done": done}, save_latest=False)
+        engine.save_checkpoint(folder, tag=SHARDS_TAG, client_state={"done": done}, save_latest=False)
         if curve:
-            (Path(folder) / CURVE).write_text("\n".join(curve) + "\n", "utf-8")
+            (Path(folder) / CURVE_FILE).write_text("\n".join(curve) + "\n", "utf-8")
         checkpoint = Checkpoint.from_directory(folder)
         ray.train.report({"step": done}, checkpoint=checkpoint, checkpoint_dir_name=f"step-{done:09d}")
 
@@ -286,20 +286,20 @@ def _restored(engine: Any) -> tuple[int, list[str]]:
     if found is None:
         return 0, []
     with found.as_directory() as folder:
-        _, state = engine.load_checkpoint(folder, tag=TAG)
-        return state["done"], (Path(folder) / CURVE).read_text("utf-8").splitlines()
+        _, state = engine.load_checkpoint(folder, tag=SHARDS_TAG)
+        return state["done"], (Path(folder) / CURVE_FILE).read_text("utf-8").splitlines()
 
 
-def _measured(learner: Trainer, training: Training, validation: Any) -> dict[str, float]:
+def _measured(learner: Trainer, training: TrainingTask, validation: Any) -> dict[str, float]:
     """The metrics of the encoder as it is now, on rank 0."""
     encoder = _whole(learner.engine, training)
     if encoder is None or learner.rank:
         return {}
-    found = evaluate(learner.feed.run(encoder.embed, validation.texts), validation, seed=training.config.seed)
+    found = embedding_metrics(learner.feed.run(encoder.embed, validation.texts), validation, seed=training.config.seed)
     return {f"validation/{name}": metric.value for name, metric in found.items()}
 
 
-def _whole(engine: Any, training: Training) -> Encoder | None:
+def _whole(engine: Any, training: TrainingTask) -> Encoder | None:
     """The encoder with all its weights; under ZeRO stage 3, where no rank has them, on rank 0 only, else None."""
     if engine.zero_optimization_stage() < 3:
         return engine.module.encoder
@@ -312,6 +312,6 @@ def _whole(engine: Any, training: Training) -> Encoder | None:
                 weights[name] = parameter.detach().cpu().clone()
     if engine.global_rank:
         return None
-    encoder = loaded(training.config.encoder, training.start)
+    encoder = load_start(training.config.encoder, training.start)
     encoder.load_state_dict(encoder.state_dict() | weights)
     return encoder.to(device=engine.device, dtype=next(iter(weights.values())).dtype)

@@ -15,11 +15,11 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from valueflow import __version__, store
-from valueflow.distributed.cluster import Progress, require
+from valueflow.distributed.cluster import Progress, require_resources
 from valueflow.distributed.train.config import EncoderConfig, TrainHivesConfig
-from valueflow.distributed.train.data import Prepared, Sources, prepare, sources
-from valueflow.distributed.train.export import MODEL, Training, origin, read_metrics
-from valueflow.distributed.train.loop import Outcome, ProgressActor, loop
+from valueflow.distributed.train.data import DataSources, TrainingData, prepare_data, resolve_sources
+from valueflow.distributed.train.export import MODEL_FOLDER, TrainingTask, read_metrics, read_training_record
+from valueflow.distributed.train.loop import ProgressActor, WorkerResult, train_worker
 from valueflow.errors import InputError
 from valueflow.hives.encoder import check_model
 from valueflow.hives.metrics import EmbeddingMetric
@@ -29,11 +29,11 @@ from valueflow.store import Build, HivesDetails
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray's list of whole checkpoints
-RUN = "run.json"  # beside the checkpoints: with how many workers they were made
+CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"  # Ray's list of whole checkpoints
+RUN_FILE = "run.json"  # beside the checkpoints: with how many workers they were made
 
 
-class Trained(NamedTuple):
+class TrainingResult(NamedTuple):
     """Where the encoder is, and the metrics of it and of those it is compared with, on validation."""
 
     build: Build
@@ -42,10 +42,10 @@ class Trained(NamedTuple):
     @property
     def model(self) -> str:
         """The sentence-transformers folder."""
-        return f"{self.build.url}/{MODEL}"
+        return f"{self.build.url}/{MODEL_FOLDER}"
 
 
-def train_hives(config: TrainHivesConfig) -> Trained:
+def train_hives(config: TrainHivesConfig) -> TrainingResult:
     """Train, or go on with, the encoder of these settings and return it; a finished one is returned as it is.
 
     Raises:
@@ -53,7 +53,7 @@ def train_hives(config: TrainHivesConfig) -> Trained:
             or the loss is no number any more.
     """
     config = _absolute(config)
-    found = sources(config.root, config.data)
+    found = resolve_sources(config.root, config.data)
     start = _start(config)
     # Without the number of workers, so that a resume with another number finds the checkpoints and can be refused.
     model = content_hash(locate(config.encoder.model))
@@ -69,7 +69,7 @@ def train_hives(config: TrainHivesConfig) -> Trained:
         log.info("training on %s texts, %s labels: %s", f"{numbers['texts']:,}", f"{numbers['rows']:,}", numbers)
         _begin(checkpoints, config.workers.num_workers)
         watch = ray.remote(ProgressActor).options(num_cpus=0).remote()
-        outcome = _fit(config, Training(config, build, start[0], checkpoints, data, found.data_id, watch))
+        outcome = _fit(config, TrainingTask(config, build, start[0], checkpoints, data, found.data_id, watch))
         if outcome.stopped:
             raise InputError(outcome.stopped)
         details = HivesDetails(resolved=config.public(), data_id=found.data_id, start=start[1], data=numbers)
@@ -77,7 +77,7 @@ def train_hives(config: TrainHivesConfig) -> Trained:
     else:
         log.info("train_hives: %s, done before", build.build_id)
     _remove(checkpoints)  # of no use once the encoder is there
-    return Trained(build, read_metrics(build))
+    return TrainingResult(build, read_metrics(build))
 
 
 def _start_input(root: str, url: str, build_id: str) -> list[Build | str]:
@@ -89,9 +89,9 @@ def _start_input(root: str, url: str, build_id: str) -> list[Build | str]:
 
 def _begin(checkpoints: str, num_workers: int) -> None:
     try:
-        store.write_bytes(f"{checkpoints}/{RUN}", json.dumps({"num_workers": num_workers}).encode())
+        store.write_bytes(f"{checkpoints}/{RUN_FILE}", json.dumps({"num_workers": num_workers}).encode())
     except OSError as error:
-        raise InputError(f"cannot write {checkpoints}/{RUN}: {error}; change root") from error
+        raise InputError(f"cannot write {checkpoints}/{RUN_FILE}: {error}; change root") from error
 
 
 def _remove(url: str) -> None:
@@ -100,8 +100,8 @@ def _remove(url: str) -> None:
         fs.rm(path, recursive=True)
 
 
-def _prepared(config: TrainHivesConfig, found: Sources) -> tuple[Prepared, dict[str, Any]]:
-    made = prepare(config, found)
+def _prepared(config: TrainHivesConfig, found: DataSources) -> tuple[TrainingData, dict[str, Any]]:
+    made = prepare_data(config, found)
     return made, made.counts
 
 
@@ -124,7 +124,7 @@ def _start(config: TrainHivesConfig) -> tuple[str, str]:
     if config.stage == 1:
         return "", ""
     builds = [Build(config.root, "hives", build_id) for build_id in store.finished(config.root, "hives")]
-    folders = {build.build_id: f"{build.url}/{MODEL}" for build in builds}
+    folders = {build.build_id: f"{build.url}/{MODEL_FOLDER}" for build in builds}
     if config.start == "latest":
         usable = [url for url in reversed(folders.values()) if not _unlike(url, config.encoder)]
         if not usable:
@@ -138,12 +138,12 @@ def _start(config: TrainHivesConfig) -> tuple[str, str]:
         url = folders.get(config.start, config.start.rstrip("/"))
         if why := _unlike(url, config.encoder):
             raise InputError(f"start={config.start}: {why}")
-    return url if "://" in url else store.filesystem(url)[1], origin(url).build_id
+    return url if "://" in url else store.filesystem(url)[1], read_training_record(url).build_id
 
 
 def _unlike(url: str, wanted: EncoderConfig) -> str:
     """Why stage 2 cannot start from a model folder, "" where it can."""
-    there = origin(url)
+    there = read_training_record(url)
     if there.stage != 1:
         return f"it is of stage {there.stage}, stage 2 starts from stage 1"
     for name in ("model", "revision", "pooling", "prompt", "dense"):
@@ -156,16 +156,16 @@ def _check_workers(config: TrainHivesConfig, checkpoints: str) -> None:
     """Refuse workers that the cluster cannot place, or that are not as many as those who made the checkpoints."""
     workers = config.workers
     num = workers.num_workers
-    require(
+    require_resources(
         num * workers.cpus_per_worker,
         num * workers.gpus_per_worker,
         f"a training with {num} workers",
         "Lower workers.num_workers",
     )
-    if not store.exists(f"{checkpoints}/{SNAPSHOT}"):
+    if not store.exists(f"{checkpoints}/{CHECKPOINT_LIST}"):
         _remove(checkpoints)  # parts of a checkpoint that was never whole
         return
-    before = json.loads(store.read_bytes(f"{checkpoints}/{RUN}"))["num_workers"]
+    before = json.loads(store.read_bytes(f"{checkpoints}/{RUN_FILE}"))["num_workers"]
     if before != num:
         raise InputError(
             f"workers.num_workers is {num}, but the unfinished training of these settings was begun with {before}, and "
@@ -173,14 +173,14 @@ def _check_workers(config: TrainHivesConfig, checkpoints: str) -> None:
         )
 
 
-def _fit(config: TrainHivesConfig, training: Training) -> Outcome:
+def _fit(config: TrainHivesConfig, training: TrainingTask) -> WorkerResult:
     workers = config.workers
     resources = {"CPU": workers.cpus_per_worker} | ({"GPU": workers.gpus_per_worker} if workers.gpus_per_worker else {})
     fs, path = store.filesystem(training.checkpoints)
     folder, _, name = path.rstrip("/").rpartition("/")
     on_gpu = workers.gpus_per_worker > 0
     trainer = TorchTrainer(
-        loop,
+        train_worker,
         train_loop_config={"training": training},
         scaling_config=ScalingConfig(num_workers=workers.num_workers, use_gpu=on_gpu, resources_per_worker=resources),
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),

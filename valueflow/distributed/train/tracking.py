@@ -9,7 +9,7 @@ from valueflow import store
 from valueflow.distributed.train.config import TrainHivesConfig
 from valueflow.store import Build
 
-FOLDER = "tensorboard"
+TENSORBOARD_FOLDER = "tensorboard"
 
 
 class Tracker:
@@ -17,7 +17,7 @@ class Tracker:
 
     def __init__(self, config: TrainHivesConfig, build: Build, first: int) -> None:
         self.every = config.tracking.every
-        self.url = f"{build.url}/{FOLDER}"
+        self.url = f"{build.url}/{TENSORBOARD_FOLDER}"
         fs, path = store.filesystem(self.url)
         self.temporary = None if "file" in fs.protocol else tempfile.TemporaryDirectory()
         # TensorBoard hides what an earlier attempt has written of the steps from `first` on.
