@@ -17,13 +17,14 @@ from threadpoolctl import threadpool_limits
 from transformers import AutoTokenizer
 
 from benchmarks.coverage import ordered
-from valueflow import vidb
 from valueflow.models import MINILM, locate
 from valueflow.prompts.render import rank_messages
 from valueflow.ranking.adaptive import next_windows, swiss_windows
 from valueflow.ranking.likelihood import LikelihoodShard, Orders
 from valueflow.ranking.plackett_luce import Known, fit
 from valueflow.ranking.windows import WindowsConfig, plan
+from valueflow.records import ValueId
+from valueflow.tabular import strict_rows
 
 NUM_TEXTS = 500
 MOST = 20  # calls a text; balanced k=2, m=40
@@ -54,8 +55,8 @@ DESIGNS = {
 def tokens_per_window(k: int) -> float:
     """Mean over windows of consecutive sample texts."""
     tokenizer = AutoTokenizer.from_pretrained(locate(MINILM))
-    texts = [row["text"] for _, row in vidb.read_csv("valueflow/samples/corpus.csv", ["text"])]
-    prompts = [rank_messages("svt", "benevolence", texts[i : i + k], 2000) for i in range(0, 300, k)]
+    texts = [row.fields["text"] for row in strict_rows("valueflow/samples/corpus.csv", ["text"])]
+    prompts = [rank_messages(ValueId("svt:benevolence"), texts[i : i + k], 2000) for i in range(0, 300, k)]
     return float(np.mean([len(tokenizer.tokenize(" ".join(m["content"] for m in messages))) for messages in prompts]))
 
 

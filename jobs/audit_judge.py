@@ -3,7 +3,7 @@
 python -m jobs.audit_judge conf/audit_judge/tiny.yaml
 """
 
-from valueflow import config as configs
+from valueflow.config import run_job
 from valueflow.distributed.audit import AuditJudgeConfig, audit_judge, dry_run
 from valueflow.distributed.cluster import session
 from valueflow.judging.audit.exam import AuditResult
@@ -32,4 +32,4 @@ def main(config: AuditJudgeConfig) -> AuditResult | None:
 
 
 if __name__ == "__main__":
-    configs.cli(SCHEMA, main)
+    run_job(SCHEMA, main)

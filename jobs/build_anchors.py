@@ -3,7 +3,7 @@
 python -m jobs.build_anchors conf/build_anchors/tiny.yaml
 """
 
-from valueflow import config as configs
+from valueflow.config import run_job
 from valueflow.distributed.anchors import AnchorBuilds, BuildAnchorsConfig, build_anchors, dry_run
 from valueflow.distributed.cluster import session
 from valueflow.report.terminal import balance_table, cost_table
@@ -24,4 +24,4 @@ def main(config: BuildAnchorsConfig) -> AnchorBuilds | None:
 
 
 if __name__ == "__main__":
-    configs.cli(SCHEMA, main)
+    run_job(SCHEMA, main)

@@ -3,7 +3,7 @@
 python -m jobs.build_vidb conf/build_vidb/tiny.yaml
 """
 
-from valueflow import config as configs
+from valueflow.config import run_job
 from valueflow.distributed.build.pipeline import BuildStages, BuildVidbConfig, build_vidb, dry_run
 from valueflow.distributed.cluster import session
 from valueflow.report.collect import vidb_report
@@ -25,4 +25,4 @@ def main(config: BuildVidbConfig) -> BuildStages | None:
 
 
 if __name__ == "__main__":
-    configs.cli(SCHEMA, main)
+    run_job(SCHEMA, main)

@@ -3,7 +3,7 @@
 python -m jobs.categorize conf/categorize/tiny.yaml
 """
 
-from valueflow import config as configs
+from valueflow.config import run_job
 from valueflow.distributed.cluster import session
 from valueflow.distributed.panel.categorize import CategorizeConfig, Categorized, categorize, dry_run
 from valueflow.report.panel_page import panel_report
@@ -26,4 +26,4 @@ def main(config: CategorizeConfig) -> Categorized | None:
 
 
 if __name__ == "__main__":
-    configs.cli(SCHEMA, main)
+    run_job(SCHEMA, main)

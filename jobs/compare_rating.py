@@ -5,7 +5,7 @@ python -m jobs.compare_rating conf/compare_rating/tiny.yaml
 
 import yaml
 
-from valueflow import config as configs
+from valueflow.config import run_job
 from valueflow.distributed.cluster import session
 from valueflow.distributed.rating import CompareRatingConfig, compare_rating, dry_run
 from valueflow.judging.audit.rating import Comparison
@@ -35,4 +35,4 @@ def main(config: CompareRatingConfig) -> Comparison | None:
 
 
 if __name__ == "__main__":
-    configs.cli(SCHEMA, main)
+    run_job(SCHEMA, main)

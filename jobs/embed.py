@@ -3,7 +3,7 @@
 python -m jobs.embed conf/embed/tiny.yaml
 """
 
-from valueflow import config as configs
+from valueflow.config import run_job
 from valueflow.distributed.cluster import session
 from valueflow.distributed.embed import EmbedConfig, embed_texts
 from valueflow.store import Build
@@ -22,4 +22,4 @@ def main(config: EmbedConfig) -> Build:
 
 
 if __name__ == "__main__":
-    configs.cli(SCHEMA, main)
+    run_job(SCHEMA, main)

@@ -3,7 +3,7 @@
 python -m jobs.evaluate conf/evaluate/tiny.yaml
 """
 
-from valueflow import config as configs
+from valueflow.config import run_job
 from valueflow.distributed.cluster import session
 from valueflow.distributed.evaluation.config import EvaluateConfig
 from valueflow.distributed.evaluation.run import EvaluationResult, dry_run, evaluate
@@ -27,4 +27,4 @@ def main(config: EvaluateConfig) -> EvaluationResult | None:
 
 
 if __name__ == "__main__":
-    configs.cli(SCHEMA, main)
+    run_job(SCHEMA, main)

@@ -3,7 +3,7 @@
 python -m jobs.extract conf/extract/tiny.yaml
 """
 
-from valueflow import config as configs
+from valueflow.config import run_job
 from valueflow.distributed.cluster import session
 from valueflow.distributed.extract import ExtractConfig, extract
 from valueflow.store import Build
@@ -20,4 +20,4 @@ def main(config: ExtractConfig) -> Build:
 
 
 if __name__ == "__main__":
-    configs.cli(SCHEMA, main)
+    run_job(SCHEMA, main)

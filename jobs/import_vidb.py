@@ -5,9 +5,8 @@ python -m jobs.import_vidb conf/import_vidb/official.yaml files='["VIDB/benevole
 
 from pydantic import Field
 
-from valueflow import config as configs
 from valueflow import store, vidb
-from valueflow.config import Config
+from valueflow.config import Config, run_job
 from valueflow.store import Build
 
 
@@ -37,4 +36,4 @@ def main(config: ImportConfig) -> Build:
 
 
 if __name__ == "__main__":
-    configs.cli(SCHEMA, main)
+    run_job(SCHEMA, main)

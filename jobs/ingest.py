@@ -5,8 +5,7 @@ python -m jobs.ingest conf/ingest/tiny.yaml
 
 from pydantic import Field
 
-from valueflow import config as configs
-from valueflow.config import Config
+from valueflow.config import Config, run_job
 from valueflow.corpora import CorpusConfig
 from valueflow.distributed.build.ingest import ingest
 from valueflow.distributed.cluster import ClusterConfig, session
@@ -33,4 +32,4 @@ def main(config: IngestConfig) -> Build:
 
 
 if __name__ == "__main__":
-    configs.cli(SCHEMA, main)
+    run_job(SCHEMA, main)

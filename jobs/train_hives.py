@@ -3,7 +3,7 @@
 python -m jobs.train_hives conf/train_hives/tiny.yaml
 """
 
-from valueflow import config as configs
+from valueflow.config import run_job
 from valueflow.distributed.cluster import session
 from valueflow.distributed.train.config import TrainHivesConfig
 from valueflow.distributed.train.export import PAGE_FILE, overall_metrics_table
@@ -22,4 +22,4 @@ def main(config: TrainHivesConfig) -> TrainingResult:
 
 
 if __name__ == "__main__":
-    configs.cli(SCHEMA, main)
+    run_job(SCHEMA, main)

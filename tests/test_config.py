@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from valueflow.config import Config, cli, load
+from valueflow.config import Config, load, run_job
 from valueflow.errors import InputError, allowed
 from valueflow.judging.configs import JudgeConfig
 
@@ -166,7 +166,7 @@ def test_the_command_line_says_one_line_and_exits_with_2(tmp_path, capsys, monke
     for arguments in ([], [str(path), "windows.lo=1"]):
         monkeypatch.setattr(sys, "argv", ["job", *arguments])
         with pytest.raises(SystemExit) as stopped:
-            cli(Job, print)
+            run_job(Job, print)
         assert stopped.value.code == 2
         assert capsys.readouterr().err.startswith("error: ")
 
@@ -179,7 +179,7 @@ def test_a_broken_program_is_not_taken_for_a_users_mistake(tmp_path, monkeypatch
         raise KeyError(config.root)
 
     with pytest.raises(KeyError):
-        cli(Job, main)
+        run_job(Job, main)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")

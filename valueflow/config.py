@@ -79,7 +79,7 @@ def _validated(schema: type[SchemaT], values: Any, path: str) -> SchemaT:
         raise InputError(_explain(error, schema, path)) from error
 
 
-def cli(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
+def run_job(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
     """Run `main` on the config named on the command line; a user's mistake is one line on stderr, exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("ray", "httpx", "sentence_transformers", "botocore", "aiobotocore"):

@@ -1,7 +1,10 @@
-"""Files of any tabular kind (CSV, TSV, JSON lines, parquet) as a stream of rows; a broken row is data, a broken file is not."""
+"""The one reader of users' tabular files (CSV, TSV, JSON lines, Parquet): a stream of rows, lenient or strict.
+
+The extension names the format and the delimiter. Text is UTF-8; a byte order mark is skipped. Rows are numbered by their first
+line, from 1 (Parquet: by row). `rows` is lenient: it yields a bad row with its error. `strict_rows` raises the error.
+"""
 
 import csv
-import io
 import itertools
 import json
 from collections.abc import Iterator
@@ -12,14 +15,17 @@ import pyarrow.parquet as pq
 
 from valueflow import store
 from valueflow.errors import InputError
+from valueflow.records import UNDECODABLE
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 KINDS = (*DELIMITERS, "jsonl", "parquet")
-HEAD = 100  # JSON lines have no header: the columns are the keys of so many first lines
+ALIASES = {"json": "jsonl"}
+HEAD = 100  # JSON lines have no header: their columns are the keys of the first lines
+NOT_UTF8 = "row has bytes that are not UTF-8, or lone surrogates"
 
 
 class Row(NamedTuple):
-    """One row of a file; `error` says in words why it could not be read."""
+    """One row of a file; `error` is the reason it could not be parsed, else empty."""
 
     file: str
     number: int
@@ -27,26 +33,39 @@ class Row(NamedTuple):
     error: str = ""
 
     @property
-    def place(self) -> str:
-        """The file's name and the row's line (parquet: the row), for sources that number nothing themselves."""
+    def row_id(self) -> str:
+        """File name and row number, `name.csv:12`: the id of rows whose source gives them none."""
         return f"{self.file.rpartition('/')[2]}:{self.number}"
+
+    @property
+    def location(self) -> str:
+        """URL and row number, for error messages."""
+        return f"{self.file}:{self.number}"
 
 
 def urls(url: str) -> list[str]:
-    """Return the files a URL, path or glob names; InputError where there is none."""
+    """Return the files that a URL, path or glob matches.
+
+    Raises:
+        InputError: there is none.
+    """
     fs, path = store.filesystem(url)
     if fs.isfile(path):
         return [url]
-    found = [fs.unstrip_protocol(p) for p in sorted(fs.glob(path))] if any(sign in path for sign in "*?[") else []
-    if not found and fs.isdir(path):
-        raise InputError(f"corpus file {url!r} is a folder; name a file or a glob such as {url.rstrip('/')}/*.csv")
-    if not found:
-        raise InputError(f"corpus file {url!r} does not exist")
-    return found
+    matches = [fs.unstrip_protocol(p) for p in sorted(fs.glob(path))] if any(sign in path for sign in "*?[") else []
+    if not matches and fs.isdir(path):
+        raise InputError(f"file {url!r} is a folder; name a file or a glob such as {url.rstrip('/')}/*.csv")
+    if not matches:
+        raise InputError(f"file {url!r} does not exist")
+    return matches
 
 
 def columns(url: str, quoted: bool = True) -> list[str]:
-    """Return the names of a file's columns; InputError where the file is not what its extension says."""
+    """Return the column names of a file; of JSON lines, the keys of the first 100.
+
+    Raises:
+        InputError: the file is missing, or its content does not fit its extension.
+    """
     kind = _kind(url)
     try:
         if kind == "parquet":
@@ -62,18 +81,30 @@ def columns(url: str, quoted: bool = True) -> list[str]:
 
 
 def require(url: str, names: list[str], quoted: bool = True) -> None:
-    """Refuse a file that lacks a column; the message names the file, the column and what exists."""
-    there = columns(url, quoted)
-    missing = [name for name in names if name not in there]
+    """Check that a file has these columns.
+
+    Raises:
+        InputError: one is missing; the message names the file, the column and the existing columns.
+    """
+    existing = columns(url, quoted)
+    missing = [name for name in names if name not in existing]
     if missing:
-        raise InputError(f"{url} lacks column(s) {missing}; it has {there}")
+        raise InputError(f"{url} lacks column(s) {missing}; it has {existing}")
 
 
-def rows(url: str, wanted: list[str], quoted: bool = True) -> Iterator[Row]:
-    """Yield every row of a file with at least its `wanted` columns, in memory that does not grow with the file."""
+def rows(url: str, names: list[str], quoted: bool = True) -> Iterator[Row]:
+    """Yield every row of a file with at least the columns `names`; memory does not grow with the file.
+
+    Undecodable bytes come through as lone surrogates, so that the caller can reject one row instead of the whole file.
+
+    Args:
+        url: a CSV, TSV, JSON lines or Parquet file.
+        names: the columns to read of a Parquet file; the other formats yield all.
+        quoted: whether `"` quotes fields of CSV and TSV.
+    """
     kind = _kind(url)
     if kind == "parquet":
-        yield from _parquet(url, wanted)
+        yield from _parquet(url, names)
         return
     with _open(url) as stream:
         if kind == "jsonl":
@@ -82,30 +113,67 @@ def rows(url: str, wanted: list[str], quoted: bool = True) -> Iterator[Row]:
             yield from _csv(url, _reader(stream, kind, quoted))
 
 
+def strict_rows(url: str, names: list[str], quoted: bool = True) -> Iterator[Row]:
+    """Yield every row of a file, as `rows` does; each has all columns `names`, and its strings are valid Unicode.
+
+    Raises:
+        InputError: the file or a column is missing, or a row is bad; the message begins with `url:number` of the row.
+    """
+    if _kind(url) != "jsonl":  # lines of JSON may differ in their keys, so they are checked one by one
+        require(url, names, quoted)
+    for row in rows(url, names, quoted):
+        if row.error:
+            raise InputError(f"{row.location}: {row.error}")
+        missing = [name for name in names if name not in row.fields]
+        if missing:
+            raise InputError(f"{row.location} lacks {missing[0]!r}; a row needs {', '.join(names)}")
+        fields = {name: _string(value) if isinstance(value, bytes) else value for name, value in row.fields.items()}
+        if any(isinstance(value, str) and UNDECODABLE.search(value) for value in fields.values()):
+            raise InputError(f"{row.location}: {NOT_UTF8}")
+        for name in names:
+            if isinstance(fields[name], list | dict):
+                raise InputError(f"{row.location}: {_nested(name, fields[name])}")
+        yield row._replace(fields=fields)
+
+
 def cell(fields: dict[str, Any], name: str) -> str:
-    """Return one field as a string, "" where it is absent or null; InputError where it holds a list or a mapping."""
+    """Return one field as a string, "" where it is absent or null.
+
+    Raises:
+        InputError: it is a list or a mapping.
+    """
     value = fields.get(name)
     if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
+        return _string(value)
     if isinstance(value, list | dict):
-        raise InputError(f"{name!r} holds a {type(value).__name__}, not a string")
+        raise InputError(_nested(name, value))
     return "" if value is None else str(value)
 
 
+def _string(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _nested(name: str, value: object) -> str:
+    return f"{name!r} holds a {type(value).__name__}, not a string"
+
+
 def _kind(url: str) -> str:
-    kind = url.rpartition(".")[2].lower()
+    extension = url.rpartition(".")[2].lower()
+    kind = ALIASES.get(extension, extension)
     if kind not in KINDS:
-        raise InputError(f"corpus file {url!r} must end in one of {', '.join('.' + kind for kind in KINDS)}")
+        raise InputError(f"file {url!r} must end in one of {', '.join('.' + kind for kind in KINDS)}")
     return kind
 
 
 def _open(url: str, mode: str = "r") -> Any:
     fs, path = store.filesystem(url)
-    if mode == "rb":
-        return fs.open(path, mode)
     # Undecodable bytes come through as lone surrogates, so that one bad row is refused and not the whole file.
-    newline = "\n" if _kind(url) == "jsonl" else ""
-    return fs.open(path, mode, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+    text = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": "\n" if _kind(url) == "jsonl" else ""}
+    try:
+        return fs.open(path, mode, **({} if mode == "rb" else text))
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{url} does not exist or is not a file") from None
 
 
 def _reader(stream: TextIO, kind: str, quoted: bool) -> Any:
@@ -127,7 +195,7 @@ def _csv(url: str, reader: Any) -> Iterator[Row]:
 
 
 def _next(reader: Any) -> list[str] | str | None:
-    """The next record, why it cannot be read (a field of more than 131,072 characters), or None at the end."""
+    """The next record; the error where it cannot be parsed (a field of more than 131,072 characters); None at the end."""
     try:
         return next(reader, None)
     except csv.Error as error:
@@ -144,6 +212,7 @@ def _jsonl(url: str, stream: TextIO) -> Iterator[Row]:
 
 
 def _parse(line: str) -> dict[str, Any] | str:
+    """The object on a line, or the error."""
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -164,26 +233,6 @@ def _parquet(url: str, wanted: list[str]) -> Iterator[Row]:
 
 
 def _bytes(column: pa.Array) -> pa.Array:
-    """Strings as bytes: parquet writers may leave undecodable ones, which `cell` lets through to be refused by row."""
+    """Strings as bytes: Parquet writers do not validate UTF-8, and one undecodable string must not end the stream."""
     text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     return column.cast(pa.large_binary()) if text else column
-
-
-def read_csv(url: str, columns: list[str]) -> list[tuple[int, dict[str, str]]]:
-    """Return (line, row) of a small CSV; InputError where it is missing, not UTF-8 or lacks a column."""
-    try:
-        reader = csv.DictReader(io.StringIO(store.read_input(url).decode("utf-8-sig")))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{url} is not UTF-8 text: {error}") from None
-    try:
-        names = reader.fieldnames or []
-        found = [(reader.line_num, row) for row in reader]  # the last line of a row whose cells hold line breaks
-    except csv.Error as error:
-        raise InputError(f"{url}:{reader.line_num} is not CSV: {error}") from None
-    missing = [c for c in columns if c not in names]
-    if missing:
-        raise InputError(f"{url} lacks column {missing[0]!r}; it has {', '.join(names) or 'none'}")
-    for number, row in found:
-        if any(row[column] is None for column in columns):
-            raise InputError(f"{url}:{number} has fewer fields than the header")
-    return found

@@ -9,8 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from valueflow import corpora
-from valueflow.corpora import CorpusConfig, check, read
+from valueflow.corpora import CorpusConfig, check, read, reader
 from valueflow.errors import InputError
 from valueflow.records import SCHEMAS, digest, text_id
 
@@ -349,7 +348,7 @@ def test_json_and_parquet_rows_that_are_not_text(tmp_path):
 
 
 def test_chunks_are_bounded_and_conform_and_keep_duplicates(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "CHUNK", 4)
+    monkeypatch.setattr(reader, "CHUNK", 4)
     path = write(tmp_path, "own.csv", "text\n" + "the same\n1\n" * 5)
     chunks = list(read(CorpusConfig(path=str(path), columns={"text": "text"}, **GENERIC)))
     assert [[table.num_rows for table in chunk] for chunk in chunks] == [[2, 0, 2], [2, 0, 2], [1, 0, 1]]

@@ -6,7 +6,7 @@ import pytest
 
 from valueflow.corpora import CorpusConfig, check, ethics, read
 from valueflow.errors import InputError
-from valueflow.records import digest, text_id
+from valueflow.records import ValueId, digest, text_id
 from valueflow.theories import theories
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "ethics"
@@ -18,8 +18,8 @@ def rows(path):
     return [[row for chunk in chunks for row in chunk[i].to_pylist()] for i in range(3)]
 
 
-def labels(found):
-    return [(row["text_id"], f"{row['theory']}:{row['node']}", row["direction"]) for row in found]
+def labels(rows):
+    return [(row["text_id"], ValueId.of(row["theory"], row["node"]), row["direction"]) for row in rows]
 
 
 def write(folder, head, *lines, name="ethics.csv"):
@@ -34,25 +34,25 @@ def virtue(folder, *lines):
 
 
 def test_a_shown_trait_labels_the_text_and_the_labels_of_a_text_accumulate(tmp_path):
-    told, kept = "Ann told her boss the truth about the till.", "Ann told her boss the truth about nothing."
+    honest, lying = "Ann told her boss the truth about the till.", "Ann told her boss the truth about nothing."
     path = virtue(
         tmp_path,
-        (1, f"{told} [SEP] honest"),
-        (0, f"{told} [SEP] cruel"),
-        (1, f"{told} [SEP] Respectful:"),
-        (1, f"{kept} [SEP] lying"),
+        (1, f"{honest} [SEP] honest"),
+        (0, f"{honest} [SEP] cruel"),
+        (1, f"{honest} [SEP] Respectful:"),
+        (1, f"{lying} [SEP] lying"),
     )
-    texts, found, rejected = rows(path)
-    assert [(row["text_id"], row["text"]) for row in texts] == [(text_id(text), text) for text in (told, told, kept)]
+    texts, label_rows, rejected = rows(path)
+    assert [(row["text_id"], row["text"]) for row in texts] == [(text_id(text), text) for text in (honest, honest, lying)]
     assert {row["group_id"] for row in texts} == {digest("ann told her boss the truth")}
     assert {(row["license"], row["source"]) for row in texts} == {("MIT", "ethics")}
-    assert labels(found) == [
-        (text_id(told), "mft:honesty", 1), (text_id(told), "duty:fidelity", 1),
-        (text_id(told), "svt:conformity-interpersonal", 1), (text_id(kept), "mft:honesty", -1),
-        (text_id(kept), "duty:fidelity", -1),
+    assert labels(label_rows) == [
+        (text_id(honest), "mft:honesty", 1), (text_id(honest), "duty:fidelity", 1),
+        (text_id(honest), "svt:conformity-interpersonal", 1), (text_id(lying), "mft:honesty", -1),
+        (text_id(lying), "duty:fidelity", -1),
     ]  # fmt: skip
     assert [(row["source_id"], row["reason"]) for row in rejected] == [
-        ("ethics.csv:3", "label 0: the text does not show the trait, which says nothing about a value")
+        ("ethics.csv:3", "label 0: the text does not show the trait, so it has no label of a value")
     ]
 
 
@@ -69,15 +69,15 @@ def test_a_shown_trait_labels_the_text_and_the_labels_of_a_text_accumulate(tmp_p
 )
 def test_a_claim_is_just_or_unjust(tmp_path, claim, node):
     path = write(tmp_path, ["label", "scenario"], (1, claim), (0, claim + " Not."))
-    texts, found, rejected = rows(path)
-    assert [(value, direction) for _, value, direction in labels(found)] == [
+    texts, label_rows, rejected = rows(path)
+    assert [(value, direction) for _, value, direction in labels(label_rows)] == [
         ("duty:justice", 1), (node, 1), ("duty:justice", -1), (node, -1)
     ]  # fmt: skip
     assert texts[0]["group_id"] == texts[1]["group_id"]
     assert rejected == []
 
 
-def test_rows_that_say_nothing_of_a_value_are_rejected(tmp_path):
+def test_rows_without_a_label_of_a_value_are_rejected(tmp_path):
     path = virtue(
         tmp_path, (1, "He sat. [SEP] kind"), (1, "She sat. [SEP] gloomy"), (2, "He stood. [SEP] kind"), (1, " [SEP] kind"),
         (1, "The waiters were treated well because they work."), ("", "I deserve it."), (1, "I deserve it."),
@@ -85,10 +85,10 @@ def test_rows_that_say_nothing_of_a_value_are_rejected(tmp_path):
     texts, _, rejected = rows(path)
     assert [row["text"] for row in texts] == ["He sat.", "I deserve it."]
     assert [row["reason"] for row in rejected] == [
-        "trait 'gloomy' stands for no value; valueflow/corpora/ethics_traits.yaml has those that do",
+        "trait 'gloomy' maps to no value; valueflow/corpora/ethics_traits.yaml lists the traits that do",
         "label '2' is not 0 or 1",
         "text is empty",
-        "scenario claims neither that something is deserved or due nor that an exception was right",
+        "scenario does not claim that something is deserved or due, or that an exception was justified",
         "label '' is not 0 or 1",
     ]
 
@@ -102,7 +102,7 @@ def test_rows_that_say_nothing_of_a_value_are_rejected(tmp_path):
             "is ETHICS' commonsense, whose labels name no",
         ),
         (["label", "scenario", "excuse"], [0, "Could you go?", "No"], "is ETHICS' deontology, whose labels name no value"),
-        (["label", "scenario"], [1, "[POWER] I gave in."], "0 of its first 1 scenarios read like one of them"),
+        (["label", "scenario"], [1, "[POWER] I gave in."], "0 of its first 1 scenarios have either form"),
         (["scenario"], ["He sat. [SEP] kind"], "lacks column(s) ['label']; it has ['scenario']"),
         (["label", "text"], [1, "He sat. [SEP] kind"], "lacks column(s) ['scenario']; it has ['label', 'text']"),
     ],
@@ -117,20 +117,19 @@ def test_other_files_are_refused_by_name_also_behind_a_glob(tmp_path, head, line
         assert message in str(error.value)
 
 
-def test_every_trait_stands_for_nodes_of_the_theories_each_once():
-    for trait, found in ethics.traits().items():
+def test_every_trait_maps_to_existing_nodes_without_repetition():
+    for trait, labels in ethics.traits().items():
         assert trait == trait.strip(" .:").lower()
-        assert found
-        assert len({label.value for label in found}) == len(found), trait
-        for label in found:
-            theory, _, node = label.value.partition(":")
-            assert node in theories()[theory], (trait, label)
+        assert labels
+        assert len({label.value for label in labels}) == len(labels), trait
+        for label in labels:
+            assert label.value.node in theories()[label.value.theory], (trait, label)
             assert label.direction in (-1, 1), (trait, label)
 
 
 def test_nodes_in_the_file_are_ids_and_not_aliases():
     text = (Path(ethics.__file__).parent / ethics.TRAITS).read_text()
-    for label in {label for found in ethics.traits().values() for label in found}:
+    for label in {label for labels in ethics.traits().values() for label in labels}:
         assert f"{label.value}:{label.direction:+d}" in text
 
 
@@ -165,7 +164,7 @@ def test_a_wrong_traits_file_is_refused(tmp_path, monkeypatch, text, message):
         ("ambitious", "unambitious"), ("independent", "dependent"), ("adventurous", "unadventurous"), ("cautious", "reckless"),
     ],
 )  # fmt: skip
-def test_opposite_traits_say_the_opposite_of_the_same_nodes(positive, negative):
+def test_opposite_traits_have_the_opposite_labels(positive, negative):
     traits = ethics.traits()
     assert {(label.value, label.direction) for label in traits[positive]} == {
         (label.value, -label.direction) for label in traits[negative]
@@ -176,18 +175,18 @@ def test_opposite_traits_say_the_opposite_of_the_same_nodes(positive, negative):
 @pytest.mark.skipif(not DATA.exists(), reason="the real corpora are not on this machine")
 class TestRealFiles:
     def test_virtue_uses_three_quarters_of_the_shown_traits(self):
-        texts, found, rejected = rows(DATA / "virtue_train.csv")
+        texts, label_rows, rejected = rows(DATA / "virtue_train.csv")
         unused = Counter(row["reason"].partition(" ")[0] for row in rejected)
         assert unused == {"label": 25_830, "trait": 592}
-        assert (len(texts), len(found)) == (1_823, 2_970)
+        assert (len(texts), len(label_rows)) == (1_823, 2_970)
         assert len(texts) / (len(texts) + unused["trait"]) > 0.75
-        said = Counter(labels(found))
-        assert not [1 for (text, value, direction) in said if (text, value, -direction) in said]
+        distinct = set(labels(label_rows))
+        assert not [1 for (text, value, direction) in distinct if (text, value, -direction) in distinct]
 
     def test_justice(self):
-        texts, found, rejected = rows(DATA / "justice_train.csv")
-        assert (len(texts), len(found), len(rejected)) == (21_781, 43_562, 10)
-        seen = Counter((value, direction) for _, value, direction in labels(found))
+        texts, label_rows, rejected = rows(DATA / "justice_train.csv")
+        assert (len(texts), len(label_rows), len(rejected)) == (21_781, 43_562, 10)
+        seen = Counter((value, direction) for _, value, direction in labels(label_rows))
         assert seen == {
             ("duty:justice", 1): 11_824, ("duty:justice", -1): 9_957, ("mft:justice", 1): 8_620, ("mft:justice", -1): 6_393,
             ("mft:proportionality", 1): 3_204, ("mft:proportionality", -1): 3_564,
@@ -199,7 +198,7 @@ class TestRealFiles:
             check(CorpusConfig(format="ethics", path=f"{DATA}/{part}.csv"))
 
 
-def test_commonsense_is_read_for_the_values_that_wrong_conduct_opposes(tmp_path):
+def test_commonsense_is_read_if_values_are_set_and_wrong_conduct_opposes_them(tmp_path):
     path = tmp_path / "commonsense.csv"
     rows = [
         "1,I gave a gun to my baby.,True,False",
@@ -216,5 +215,5 @@ def test_commonsense_is_read_for_the_values_that_wrong_conduct_opposes(tmp_path)
     assert wrong == {("duty", "non-maleficence", -1), ("mft", "care-harm", -1)}
     assert right == {("duty", "non-maleficence", 1), ("mft", "care-harm", 1)}
     assert [reason.split()[0] for reason in rejected["reason"].to_pylist()] == ["text", "label"]
-    with pytest.raises(InputError, match="where `values` names"):
+    with pytest.raises(InputError, match="if `values` names"):
         check(config.model_copy(update={"values": []}))

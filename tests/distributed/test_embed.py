@@ -149,7 +149,7 @@ def test_a_model_is_its_files_wherever_they_lie(hives, tmp_path):
         ("encoder.num_gpus=1", r"needs 1 GPU \(the cluster has 0\)"),
         ("encoder.num_actors=99", r"needs 198 CPU \(the cluster has 8\)"),
         ("texts=nope", "no finished 'texts' build 'nope'"),
-        ("texts=nope.csv", "corpus file 'nope.csv' does not exist"),
+        ("texts=nope.csv", "file 'nope.csv' does not exist"),
         ("labels=latest", "no labels by a panel"),
     ],
 )

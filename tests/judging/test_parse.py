@@ -8,11 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from valueflow.judging.parse import NAME_WORDS, WORD_LENGTH, BrokenReply, choices, parse_name, parse_order, structured
-from valueflow.prompts.render import LABELS
+from valueflow.prompts.render import LETTERS
 
 
 def written(order: list[int]) -> str:
-    return " > ".join(LABELS[i] for i in order)
+    return " > ".join(LETTERS[i] for i in order)
 
 
 @given(st.integers(2, 8).flatmap(lambda k: st.permutations(range(k))))
@@ -90,7 +90,7 @@ def test_any_reply_is_an_order_or_is_broken(reply, k):
     except BrokenReply:
         return
     assert sorted(order) == list(range(k))
-    assert reply.strip() in (written(order), LABELS[order[0]])
+    assert reply.strip() in (written(order), LETTERS[order[0]])
 
 
 @pytest.mark.parametrize("reply", ["Care for the old", ' "Care for the old." ', "Care for\nthe old\n"])

@@ -7,6 +7,7 @@ from valueflow.judging.tasks import RANK, VOTE
 from valueflow.llm.configs import EndpointModel, Price, VllmModel
 from valueflow.llm.cost import CostEstimate, MeasuredSpeed, estimate, total
 from valueflow.prompts.render import rank_messages, vote_messages
+from valueflow.records import ValueId
 from valueflow.voting.descend import DIRECTIONS, Ballot
 
 TEXTS = ["I kept my promise to her.", "I lied to him about the ring."]
@@ -41,7 +42,7 @@ def test_tokens_are_guessed_from_the_prompts_of_the_sample(make):
     def characters(messages: list[dict]) -> int:
         return sum(len(message["content"]) for message in messages)
 
-    asked = characters(rank_messages("duty", "fidelity", TEXTS, 2000))
+    asked = characters(rank_messages(ValueId("duty:fidelity"), TEXTS, 2000))
     found = estimate(make(), RANK, [window(TEXTS)], 1000)
     assert found[1:] == (1000, round(1000 * (asked / 4 + 12)), 8000, None, None, "USD")  # an answer of two texts: 8 at most
     assert estimate(make(), RANK, [window([*TEXTS, "So."])], 1000).tokens_out == 10_000

@@ -15,7 +15,7 @@ from valueflow.records import SCHEMAS, text_id
 from valueflow.store import Build
 from valueflow.theories import operational
 from valueflow.vidb import candidates as module
-from valueflow.vidb.candidates import CandidatesConfig, chosen_values, select_candidates, value_of
+from valueflow.vidb.candidates import CandidatesConfig, chosen_values, operational_values, select_candidates
 
 POWER = {"values": ["svt:power"]}
 Labels = list[tuple[str, str, int | None]]
@@ -70,11 +70,11 @@ def many(value: str, supporting: int, opposing: int, other: int = 0) -> Labels:
 
 
 def test_a_label_speaks_for_the_operational_values_at_or_above_it():
-    assert value_of("svt", "power") == ("power",)
-    assert value_of("svt", "benevolence-caring") == ("benevolence",)
-    assert value_of("right", "right-to-property") == ("civil-rights", "economic-rights")
-    assert value_of("mft", "justice") == ("fairness-cheating",)
-    assert value_of("svt", "conservation") == ()
+    assert operational_values("svt", "power") == ("power",)
+    assert operational_values("svt", "benevolence-caring") == ("benevolence",)
+    assert operational_values("right", "right-to-property") == ("civil-rights", "economic-rights")
+    assert operational_values("mft", "justice") == ("fairness-cheating",)
+    assert operational_values("svt", "conservation") == ()
 
 
 def test_each_value_gets_its_own_texts_with_their_direction(tmp_path):

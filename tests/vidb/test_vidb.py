@@ -123,16 +123,22 @@ def test_a_json_line_ends_with_a_line_feed_only(tmp_path, separator):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{not json", "anchors.jsonl:2 is not JSON"),
-        ({"theory": "svt", "value": "power", "intensity": 3}, "anchors.jsonl:2 lacks 'text'; a line needs theory, value"),
-        ({"text": "t", "intensity": 3}, "anchors.jsonl:2 lacks 'value'"),
+        ("{not json", "anchors.jsonl:2: row is not JSON"),
+        (
+            {"theory": "svt", "value": "power", "intensity": 3},
+            "anchors.jsonl:2 lacks 'text'; a row needs theory, value, text, intensity",
+        ),
+        ({"text": "t", "theory": "svt", "intensity": 3}, "anchors.jsonl:2 lacks 'value'"),
+        ({"text": "t", "theory": "svt", "value": "power"}, "anchors.jsonl:2 lacks 'intensity'"),
+        (anchor(["t"], 3), "anchors.jsonl:2: 'text' holds a list, not a string"),
+        (json.dumps(anchor("\ud800", 3)), "anchors.jsonl:2: row has bytes that are not UTF-8, or lone surrogates"),
         (anchor(3, 3), "anchors.jsonl:2: text is 3, not a string"),
         (anchor("t", "high"), "anchors.jsonl:2 intensity is 'high', not a number"),
         (anchor("t", None), "anchors.jsonl:2 intensity is None, not a number"),
         (anchor("t", 11), "anchors.jsonl:2 intensity is 11; intensities lie in [-10, 10]"),
         (anchor("t", float("nan")), "anchors.jsonl:2 intensity is nan; intensities lie in"),
         (anchor("t", 1, value="benevolance"), "unknown value 'svt:benevolance'; did you mean 'benevolence'?"),
-        ("3", "anchors.jsonl:2 "),
+        ("3", "anchors.jsonl:2: row is not a JSON object"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, said):
@@ -147,11 +153,11 @@ def test_an_unknown_value_is_named_with_its_line(tmp_path):
     ("content", "said"),
     [
         (b"text,final_rating\na,1\nb,many\n", "benevolence_svt.csv:3 final_rating is 'many', not a number"),
-        (b"text,final_rating\na,1\nb\n", "benevolence_svt.csv:3 has fewer fields than the header"),
+        (b"text,final_rating\na,1\nb\n", "benevolence_svt.csv:3: row has 1 fields, the header has 2"),
         (b"text,final_rating\na,-10.5\n", "benevolence_svt.csv:2 final_rating is -10.5; intensities lie in [-10, 10]"),
-        (b"text,rating\na,1\n", "benevolence_svt.csv lacks column 'final_rating'; it has text, rating"),
-        (b"", "benevolence_svt.csv lacks column 'text'; it has none"),
-        (b"text,final_rating\n\xff,1\n", "benevolence_svt.csv is not UTF-8 text"),
+        (b"text,rating\na,1\n", "benevolence_svt.csv lacks column(s) ['final_rating']; it has ['text', 'rating']"),
+        (b"", "benevolence_svt.csv lacks column(s) ['text', 'final_rating']; it has []"),
+        (b"text,final_rating\n\xff,1\n", "benevolence_svt.csv:2: row has bytes that are not UTF-8"),
         (b"text,final_rating\n", "no text in "),
     ],
 )

@@ -128,20 +128,20 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path, row, said):
 @pytest.mark.parametrize("column", ["text_id", "theory", "node", "direction"])
 def test_a_missing_column_is_named(tmp_path, column):
     rows = [{name: cell for name, cell in row.items() if name != column} for row in decided({})]
-    with pytest.raises(InputError, match=f"lacks column '{column}'; it has "):
+    with pytest.raises(InputError, match=rf"lacks column\(s\) \['{column}'\]"):
         read_decisions(saved(tmp_path, rows), ["svt"])
 
 
 def test_files_that_are_no_filled_in_queue(tmp_path):
     path = tmp_path / "q.csv"
     path.write_text("text_id;theory;node;direction\nt0;svt;power;1\n")
-    with pytest.raises(InputError, match="lacks column 'text_id'; it has text_id;theory;node;direction"):
+    with pytest.raises(InputError, match=r"lacks column\(s\) .*it has \['text_id;theory;node;direction'\]"):
         read_decisions(str(path), ["svt"])
     path.write_text("text_id,theory,node,direction\nt0,svt,power\n")
-    with pytest.raises(InputError, match=r"q\.csv:2 has fewer fields than the header"):
+    with pytest.raises(InputError, match=r"q\.csv:2: row has 3 fields, the header has 4"):
         read_decisions(str(path), ["svt"])
     path.write_bytes("text_id,theory,node,direction,text\nt0,svt,power,1,café\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"q\.csv is not UTF-8 text"):
+    with pytest.raises(InputError, match=r"q\.csv:2: row has bytes that are not UTF-8"):
         read_decisions(str(path), ["svt"])
     with pytest.raises(InputError, match=r"nowhere\.csv does not exist"):
         read_decisions(str(tmp_path / "nowhere.csv"), ["svt"])

@@ -318,9 +318,9 @@ def _cells(path: str, column: str) -> Iterator[tuple[str, str, str]]:
         raise InputError(f"{path} has no column {column!r}; name one of {', '.join(there) or 'none'} with --column")
     for row in rows(path, [column]):
         try:
-            yield row.place, cell(row.fields, column), row.error
+            yield row.row_id, cell(row.fields, column), row.error
         except InputError as error:
-            yield row.place, "", str(error)
+            yield row.row_id, "", str(error)
 
 
 COMMANDS: dict[str, Callable[[Namespace], Coroutine[None, None, None]]] = {

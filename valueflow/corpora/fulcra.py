@@ -9,7 +9,7 @@ from valueflow.tabular import cell
 
 
 def adapter() -> Adapter:
-    """Return how to read the corpus."""
+    """Return the adapter of the corpus."""
     return Adapter(_item, ["dialogue", "value_types"])
 
 

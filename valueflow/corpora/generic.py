@@ -1,4 +1,4 @@
-"""A user's own file: `columns` says which of its columns hold the text, the label and where it comes from."""
+"""A user's own file: the setting `columns` maps ValueFlow's column names to those of the file."""
 
 import functools
 from typing import Any, Literal
@@ -12,15 +12,15 @@ Name = Literal["text", "theory", "value", "direction", "source_id", "group", "li
 
 
 def adapter(columns: dict[Name, str]) -> Adapter:
-    """Return how to read a file whose columns are named by the values of `columns`."""
+    """Return the adapter of a file with this mapping of ValueFlow's column names to its own."""
     return Adapter(functools.partial(_item, columns=columns), list(columns.values()), source_id=columns.get("source_id", ""))
 
 
 def _item(fields: dict[str, Any], columns: dict[Name, str]) -> Item:
-    given: dict[str, str] = {name: cell(fields, column) for name, column in columns.items()}
-    name, theory = given.get("value", "").strip(), given.get("theory", "").strip()
-    towards = items.direction(given.get("direction", ""))
+    row: dict[str, str] = {name: cell(fields, column) for name, column in columns.items()}
+    name, theory = row.get("value", "").strip(), row.get("theory", "").strip()
+    towards = items.direction(row.get("direction", ""))
     if not name and (theory or towards is not None):
         raise InputError("row has a theory or a direction but no value")
     labels = [Label(items.value(name, theory or None), towards)] if name else []
-    return Item(given["text"], labels, given.get("group", ""), given.get("language", ""), given.get("license", ""))
+    return Item(row["text"], labels, row.get("group", ""), row.get("language", ""), row.get("license", ""))

@@ -5,23 +5,24 @@ from typing import Any
 
 from valueflow.corpora.items import Adapter, Item, Label
 from valueflow.errors import InputError, allowed
+from valueflow.records import ValueId
 from valueflow.tabular import cell
 
 # The corpus splits fairness in two and calls sanctity purity.
 FOUNDATIONS = {
-    "Care": "mft:care-harm",
-    "Equality": "mft:equality",
-    "Proportionality": "mft:proportionality",
-    "Loyalty": "mft:loyalty-betrayal",
-    "Authority": "mft:authority-subversion",
-    "Purity": "mft:sanctity-degradation",
+    "Care": ValueId("mft:care-harm"),
+    "Equality": ValueId("mft:equality"),
+    "Proportionality": ValueId("mft:proportionality"),
+    "Loyalty": ValueId("mft:loyalty-betrayal"),
+    "Authority": ValueId("mft:authority-subversion"),
+    "Purity": ValueId("mft:sanctity-degradation"),
 }
 UNLABELLED = ("Non-Moral", "Thin Morality")
 
 
-def adapter(there: list[str]) -> Adapter:
-    """Return how to read the shape that a file with these columns has."""
-    if "annotation" in there:
+def adapter(columns: list[str]) -> Adapter:
+    """Return the adapter of a file with these columns: counts of annotators, or one row per annotator."""
+    if "annotation" in columns:
         return Adapter(_annotation, ["text", "annotation"])
     return Adapter(_counts, ["text", *FOUNDATIONS], ("ID",), source_id="ID")
 

@@ -1,4 +1,4 @@
-"""Social Chemistry 101: rules of thumb about situations, with the moral foundations they touch."""
+"""Social Chemistry 101: rules of thumb about situations, labelled with moral foundations."""
 
 import functools
 from typing import Any, Literal
@@ -12,7 +12,7 @@ FOUNDATIONS, JUDGMENT = "rot-moral-foundations", "action-moral-judgment"
 
 
 def adapter(text: Literal["situation", "rot", "action"]) -> Adapter:
-    """Return how to read the corpus with the column `text` as the texts."""
+    """Return the adapter that takes the texts from the column `text`."""
     judgment = [JUDGMENT] if text == "action" else []
     required = list(dict.fromkeys([text, "situation", "rot-id", FOUNDATIONS, *judgment]))
     return Adapter(functools.partial(_item, text=text), required, source_id="rot-id")
@@ -26,7 +26,7 @@ def _item(fields: dict[str, Any], text: str) -> Item:
 
 
 def _direction(fields: dict[str, Any], text: str) -> int | None:
-    """A rule of thumb upholds its foundations, an action is judged (-2 to 2), a situation can go either way."""
+    """1 for a rule of thumb (it upholds its foundations); the sign of the judgment (-2 to 2) for an action; else None."""
     if text == "rot":
         return 1
     judgment = cell(fields, JUDGMENT) if text == "action" else ""

@@ -6,15 +6,16 @@ from typing import Any
 from valueflow.corpora import items
 from valueflow.corpora.items import Adapter, Item, Label
 from valueflow.errors import InputError
+from valueflow.records import ValueId
 from valueflow.tabular import cell, columns, require, rows, urls
 
 ID = "Argument ID"
 # Schwartz's refined theory has 19 values; objectivity was added by the corpus' authors.
-OBJECTIVITY = {"Universalism: objectivity": "svt:universalism"}
+OBJECTIVITY = {"Universalism: objectivity": ValueId("svt:universalism")}
 
 
 def adapter(labels: str) -> Adapter:
-    """Return how to read an arguments file with the labels file(s) at `labels`; "" leaves the texts unlabelled."""
+    """Return the adapter of an arguments file with the labels file(s) at `labels`; "" for texts without labels."""
     item = functools.partial(_item, marks=_marks(labels), file=labels) if labels else _text
     return Adapter(item, [ID, "Conclusion", "Premise"], source_id=ID, quoted=False)
 
@@ -34,7 +35,7 @@ def _item(fields: dict[str, Any], marks: dict[str, dict[str, str]], file: str) -
 
 
 def _marks(labels: str) -> dict[str, dict[str, str]]:
-    """The categories that are not "0" of every argument; small (the whole corpus has 9,324 arguments)."""
+    """Argument id -> category -> mark, marks "0" left out; fits in memory (the whole corpus has 9,324 arguments)."""
     marks = {}
     for url in urls(labels):
         require(url, [ID], quoted=False)
@@ -43,8 +44,8 @@ def _marks(labels: str) -> dict[str, dict[str, str]]:
             _check(category, url)
         readable = (row.fields for row in rows(url, [ID, *categories], quoted=False) if not row.error)
         for fields in readable:
-            given = {name: cell(fields, name) for name in categories}
-            marks[cell(fields, ID)] = {name: mark for name, mark in given.items() if mark != "0"}
+            row_marks = {name: cell(fields, name) for name in categories}
+            marks[cell(fields, ID)] = {name: mark for name, mark in row_marks.items() if mark != "0"}
     return marks
 
 
@@ -55,5 +56,5 @@ def _check(category: str, url: str) -> None:
         raise InputError(f"{url}, column {category!r}: {error}") from error
 
 
-def _value(category: str) -> str:
+def _value(category: str) -> ValueId:
     return OBJECTIVITY.get(category) or items.value(category, "svt")

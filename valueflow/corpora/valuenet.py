@@ -12,7 +12,7 @@ SCENARIO = re.compile(r"\s*\[([^\]]+)\](.*)", re.DOTALL)
 
 
 def adapter() -> Adapter:
-    """Return how to read the corpus."""
+    """Return the adapter of the corpus."""
     return Adapter(_item, ["scenario", "label"])
 
 

@@ -26,7 +26,7 @@ from valueflow.llm.configs import EndpointModel, VllmModel
 from valueflow.llm.endpoint import Endpoint
 from valueflow.llm.question import REPLY, Question, Task, sampling, vllm_key, with_replies
 from valueflow.models import locate
-from valueflow.prompts.render import LABELS
+from valueflow.prompts.render import LETTERS
 
 Judge = Callable[[Dataset], Dataset]
 # The small tasks around an engine each hold this share of a logical CPU.
@@ -337,9 +337,9 @@ def first_choice(logprobs: list | None) -> float:
     seen: dict[str, float] = {}
     for entry in logprobs[0].values():
         token = str(entry["decoded_token"] if isinstance(entry, dict) else entry.decoded_token).strip()
-        if token in LABELS[:2]:
+        if token in LETTERS[:2]:
             seen[token] = seen.get(token, 0.0) + math.exp(entry["logprob"] if isinstance(entry, dict) else entry.logprob)
-    return seen.get(LABELS[0], 0.0) / sum(seen.values()) if sum(seen.values()) else math.nan
+    return seen.get(LETTERS[0], 0.0) / sum(seen.values()) if sum(seen.values()) else math.nan
 
 
 def _read_replies(batch: pa.Table, config: VllmModel, task: Task, cache: str) -> pa.Table:

@@ -11,7 +11,7 @@ from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, Window, estimate_sharpness
 from valueflow.ranking.calibration import Calibration
 from valueflow.records import SCHEMAS, clean, digest
-from valueflow.tabular import read_csv
+from valueflow.tabular import cell, columns, strict_rows
 from valueflow.vidb.anchor_files import intensity_of
 from valueflow.vidb.version import Anchors
 
@@ -25,11 +25,13 @@ def score_rankings(url: str, value: str, config: EvaluatorConfig) -> tuple[pa.Ta
     Raises:
         InputError: a column is missing, or an anchor's score is not a number in [-10, 10].
     """
-    rows = [row for _, row in read_csv(url, ["row_idx", "target_text", "ranking", "db_score_1"])]
-    if not rows:
+    scores = [name for name in columns(url) if name.startswith("db_score_")] or ["db_score_1"]
+    named = ("row_idx", "target_text", "ranking")
+    read = list(strict_rows(url, [*named, *scores]))
+    if not read:
         raise InputError(f"{url} holds no ranking")
-    scores = [c for c in rows[0] if c and c.startswith("db_score_")]
-    theta_A = np.array([intensity_of(row[c], f"{url}:{n} {c}") for n, row in enumerate(rows, 2) for c in scores])
+    rows = [{name: cell(row.fields, name) for name in named} for row in read]
+    theta_A = np.array([intensity_of(row.fields[name], f"{row.location} {name}") for row in read for name in scores])
     per_window = len(scores)
     windows = [Window(np.arange(i * per_window, (i + 1) * per_window), 0) for i in range(len(rows))]
     orders = [_order(row["ranking"], per_window + 1) for row in rows]

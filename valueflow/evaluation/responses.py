@@ -29,12 +29,12 @@ def save_responses(url: str, root: str, limit: int | None = None) -> Build:
         for row in itertools.islice(rows(file, list(COLUMNS)), limit):
             if row.error:
                 unreadable += 1
-                log.warning("responses: %s %s; left out", row.place, row.error)
+                log.warning("responses: %s %s; left out", row.row_id, row.error)
                 continue
             fields = {name: clean(cell(row.fields, name).encode("utf-8", "replace").decode()) for name in COLUMNS}
             for name, value in fields.items():
                 table[name].append(value)
-            table["response_id"].append(digest(row.place, *fields.values()))
+            table["response_id"].append(digest(row.row_id, *fields.values()))
     if not table["response"]:
         raise InputError(f"{url} holds no response")
     out = Build(root, "responses", digest(table))

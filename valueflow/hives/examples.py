@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from valueflow.corpora import items
 from valueflow.errors import InputError, allowed
 from valueflow.hives.near_duplicates import connected_labels, near_duplicates
-from valueflow.records import UNDECODABLE, clean, text_id
-from valueflow.tabular import cell, require, rows
+from valueflow.records import clean, text_id
+from valueflow.tabular import cell, strict_rows
 from valueflow.theories import resolve_theory, theories
 from valueflow.theories.taxonomy import THEORIES
 
@@ -113,7 +113,7 @@ def examples_from_tables(texts: pa.Table, labels: pa.Table) -> Examples:
 
 
 def read_official(url: str) -> Examples:
-    """Return the rows of a file with the official columns, in any format of `corpora.rows`; a text is its own group.
+    """Return the rows of a file with the official columns, in any format of `tabular`; a text is its own group.
 
     The deepest level named is the node; the path is each of its paths that holds the other levels, whether or not the file
     names every level. A row that names no level is left out.
@@ -122,15 +122,10 @@ def read_official(url: str) -> Examples:
         InputError: a column is missing, a row cannot be read or has no text, a level is not in its theory or not below the one
             before it, a direction is not one of -1, 0, 1 or empty.
     """
-    require(url, list(OFFICIAL_COLUMNS))
     read, numbers = [], []
-    for row in rows(url, list(OFFICIAL_COLUMNS)):
-        if row.error:
-            raise InputError(f"{url}:{row.number}: {row.error}")
+    for row in strict_rows(url, list(OFFICIAL_COLUMNS)):
         read.append([cell(row.fields, name).strip() for name in OFFICIAL_COLUMNS])
         numbers.append(row.number)
-        if UNDECODABLE.search("\n".join(read[-1])):
-            raise InputError(f"{url}:{row.number}: row has bytes that are not UTF-8, or lone surrogates")
     cells = dict(zip(OFFICIAL_COLUMNS, zip(*read, strict=True), strict=True)) if read else dict.fromkeys(OFFICIAL_COLUMNS, ())
 
     def place(row: int) -> str:

@@ -3,7 +3,7 @@
 import itertools
 import re
 
-from valueflow.prompts.render import LABELS
+from valueflow.prompts.render import LETTERS
 
 # Up to this length every order is listed for structured output; beyond, a pattern and the strict parse share the work.
 MAX_LISTED = 5
@@ -16,7 +16,7 @@ class BrokenReply(ValueError):
 
 def choices(k: int) -> list[str]:
     """Return every well-formed reply for a window of k texts: a letter for k=2, else "B > A > C"."""
-    labels = LABELS[:k]
+    labels = LETTERS[:k]
     return list(labels) if k == 2 else [" > ".join(order) for order in itertools.permutations(labels)]
 
 
@@ -24,7 +24,7 @@ def structured(k: int) -> dict[str, object]:
     """Return vLLM's `structured_outputs` for a window of k texts, under which a reply cannot be malformed."""
     if k <= MAX_LISTED:
         return {"choice": choices(k)}
-    letter = f"[{LABELS[0]}-{LABELS[k - 1]}]"
+    letter = f"[{LETTERS[0]}-{LETTERS[k - 1]}]"
     return {"regex": letter + f"( > {letter})" * (k - 1)}
 
 
@@ -37,19 +37,19 @@ def parse_order(reply: str, k: int) -> list[int]:
     text = reply.strip()
     if not text:
         raise BrokenReply("empty reply")
-    if k == 2 and text in tuple(LABELS[:2]):
-        return [0, 1] if text == LABELS[0] else [1, 0]
+    if k == 2 and text in tuple(LETTERS[:2]):
+        return [0, 1] if text == LETTERS[0] else [1, 0]
     if not re.fullmatch(r"[A-Z]( > [A-Z])*", text):
         raise BrokenReply(f"not an order of letters: {text[:80]!r}")
     letters = text.split(" > ")
-    unknown = [letter for letter in letters if letter not in LABELS[:k]]
+    unknown = [letter for letter in letters if letter not in LETTERS[:k]]
     if unknown:
         raise BrokenReply(f"letter {unknown[0]!r} was not shown")
     if len(set(letters)) < len(letters):
         raise BrokenReply("a letter appears twice")
     if len(letters) < k:
         raise BrokenReply(f"{len(letters)} of {k} texts ordered")
-    return [LABELS.index(letter) for letter in letters]
+    return [LETTERS.index(letter) for letter in letters]
 
 
 def parse_choice(reply: str, options: list[str]) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.parse import BrokenReply, parse_order
-from valueflow.prompts.render import LABELS
+from valueflow.prompts.render import LETTERS
 from valueflow.records import LIMIT, digest
 from valueflow.voting.descend import NEUTRAL
 
@@ -33,7 +33,7 @@ class SimulatedRanker:
             gamma = (config.position_effect + [0.0] * len(ids))[: len(ids)]
             worth = config.sharpness * np.array([self.theta(value, i) for i in ids]) + np.array(gamma)
             order = np.argsort(-(worth + rng.gumbel(size=len(ids))))
-            letters = [LABELS[i] for i in order]
+            letters = [LETTERS[i] for i in order]
             reply = letters[0] if len(ids) == 2 else " > ".join(letters)
             if rng.random() < config.broken_share:
                 reply = f"I think that {letters[0]} is best."

@@ -12,12 +12,12 @@ from valueflow.judging.parse import NAME_WORDS, WORD_LENGTH, BrokenReply, parse_
 from valueflow.llm.configs import LlmModel
 from valueflow.llm.question import Question, Task
 from valueflow.prompts.render import name_messages, rank_messages, vote_messages
-from valueflow.records import SCHEMAS, conform
+from valueflow.records import SCHEMAS, ValueId, conform
 
 
 def _rank_question(row: dict, judge: LlmModel) -> Question:
     k = len(row["texts"])
-    messages = rank_messages(row["theory"], row["value"], list(row["texts"]), judge.max_chars)
+    messages = rank_messages(ValueId.of(row["theory"], row["value"]), list(row["texts"]), judge.max_chars)
     return Question(messages, structured(k), 2 * k + 4, judge.logprobs and k == 2)
 
 

@@ -1,4 +1,4 @@
-"""Turn what a judge is asked into chat messages; a text can neither forge another item nor leave its quotes."""
+"""Render questions as chat messages; a text is one JSON string on one line, so it cannot forge an item or end its quotes."""
 
 import functools
 import json
@@ -7,11 +7,11 @@ from typing import Any
 
 import jinja2
 
-from valueflow.records import clean, digest
+from valueflow.records import ValueId, clean, digest
 from valueflow.theories import Theory, theories
 from valueflow.voting.descend import NEUTRAL
 
-LABELS = "ABCDEFGHIJ"
+LETTERS = "ABCDEFGHIJ"  # options of a prompt, in the order of their positions
 
 
 @functools.cache
@@ -21,46 +21,51 @@ def _template(name: str) -> tuple[str, jinja2.Template]:
 
 
 def prompt_hash(name: str) -> str:
-    """Return the hash of a template; it is part of every build that used it."""
+    """Return the hash of a template; it goes into the fingerprint of every judge and voter that uses it."""
     return digest(_template(name)[0])
 
 
-def rank_messages(theory: str, value: str, texts: list[str], max_chars: int) -> list[dict[str, str]]:
-    """Return the system and user message that ask for the order of `texts`; each text is one JSON string on one line."""
-    node = theories()[theory].node(value)
-    quoted = [json.dumps(_shorten(clean(text), max_chars), ensure_ascii=False) for text in texts]
-    system, user = (
-        _template("rank")[1]
-        .render(
-            name=node.name, theory=theories()[theory].name, definition=node.definition.strip(), supports=node.supports.strip(),
-            opposes=node.opposes.strip(), texts=quoted, labels=LABELS, example=" > ".join(LABELS[1 : len(texts)] + LABELS[0]),
-        )
-        .split("===", 1)
+def rank_messages(value: ValueId, texts: list[str], max_chars: int) -> list[dict[str, str]]:
+    """Return the system and user message that ask for the order of `texts` on a value's scale.
+
+    Args:
+        value: the value.
+        texts: the texts of the window, by position.
+        max_chars: longer texts are cut to this length.
+    """
+    theory = theories()[value.theory]
+    node = theory.node(value.node)
+    return _messages(
+        "rank", name=node.name, theory=theory.name, definition=node.definition.strip(), supports=node.supports.strip(),
+        opposes=node.opposes.strip(), texts=_quoted(texts, max_chars), labels=LETTERS,
+        example=" > ".join(LETTERS[1 : len(texts)] + LETTERS[0]),
     )  # fmt: skip
-    return [{"role": "system", "content": system.strip()}, {"role": "user", "content": user.strip()}]
 
 
 def vote_messages(ballot: dict[str, Any], text: str, max_chars: int) -> list[dict[str, str]]:
-    """Return the system and user message of a ballot (a row of `ballots`, its options in the order shown)."""
+    """Return the system and user message of a ballot: a row of `ballots` with its options in the order to show them."""
     theory = theories()[ballot["theory"]]
     node = theory.node(ballot["node"]) if ballot["node"] else None
     options = [{"id": option, "meaning": _meaning(theory, option)} for option in ballot["options"]]
-    system, user = (
-        _template(ballot["kind"])[1]
-        .render(
-            theory=theory.name, name=node.name if node else "", meaning=node.definition.strip() if node else "",
-            options=options, detail=ballot["detail"], text=json.dumps(_shorten(clean(text), max_chars), ensure_ascii=False),
-        )
-        .split("===", 1)
+    return _messages(
+        ballot["kind"], theory=theory.name, name=node.name if node else "", meaning=node.definition.strip() if node else "",
+        options=options, detail=ballot["detail"], text=_quoted([text], max_chars)[0],
     )  # fmt: skip
-    return [{"role": "system", "content": system.strip()}, {"role": "user", "content": user.strip()}]
 
 
 def name_messages(texts: list[str], max_chars: int) -> list[dict[str, str]]:
-    """Return the system and user message that ask for the name of what texts share; each is one JSON string on one line."""
-    quoted = [json.dumps(_shorten(clean(text), max_chars), ensure_ascii=False) for text in texts]
-    system, user = _template("name")[1].render(texts=quoted).split("===", 1)
+    """Return the system and user message that ask for a name of the concept anchor at which these texts lie."""
+    return _messages("name", texts=_quoted(texts, max_chars))
+
+
+def _messages(template: str, **variables: object) -> list[dict[str, str]]:
+    system, user = _template(template)[1].render(**variables).split("===", 1)
     return [{"role": "system", "content": system.strip()}, {"role": "user", "content": user.strip()}]
+
+
+def _quoted(texts: list[str], max_chars: int) -> list[str]:
+    """Each text as one JSON string on one line."""
+    return [json.dumps(_shorten(clean(text), max_chars), ensure_ascii=False) for text in texts]
 
 
 def _meaning(theory: Theory, option: str) -> str:

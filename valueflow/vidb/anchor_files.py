@@ -1,6 +1,4 @@
-"""Texts of known intensity in files: the official CSV, JSON lines; a version made of them."""
-
-import json
+"""Files of texts with intensities (official CSV, JSON lines): read them, import them as a version."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,12 +8,16 @@ from valueflow.errors import InputError
 from valueflow.ranking.calibration import Calibration
 from valueflow.records import LIMIT, ValueId, clean, digest, text_id
 from valueflow.store import Build, VidbDetails
-from valueflow.tabular import read_csv
+from valueflow.tabular import cell, strict_rows
 from valueflow.theories import operational, resolve
 
 
 def intensity_of(raw: object, what: str) -> float:
-    """Return an intensity read from a file; InputError beginning with `what` where it is no number in [-10, 10]."""
+    """Return an intensity that was read from a file.
+
+    Raises:
+        InputError: it is not a number in [-10, 10]; the message begins with `what`.
+    """
     try:
         number = float(raw)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -26,13 +28,16 @@ def intensity_of(raw: object, what: str) -> float:
 
 
 def import_version(paths: list[str], license_: str, source: str, root: str) -> tuple[Build, dict[str, int]]:
-    """Write a version from official CSVs (`{value}_{theory}.csv`: text, final_rating) or JSONL (theory, value, text,
+    """Write a version from official CSVs (`{value}_{theory}.csv`: text, final_rating) or JSON lines (theory, value, text,
     intensity).
 
     Theta is set to the intensity: its scale in nats is unknown, so the evaluator estimates the judge's sharpness on it.
 
     Returns:
-        The version and counts of rows, duplicates and empty texts.
+        The version, and the numbers of texts, duplicates and empty texts.
+
+    Raises:
+        InputError: a file cannot be read, a value is not operational, or there is no text.
     """
     counts = {"texts": 0, "duplicates": 0, "empty": 0}
     pools: dict[ValueId, dict[str, tuple[str, float]]] = {}
@@ -70,10 +75,10 @@ def import_version(paths: list[str], license_: str, source: str, root: str) -> t
 
 
 def read_anchors(path: str) -> list[tuple[ValueId, str, float]]:
-    """Return (value id, text, intensity) of an official CSV (`{value}_{theory}.csv`) or a JSONL file.
+    """Return (value id, text, intensity) of each row of an official CSV (`{value}_{theory}.csv`) or a JSON lines file.
 
     Raises:
-        InputError: the file is missing, a column or field is missing, or an intensity is no number in [-10, 10].
+        InputError: the file, a column or a field is missing, a row is bad, or an intensity is not a number in [-10, 10].
     """
     return (_jsonl if path.endswith((".jsonl", ".json")) else _official)(path)
 
@@ -84,29 +89,21 @@ def _official(path: str) -> list[tuple[ValueId, str, float]]:
     if not node:
         raise InputError(f"{path}: the name must be {{value}}_{{theory}}.csv, for example benevolence_svt.csv")
     value = resolve(node, theory)
-    rows = read_csv(path, ["text", "final_rating"])
-    return [(value, row["text"], intensity_of(row["final_rating"], f"{path}:{n} final_rating")) for n, row in rows]
+    return [
+        (value, cell(row.fields, "text"), intensity_of(row.fields["final_rating"], f"{row.location} final_rating"))
+        for row in strict_rows(path, ["text", "final_rating"])
+    ]
 
 
 def _jsonl(path: str) -> list[tuple[ValueId, str, float]]:
-    try:
-        lines = store.read_input(path).decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: {error}") from None
-    read = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    rated = []
+    for row in strict_rows(path, ["theory", "value", "text", "intensity"]):
         try:
-            row = json.loads(line)
-            value, text = resolve(row["value"], row["theory"]), row["text"]
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number} is not JSON: {error}") from None
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{path}:{number} lacks {error}; a line needs theory, value, text, intensity") from None
+            value = resolve(cell(row.fields, "value"), cell(row.fields, "theory"))
         except InputError as error:
-            raise InputError(f"{path}:{number}: {error}") from None
+            raise InputError(f"{row.location}: {error}") from None
+        text = row.fields["text"]
         if not isinstance(text, str):
-            raise InputError(f"{path}:{number}: text is {text!r}, not a string")
-        read.append((value, text, intensity_of(row.get("intensity"), f"{path}:{number} intensity")))
-    return read
+            raise InputError(f"{row.location}: text is {text!r}, not a string")
+        rated.append((value, text, intensity_of(row.fields["intensity"], f"{row.location} intensity")))
+    return rated

@@ -45,7 +45,7 @@ def chosen_values(config: CandidatesConfig) -> list[str]:
 
 
 @functools.cache
-def value_of(theory: str, node: str) -> tuple[str, ...]:
+def operational_values(theory: str, node: str) -> tuple[str, ...]:
     """Return the operational values a label speaks for: the node itself or the operational ones above it."""
     paths = theories()[theory].paths(node)
     return tuple(sorted({step for path in paths for step in path if theories()[theory].node(step).operational}))
@@ -108,7 +108,7 @@ def _directions(labels: pa.Table, usable: set[str]) -> dict[str, dict[str, int |
     for text_id, theory, node, direction in zip(*columns, strict=True):
         if text_id not in usable:
             continue
-        for value in value_of(theory, node):
+        for value in operational_values(theory, node):
             found.setdefault(f"{theory}:{value}", {}).setdefault(text_id, set()).add(direction)
     return {value: {i: _agreed(said - {None}) for i, said in texts.items()} for value, texts in found.items()}
 

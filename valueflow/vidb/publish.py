@@ -20,7 +20,7 @@ from valueflow.ranking.calibration import CalibrateConfig, Calibration
 from valueflow.ranking.plackett_luce import Z95
 from valueflow.records import ValueId, conform, text_id
 from valueflow.store import Build, VidbDetails
-from valueflow.tabular import read_csv
+from valueflow.tabular import cell, strict_rows
 from valueflow.theories import resolve
 from valueflow.vidb.anchor_files import intensity_of
 from valueflow.vidb.version import Vidb
@@ -201,9 +201,10 @@ def _write_csv(rows: pa.Table, value: ValueId, out: Build, folder: str) -> None:
 def read_ratings(url: str) -> dict[str, dict[str, float]]:
     """Return value -> text id -> mean rating of a CSV with columns theory, value, text, rating; empty ratings are skipped."""
     ratings: dict[ValueId, dict[str, list[float]]] = {}
-    for line, row in read_csv(url, ["theory", "value", "text", "rating"]):
-        if row["rating"].strip():
-            value = resolve(row["value"], row["theory"])
-            rating = intensity_of(row["rating"], f"{url}:{line} rating")
-            ratings.setdefault(value, {}).setdefault(text_id(row["text"]), []).append(rating)
+    columns = ("theory", "value", "text", "rating")
+    for row in strict_rows(url, list(columns)):
+        theory, node, text, rating = (cell(row.fields, name) for name in columns)
+        if rating.strip():
+            value, number = resolve(node, theory), intensity_of(rating, f"{row.location} rating")
+            ratings.setdefault(value, {}).setdefault(text_id(text), []).append(number)
     return {value: {i: sum(of_text) / len(of_text) for i, of_text in texts.items()} for value, texts in ratings.items()}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from valueflow.errors import InputError
-from valueflow.tabular import read_csv
+from valueflow.tabular import cell, strict_rows
 from valueflow.theories import resolve, resolve_theory
 from valueflow.voting.descend import NEUTRAL
 
@@ -47,23 +47,25 @@ def read_decisions(url: str, theories: list[str]) -> dict[tuple[str, str], Decis
         InputError: a column is missing, a node or direction is unknown, or a text is decided twice and differently.
     """
     found: dict[tuple[str, str], Decision] = {}
-    for line, row in read_csv(url, ["text_id", "theory", *ANSWERS]):
-        where = f"{url}:{line}"
-        node, direction = row["node"].strip(), row["direction"].strip().lower()
+    columns = ("text_id", "theory", *ANSWERS)
+    for row in strict_rows(url, list(columns)):
+        where = row.location
+        text_id, theory_name, node_name, direction_name = (cell(row.fields, name) for name in columns)
+        node, direction = node_name.strip(), direction_name.strip().lower()
         if not node:
             if direction:
                 raise InputError(f"{where} has the direction {direction!r} but no node; write a node, or {NEUTRAL!r}")
             continue
         try:
-            theory = resolve_theory(row["theory"])
-            decided = "" if node.lower() == NEUTRAL else resolve(node, theory).partition(":")[2]
+            theory = resolve_theory(theory_name)
+            decided = "" if node.lower() == NEUTRAL else resolve(node, theory).node
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         if theory not in theories:
             raise InputError(f"{where}: theory {theory!r} is not asked; theories are {', '.join(theories)}")
         if decided and direction not in DIRECTIONS:
-            raise InputError(f"{where}: direction is {row['direction']!r}; write 1 (supports), -1 (opposes) or 0 (neither)")
+            raise InputError(f"{where}: direction is {direction_name!r}; write 1 (supports), -1 (opposes) or 0 (neither)")
         decision = Decision(decided, DIRECTIONS[direction] if decided else 0)
-        if found.setdefault((row["text_id"], theory), decision) != decision:
-            raise InputError(f"{where}: text {row['text_id']} is decided twice in {theory!r}, differently")
+        if found.setdefault((text_id, theory), decision) != decision:
+            raise InputError(f"{where}: text {text_id} is decided twice in {theory!r}, differently")
     return found

@@ -21,7 +21,7 @@ from valueflow.hives.individuals import with_individuals
 from valueflow.records import digest
 from valueflow.report.model_card import Corpus
 from valueflow.store import Build
-from valueflow.tabular import cell, require, rows, urls
+from valueflow.tabular import cell, strict_rows, urls
 
 log = logging.getLogger(__name__)
 
@@ -135,10 +135,7 @@ def _bridging(examples: Examples, rows_M: np.ndarray, config: TrainHivesConfig) 
 
 def _excluded(paths: list[str]) -> Iterator[str]:
     for url in (file for path in paths for file in urls(path)):
-        require(url, ["text"])
-        for row in rows(url, ["text"]):
-            if row.error:
-                raise InputError(f"{row.file}:{row.number}: {row.error}")
+        for row in strict_rows(url, ["text"]):
             yield cell(row.fields, "text")
 
 

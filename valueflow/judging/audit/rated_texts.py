@@ -1,7 +1,5 @@
 """Anchors of known intensity on which judges are examined: the sample corpus, a file, or the truth of a simulated judge."""
 
-import csv
-import io
 from importlib import resources
 
 import numpy as np
@@ -13,6 +11,7 @@ from valueflow.judging.audit.triples import RATED_TEXTS
 from valueflow.judging.configs import AnyJudge, SimulatedJudge
 from valueflow.judging.simulated import true_theta
 from valueflow.records import clean, text_id
+from valueflow.tabular import strict_rows
 from valueflow.theories import operational
 
 SAMPLE = "sample"
@@ -60,13 +59,13 @@ def with_judge_truth(judge: AnyJudge, anchors: pa.Table) -> pa.Table:
 def _sample() -> list[tuple[str, str, float]]:
     rated = [
         (f"{row['theory']}:{row['value']}", row["text"], float(row["direction"]) * float(row["strength"]))
-        for row in _csv("corpus")
+        for row in _sample_rows("corpus", ["theory", "value", "text", "direction", "strength"])
     ]
-    neutral, rng = [row["text"] for row in _csv("neutral")], np.random.default_rng(0)
+    neutral, rng = [row["text"] for row in _sample_rows("neutral", ["text"])], np.random.default_rng(0)
     chosen = {value: rng.permutation(len(neutral))[:NUM_NEUTRAL] for value in operational()}
     return rated + [(value, neutral[i], 0.0) for value, places in chosen.items() for i in places]
 
 
-def _csv(name: str) -> list[dict[str, str]]:
-    text = resources.files("valueflow").joinpath(f"samples/{name}.csv").read_text("utf-8")
-    return list(csv.DictReader(io.StringIO(text)))
+def _sample_rows(name: str, columns: list[str]) -> list[dict[str, str]]:
+    with resources.as_file(resources.files("valueflow").joinpath(f"samples/{name}.csv")) as path:
+        return [row.fields for row in strict_rows(str(path), columns)]
