@@ -20,8 +20,10 @@ from benchmarks.coverage import ordered
 from valueflow.models import MINILM, locate
 from valueflow.prompts.render import rank_messages
 from valueflow.ranking.adaptive import next_windows, swiss_windows
-from valueflow.ranking.likelihood import LikelihoodShard, Orders
-from valueflow.ranking.plackett_luce import Known, fit
+from valueflow.ranking.likelihood import LikelihoodShard
+from valueflow.ranking.orders import Orders
+from valueflow.ranking.plackett_luce import fit
+from valueflow.ranking.prior import ItemPriors
 from valueflow.ranking.windows import WindowsConfig, plan
 from valueflow.records import ValueId
 from valueflow.tabular import strict_rows
@@ -79,22 +81,22 @@ def answered(theta_N: np.ndarray, shown_WK: np.ndarray, log_probabilities: bool,
 def run(design: Design, sd: float, seed: int) -> Curve:
     rng = np.random.default_rng(seed)
     theta_N, curve, k = rng.normal(0.0, sd, NUM_TEXTS), Curve([], []), design.k
-    known = None
+    item_priors = None
     if design.embedding:
         seen_N = EMBEDDING * theta_N + np.sqrt(1 - EMBEDDING**2) * rng.normal(0.0, sd, NUM_TEXTS)
-        known = Known(EMBEDDING * seen_N, np.full(NUM_TEXTS, sd * np.sqrt(1 - EMBEDDING**2)))
-    windows = plan(NUM_TEXTS, WindowsConfig(k=k, m=k), rng).positions_WK
+        item_priors = ItemPriors(EMBEDDING * seen_N, np.full(NUM_TEXTS, sd * np.sqrt(1 - EMBEDDING**2)))
+    windows = plan(NUM_TEXTS, WindowsConfig(k=k, m=k), rng).items_WK
     orders, shown_NK = [], np.zeros((NUM_TEXTS, k), int)
     while True:
         orders += answered(theta_N, windows, design.log_probabilities, rng)
         shown_NK += np.stack([np.bincount(place, minlength=NUM_TEXTS) for place in windows.T], axis=1)
-        fitted = fit(LikelihoodShard(NUM_TEXTS, orders), known=known)
+        fitted = fit(LikelihoodShard(NUM_TEXTS, orders), item_priors=item_priors)
         curve.calls.append(shown_NK.sum() / k / NUM_TEXTS)
         curve.spearman.append(float(spearmanr(fitted.theta_N, theta_N)[0]))
         if curve.calls[-1] >= MOST - 0.1:
             return curve
         if design.mode == "balanced":
-            windows = plan(NUM_TEXTS, WindowsConfig(k=k, m=2 * k), rng).positions_WK
+            windows = plan(NUM_TEXTS, WindowsConfig(k=k, m=2 * k), rng).items_WK
         elif design.mode == "swiss":
             windows = swiss_windows(fitted.theta_N, shown_NK, 2, rng)
         else:

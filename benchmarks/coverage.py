@@ -10,9 +10,11 @@ import numpy as np
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
+from valueflow.numerics.intervals import Z95
 from valueflow.ranking.adaptive import next_windows
-from valueflow.ranking.likelihood import LikelihoodShard, Orders
-from valueflow.ranking.plackett_luce import Z95, fit
+from valueflow.ranking.likelihood import LikelihoodShard
+from valueflow.ranking.orders import Orders
+from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.windows import WindowsConfig, plan
 
 NUM_TEXTS = 500
@@ -29,7 +31,7 @@ def simulate(k: int, m: int, sd: float, seed: int, num_texts: int = NUM_TEXTS, m
     """Draw true log-worths N(0, sd^2), let a Plackett-Luce judge order windows, fit with nothing told of the truth."""
     rng = np.random.default_rng(seed)
     truth_N = rng.normal(0.0, sd, num_texts)
-    shown_WK = plan(num_texts, WindowsConfig(k=k, m=m if mode == "balanced" else k), rng).positions_WK
+    shown_WK = plan(num_texts, WindowsConfig(k=k, m=m if mode == "balanced" else k), rng).items_WK
     orders, shown_NK = [ordered(truth_N, shown_WK, rng)], np.zeros((num_texts, k), int)
     # At this size one BLAS thread is faster than two, and ten times faster where the other core is busy.
     with threadpool_limits(1):

@@ -16,7 +16,8 @@ from scipy.stats import spearmanr
 from valueflow.distributed.build.extend import merge_fit, refit_texts
 from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, plan_round
 from valueflow.ranking.calibration import neutral
-from valueflow.ranking.likelihood import LikelihoodShard, Orders
+from valueflow.ranking.likelihood import LikelihoodShard
+from valueflow.ranking.orders import Orders
 from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.windows import WindowsConfig, plan
 from valueflow.records import ValueId
@@ -31,7 +32,7 @@ def best_first(theta_N: np.ndarray, shown_WK: np.ndarray, rng: np.random.Generat
 
 def built(theta_N: np.ndarray, rng: np.random.Generator) -> tuple[pa.Table, float, int, float]:
     """A version's utilities, its spread, the windows asked and the seconds of the fit."""
-    shown_WK = plan(len(theta_N), WindowsConfig(m=M_OLD), rng).positions_WK
+    shown_WK = plan(len(theta_N), WindowsConfig(m=M_OLD), rng).items_WK
     items_WK = np.take_along_axis(shown_WK, best_first(theta_N, shown_WK, rng), axis=1)
     began = time.perf_counter()
     fitted = fit(LikelihoodShard(len(theta_N), [Orders(items_WK, np.ones(len(items_WK)))]))

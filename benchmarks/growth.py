@@ -14,8 +14,10 @@ from threadpoolctl import threadpool_limits
 from benchmarks.solver import orders
 from valueflow.distributed.build.aggregate import ShardedLikelihood
 from valueflow.distributed.cluster import ClusterConfig, session
-from valueflow.ranking.likelihood import Layout, LikelihoodShard, Orders
-from valueflow.ranking.plackett_luce import maximum, prior
+from valueflow.ranking.likelihood import Layout, LikelihoodShard
+from valueflow.ranking.newton import posterior_mode
+from valueflow.ranking.orders import Orders
+from valueflow.ranking.prior import parameter_prior
 
 NUM_ITEMS = 10_000
 
@@ -38,7 +40,7 @@ def seconds(sums: LikelihoodShard | ShardedLikelihood) -> tuple[float, int]:
     for attempt in range(3):
         start = np.full(NUM_ITEMS, 1e-9 * attempt)  # another point, so that nothing is remembered
         began = time.perf_counter()
-        steps = maximum(sums, counts, start, prior(sums.layout, 2.0), 1e-6)[3]
+        steps = posterior_mode(sums, counts, start, parameter_prior(sums.layout, 2.0), 1e-6).steps
         times.append(time.perf_counter() - began)
     return min(times), steps
 

@@ -19,8 +19,10 @@ import time
 
 import numpy as np
 
-from valueflow.ranking.likelihood import LikelihoodShard, Orders
-from valueflow.ranking.plackett_luce import maximum, prior
+from valueflow.ranking.likelihood import LikelihoodShard
+from valueflow.ranking.newton import posterior_mode
+from valueflow.ranking.orders import Orders
+from valueflow.ranking.prior import parameter_prior
 
 PRIOR_SD = 1e3  # as good as none
 TIMEOUT = 150
@@ -39,7 +41,7 @@ def orders(num_items: int, num_windows: int, k: int, seed: int = 0) -> np.ndarra
 
 def ours(num_items: int, items_WK: np.ndarray) -> np.ndarray:
     shard = LikelihoodShard(num_items, [Orders(items_WK, np.ones(len(items_WK)))])
-    return maximum(shard, shard.counts(), np.zeros(num_items), prior(shard.layout, PRIOR_SD), 1e-6)[0]
+    return posterior_mode(shard, shard.counts(), np.zeros(num_items), parameter_prior(shard.layout, PRIOR_SD), 1e-6).phi
 
 
 def newton_cg(num_items: int, items_WK: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from valueflow.ranking.adaptive import gains, next_windows, swiss_windows
-from valueflow.ranking.likelihood import LikelihoodShard, Orders
+from valueflow.ranking.likelihood import LikelihoodShard
+from valueflow.ranking.orders import Orders
 from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.windows import WindowsConfig, plan
 
@@ -68,8 +69,8 @@ def test_the_order_of_a_balanced_plan_takes_fewer_adaptive_questions(sd, share):
     """One simulation of `python -m benchmarks.adaptive`, which has the figures."""
     rng = np.random.default_rng(3)
     theta = rng.normal(0.0, sd, 300)
-    balanced = fit(LikelihoodShard(300, [answered(theta, plan(300, WindowsConfig(m=40), rng).positions_WK, rng)]))
-    first = plan(300, WindowsConfig(m=2), rng).positions_WK
+    balanced = fit(LikelihoodShard(300, [answered(theta, plan(300, WindowsConfig(m=40), rng).items_WK, rng)]))
+    first = plan(300, WindowsConfig(m=2), rng).items_WK
     orders, shown, asked = [answered(theta, first, rng)], np.full((300, 2), 1), len(first)
     while asked < share * 40 * 300 / 2:
         found = fit(LikelihoodShard(300, orders))

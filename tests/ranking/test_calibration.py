@@ -149,5 +149,5 @@ def test_a_map_that_cannot_be_inverted_is_refused(theta, intensity, said):
 
 @pytest.mark.parametrize("settings", [{"mode": "human"}, {"mode": "neutral", "ratings": "r.csv"}])
 def test_ratings_go_with_the_modes_that_use_them(settings):
-    with pytest.raises(ValidationError, match=r"ratings \('.*'\) go with mode human or rated, and only with them; mode is"):
+    with pytest.raises(ValidationError, match=r"ratings \('.*'\) .* mode is"):
         CalibrateConfig(**settings)

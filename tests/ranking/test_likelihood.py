@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, minimize
 
-from valueflow.ranking import plackett_luce
-from valueflow.ranking.likelihood import LikelihoodShard, Orders
+from valueflow.ranking import covariance
+from valueflow.ranking.likelihood import LikelihoodShard
+from valueflow.ranking.orders import Orders
 from valueflow.ranking.plackett_luce import fit
 
 NUM_ITEMS, NUM_JUDGES, NUM_PLACES = 8, 3, 4
@@ -28,7 +29,7 @@ def log_likelihood(phi: np.ndarray, orders: list[Orders]) -> float:
     theta, beta, gamma = np.split(phi, [NUM_ITEMS, NUM_ITEMS + NUM_JUDGES])
     gamma, total = gamma.reshape(NUM_JUDGES, NUM_PLACES), 0.0
     for o in orders:
-        for items, places, judge, weight in zip(o.items_WK, o.places_WK, o.judge_W, o.weight_W, strict=True):
+        for items, places, judge, weight in zip(o.items_WK, o.positions_WK, o.judge_W, o.weight_W, strict=True):
             x = beta[judge] * theta[items] + gamma[judge][places]
             total += weight * sum(x[a] - np.log(np.exp(x[a:]).sum()) for a in range(o.stages))
     return total
@@ -105,7 +106,7 @@ def test_judges_that_are_planted_are_found_and_ignoring_them_is_worse():
     # The oracle knows beta and gamma: windows of one judge are pairs with known offset and slope.
     a, b = told.items_WK.T
     beta_W = np.array(beta)[told.judge_W]
-    offset_W = gamma[told.judge_W, told.places_WK[:, 0]] - gamma[told.judge_W, told.places_WK[:, 1]]
+    offset_W = gamma[told.judge_W, told.positions_WK[:, 0]] - gamma[told.judge_W, told.positions_WK[:, 1]]
 
     def oracle(t: np.ndarray) -> tuple[float, np.ndarray]:
         d = beta_W * (t[a] - t[b]) + offset_W
@@ -114,7 +115,7 @@ def test_judges_that_are_planted_are_found_and_ignoring_them_is_worse():
         return float(np.logaddexp(0, -d).sum() + 0.5 * t @ t / 1.5**2), -gradient
 
     known = minimize(oracle, np.zeros(120), jac=True, method="L-BFGS-B", options={"maxiter": 2000}).x
-    ignorant = fit(LikelihoodShard(120, [told._replace(places_WK=None, judge_W=None)])).theta_N
+    ignorant = fit(LikelihoodShard(120, [told._replace(positions_WK=None, judge_W=None)])).theta_N
     assert error(found.theta_N) <= 1.1 * error(known)
     assert error(found.theta_N) < 0.9 * error(ignorant)
 
@@ -127,7 +128,7 @@ def test_a_covariance_from_draws_is_the_exact_one_within_its_error(monkeypatch):
     items[worse] = items[worse, ::-1]
     shard = LikelihoodShard(300, [Orders(items, np.ones(4000))])
     exact = fit(shard)
-    monkeypatch.setattr(plackett_luce, "EXACT", 0)
+    monkeypatch.setattr(covariance, "MAX_DENSE", 0)
     drawn = fit(shard)
     np.testing.assert_allclose(drawn.theta_N, exact.theta_N, atol=0.15)
     assert np.abs(drawn.standard_error_N / exact.standard_error_N - 1).mean() < 0.02

@@ -9,8 +9,9 @@ from scipy.special import expit, ndtr
 from scipy.stats import binom
 from threadpoolctl import threadpool_limits
 
-from valueflow.ranking.likelihood import Layout, Orders
+from valueflow.ranking.likelihood import Layout
 from valueflow.ranking.model_checks import BINS, Checks, check
+from valueflow.ranking.orders import Orders
 from valueflow.ranking.pairs import pairs_of, split
 
 TOLERANCE = 1e-8
@@ -119,7 +120,7 @@ def decoyed(bonus: float, seed: int) -> Checks:
     items_W3 = windows(60, 3, 10000, rng)
     ranked_W3 = np.take_along_axis(items_W3, np.argsort(-theta_N[items_W3], axis=1), axis=1)
     heard_W3 = theta_N[ranked_W3] + np.array([bonus, 0.0, 0.0]) + rng.gumbel(size=ranked_W3.shape)
-    return checked([ordered(heard_W3, ranked_W3)._replace(places_WK=None)], Layout(60))
+    return checked([ordered(heard_W3, ranked_W3)._replace(positions_WK=None)], Layout(60))
 
 
 def test_a_decoy_below_that_helps_the_better_text_is_seen_in_the_context():
@@ -164,7 +165,7 @@ def test_a_place_that_wins_is_seen_unless_it_is_modelled():
     assert alike[0].low > 0.05
     assert alike[0].residual == pytest.approx(-alike[1].residual)
     assert all(p.low < 0 < p.high for p in modelled)
-    assert checked([liked._replace(places_WK=None)], Layout(60)).judges[0].places == []
+    assert checked([liked._replace(positions_WK=None)], Layout(60)).judges[0].places == []
 
 
 def rock_paper_scissors(sharpness: float, prior_sd: float) -> Checks:
@@ -201,7 +202,7 @@ def test_a_triad_within_one_window_is_transitive_by_construction_and_not_counted
 
 def test_presentations_and_weights_of_one_pair_are_on_one_side_and_change_nothing_where_they_say_nothing():
     rng = np.random.default_rng(8)
-    plain = luce(60, 2, 2000, seed=8)._replace(key_W=rng.integers(2**63, size=2000, dtype=np.uint64), places_WK=None)
+    plain = luce(60, 2, 2000, seed=8)._replace(key_W=rng.integers(2**63, size=2000, dtype=np.uint64), positions_WK=None)
     mirror = plain._replace(items_WK=plain.items_WK[:, ::-1], weight_W=np.zeros(2000), key_W=~plain.key_W)
     held, kept = split([plain, mirror], 60)
     np.testing.assert_array_equal(held[0].items_WK, held[1].items_WK[:, ::-1])

@@ -13,9 +13,11 @@ from scipy.optimize import approx_fprime, minimize
 from threadpoolctl import threadpool_limits
 
 from benchmarks.coverage import simulate
-from valueflow.ranking.likelihood import LikelihoodShard, Orders
-from valueflow.ranking.orders import orders_of
-from valueflow.ranking.plackett_luce import Known, NotConverged, fit, prior
+from valueflow.ranking.likelihood import LikelihoodShard
+from valueflow.ranking.newton import NotConverged
+from valueflow.ranking.orders import Orders, orders_of
+from valueflow.ranking.plackett_luce import fit
+from valueflow.ranking.prior import ItemPriors, parameter_prior
 from valueflow.records import SCHEMAS
 
 NUM_ITEMS = 12
@@ -199,7 +201,7 @@ def test_components_are_the_groups_that_never_meet():
     "orders", [[], [Orders(np.empty((0, 2), int), np.empty(0))], [Orders(np.array([[0, 1]]), np.zeros(1))]]
 )
 def test_nothing_to_fit_is_no_result(orders):
-    with pytest.raises(NotConverged, match="no usable comparison: every ranking is missing or broken"):
+    with pytest.raises(NotConverged, match="no usable comparison: every ranking is missing or failed"):
         fit(LikelihoodShard(3, orders))
 
 
@@ -210,7 +212,7 @@ def test_a_tolerance_that_cannot_be_reached_is_no_result():
 
 @pytest.mark.parametrize("orders", [Orders(np.array([[0], [1]]), np.ones(2)), Orders(np.array([[0, 1]]), np.ones(2))])
 def test_orders_of_one_item_or_without_a_weight_each_are_refused(orders):
-    with pytest.raises(ValueError, match="orders need two or more items and one weight each"):
+    with pytest.raises(ValueError, match="items of shape"):
         LikelihoodShard(2, [orders])
 
 
@@ -293,8 +295,8 @@ def test_what_is_known_of_items_is_their_prior(shard):
     """The mode against a general optimiser of the posterior with those priors."""
     mean, sd = np.full(NUM_ITEMS, np.nan), np.full(NUM_ITEMS, np.nan)
     mean[:5], sd[:5] = [2.0, -1.0, 0.5, 3.0, -2.0], [0.1, 0.3, 0.5, 1.0, 1.0]
-    found = fit(shard, prior_sd=1.5, known=Known(mean, sd))
-    believed = prior(shard.layout, 1.5, known=Known(mean, sd))
+    found = fit(shard, prior_sd=1.5, item_priors=ItemPriors(mean, sd))
+    believed = parameter_prior(shard.layout, 1.5, item_priors=ItemPriors(mean, sd))
 
     def negative(theta: np.ndarray) -> float:
         return 0.5 * float((theta - believed.mean) ** 2 @ believed.precision) - shard.moments(theta).log_likelihood
@@ -304,7 +306,9 @@ def test_what_is_known_of_items_is_their_prior(shard):
     assert found.standard_error_N[0] < 0.1  # never less sure than before
     # Items that were exactly known stay where they were, and the zero with them.
     exact = fit(
-        shard, prior_sd=1.5, known=Known(np.where(np.arange(NUM_ITEMS) < 5, 7.0, np.nan), np.where(sd > 0, 1e-6, np.nan))
+        shard,
+        prior_sd=1.5,
+        item_priors=ItemPriors(np.where(np.arange(NUM_ITEMS) < 5, 7.0, np.nan), np.where(sd > 0, 1e-6, np.nan)),
     )
     np.testing.assert_allclose(exact.theta_N[:5], 7.0, atol=1e-6)
 
@@ -315,8 +319,8 @@ def test_the_spread_is_that_of_the_items_that_are_not_known():
     shown = np.stack([rng.choice(300, 2, replace=False) for _ in range(6000)])
     best_first = np.argsort(-(theta[shown] + rng.gumbel(size=shown.shape)), axis=1)
     orders = Orders(np.take_along_axis(shown, best_first, axis=1), np.ones(len(shown)))
-    known = Known(np.where(np.arange(300) < 200, theta, np.nan), np.where(np.arange(300) < 200, 0.05, np.nan))
-    found = fit(LikelihoodShard(300, [orders]), known=known)
+    known = ItemPriors(np.where(np.arange(300) < 200, theta, np.nan), np.where(np.arange(300) < 200, 0.05, np.nan))
+    found = fit(LikelihoodShard(300, [orders]), item_priors=known)
     assert found.prior_sd == pytest.approx(3.0, rel=0.2)
     inside = np.abs(found.theta_N - theta)[200:] < 1.96 * found.standard_error_N[200:]
     assert 0.88 <= inside.mean() <= 1.0

@@ -32,21 +32,21 @@ def texts(num: int) -> list[str]:
 def test_balanced_windows_show_every_text_equally_often_at_every_place(size):
     num_texts, k, m, seed = size
     found = plan(num_texts, WindowsConfig(k=k, m=m), np.random.default_rng(seed))
-    assert found.positions_WK.shape == (num_texts * m // k, k)
+    assert found.items_WK.shape == (num_texts * m // k, k)
     for place in range(k):
-        assert (np.bincount(found.positions_WK[:, place], minlength=num_texts) == m // k).all()
-    ordered = np.sort(found.positions_WK, axis=1)
+        assert (np.bincount(found.items_WK[:, place], minlength=num_texts) == m // k).all()
+    ordered = np.sort(found.items_WK, axis=1)
     assert (np.diff(ordered, axis=1) > 0).all()
-    assert num_components(found.positions_WK, num_texts) == 1
+    assert num_components(found.items_WK, num_texts) == 1
 
 
 @given(st.integers(2, 200), st.integers(1, 5), st.integers(0, 99))
 def test_mirrored_windows_ask_each_pair_in_both_orders(num_texts, rounds, seed):
     found = plan(num_texts, WindowsConfig(m=4 * rounds, mirrored=True), np.random.default_rng(seed))
-    asked = Counter(map(tuple, found.positions_WK.tolist()))
+    asked = Counter(map(tuple, found.items_WK.tolist()))
     assert asked == Counter((b, a) for a, b in asked.elements())
-    assert (np.bincount(found.positions_WK.ravel(), minlength=num_texts) == 4 * rounds).all()
-    assert num_components(found.positions_WK, num_texts) == 1
+    assert (np.bincount(found.items_WK.ravel(), minlength=num_texts) == 4 * rounds).all()
+    assert num_components(found.items_WK, num_texts) == 1
 
 
 @pytest.mark.parametrize("k", range(2, 11))
@@ -54,7 +54,7 @@ def test_two_texts_meet_at_most_once_a_round_where_the_pool_allows(k):
     num_texts = 2 * SIDON[k - 1] + 1
     found = plan(num_texts, WindowsConfig(k=k, m=3 * k), np.random.default_rng(0))
     for round_ in range(3):
-        windows = found.positions_WK[found.round_W == round_]
+        windows = found.items_WK[found.round_W == round_]
         pairs = Counter(frozenset((w[a], w[b])) for w in windows.tolist() for a in range(k) for b in range(a))
         assert max(pairs.values()) == 1
 
@@ -63,7 +63,7 @@ def test_two_texts_meet_at_most_once_a_round_where_the_pool_allows(k):
 def test_random_windows_have_the_number_asked_for_and_no_text_twice(num_texts, k, m, mirrored):
     k = 2 if mirrored else min(k, num_texts)
     config = WindowsConfig(mode="random", k=k, m=m, mirrored=mirrored)
-    found = plan(num_texts, config, np.random.default_rng(0)).positions_WK
+    found = plan(num_texts, config, np.random.default_rng(0)).items_WK
     assert abs(len(found) - num_texts * m / k) <= (2 if mirrored else 1)
     assert all(len(set(window)) == k for window in found.tolist())
 

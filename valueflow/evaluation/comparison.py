@@ -7,7 +7,7 @@ from scipy.stats import norm, t
 
 from valueflow import api
 from valueflow.evaluation.scoring import Score
-from valueflow.ranking.plackett_luce import Z95
+from valueflow.numerics.intervals import Z95
 from valueflow.records import LIMIT
 
 # Ends of the bands of a profile, points of intensity.

@@ -6,6 +6,8 @@ import pyarrow.compute as pc
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
+from valueflow.numerics.hashing import mix64
+
 # Near-duplicates: the sets of SHINGLE successive words have a Jaccard similarity of at least ALIKE[0] / ALIKE[1].
 SHINGLE, MIN_JACCARD = 5, (4, 5)
 WORD_SEPARATORS = r"[^\p{L}\p{M}\p{N}]+"
@@ -35,18 +37,11 @@ def _shingles(folded: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     place_W = np.arange(len(text_W)) - (np.cumsum(length_F) - length_F)[text_W]
     left_W = length_F[text_W] - place_W
     word_W = words.flatten().dictionary_encode().indices.to_numpy().astype(np.uint64)
-    hash_W = _mixed(word_W)
+    hash_W = mix64(word_W)
     for ahead in range(1, SHINGLE):
-        hash_W = np.where(left_W > ahead, _mixed(hash_W + np.roll(word_W, -ahead)), hash_W)
+        hash_W = np.where(left_W > ahead, mix64(hash_W + np.roll(word_W, -ahead)), hash_W)
     starts = (left_W >= SHINGLE) | (place_W == 0)
     return text_W[starts], pa.array(hash_W[starts]).dictionary_encode().indices.to_numpy().astype(np.int64)
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """A bijection of 64-bit integers that spreads them (splitmix64)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9) + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def _linked(text_E: np.ndarray, shingle_E: np.ndarray, num_texts: int) -> np.ndarray:

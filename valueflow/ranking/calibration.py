@@ -1,4 +1,7 @@
-"""Theta (nats, no zero, judge scale) to intensity in [-10, 10] with a real zero, and back."""
+"""Maps between theta (nats, arbitrary zero, one judge's scale) and intensity in [-10, 10], which has a meaningful zero.
+
+Shapes: all arrays are one-dimensional, one entry a text.
+"""
 
 from typing import Literal
 
@@ -17,7 +20,7 @@ NO_NEUTRAL = (
 
 
 class CalibrateConfig(Config):
-    """Where zero and the unit come from."""
+    """How zero and the unit of intensity are set."""
 
     mode: Literal["neutral", "human", "rated"] = "neutral"
     extreme_quantile: float = Field(0.99, gt=0.5, le=1, description="neutral: this quantile of |theta - zero| is intensity 10")
@@ -27,13 +30,13 @@ class CalibrateConfig(Config):
     def _has_ratings(self) -> "CalibrateConfig":
         if (self.mode == "neutral") == bool(self.ratings):
             raise ValueError(
-                f"ratings ({self.ratings!r}) go with mode human or rated, and only with them; mode is {self.mode!r}"
+                f"ratings ({self.ratings!r}) must be set for mode human or rated and for no other; mode is {self.mode!r}"
             )
         return self
 
 
 class Calibration(Config):
-    """A strictly increasing piecewise-linear map of one value; straight on beyond the outer knots, so it can be inverted."""
+    """A strictly increasing piecewise-linear map of one value; linear beyond the outer knots, so it has an inverse."""
 
     mode: Literal["neutral", "human", "rated", "imported"]
     theta: list[float] = Field(min_length=2)
@@ -53,20 +56,22 @@ class Calibration(Config):
         return cls(mode="imported", theta=[-LIMIT, LIMIT], intensity=[-LIMIT, LIMIT])
 
     def unclipped(self, theta: np.ndarray) -> np.ndarray:
-        """Intensity before it is clipped to [-10, 10]."""
+        """Return intensity before clipping to [-10, 10]."""
         return _interpolate(theta, np.array(self.theta), np.array(self.intensity))
 
     def to_intensity(self, theta: np.ndarray) -> np.ndarray:
-        """Intensity in [-10, 10]."""
+        """Return intensity, clipped to [-10, 10]."""
         return np.clip(self.unclipped(theta), -LIMIT, LIMIT)
 
     def to_theta(self, intensity: np.ndarray) -> np.ndarray:
-        """Inverse of `unclipped`."""
+        """Return theta: the inverse of `unclipped`."""
         return _interpolate(intensity, np.array(self.intensity), np.array(self.theta))
 
 
 def neutral(theta: np.ndarray, is_neutral: np.ndarray, extreme_quantile: float) -> Calibration:
-    """Zero is the median theta of known neutral texts; a robust spread around it fixes the unit.
+    """Return the linear map with zero at the median theta of neutral texts.
+
+    Intensity 10 is the `extreme_quantile` of |theta - zero| over all texts, so single outliers do not set the unit.
 
     Raises:
         InputError: no neutral text, or no spread.
@@ -81,10 +86,10 @@ def neutral(theta: np.ndarray, is_neutral: np.ndarray, extreme_quantile: float) 
 
 
 def isotonic(theta: np.ndarray, rating: np.ndarray, mode: Literal["human", "rated"]) -> Calibration:
-    """Least-squares increasing map from theta to ratings (pool adjacent violators; Barlow et al. 1972).
+    """Return the least-squares increasing map from theta to ratings (pool adjacent violators; Barlow et al. 1972).
 
     Raises:
-        InputError: the ratings do not increase with theta anywhere, so there is no scale.
+        InputError: the ratings increase with theta nowhere, so there is no scale.
     """
     distinct, group, size = np.unique(theta, return_inverse=True, return_counts=True)
     pooled = isotonic_regression(np.bincount(group, rating) / size, weights=size).x

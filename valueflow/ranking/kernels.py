@@ -1,22 +1,27 @@
-"""The loops of Plackett-Luce, compiled: one pass over windows each, float64, no array larger than the data.
+"""Compiled loops over windows for the Plackett-Luce likelihood: one pass each, float64, no array larger than the data.
 
-Parameters phi are theta (N items) and, where judges are modelled, beta (J judges) and gamma (J x P places shown):
-x = beta_j theta_i + gamma_jp is the log-worth of item i at place p for judge j; without judges x = theta_i. A stage chooses the
-next best of the items left, with probabilities p = e / tail; its information is diag(p) - p p'.
+The parameters phi are theta (N items) and, where judges are modelled, beta (J judges) and gamma (J x P positions). For judge j
+the log-worth of item i at position p is x = beta_j theta_i + gamma_jp; without judges x = theta_i. Each stage chooses the best
+of the items not yet chosen, with probabilities p = e / tail, where e = exp(x) and tail is the sum of e over these items; the
+information of a stage is diag(p) - p p'.
+
+The order of arithmetic is fixed: saved fits must be reproduced to the last digit.
 
 Shapes: W windows, K items in a window (best first), stages <= K - 1 choices (fewer for partial orders), S columns of a factor.
-`places_WK` and `judge_W` are None for plain data; numba then compiles the judges away.
+`positions_WK` and `judge_W` are None for data without judges; numba then compiles the branches for judges away.
 """
 
 import numba
 import numpy as np
 
+from valueflow.numerics import hashing
+
 compiled = numba.njit(cache=True, nogil=True)
 
 
 @compiled
-def worths(phi, num_items, num_judges, num_places, items_WK, places_WK, judge_W, e_WK):
-    """Fill e = exp(x - max of the window); the largest is 1."""
+def worths(phi, num_items, num_judges, num_positions, items_WK, positions_WK, judge_W, e_WK):
+    """Fill e_WK with exp(x - the largest x of the window)."""
     num_windows, k = items_WK.shape
     for w in range(num_windows):
         largest = -np.inf
@@ -24,7 +29,7 @@ def worths(phi, num_items, num_judges, num_places, items_WK, places_WK, judge_W,
             x = phi[items_WK[w, a]]
             if judge_W is not None:
                 j = judge_W[w]
-                x = x * phi[num_items + j] + phi[num_items + num_judges + j * num_places + places_WK[w, a]]
+                x = x * phi[num_items + j] + phi[num_items + num_judges + j * num_positions + positions_WK[w, a]]
             e_WK[w, a] = x
             largest = max(largest, x)
         for a in range(k):
@@ -33,42 +38,44 @@ def worths(phi, num_items, num_judges, num_places, items_WK, places_WK, judge_W,
 
 
 @compiled
-def moments(phi, num_items, num_judges, num_places, items_WK, weight_W, places_WK, judge_W, stages, e_WK, gradient, diagonal):
+def moments(
+    phi, num_items, num_judges, num_positions, items_WK, weight_W, positions_WK, judge_W, stages, e_WK, gradient, diagonal
+):
     """Return the log-likelihood; add its gradient and the diagonal of the information."""
     num_windows, k = items_WK.shape
     tail, total = np.empty(stages), 0.0
     for w in range(num_windows):
-        weight, left, moved, squared = weight_W[w], 0.0, 0.0, 0.0
+        weight, tail_sum, weighted_sum, weighted_square = weight_W[w], 0.0, 0.0, 0.0
         for a in range(k - 1, -1, -1):
-            left += e_WK[w, a]
+            tail_sum += e_WK[w, a]
             if judge_W is not None:
-                moved += e_WK[w, a] * phi[items_WK[w, a]]
-                squared += e_WK[w, a] * phi[items_WK[w, a]] ** 2
+                weighted_sum += e_WK[w, a] * phi[items_WK[w, a]]
+                weighted_square += e_WK[w, a] * phi[items_WK[w, a]] ** 2
             if a < stages:
-                tail[a] = left
+                tail[a] = tail_sum
                 if judge_W is not None:
-                    diagonal[num_items + judge_W[w]] += weight * (squared / left - (moved / left) ** 2)
-        # The product of at most nine probabilities cannot underflow unless they are below 1e-34: logs are taken there only.
-        product, logs, first, second = 1.0, 0.0, 0.0, 0.0
+                    diagonal[num_items + judge_W[w]] += weight * (weighted_square / tail_sum - (weighted_sum / tail_sum) ** 2)
+        # A product of at most nine probabilities underflows only if they are below 1e-34, so logarithms are rarely needed.
+        product, logs, inverse_sum, inverse_square = 1.0, 0.0, 0.0, 0.0
         for a in range(k):
             e = e_WK[w, a]
             if a < stages:
                 inverse = 1.0 / tail[a]
-                first += inverse
-                second += inverse * inverse
+                inverse_sum += inverse
+                inverse_square += inverse * inverse
                 product *= e * inverse
                 if product < 1e-250:
                     logs += np.log(max(product, 1e-320))
                     product = 1.0
-            g = weight * ((1.0 if a < stages else 0.0) - e * first)
-            d = weight * (e * first - e * e * second)
+            g = weight * ((1.0 if a < stages else 0.0) - e * inverse_sum)
+            d = weight * (e * inverse_sum - e * e * inverse_square)
             i = items_WK[w, a]
             if judge_W is not None:
                 j = judge_W[w]
-                beta, place = phi[num_items + j], num_items + num_judges + j * num_places + places_WK[w, a]
+                beta, gamma_index = phi[num_items + j], num_items + num_judges + j * num_positions + positions_WK[w, a]
                 gradient[num_items + j] += g * phi[i]
-                gradient[place] += g
-                diagonal[place] += d
+                gradient[gamma_index] += g
+                diagonal[gamma_index] += d
                 g *= beta
                 d *= beta * beta
             gradient[i] += g
@@ -78,36 +85,36 @@ def moments(phi, num_items, num_judges, num_places, items_WK, weight_W, places_W
 
 
 @compiled
-def product(phi, num_items, num_judges, num_places, items_WK, weight_W, places_WK, judge_W, stages, e_WK, v, out):
+def product(phi, num_items, num_judges, num_positions, items_WK, weight_W, positions_WK, judge_W, stages, e_WK, v, out):
     """Add the information times v."""
     num_windows, k = items_WK.shape
-    dx, tail, mean = np.empty(k), np.empty(stages), np.empty(stages)
+    dx, inverse, mean = np.empty(k), np.empty(stages), np.empty(stages)
     for w in range(num_windows):
-        left, moved = 0.0, 0.0
+        tail_sum, weighted_sum = 0.0, 0.0
         for a in range(k - 1, -1, -1):
             i = items_WK[w, a]
             dx[a] = v[i]
             if judge_W is not None:
                 j = judge_W[w]
-                place = num_items + num_judges + j * num_places + places_WK[w, a]
-                dx[a] = v[i] * phi[num_items + j] + v[num_items + j] * phi[i] + v[place]
-            left += e_WK[w, a]
-            moved += e_WK[w, a] * dx[a]
+                gamma_index = num_items + num_judges + j * num_positions + positions_WK[w, a]
+                dx[a] = v[i] * phi[num_items + j] + v[num_items + j] * phi[i] + v[gamma_index]
+            tail_sum += e_WK[w, a]
+            weighted_sum += e_WK[w, a] * dx[a]
             if a < stages:
-                tail[a] = 1.0 / left
-                mean[a] = moved / left
-        first, drawn = 0.0, 0.0
+                inverse[a] = 1.0 / tail_sum
+                mean[a] = weighted_sum / tail_sum
+        inverse_sum, mean_sum = 0.0, 0.0
         for a in range(k):
             if a < stages:
-                first += tail[a]
-                drawn += mean[a] * tail[a]
-            t = weight_W[w] * e_WK[w, a] * (dx[a] * first - drawn)
-            _spread(out, t, phi, num_items, num_judges, num_places, items_WK, places_WK, judge_W, w, a)
+                inverse_sum += inverse[a]
+                mean_sum += mean[a] * inverse[a]
+            t = weight_W[w] * e_WK[w, a] * (dx[a] * inverse_sum - mean_sum)
+            _scatter(out, t, phi, num_items, num_judges, num_positions, items_WK, positions_WK, judge_W, w, a)
 
 
 @compiled
-def _spread(out, t, phi, num_items, num_judges, num_places, items_WK, places_WK, judge_W, w, a):
-    """Add a change per unit of x to the parameters behind x."""
+def _scatter(out, t, phi, num_items, num_judges, num_positions, items_WK, positions_WK, judge_W, w, a):
+    """Add t times the derivatives of x with respect to its parameters."""
     i = items_WK[w, a]
     if judge_W is None:
         out[i] += t
@@ -115,21 +122,21 @@ def _spread(out, t, phi, num_items, num_judges, num_places, items_WK, places_WK,
         j = judge_W[w]
         out[i] += t * phi[num_items + j]
         out[num_items + j] += t * phi[i]
-        out[num_items + num_judges + j * num_places + places_WK[w, a]] += t
+        out[num_items + num_judges + j * num_positions + positions_WK[w, a]] += t
 
 
 @compiled
-def information(phi, num_items, num_judges, num_places, items_WK, weight_W, places_WK, judge_W, stages, e_WK, out):
+def information(phi, num_items, num_judges, num_positions, items_WK, weight_W, positions_WK, judge_W, stages, e_WK, out):
     """Add the dense information matrix."""
     num_windows, k = items_WK.shape
     first, second, tail = np.empty(k), np.empty(k), np.empty(k)
     width = 1 if judge_W is None else 3
     index, slope = np.empty((k, width), np.int64), np.ones((k, width))
     for w in range(num_windows):
-        left = 0.0
+        tail_sum = 0.0
         for a in range(k - 1, -1, -1):
-            left += e_WK[w, a]
-            tail[a] = left
+            tail_sum += e_WK[w, a]
+            tail[a] = tail_sum
         f, s = 0.0, 0.0
         for a in range(k):
             if a < stages:
@@ -139,7 +146,7 @@ def information(phi, num_items, num_judges, num_places, items_WK, weight_W, plac
             index[a, 0] = items_WK[w, a]
             if judge_W is not None:
                 j = judge_W[w]
-                index[a, 1], index[a, 2] = num_items + j, num_items + num_judges + j * num_places + places_WK[w, a]
+                index[a, 1], index[a, 2] = num_items + j, num_items + num_judges + j * num_positions + positions_WK[w, a]
                 slope[a, 0], slope[a, 1] = phi[num_items + j], phi[items_WK[w, a]]
         for a in range(k):
             for b in range(k):
@@ -151,19 +158,14 @@ def information(phi, num_items, num_judges, num_places, items_WK, weight_W, plac
                         out[index[a, m], index[b, n]] += weight_W[w] * entry * slope[a, m] * slope[b, n]
 
 
-@compiled
-def _mix(key):
-    """One round of splitmix64: 64 bits that look random, from a counter."""
-    key += np.uint64(0x9E3779B97F4A7C15)
-    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return key ^ (key >> np.uint64(31))
+splitmix64 = compiled(hashing.splitmix64)
 
 
 @compiled
-def draw(phi, num_items, num_judges, num_places, items_WK, weight_W, places_WK, judge_W, stages, e_WK, key_W, out):
-    """Add 64 random vectors (columns of out) whose covariance is the information; the signs are the bits of a hash of the
-    window's key, so that they do not depend on where and in which order windows are kept.
+def draw(phi, num_items, num_judges, num_positions, items_WK, weight_W, positions_WK, judge_W, stages, e_WK, key_W, out):
+    """Add 64 random vectors, the rows of `out`, whose covariance is the information.
+
+    The signs are the bits of a hash of the window's key, so they do not depend on the shard or the row of a window.
     """
     num_windows, k = items_WK.shape
     root, one = np.empty(k), np.uint64(1)
@@ -171,44 +173,44 @@ def draw(phi, num_items, num_judges, num_places, items_WK, weight_W, places_WK, 
     for w in range(num_windows):
         scale = np.sqrt(weight_W[w])
         for stage in range(stages):
-            left = 0.0
+            tail_sum = 0.0
             for a in range(stage, k):
-                left += e_WK[w, a]
+                tail_sum += e_WK[w, a]
             for a in range(stage, k):
-                root[a] = np.sqrt(e_WK[w, a] / left)
-                signs[a] = _mix(key_W[w] ^ _mix(np.uint64(1024 * stage + a)))
+                root[a] = np.sqrt(e_WK[w, a] / tail_sum)
+                signs[a] = splitmix64(key_W[w] ^ splitmix64(np.uint64(1024 * stage + a)))
             for s in range(64):
-                drawn = 0.0
+                signed_sum = 0.0
                 for a in range(stage, k):
                     bit = (signs[a] >> np.uint64(s)) & one
-                    drawn += root[a] if bit else -root[a]
+                    signed_sum += root[a] if bit else -root[a]
                 for a in range(stage, k):
                     bit = (signs[a] >> np.uint64(s)) & one
-                    t = scale * ((root[a] if bit else -root[a]) - root[a] ** 2 * drawn)
-                    _spread(out[s], t, phi, num_items, num_judges, num_places, items_WK, places_WK, judge_W, w, a)
+                    t = scale * ((root[a] if bit else -root[a]) - root[a] ** 2 * signed_sum)
+                    _scatter(out[s], t, phi, num_items, num_judges, num_positions, items_WK, positions_WK, judge_W, w, a)
 
 
 @compiled
 def skewness(phi, num_items, items_WK, weight_W, judge_W, stages, e_WK, root_NS, out):
-    """Add sum_bc kappa_abc C_bc for each item a: third derivatives of sum log-sum-exp contracted with C = root root'."""
+    """Add sum_bc kappa_abc C_bc for each item a: third derivatives of the log-sum-exp terms contracted with C = root root'."""
     num_windows, k = items_WK.shape
     size = root_NS.shape[1]
     p, spread, mean = np.empty(k), np.empty(k), np.empty(size)
     for w in range(num_windows):
         beta = 1.0 if judge_W is None else phi[num_items + judge_W[w]]
         for stage in range(stages):
-            left = 0.0
+            tail_sum = 0.0
             for a in range(stage, k):
-                left += e_WK[w, a]
+                tail_sum += e_WK[w, a]
             mean[:] = 0.0
             for a in range(stage, k):
-                p[a] = e_WK[w, a] / left
+                p[a] = e_WK[w, a] / tail_sum
                 mean += p[a] * root_NS[items_WK[w, a]]
-            middle = 0.0
+            mean_spread = 0.0
             for a in range(stage, k):
                 spread[a] = 0.0
                 for s in range(size):
                     spread[a] += (root_NS[items_WK[w, a], s] - mean[s]) ** 2
-                middle += p[a] * spread[a]
+                mean_spread += p[a] * spread[a]
             for a in range(stage, k):
-                out[items_WK[w, a]] += weight_W[w] * beta**3 * p[a] * (spread[a] - middle)
+                out[items_WK[w, a]] += weight_W[w] * beta**3 * p[a] * (spread[a] - mean_spread)

@@ -1,4 +1,7 @@
-"""Window plans: which texts a judge sees together, in which order, decided before any judge is called."""
+"""Window plans: which texts a judge sees together and in which positions, decided before any judge is called.
+
+Shapes: W windows, K texts in a window.
+"""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -11,11 +14,11 @@ from valueflow.config import Config
 from valueflow.errors import InputError
 from valueflow.records import conform, digest
 
-# Differences between any two of these offsets are distinct (Mian-Chowla), so two texts meet at most once in a round.
+# All differences of two of these offsets are distinct (Mian-Chowla), so two texts share at most one window of a round.
 SIDON = np.array([0, 1, 3, 7, 12, 20, 30, 44, 65, 80])
 
-# Rounds from here on follow from answers; those before are of the first, balanced plan.
-ADAPTED = 1000
+# Adaptive rounds are numbered from here; smaller numbers belong to the first, balanced plan.
+FIRST_ADAPTIVE_ROUND = 1000
 
 
 class WindowsConfig(Config):
@@ -23,37 +26,39 @@ class WindowsConfig(Config):
 
     mode: Literal["balanced", "random", "adaptive", "swiss"] = Field(
         "balanced",
-        description="adaptive: rounds of plan, judge, fit, each asking what is expected to tell the most; swiss: rounds in "
-        "which texts of like rank meet",
+        description="balanced: each text in exactly m windows; random; adaptive: rounds of plan, judge, fit that choose the "
+        "most informative windows; swiss: rounds of windows with texts of similar theta",
     )
     k: int = Field(2, ge=2, le=10, description="texts in a window")
     m: int = Field(
-        8, ge=1, description="windows in which each text appears (on average for random; at most, on average, with rounds)"
+        8,
+        ge=1,
+        description="windows with each text: exact for balanced, mean for random, upper bound of the mean for the others",
     )
-    per_round: int = Field(2, ge=1, description="adaptive, swiss: windows of each text in one round")
+    per_round: int = Field(2, ge=1, description="adaptive, swiss: windows with each text in one round")
     target_error: float | None = Field(
         None,
         gt=0,
-        description="adaptive, swiss: a value is done when its texts' root mean square standard error is at most this, nats",
+        description="adaptive, swiss: stop when the root mean square standard error of a value's texts is at most this, nats",
     )
-    mirrored: bool = Field(False, description="k=2 only: ask each pair in both orders; both count towards m")
+    mirrored: bool = Field(False, description="k=2 only: ask each pair in both presentations; both count towards m")
     seed: int = 0
 
     @property
     def in_rounds(self) -> bool:
-        """Whether windows are planned round by round, from the answers so far."""
+        """Whether windows are planned in adaptive rounds, from the answers so far."""
         return self.mode in ("adaptive", "swiss")
 
     @property
     def start(self) -> "WindowsConfig":
-        """The plan of the first round of a build in rounds: every text once at each place, which connects all texts."""
+        """The plan before the first adaptive round: every text once in each position, which connects all texts."""
         return self.model_copy(update={"mode": "balanced", "m": self.k * (2 if self.mirrored else 1)})
 
     @model_validator(mode="after")
     def _enough(self) -> "WindowsConfig":
         if self.in_rounds and self.m < self.start.m:
             raise ValueError(
-                f"m ({self.m}) must be at least {self.start.m} in mode {self.mode} with k ({self.k}): its first round"
+                f"m ({self.m}) must be at least {self.start.m} in mode {self.mode} with k ({self.k}), for its first round"
             )
         if not self.in_rounds and self.target_error is not None:
             raise ValueError(f"target_error ({self.target_error:g}) needs mode adaptive or swiss, mode is {self.mode}")
@@ -67,26 +72,26 @@ class WindowsConfig(Config):
         if self.mode == "balanced" and self.m % unit:
             below, above = self.m - self.m % unit, self.m - self.m % unit + unit
             near = f"{below} or {above}" if below else f"{above}"
-            what = "4 when mirrored" if self.mirrored else f"k ({self.k})"
+            divisor = "4 when mirrored" if self.mirrored else f"k ({self.k})"
             raise ValueError(
-                f"m ({self.m}) must be a multiple of {what} in mode balanced, so that each text is equally often at each "
-                f"place; use {near}"
+                f"m ({self.m}) must be a multiple of {divisor} in mode balanced, so that each text is equally often in "
+                f"each position; use {near}"
             )
         return self
 
 
 class Plan(NamedTuple):
-    """Windows as positions into the sorted text ids."""
+    """Windows as indices into the sorted text ids."""
 
-    positions_WK: np.ndarray  # int, the order shown
+    items_WK: np.ndarray  # int, by position in the window
     round_W: np.ndarray
 
 
 def plan(num_texts: int, config: WindowsConfig, rng: np.random.Generator) -> Plan:
     """Return the windows over texts 0..num_texts-1.
 
-    `balanced`: every text is in exactly m windows, m/k times at each place, and the comparison graph is connected
-    (each round walks a random cycle through all texts). `random`: num_texts * m / k windows of random texts.
+    `balanced`: every text is in exactly m windows, m/k times in each position, and the comparison graph is connected, because
+    each round follows a random cycle through all texts. `random`: num_texts * m / k windows of random texts.
 
     Raises:
         InputError: fewer texts than k.
@@ -109,33 +114,37 @@ def plan(num_texts: int, config: WindowsConfig, rng: np.random.Generator) -> Pla
 
 
 def _cycle(num_texts: int, k: int, rng: np.random.Generator) -> np.ndarray:
-    """One round: texts on a random circle, window i holds i plus fixed offsets; each text is once at each place."""
+    """Return one round: window i has the texts at i + fixed offsets on a random circle; each text is once in each position."""
     offsets = SIDON[:k] if num_texts > 2 * SIDON[k - 1] else np.arange(k)
     circle = rng.permutation(num_texts)
     return circle[(np.arange(num_texts)[:, None] + rng.permutation(offsets)) % num_texts]
 
 
 def plan_table(theory: str, value: str, text_ids: list[str], config: WindowsConfig) -> pa.Table:
-    """Return the `windows` rows of one value; a function of the set of texts, the config and nothing else."""
+    """Return the `windows` rows of one value; they depend on the set of texts and the config only.
+
+    Raises:
+        InputError: fewer texts than k.
+    """
     ids = np.array(sorted(text_ids), dtype=object)
     rng = np.random.default_rng(int(digest(config.seed, theory, value, list(ids)), 16))
     try:
-        positions_WK, rounds = plan(len(ids), config, rng)
+        items_WK, rounds = plan(len(ids), config, rng)
     except InputError as error:
         raise InputError(f"{theory}:{value}: {error}") from None
-    return windows_table(theory, value, ids[positions_WK].tolist(), rounds)
+    return windows_table(theory, value, ids[items_WK].tolist(), rounds)
 
 
-def windows_table(theory: str, value: str, shown: list[list[str]], rounds: np.ndarray) -> pa.Table:
-    """Return `windows` rows of text ids in the order shown; the same window in another round is another question."""
+def windows_table(theory: str, value: str, text_ids: list[list[str]], rounds: np.ndarray) -> pa.Table:
+    """Return `windows` rows from the text ids of each window by position; a window repeated in another round has another id."""
     occurrence: dict[str, int] = {}
     window_ids = []
-    for window, round_ in zip(shown, rounds.tolist(), strict=True):
-        key = "|".join(window) if round_ < ADAPTED else f"{round_}|{'|'.join(window)}"
+    for window, round_ in zip(text_ids, rounds.tolist(), strict=True):
+        key = "|".join(window) if round_ < FIRST_ADAPTIVE_ROUND else f"{round_}|{'|'.join(window)}"
         occurrence[key] = occurrence.get(key, -1) + 1
         window_ids.append(digest(theory, value, key, occurrence[key]))
-    columns = {"window_id": window_ids, "theory": [theory] * len(shown), "value": [value] * len(shown)}
-    return conform(pa.table(columns | {"text_ids": pa.array(shown, pa.list_(pa.string())), "round": rounds}), "windows")
+    columns = {"window_id": window_ids, "theory": [theory] * len(text_ids), "value": [value] * len(text_ids)}
+    return conform(pa.table(columns | {"text_ids": pa.array(text_ids, pa.list_(pa.string())), "round": rounds}), "windows")
 
 
 def with_texts(windows: pa.Table, texts: Mapping[str, str]) -> pa.Table:

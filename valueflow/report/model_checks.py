@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from scipy.special import ndtri
 from scipy.stats import chi2
 
+from valueflow.numerics.intervals import Z95
 from valueflow.ranking.model_checks import Bin, Checks, JudgeCheck, ModelCheck, Residual, Triads
-from valueflow.ranking.plackett_luce import Z95
 
 # A difference that is sure but smaller than this is said and not held against the model: one point of a share, or, in nats of
 # a log score, one percent of the probability of the answers.

@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 
 from valueflow import store
 from valueflow.judging.answers import ABSTAINED_PREFIX
+from valueflow.numerics.intervals import wilson_interval
 from valueflow.records import SCHEMAS
 from valueflow.report.audit_page import _decimal
 from valueflow.report.vidb_page import FIRST, GRID, Plot, _svg, templates
@@ -214,9 +215,8 @@ def _share(count: int, of: int) -> Share:
     """Wilson's interval, which keeps its width where all or none are counted."""
     if not of:
         return Share(count, None, None, None)
-    share, z2 = count / of, 1.959964**2 / of
-    middle, half = share + z2 / 2, math.sqrt(z2 * (share * (1 - share) + z2 / 4))
-    return Share(count, share, max((middle - half) / (1 + z2), 0.0), min((middle + half) / (1 + z2), 1.0))
+    low, high = wilson_interval(count / of, of)
+    return Share(count, count / of, max(low, 0.0), min(high, 1.0))
 
 
 def _reading(found: Alpha, num_voters: int) -> str:

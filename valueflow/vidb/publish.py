@@ -15,9 +15,9 @@ from pydantic import Field
 from valueflow import store
 from valueflow.config import Config
 from valueflow.errors import InputError
+from valueflow.numerics.intervals import Z95
 from valueflow.ranking import calibration
 from valueflow.ranking.calibration import CalibrateConfig, Calibration
-from valueflow.ranking.plackett_luce import Z95
 from valueflow.records import ValueId, conform, text_id
 from valueflow.store import Build, VidbDetails
 from valueflow.tabular import cell, strict_rows

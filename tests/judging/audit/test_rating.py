@@ -9,7 +9,8 @@ from scipy.stats import norm
 from valueflow.errors import InputError
 from valueflow.judging.audit.rating import Comparison, Scores, compare, judge_scores, judge_spread
 from valueflow.ranking import calibration
-from valueflow.ranking.likelihood import LikelihoodShard, Orders
+from valueflow.ranking.likelihood import LikelihoodShard
+from valueflow.ranking.orders import Orders
 from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.windows import WindowsConfig, plan
 
@@ -317,7 +318,7 @@ def test_intervals_cover():
 
 def ranked(truth: np.ndarray, sharpness: float, rng: np.random.Generator) -> np.ndarray:
     """Windows, answers with Gumbel noise, Plackett-Luce, calibration to known neutral texts: a ranking as a build makes it."""
-    shown_WK = plan(len(truth), WindowsConfig(k=4, m=24), rng).positions_WK
+    shown_WK = plan(len(truth), WindowsConfig(k=4, m=24), rng).items_WK
     worth_WK = sharpness * truth[shown_WK] + rng.gumbel(size=shown_WK.shape)
     order_WK = np.take_along_axis(shown_WK, np.argsort(-worth_WK, axis=1), axis=1)
     theta = fit(LikelihoodShard(len(truth), [Orders(order_WK, np.ones(len(order_WK)))])).theta_N

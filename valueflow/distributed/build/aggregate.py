@@ -18,7 +18,8 @@ from valueflow import store
 from valueflow.config import Config
 from valueflow.distributed.cluster import completed_results, require_resources
 from valueflow.ranking.model_checks import check
-from valueflow.ranking.plackett_luce import Fit, NotConverged, fit
+from valueflow.ranking.newton import NotConverged
+from valueflow.ranking.plackett_luce import Fit, fit
 from valueflow.ranking.orders import orders_of
 from valueflow.ranking.likelihood import Counts, Layout, LikelihoodShard, Moments
 from valueflow.records import ValueId, conform, digest
@@ -62,7 +63,7 @@ class RankingShard:
         for part in parts:
             by_source.setdefault(part.source, []).append(store.read_part(part.source.rankings, part.path))
         orders = [o for s, tables in by_source.items() for o in orders_of(pa.concat_tables(tables), text_ids, s.judge)]
-        self.likelihood = LikelihoodShard(layout.num_items, orders, layout.num_judges, layout.num_places)
+        self.likelihood = LikelihoodShard(layout.num_items, orders, layout.num_judges, layout.num_positions)
 
     def call(self, method: str, *arguments: np.ndarray) -> Any:
         """Return the result of a method of `LikelihoodShard`."""

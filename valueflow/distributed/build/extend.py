@@ -24,7 +24,8 @@ from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK
 from valueflow.ranking.likelihood import LikelihoodShard
 from valueflow.ranking.orders import orders_of
-from valueflow.ranking.plackett_luce import Fit, Known, fit
+from valueflow.ranking.plackett_luce import Fit, fit
+from valueflow.ranking.prior import ItemPriors
 from valueflow.ranking.windows import WindowsConfig
 from valueflow.records import SCHEMAS, ValueId, conform, digest
 from valueflow.store import Build, File, UtilitiesDetails
@@ -149,7 +150,7 @@ def refit_texts(old: pa.Table, answers: pa.Table, prior_sd: float, tolerance: fl
     for text_id, *prior in zip(*(old[name].to_pylist() for name in ("text_id", "theta", "standard_error")), strict=True):
         if text_id in index:
             prior_2N[:, index[text_id]] = prior
-    return ids, fit(LikelihoodShard(len(ids), orders_of(answers, ids)), prior_sd, tolerance, Known(*prior_2N))
+    return ids, fit(LikelihoodShard(len(ids), orders_of(answers, ids)), prior_sd, tolerance, ItemPriors(*prior_2N))
 
 
 def merge_fit(old: pa.Table, value: ValueId, ids: list[str], fitted: Fit) -> pa.Table:

@@ -23,7 +23,7 @@ from valueflow.ranking.adaptive import next_windows, swiss_windows
 from valueflow.ranking.likelihood import LikelihoodShard
 from valueflow.ranking.orders import orders_of
 from valueflow.ranking.plackett_luce import fit
-from valueflow.ranking.windows import ADAPTED, WindowsConfig, plan_table, windows_table
+from valueflow.ranking.windows import FIRST_ADAPTIVE_ROUND, WindowsConfig, plan_table, windows_table
 from valueflow.records import ValueId, digest
 from valueflow.store import Build, File, WindowsDetails
 
@@ -108,7 +108,7 @@ def plan_round(
         first = plan_table(value.theory, value.node, ids, config.start)
         return PlannedRound(value, store.write_part(windows, first, "000", folder), None)
     answers = pa.concat_tables([store.read_part(rankings, part) for part in store.part_paths(rankings, folder)])
-    answers = answers.filter(pc.less(answers["round"], ADAPTED + round_))
+    answers = answers.filter(pc.less(answers["round"], FIRST_ADAPTIVE_ROUND + round_))
     distinct = np.unique(answers["window_id"].to_numpy().astype("S16"), return_index=True)[1]
     answered_WK = np.searchsorted(np.array(ids), np.array(answers["text_ids"].take(distinct).to_pylist()))
     copies = 2 if config.mirrored else 1
@@ -134,5 +134,5 @@ def plan_round(
     if not len(next_WK):
         return PlannedRound(value, None, precision)
     text_ids = np.array(ids, dtype=object)[next_WK].tolist()
-    table = windows_table(value.theory, value.node, text_ids, np.full(len(text_ids), ADAPTED + round_, np.int32))
+    table = windows_table(value.theory, value.node, text_ids, np.full(len(text_ids), FIRST_ADAPTIVE_ROUND + round_, np.int32))
     return PlannedRound(value, store.write_part(windows, table, f"{round_:03d}", folder), precision)

@@ -10,9 +10,9 @@ import numpy as np
 from scipy.stats import rankdata, t
 
 from valueflow.judging.audit.triples import PAIRS, Triples
+from valueflow.numerics.intervals import Z95, wilson_interval
 
 RIDGE = 0.1
-Z = 1.959964
 
 
 class Interval(NamedTuple):
@@ -84,15 +84,13 @@ def share(hits: np.ndarray, of: np.ndarray) -> Interval:
         return UNKNOWN
     count, clusters = of_T.sum(), len(of_T)
     p = hits_T.sum() / count
-    size, z = float(clusters), Z
+    size, z = float(clusters), Z95
     if clusters > 1:
         variance = clusters / (clusters - 1) * ((hits_T - p * of_T) ** 2).sum() / count**2
         if variance > 1e-12:
             size, z = min(p * (1 - p) / variance, count), float(t.ppf(0.975, clusters - 1))
-    centre = (p + z**2 / (2 * size)) / (1 + z**2 / size)
-    half = z / (1 + z**2 / size) * np.sqrt(p * (1 - p) / size + z**2 / (4 * size**2))
-    low, high = float(max(centre - half, 0.0)) if p > 0 else 0.0, float(min(centre + half, 1.0)) if p < 1 else 1.0
-    return Interval(float(p), low, high, int(count))
+    low, high = wilson_interval(p, size, z)
+    return Interval(float(p), max(low, 0.0) if p > 0 else 0.0, min(high, 1.0) if p < 1 else 1.0, int(count))
 
 
 def spearman(triples: Triples, won_TPSR: np.ndarray) -> Interval:
