@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import valueflow.voting.agreement as module
 from valueflow.records import SCHEMAS
 from valueflow.theories import Theory, theories
-from valueflow.voting.agreement import Alpha, Broken, agreement
+from valueflow.voting.agreement import Alpha, FailedVotes, agreement
 
 COLUMNS = ("ballot_id", "kind", "theory", "node", "text_id", "round", "voter", "choice")
 SCHEMA = pa.schema([SCHEMAS["votes"].field(name) for name in COLUMNS])
@@ -200,7 +200,7 @@ def test_pairs_count_the_ballots_on_which_both_voted():
 
 def test_broken_votes_of_each_voter():
     votes = table([row(f"t{n}", "v", None if n < 2 else "a") for n in range(8)] + [row("t0", "w", "a"), row("t1", "u", None)])
-    assert agreement(votes).broken == [Broken("u", 1, 1.0), Broken("v", 8, 0.25), Broken("w", 1, 0.0)]
+    assert agreement(votes).failed == [FailedVotes("u", 1, 1.0), FailedVotes("v", 8, 0.25), FailedVotes("w", 1, 0.0)]
 
 
 def test_votes_that_were_written_twice_count_once_and_the_order_of_rows_is_irrelevant():
@@ -214,7 +214,7 @@ def test_a_valid_vote_counts_before_a_broken_one_of_the_same_ballot():
     votes = [row("t", "v", None), row("t", "v", "a"), row("t", "w", "a"), row("t", "w", None)]
     found = agreement(table(votes))
     assert found.pairwise.num_ballots[0][1] == 1
-    assert [b.share for b in found.broken] == [0, 0]
+    assert [b.share for b in found.failed] == [0, 0]
 
 
 def test_no_votes():

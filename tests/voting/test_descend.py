@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from scipy.stats import binom, multinomial
 
 from valueflow.theories import Theory, theories
-from valueflow.voting.descend import DIRECTIONS, NEUTRAL, Ballot, DescentConfig, Label, Undecided, step
+from valueflow.voting.descend import DIRECTIONS, NEUTRAL, Ballot, DescentConfig, Label, OpenQuestion, step
 
 SVT = theories()["svt"]
 PAPER, ALWAYS = DescentConfig(), DescentConfig(neutral="always")
@@ -35,7 +35,7 @@ def split(first: str, second: str) -> list[str | None]:
     return votes((first, 4), (second, 3))
 
 
-def descend(theory, config, panel_size, vote: Callable[[Ballot], list]) -> tuple[Label | Undecided, list[Ballot]]:
+def descend(theory, config, panel_size, vote: Callable[[Ballot], list]) -> tuple[Label | OpenQuestion, list[Ballot]]:
     """The end of the way of one text, and the ballots asked on it."""
     given_votes, ballots = {}, []
     while isinstance(found := step(theory, "t", given_votes, config, panel_size), Ballot):
@@ -45,7 +45,7 @@ def descend(theory, config, panel_size, vote: Callable[[Ballot], list]) -> tuple
     return found, ballots
 
 
-def scripted(theory, config, *script: list[str | None]) -> tuple[Label | Undecided, list[Ballot]]:
+def scripted(theory, config, *script: list[str | None]) -> tuple[Label | OpenQuestion, list[Ballot]]:
     left = iter(script)
     found, ballots = descend(theory, config, 7, lambda _: next(left))
     assert list(left) == [], "votes that nobody asked for"
@@ -117,7 +117,7 @@ def test_neutral_below_the_top_ends_the_way_at_the_last_node():
 
 def test_two_undecided_rounds_are_for_a_human():
     found, _ = scripted(SVT, PAPER, all_for("growth"), *[split("self-transcendence", "openness-to-change")] * 2)
-    assert found == Undecided(
+    assert found == OpenQuestion(
         "t", "svt", ("growth",), "child", "growth", ("self-transcendence", "openness-to-change", NEUTRAL),
         {"self-transcendence": 4, "openness-to-change": 3},
     )  # fmt: skip
@@ -137,7 +137,7 @@ def test_the_direction_is_asked_twice():
     assert (found.direction, found.decision, found.unanimous) == (-1, "accepted", False)
     assert found.agreement == pytest.approx((1 + 5 / 7) / 2)
     found, _ = scripted(duty, PAPER, all_for("justice"), *[split("supports", "opposes")] * 2)
-    assert found == Undecided("t", "duty", ("justice",), "direction", "justice", DIRECTIONS, {"supports": 4, "opposes": 3})
+    assert found == OpenQuestion("t", "duty", ("justice",), "direction", "justice", DIRECTIONS, {"supports": 4, "opposes": 3})
 
 
 def test_neutral_always():
@@ -160,7 +160,7 @@ def test_an_only_child_is_asked_once_against_neutral(config):
     found, _ = scripted(theory, config, all_for("top"), all_for(NEUTRAL), all_for("opposes"))
     assert (found.path, found.direction, found.decision) == (("top",), -1, "accepted")
     found, _ = scripted(theory, config, all_for("top"), split("only", NEUTRAL))
-    assert found == Undecided("t", "toy", ("top",), "child", "top", ("only", NEUTRAL), {"only": 4, NEUTRAL: 3})
+    assert found == OpenQuestion("t", "toy", ("top",), "child", "top", ("only", NEUTRAL), {"only": 4, NEUTRAL: 3})
 
 
 @pytest.mark.parametrize(("max_level", "depth"), [(1, 1), (2, 2), (3, 3), (4, 4), (9, 4), (None, 4)])
@@ -192,7 +192,7 @@ def test_a_value_with_two_parents_is_reached_through_both_and_keeps_both_paths(v
 
 @pytest.mark.parametrize("foreign", ["hedonism", NEUTRAL, "Growth"])
 def test_a_choice_that_was_not_offered_is_refused(foreign):
-    with pytest.raises(ValueError, match=rf"choice '{foreign}' on a ballot that offers growth, self-protection: "):
+    with pytest.raises(ValueError, match=rf"choice '{foreign}' is not an option of its ballot \(growth, self-protection\): "):
         step(SVT, "t", {("child", "", 0): [*all_for("growth")[1:], foreign]}, PAPER, 7)
 
 
@@ -254,7 +254,7 @@ def test_descent_stays_in_the_dag_and_ends(theory, config, panel_size, data):
     assert 1 <= len(ballots) <= 2 * num_levels + 2
     assert all(edge in edges for edge in itertools.pairwise(("", *found.path)))
     assert len(found.path) <= num_levels
-    if isinstance(found, Undecided):
+    if isinstance(found, OpenQuestion):
         assert found.options == ballots[-1].options
         assert sum(found.counts.values()) <= panel_size
     else:

@@ -10,7 +10,7 @@ import pytest
 from valueflow.errors import InputError
 from valueflow.records import SCHEMAS
 from valueflow.voting.descend import DIRECTIONS, Ballot, ballot_table
-from valueflow.voting.human import Decision, queue_csv, read_decisions
+from valueflow.voting.human import HumanDecision, queue_csv, read_decisions
 
 HOSTILE = [
     'She said "no", then "yes".',
@@ -61,11 +61,11 @@ def test_a_queue_of_hostile_texts_comes_back_decided(tmp_path, encoding):
     assert {(row["node"], row["direction"]) for row in rows} == {("", "")}
     filled = [row | {"node": node, "direction": said} for row, (node, said) in zip(rows, DECISIONS, strict=True)]
     assert read_decisions(saved(tmp_path, filled, encoding), ["svt"]) == {
-        ("t0", "svt"): Decision("power", -1),
-        ("t1", "svt"): Decision("", 0),
-        ("t3", "svt"): Decision("hedonism", 1),
-        ("t4", "svt"): Decision("face", 0),
-        ("t5", "svt"): Decision("growth", 1),
+        ("t0", "svt"): HumanDecision("power", -1),
+        ("t1", "svt"): HumanDecision("", 0),
+        ("t3", "svt"): HumanDecision("hedonism", 1),
+        ("t4", "svt"): HumanDecision("face", 0),
+        ("t5", "svt"): HumanDecision("growth", 1),
     }
 
 
@@ -78,13 +78,13 @@ def test_a_queue_as_it_was_written_decides_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("row", "key", "decision"),
     [
-        ({"node": "Universalism: nature", "direction": "Supports"}, "svt", Decision("universalism-nature", 1)),
-        ({"node": " HUM ", "direction": " opposes "}, "svt", Decision("humility", -1)),
-        ({"theory": "Schwartz", "direction": "+1"}, "svt", Decision("power", 1)),
-        ({"theory": "pvq", "direction": "neither"}, "svt", Decision("power", 0)),
-        ({"theory": "mft", "node": "tradition"}, "mft", Decision("tradition", 1)),  # svt has one too
-        ({"node": "Neutral", "direction": ""}, "svt", Decision("", 0)),
-        ({"node": " neutral ", "direction": "1"}, "svt", Decision("", 0)),  # no direction towards nothing
+        ({"node": "Universalism: nature", "direction": "Supports"}, "svt", HumanDecision("universalism-nature", 1)),
+        ({"node": " HUM ", "direction": " opposes "}, "svt", HumanDecision("humility", -1)),
+        ({"theory": "Schwartz", "direction": "+1"}, "svt", HumanDecision("power", 1)),
+        ({"theory": "pvq", "direction": "neither"}, "svt", HumanDecision("power", 0)),
+        ({"theory": "mft", "node": "tradition"}, "mft", HumanDecision("tradition", 1)),  # svt has one too
+        ({"node": "Neutral", "direction": ""}, "svt", HumanDecision("", 0)),
+        ({"node": " neutral ", "direction": "1"}, "svt", HumanDecision("", 0)),  # no direction towards nothing
     ],
 )
 def test_nodes_theories_and_directions_by_any_spelling(tmp_path, row, key, decision):
@@ -95,12 +95,12 @@ def test_the_same_decision_twice_is_one(tmp_path):
     rows = decided({"node": "humility"}, {"node": "modesty", "theory": "schwartz", "direction": "supports"})
     rows += decided({"theory": "mft", "node": "purity", "direction": "-1"})  # of another theory: no contradiction
     found = read_decisions(saved(tmp_path, rows), ["mft", "svt"])
-    assert found == {("t0", "svt"): Decision("humility", 1), ("t0", "mft"): Decision("purity", -1)}
+    assert found == {("t0", "svt"): HumanDecision("humility", 1), ("t0", "mft"): HumanDecision("purity", -1)}
 
 
 @pytest.mark.parametrize("other", [{"node": "face"}, {"direction": "-1"}, {"node": "neutral", "direction": ""}])
 def test_two_different_decisions_are_refused(tmp_path, other):
-    with pytest.raises(InputError, match=r"filled\.csv:4: text t0 is decided twice in 'svt', differently"):
+    with pytest.raises(InputError, match=r"filled\.csv:4: text t0 has two different decisions in 'svt'"):
         read_decisions(saved(tmp_path, decided({}, {"text_id": "t1"}, other)), ["svt"])
 
 
@@ -111,8 +111,8 @@ def test_two_different_decisions_are_refused(tmp_path, other):
         ({"node": "gratitude"}, "unknown value 'svt:gratitude'"),  # a node, but of another theory
         ({"node": "=power"}, "unknown value 'svt:=power'"),
         ({"theory": "swt"}, r"unknown theory 'swt'; did you mean 'svt'\?"),
-        ({"theory": "duty", "node": "gratitude"}, "theory 'duty' is not asked; theories are svt, mft"),
-        ({"theory": "duty", "node": "neutral"}, "theory 'duty' is not asked; theories are svt, mft"),
+        ({"theory": "duty", "node": "gratitude"}, "theory 'duty' is not in this job; its theories are svt, mft"),
+        ({"theory": "duty", "node": "neutral"}, "theory 'duty' is not in this job; its theories are svt, mft"),
         ({"node": ""}, "has the direction '1' but no node; write a node, or 'neutral'"),
         ({"node": "  ", "direction": "opposes"}, "has the direction 'opposes' but no node"),
         ({"direction": "up"}, r"direction is 'up'; write 1 \(supports\), -1 \(opposes\) or 0 \(neither\)"),

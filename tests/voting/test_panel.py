@@ -36,8 +36,8 @@ def test_of_two_options_the_panel_is_right_as_the_binomial_says(accuracy):
     """Five of seven, or two ahead, which of two options is five of seven again (4:3 is one ahead)."""
     decided = Counter()
     for truth, votes in polled(QUESTIONS[2], accuracy):
-        verdict = tally(votes, VoteRule(), 7)
-        decided["open" if verdict.choice is None else "right" if verdict.choice == truth else "wrong"] += 1
+        result = tally(votes, VoteRule(), 7)
+        decided["open" if result.choice is None else "right" if result.choice == truth else "wrong"] += 1
     expected = {"right": binom.sf(4, 7, accuracy), "wrong": binom.cdf(2, 7, accuracy)}
     for outcome, probability in expected.items():
         assert binomtest(decided[outcome], BALLOTS, probability).pvalue > 1e-3
@@ -50,13 +50,13 @@ def test_of_three_options_the_panel_is_right_as_the_multinomial_says(accuracy):
     for counts in itertools.product(range(8), repeat=3):
         if sum(counts) == 7:
             votes = [option for option, n in zip("abc", counts, strict=True) for _ in range(n)]
-            verdict = tally(votes, VoteRule(), 7)
-            outcome = "open" if verdict.choice is None else "right" if verdict.choice == "a" else "wrong"
+            result = tally(votes, VoteRule(), 7)
+            outcome = "open" if result.choice is None else "right" if result.choice == "a" else "wrong"
             expected[outcome] += multinomial.pmf(counts, 7, chances)
     decided = Counter()
     for truth, votes in polled(QUESTIONS[3], accuracy):
-        verdict = tally(votes, VoteRule(), 7)
-        decided["open" if verdict.choice is None else "right" if verdict.choice == truth else "wrong"] += 1
+        result = tally(votes, VoteRule(), 7)
+        decided["open" if result.choice is None else "right" if result.choice == truth else "wrong"] += 1
     for outcome in ("right", "wrong", "open"):
         assert binomtest(decided[outcome], BALLOTS, expected[outcome]).pvalue > 1e-3
 

@@ -33,7 +33,7 @@ class WindowsConfig(Config):
     m: int = Field(
         8,
         ge=1,
-        description="windows with each text: exact for balanced, mean for random, upper bound of the mean for the others",
+        description="windows with each text: exact for balanced, mean for random, bound of the mean for the others",
     )
     per_round: int = Field(2, ge=1, description="adaptive, swiss: windows with each text in one round")
     target_error: float | None = Field(

@@ -1,1 +1,1 @@
-"""A panel's votes: when they decide, where a text goes in a theory, how far the voters agree."""
+"""Votes of a panel: the decision rule, the descent through a theory, agreement of the voters, the human queue."""

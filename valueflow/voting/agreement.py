@@ -1,4 +1,7 @@
-"""How far the voters of a panel agree: Krippendorff's alpha, agreement of pairs, broken votes."""
+"""Agreement of the voters of a panel: Krippendorff's alpha, pairwise agreement, failed votes.
+
+Shapes: B ballots, V voters, O options.
+"""
 
 import math
 from collections import defaultdict
@@ -11,33 +14,33 @@ import pyarrow.compute as pc
 
 from valueflow.theories import theories
 
-NOT_ASKED, BROKEN = -2, -1  # below every code of a choice, broken above not asked
+NO_VOTE, FAILED = -2, -1  # below every code of a choice; a failed vote replaces no vote
 
 
 class Alpha(NamedTuple):
-    """Krippendorff's nominal alpha of the first-round ballots of one theory, kind and level."""
+    """Krippendorff's nominal alpha over the ballots of vote round 0 of one theory, kind and level."""
 
     theory: str
     kind: str
-    level: int  # depth of the node asked, 0 for the top
+    level: int  # depth of the ballot's node, 0 for the top
     alpha: float  # nan: no ballot has two valid votes, or all votes on a node are for one option
-    num_ballots: int  # with at least two valid votes
-    num_votes: int  # valid votes on these
+    num_ballots: int  # ballots with at least two valid votes
+    num_votes: int  # valid votes on these ballots
 
 
 class Pairwise(NamedTuple):
-    """Agreement of every two voters over the ballots, of all rounds, on which both gave a valid vote."""
+    """Agreement of every two voters over the ballots on which both gave a valid vote, in any vote round; V x V lists."""
 
     voters: list[str]
     agreement: list[list[float]]  # share of equal choices, 1 on the diagonal; nan: no common ballot
     num_ballots: list[list[int]]  # common ballots; on the diagonal the voter's valid votes
 
 
-class Broken(NamedTuple):
-    """How often a voter gave no valid vote, over all rounds."""
+class FailedVotes(NamedTuple):
+    """A voter's share of failed votes and abstentions, over all vote rounds."""
 
     voter: str
-    num_votes: int  # ballots asked
+    num_votes: int  # ballots put to the voter
     share: float
 
 
@@ -46,16 +49,17 @@ class PanelAgreement(NamedTuple):
 
     alphas: list[Alpha]
     pairwise: Pairwise
-    broken: list[Broken]
+    failed: list[FailedVotes]
 
 
 def agreement(votes: pa.Table) -> PanelAgreement:
-    """Return the agreement of the voters in rows of `votes`; of a voter's votes on one ballot, one counts, a valid one first.
+    """Return the agreement of the voters in rows of `votes`.
 
-    Alpha compares with the agreement of chance. On a node, chance is a draw from all votes on that node: voters asked
-    about different nodes have different options and cannot agree. The alpha of a level is
-    1 - (sum of observed) / (sum of expected disagreements) over its nodes, so the mean of the nodes' alphas weighted
-    by expected disagreement.
+    If a voter has several votes on one ballot, one counts, and a valid vote goes before a failed one.
+
+    Alpha corrects for chance agreement, which for a node is that of two random votes on this node: ballots on different
+    nodes have different options. The alpha of a level is 1 - (sum of observed) / (sum of expected disagreements) over its
+    nodes: the mean of the nodes' alphas, weighted by expected disagreement.
 
     Raises:
         KeyError: a theory or node that the taxonomies do not have.
@@ -63,28 +67,28 @@ def agreement(votes: pa.Table) -> PanelAgreement:
     ballot, ballots = _codes(votes["ballot_id"])
     voter, voters = _codes(votes["voter"])
     choice, _ = _codes(votes["choice"])
-    choices_BV = np.full((len(ballots), len(voters)), NOT_ASKED)
+    choices_BV = np.full((len(ballots), len(voters)), NO_VOTE)
     np.maximum.at(choices_BV, (ballot, voter), choice)  # rows of one vote may repeat after a crash, in any order
     first = np.unique(ballot, return_index=True)[1]
-    asked = votes.select(["theory", "kind", "node", "round"]).take(first)
-    return PanelAgreement(_alphas(asked, choices_BV), _pairwise(voters, choices_BV), _broken(voters, choices_BV))
+    ballot_rows = votes.select(["theory", "kind", "node", "round"]).take(first)
+    return PanelAgreement(_alphas(ballot_rows, choices_BV), _pairwise(voters, choices_BV), _failed_votes(voters, choices_BV))
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """Each row as its position among the sorted distinct values, null as BROKEN; and these values."""
+    """Return each row's index among the sorted distinct values, with null as FAILED, and these values."""
     names = pc.unique(column).drop_null()
     names = names.take(pc.sort_indices(names))
-    return pc.index_in(column, names).fill_null(BROKEN).to_numpy(), names.to_pylist()
+    return pc.index_in(column, names).fill_null(FAILED).to_numpy(), names.to_pylist()
 
 
-def _alphas(asked: pa.Table, choices_BV: np.ndarray) -> list[Alpha]:
-    rows = asked.append_column("row", pa.array(np.arange(asked.num_rows))).filter(pc.field("round") == 0)
+def _alphas(ballots: pa.Table, choices_BV: np.ndarray) -> list[Alpha]:
+    rows = ballots.append_column("row", pa.array(np.arange(ballots.num_rows))).filter(pc.field("round") == 0)
     nodes = rows.group_by(["theory", "kind", "node"], use_threads=False).aggregate([("row", "list")])
-    levels: dict[tuple[str, str, int], list[_OfNode]] = defaultdict(list)
+    levels: dict[tuple[str, str, int], list[_NodeAlpha]] = defaultdict(list)
     for n in range(nodes.num_rows):
         theory, kind, node = (nodes[name][n].as_py() for name in ("theory", "kind", "node"))
-        of_node = _of_node(choices_BV[nodes["row_list"][n].values.to_numpy()])
-        levels[theory, kind, _level(theory, node)].append(of_node)
+        alpha = _node_alpha(choices_BV[nodes["row_list"][n].values.to_numpy()])
+        levels[theory, kind, _level(theory, node)].append(alpha)
     return [Alpha(*key, *_pool(levels[key])) for key in sorted(levels)]
 
 
@@ -92,34 +96,34 @@ def _level(theory: str, node: str) -> int:
     return min(len(path) for path in theories()[theory].paths(node)) if node else 0
 
 
-class _OfNode(NamedTuple):
+class _NodeAlpha(NamedTuple):
     alpha: float
-    expected: float  # votes times expected disagreement: the denominator of alpha
+    expected: float  # votes times expected disagreement: its weight in the level
     num_ballots: int
     num_votes: int
 
 
-def _of_node(choices_BV: np.ndarray) -> _OfNode:
-    comparable_BV = choices_BV[(choices_BV > BROKEN).sum(axis=1) > 1]
-    ballot, voter = np.nonzero(comparable_BV > BROKEN)
+def _node_alpha(choices_BV: np.ndarray) -> _NodeAlpha:
+    comparable_BV = choices_BV[(choices_BV > FAILED).sum(axis=1) > 1]
+    ballot, voter = np.nonzero(comparable_BV > FAILED)
     options, option = np.unique(comparable_BV[ballot, voter], return_inverse=True)
     num_ballots, num_votes, num_options = len(comparable_BV), len(ballot), len(options)
     if num_options < 2:
-        return _OfNode(0.0, 0.0, num_ballots, num_votes)  # nothing to disagree on: no weight in its level
+        return _NodeAlpha(0.0, 0.0, num_ballots, num_votes)  # disagreement is impossible: weight 0 in its level
     counts_BO = np.bincount(ballot * num_options + option, minlength=num_ballots * num_options).reshape(num_ballots, -1)
     expected = (num_votes**2 - (counts_BO.sum(axis=0) ** 2).sum()) / (num_votes - 1)
     alpha = krippendorff.alpha(value_counts=counts_BO, level_of_measurement="nominal")
-    return _OfNode(float(alpha), float(expected), num_ballots, num_votes)
+    return _NodeAlpha(float(alpha), float(expected), num_ballots, num_votes)
 
 
-def _pool(nodes: list[_OfNode]) -> tuple[float, int, int]:
+def _pool(nodes: list[_NodeAlpha]) -> tuple[float, int, int]:
     expected = sum(node.expected for node in nodes)
     alpha = sum(node.alpha * node.expected for node in nodes) / expected if expected else math.nan
     return alpha, sum(node.num_ballots for node in nodes), sum(node.num_votes for node in nodes)
 
 
 def _pairwise(voters: list[str], choices_BV: np.ndarray) -> Pairwise:
-    valid_BV = choices_BV > BROKEN
+    valid_BV = choices_BV > FAILED
     shares, nums = [], []
     for v in range(len(voters)):
         both_BV = valid_BV & valid_BV[:, [v]]
@@ -130,7 +134,7 @@ def _pairwise(voters: list[str], choices_BV: np.ndarray) -> Pairwise:
     return Pairwise(voters, shares, nums)
 
 
-def _broken(voters: list[str], choices_BV: np.ndarray) -> list[Broken]:
-    num_V = (choices_BV > NOT_ASKED).sum(axis=0).tolist()
-    broken_V = (choices_BV == BROKEN).sum(axis=0).tolist()
-    return [Broken(voter, num, broken / num) for voter, num, broken in zip(voters, num_V, broken_V, strict=True)]
+def _failed_votes(voters: list[str], choices_BV: np.ndarray) -> list[FailedVotes]:
+    num_V = (choices_BV > NO_VOTE).sum(axis=0).tolist()
+    failed_V = (choices_BV == FAILED).sum(axis=0).tolist()
+    return [FailedVotes(voter, num, failed / num) for voter, num, failed in zip(voters, num_V, failed_V, strict=True)]

@@ -1,4 +1,4 @@
-"""The human queue as a CSV that people fill in, and their decisions read back."""
+"""The human queue as CSV, and the decisions that people write into it."""
 
 import csv
 import io
@@ -11,13 +11,13 @@ from valueflow.tabular import cell, strict_rows
 from valueflow.theories import resolve, resolve_theory
 from valueflow.voting.descend import NEUTRAL
 
-# What people fill in; the other columns of the queue tell them what to decide.
-ANSWERS = ("node", "direction")
+# People fill in these columns; the others describe the question.
+ANSWER_COLUMNS = ("node", "direction")
 DIRECTIONS = {"1": 1, "+1": 1, "0": 0, "-1": -1, "supports": 1, "opposes": -1, "neither": 0}
 
 
-class Decision(NamedTuple):
-    """Where a person puts a text in one theory; node "" is neutral."""
+class HumanDecision(NamedTuple):
+    """A person's label of a text in one theory; node "" is neutral."""
 
     node: str
     direction: int
@@ -28,26 +28,26 @@ def queue_csv(rows: pa.Table) -> str:
     names = [name for name in rows.column_names if name not in ("path", "options")]
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([*names, "path", "options", *ANSWERS])
+    writer.writerow([*names, "path", "options", *ANSWER_COLUMNS])
     for row in rows.to_pylist():
-        row["text"] = _plain(row["text"])
+        row["text"] = _escape_formula(row["text"])
         writer.writerow([*(row[name] for name in names), " > ".join(row["path"]), " | ".join(row["options"]), "", ""])
     return text.getvalue()
 
 
-def _plain(text: str) -> str:
-    """A text that a spreadsheet does not take for a formula."""
+def _escape_formula(text: str) -> str:
+    """Return the text with an apostrophe in front if a spreadsheet would read it as a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def read_decisions(url: str, theories: list[str]) -> dict[tuple[str, str], Decision]:
-    """Return the decisions of a filled-in queue by (text id, theory); rows left empty are still undecided.
+def read_decisions(url: str, theories: list[str]) -> dict[tuple[str, str], HumanDecision]:
+    """Return the decisions in a filled-in queue by (text id, theory); rows without a node are skipped.
 
     Raises:
-        InputError: a column is missing, a node or direction is unknown, or a text is decided twice and differently.
+        InputError: a column is missing, a node or direction is unknown, or a text has two different decisions.
     """
-    found: dict[tuple[str, str], Decision] = {}
-    columns = ("text_id", "theory", *ANSWERS)
+    decisions: dict[tuple[str, str], HumanDecision] = {}
+    columns = ("text_id", "theory", *ANSWER_COLUMNS)
     for row in strict_rows(url, list(columns)):
         where = row.location
         text_id, theory_name, node_name, direction_name = (cell(row.fields, name) for name in columns)
@@ -58,14 +58,14 @@ def read_decisions(url: str, theories: list[str]) -> dict[tuple[str, str], Decis
             continue
         try:
             theory = resolve_theory(theory_name)
-            decided = "" if node.lower() == NEUTRAL else resolve(node, theory).node
+            node_id = "" if node.lower() == NEUTRAL else resolve(node, theory).node
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         if theory not in theories:
-            raise InputError(f"{where}: theory {theory!r} is not asked; theories are {', '.join(theories)}")
-        if decided and direction not in DIRECTIONS:
+            raise InputError(f"{where}: theory {theory!r} is not in this job; its theories are {', '.join(theories)}")
+        if node_id and direction not in DIRECTIONS:
             raise InputError(f"{where}: direction is {direction_name!r}; write 1 (supports), -1 (opposes) or 0 (neither)")
-        decision = Decision(decided, DIRECTIONS[direction] if decided else 0)
-        if found.setdefault((text_id, theory), decision) != decision:
-            raise InputError(f"{where}: text {text_id} is decided twice in {theory!r}, differently")
-    return found
+        decision = HumanDecision(node_id, DIRECTIONS[direction] if node_id else 0)
+        if decisions.setdefault((text_id, theory), decision) != decision:
+            raise InputError(f"{where}: text {text_id} has two different decisions in {theory!r}")
+    return decisions

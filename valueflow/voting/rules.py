@@ -1,4 +1,4 @@
-"""When the votes of a panel on one ballot decide it."""
+"""The rule by which the votes of a panel decide one ballot."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,25 +10,25 @@ from valueflow.config import Config
 
 
 class VoteRule(Config):
-    """How many votes decide a ballot; the default is 5 of 7 or 2 ahead, scaled to the valid votes."""
+    """Number of votes that decides a ballot; the default is 5 of 7 or a lead of 2, scaled to the valid votes."""
 
     accept: int | None = Field(None, ge=1, description="votes that accept an option; null: 5/7 of the valid votes, rounded up")
     lead: int | None = Field(None, ge=1, description="votes ahead of the next option; null: 2/7 of the valid votes, rounded up")
-    quorum: float = Field(0.5, ge=0, lt=1, description="more than this share of the panel must have given a valid vote")
+    quorum: float = Field(0.5, ge=0, lt=1, description="more than this share of the panel must give a valid vote")
 
 
 class TallyResult(NamedTuple):
-    """What the votes of one ballot decided."""
+    """The decision of one ballot."""
 
     choice: str | None  # None: undecided
     decision: Literal["accepted", "lead", "undecided"]
-    agreement: float  # share of the valid votes that the choice has; 0 when undecided
+    agreement: float  # share of the valid votes for the choice; 0 when undecided
     unanimous: bool  # all valid votes are for the choice
     counts: dict[str, int]  # valid votes by option, most votes first
 
 
 def tally(choices: Sequence[str | None], rule: VoteRule, panel_size: int) -> TallyResult:
-    """Return what the votes decide; None is an abstention, more votes than voters are refused.
+    """Return the decision of the votes on one ballot; None is a failed vote or an abstention.
 
     The rule of VALUEFLOW (arXiv 2602.03160): of seven voters, an option is accepted when at least 5 agree on it or
     when it is ahead of the next option by at least 2 votes; anything else, ties included, is undecided. For other
@@ -45,16 +45,16 @@ def tally(choices: Sequence[str | None], rule: VoteRule, panel_size: int) -> Tal
     undecided = TallyResult(None, "undecided", 0.0, False, counts)
     if not num_valid or num_valid <= rule.quorum * panel_size:
         return undecided
-    choice, most = next(iter(counts.items()))
-    ahead = most - max((n for option, n in counts.items() if option != choice), default=0)
-    if not ahead:
+    choice, top = next(iter(counts.items()))
+    lead = top - max((n for option, n in counts.items() if option != choice), default=0)
+    if not lead:
         return undecided
-    if most >= (rule.accept or _sevenths(5, num_valid)):
-        return TallyResult(choice, "accepted", most / num_valid, most == num_valid, counts)
-    if ahead >= (rule.lead or _sevenths(2, num_valid)):
-        return TallyResult(choice, "lead", most / num_valid, most == num_valid, counts)
+    if top >= (rule.accept or _sevenths(5, num_valid)):
+        return TallyResult(choice, "accepted", top / num_valid, top == num_valid, counts)
+    if lead >= (rule.lead or _sevenths(2, num_valid)):
+        return TallyResult(choice, "lead", top / num_valid, top == num_valid, counts)
     return undecided
 
 
 def _sevenths(share: int, num_valid: int) -> int:
-    return -(-share * num_valid // 7)  # whole numbers: a float could land above the integer and raise the threshold
+    return -(-share * num_valid // 7)  # integers: a float could land above the integer and raise the threshold

@@ -29,8 +29,8 @@ from valueflow.records import SCHEMAS, digest
 from valueflow.store import BallotsDetails, Build, LabelsDetails, QueueDetails, VotesDetails
 from valueflow.theories import resolve_theory, theories
 from valueflow.theories.taxonomy import THEORIES
-from valueflow.voting.descend import Ballot, DescentConfig, Label, Undecided, ballot_table, step
-from valueflow.voting.human import Decision, queue_csv, read_decisions
+from valueflow.voting.descend import Ballot, DescentConfig, Label, OpenQuestion, ballot_table, step
+from valueflow.voting.human import HumanDecision, queue_csv, read_decisions
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def categorize(config: CategorizeConfig) -> Categorized:
         __version__, texts.build_id, config.sources, config.max_texts, chosen, config.descent.model_dump(), config.chunk
     )
     votes = vote_builds(config.root, config.panel, asked)
-    human: dict[tuple[str, str], Decision] = {}
+    human: dict[tuple[str, str], HumanDecision] = {}
     for url in config.human:
         human |= read_decisions(url, chosen)
     made_of = digest(__version__, sorted(votes.values()), digest(sorted(human.items())) if human else "")
@@ -188,7 +188,7 @@ def _over_chunks(task: Callable[..., object], where: ChunkTexts, *args: object) 
 
 def _steps(
     where: ChunkTexts, number: int, votes: dict[str, Build], descent: DescentConfig, chosen: list[str]
-) -> Iterator[Ballot | Label | Undecided]:
+) -> Iterator[Ballot | Label | OpenQuestion]:
     """What comes next for each text of a chunk in each theory."""
     folder = where.chunks[number].folder
     said = _votes_on(votes, folder)
@@ -220,16 +220,16 @@ def _plan_chunk(
 
 def _label_chunk(
     where: ChunkTexts, number: int, votes: dict[str, Build], descent: DescentConfig, chosen: list[str],
-    labels: Build, queue: Build, human: dict[tuple[str, str], Decision],
+    labels: Build, queue: Build, human: dict[tuple[str, str], HumanDecision],
 ) -> list[tuple[str, str]]:  # fmt: skip
     """Write a chunk's labels and its share of the human queue; return what the panel left undecided."""
     folder = where.chunks[number].folder
     texts = where(folder)
     labelled: list[Label] = []
-    queued: list[Undecided] = []
+    queued: list[OpenQuestion] = []
     undecided: list[tuple[str, str]] = []
     for found in _steps(where, number, votes, descent, chosen):
-        if isinstance(found, Undecided):
+        if isinstance(found, OpenQuestion):
             undecided.append((found.text_id, found.theory))
             decision = human.get((found.text_id, found.theory))
             if decision is None:
@@ -253,14 +253,14 @@ def _label_chunk(
     return undecided
 
 
-def _decided(open_: Undecided, decision: Decision) -> Label:
+def _decided(open_: OpenQuestion, decision: HumanDecision) -> Label:
     """A person's label; of several paths the one that goes on from where the panel stopped."""
     paths = theories()[open_.theory].paths(decision.node) if decision.node else []
     path = next((p for p in paths if p[: len(open_.path)] == open_.path), paths[0] if paths else ())
     return Label(open_.text_id, open_.theory, path, paths, decision.direction, "human", 0.0, False)
 
 
-def _check_human(human: dict[tuple[str, str], Decision], undecided: list[list[tuple[str, str]]], urls: str) -> None:
+def _check_human(human: dict[tuple[str, str], HumanDecision], undecided: list[list[tuple[str, str]]], urls: str) -> None:
     waiting = {pair for chunk in undecided for pair in chunk}
     unknown = sorted(set(human) - waiting)
     if unknown:
