@@ -74,7 +74,7 @@ class DescentConfig(Config):
     rule: VoteRule = VoteRule()
     neutral: Literal["second", "always"] = Field(
         "second",
-        description="offer Neutral in the re-prompt only (the paper), or always, for corpora to which the theory often does not apply",
+        description="offer Neutral in the re-prompt only (the paper), or always: for corpora outside the theory's scope",
     )
     max_level: int | None = Field(None, ge=1, description="number of levels to descend; null: down to the leaves")
 
