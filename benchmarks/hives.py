@@ -53,19 +53,22 @@ def judged(ranker: EncoderRanker, folder: str) -> dict[str, tuple[float, float, 
         rows = [json.loads(line) for line in file]
     values = np.array([resolve(row["value"], row["theory"]) for row in rows])
     scores = ranker.scores([row["text"] for row in rows])
-    mine = np.array([scores[i, ranker.columns[value]] for i, value in enumerate(values)])
+    text_scores = np.array([scores[i, ranker.columns[value]] for i, value in enumerate(values)])
     truth = np.array([row["intensity"] for row in rows])
-    found: dict[str, list[tuple[float, float]]] = {}
+    by_theory: dict[str, list[tuple[float, float]]] = {}
     for value in np.unique(values):
         of_value = values == value
-        supporting, opposing = mine[of_value & (truth > 0)], mine[of_value & (truth < 0)]
-        pair = (float((supporting[:, None] > opposing).mean()), float(spearmanr(mine[of_value], truth[of_value]).statistic))
+        supporting, opposing = text_scores[of_value & (truth > 0)], text_scores[of_value & (truth < 0)]
+        pair = (
+            float((supporting[:, None] > opposing).mean()),
+            float(spearmanr(text_scores[of_value], truth[of_value]).statistic),
+        )
         for name in ("all", value.split(":")[0]):
-            found.setdefault(name, []).append(pair)
-    return {name: (*np.mean(pairs, axis=0), len(pairs)) for name, pairs in found.items()}
+            by_theory.setdefault(name, []).append(pair)
+    return {name: (*np.mean(pairs, axis=0), len(pairs)) for name, pairs in by_theory.items()}
 
 
-def named_shortly(model: str) -> str:
+def short_name(model: str) -> str:
     """The name on a trained encoder's card, MiniLM, or the end of another's."""
     if model == MINILM:
         return "MiniLM"
@@ -92,8 +95,8 @@ def main() -> None:
     vectors = {model: part_vectors(Embedder(EmbedderConfig(model=model))(texts)) for model in models}
     measured = {model: embedding_metrics(z_TD, examples, leave="group") for model, z_TD in vectors.items()}
     if sys.argv[-1].endswith("/"):
-        named = {named_shortly(model): metrics for model, metrics in measured.items()}
-        write(f"{sys.argv[-1]}hives-metrics.svg", metric_bars(named, [m for m in METRICS if m in measured[models[0]]]))
+        by_name = {short_name(model): metrics for model, metrics in measured.items()}
+        write(f"{sys.argv[-1]}hives-metrics.svg", metric_bars(by_name, [m for m in METRICS if m in measured[models[0]]]))
         write(f"{sys.argv[-1]}hives-map.svg", value_map(*value_vectors(vectors[models[-1]], examples)))
     print(f"{len(examples.texts):,} arguments")
     for model, metrics in measured.items():

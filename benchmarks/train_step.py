@@ -4,8 +4,8 @@ python -m benchmarks.train_step [steps] [hierarchy]    # default: 30 steps of 32
 
 One process, MiniLM, the sample corpus, texts cut at 64 tokens. Ours: DeepSpeed (ZeRO stage 2, and none), gathered embeddings,
 batches drawn and tokenised ahead, checks of loss and gradient. Bare: the same model, batches, loss, fused AdamW and clipping,
-everything in turn. They take steps in turn, on the same batch; medians. `sampler`: drawing alone; `feed`: drawing and
-tokenising.
+everything in turn. They take steps in turn, on the same batch; medians. `sampler`: drawing alone; `prefetcher`: drawing and
+tokenizing.
 """
 
 import csv
@@ -67,9 +67,9 @@ def seconds(work: Callable[[int], object], number: int) -> float:
 
 
 def settings(steps: int, rows: int, stage: int) -> TrainHivesConfig:
-    given = {"root": "unused", "stage": 1, "encoder": {"model": MINILM, "max_length": LENGTH}, "batch": {"hierarchy": rows}}
+    base = {"root": "unused", "stage": 1, "encoder": {"model": MINILM, "max_length": LENGTH}, "batch": {"hierarchy": rows}}
     zero = {"zero_optimization": {"stage": stage}}
-    return TrainHivesConfig.model_validate(given | {"optimizer": {"steps": 10 * steps}, "deepspeed": zero})
+    return TrainHivesConfig.model_validate(base | {"optimizer": {"steps": 10 * steps}, "deepspeed": zero})
 
 
 def main() -> None:
@@ -79,26 +79,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
         sampler = Sampler(examples(Path(folder)), config.batch, config.seed)
-        learners = [
+        trainers = [
             Trainer(Encoder.load(MINILM, max_length=LENGTH), sampler, settings(steps, rows, stage), 0, 1, torch.device("cpu"))
             for stage in (2, 0)
         ]
         drawn = np.median([seconds(sampler.batch, number) for number in range(1000)])
-        fed = np.median([seconds(learners[0].feed._make, number) for number in range(200)])
-        loops = {"ours, ZeRO-2": learners[0].step, "ours, no ZeRO": learners[1].step, "bare": bare(sampler, config)}
+        fed = np.median([seconds(trainers[0].prefetcher._prepare, number) for number in range(200)])
+        loops = {"ours, ZeRO-2": trainers[0].step, "ours, no ZeRO": trainers[1].step, "bare": bare(sampler, config)}
         times = {name: [] for name in loops}
         for number in range(steps + 3):  # three to warm up
             for name in list(loops)[:: 1 if number % 2 else -1]:
                 times[name].append(seconds(loops[name], number))
         dist.destroy_process_group()
-    took = {name: np.array(found[3:]) for name, found in times.items()}
+    took = {name: np.array(seconds_[3:]) for name, seconds_ in times.items()}
     print(f"{steps} steps of {rows} rows, {torch.get_num_threads()} thread(s)")
-    for name, found in took.items():
-        ratio = np.median(found / took["bare"])
-        print(f"{name:14} {np.median(found) * 1e3:6.0f} ms a step, {ratio:.3f} of the bare loop (goal: at most 1.15)")
+    for name, seconds_ in took.items():
+        ratio = np.median(seconds_ / took["bare"])
+        print(f"{name:14} {np.median(seconds_) * 1e3:6.0f} ms a step, {ratio:.3f} of the bare loop (goal: at most 1.15)")
     step = np.median(took["ours, ZeRO-2"])
     print(f"sampler {drawn * 1e3:.2f} ms, {drawn / step:.2%} of a step (goal: below 2 %)")
-    print(f"feed {fed * 1e3:.1f} ms, {fed / step:.1%} of a step, made ahead by a thread")
+    print(f"prefetcher {fed * 1e3:.1f} ms, {fed / step:.1%} of a step, in advance by a thread")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Find concept anchors, clusters of texts that value theories share: for stage 2 of HiVES.
+"""Build concept anchors, clusters of texts that span value theories, for stage 2 of HiVES.
 
 python -m jobs.build_anchors conf/build_anchors/tiny.yaml
 """
@@ -12,15 +12,15 @@ SCHEMA = BuildAnchorsConfig
 
 
 def main(config: BuildAnchorsConfig) -> AnchorBuilds | None:
-    """Find, print how the anchors spread over theories and where they are."""
+    """Build the anchors; print their balance over theories and their URLs."""
     with session(config.cluster):
         if config.dry_run:
             print(cost_table(dry_run(config)))
             return None
-        at = build_anchors(config)
-    print(balance_table(at.balance))
-    print(f"anchors: {at.anchors.url}\ntexts at anchors: {at.anchored.url}")
-    return at
+        builds = build_anchors(config)
+    print(balance_table(builds.balance))
+    print(f"anchors: {builds.anchors.url}\ntexts at anchors: {builds.anchored.url}")
+    return builds
 
 
 if __name__ == "__main__":

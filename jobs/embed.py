@@ -1,4 +1,4 @@
-"""Turn texts into vectors with an encoder, in a table and, where asked for, as the official NPZ of each theory.
+"""Embed texts with an encoder; optionally write the official NPZ file of each theory.
 
 python -m jobs.embed conf/embed/tiny.yaml
 """
@@ -12,13 +12,13 @@ SCHEMA = EmbedConfig
 
 
 def main(config: EmbedConfig) -> Build:
-    """Embed and print where the vectors are."""
+    """Embed the texts and print the URLs of the results."""
     with session(config.cluster):
-        embedded, files = embed_texts(config)
-    print(f"embeddings: {embedded.url}")
+        embeddings, files = embed_texts(config)
+    print(f"embeddings: {embeddings.url}")
     for file in files:
         print(f"npz: {file}")
-    return embedded
+    return embeddings
 
 
 if __name__ == "__main__":

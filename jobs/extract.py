@@ -1,4 +1,4 @@
-"""Find the values that texts express: the nearest nodes of each theory, with direction and confidence.
+"""Extract the values that texts express: nodes of each theory with direction and confidence.
 
 python -m jobs.extract conf/extract/tiny.yaml
 """
@@ -12,7 +12,7 @@ SCHEMA = ExtractConfig
 
 
 def main(config: ExtractConfig) -> Build:
-    """Extract and print where the nodes are."""
+    """Extract the nodes and print their URL."""
     with session(config.cluster):
         extracted = extract(config)
     print(f"extracted: {extracted.url}")

@@ -1,4 +1,4 @@
-"""Train HiVES, the encoder in whose space texts lie by their values: stage 1 within theories, stage 2 across them.
+"""Train HiVES, the hierarchical value embedding: stage 1 within theories, stage 2 across theories.
 
 python -m jobs.train_hives conf/train_hives/tiny.yaml
 """
@@ -13,7 +13,7 @@ SCHEMA = TrainHivesConfig
 
 
 def main(config: TrainHivesConfig) -> TrainingResult:
-    """Train, print the metrics beside those of the base model and where the encoder is."""
+    """Train; print the metrics compared with the base model, and the URLs of encoder and page."""
     with session(config.cluster):
         trained = train_hives(config)
     print(overall_metrics_table(trained.metrics))

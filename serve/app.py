@@ -22,6 +22,7 @@ from serve.http import create
 from serve.settings import HttpConfig
 from valueflow import config, store, vidb
 from valueflow.distributed.embed import EmbedderConfig, embeddings_build, read_examples, read_vectors, resolve_labels
+from valueflow.distributed.extract import ExtractionConfig
 from valueflow.errors import InputError
 from valueflow.evaluation.regression import IntensityRegression, load_or_fit
 from valueflow.hives.extract import Extractor
@@ -33,14 +34,6 @@ from valueflow.service.service import Service, Space
 
 TRIES = 6  # of a call whose replica is lost
 DRAIN = 60.0  # seconds that a replica may take to end what it has begun
-
-
-class ExtractionConfig(config.Config):
-    """The labelled texts whose labels `POST /v1/extract` takes over; they must have been embedded by jobs.embed."""
-
-    texts: str = Field("latest", description="build id of the texts; latest: the newest finished ingest")
-    labels: str = Field("", description="build id of labels, or latest: a panel's instead of the corpora's own")
-    k: int = Field(20, ge=1, description="nearest labelled texts of each theory that vote")
 
 
 class ServeConfig(config.Config):

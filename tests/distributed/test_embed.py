@@ -75,7 +75,7 @@ def test_every_text_has_the_vector_that_its_encoder_gives(root, hives):
     assert sorted(store.read_table(at, ["text_id"])["text_id"].to_pylist()) == sorted(known)
     assert store.require_manifest(at).counts == {"texts": len(known), "dimension": 32}
     ids = list(known)[::-7]
-    expected = Encoder.saved(str(hives)).embed([known[i] for i in ids])
+    expected = Encoder.from_folder(str(hives)).embed([known[i] for i in ids])
     np.testing.assert_allclose(read_vectors(at, ids), expected, atol=1e-5)
     with pytest.raises(InputError, match=r"no vector of text nothing and 0 others"):
         read_vectors(at, [ids[0], "nothing"])
@@ -160,7 +160,7 @@ def test_refusals(root, override, said):
 
 
 def test_a_hives_folder_brings_its_own_settings(root, hives):
-    with pytest.raises(InputError, match=r"encoder.prompt \('query: '\) is given, but .* is a HiVES folder"):
+    with pytest.raises(InputError, match=r"encoder.prompt is set to 'query: ', but .* is a HiVES folder"):
         embed.main(tiny(embed, root, hives, "encoder.prompt='query: '"))
 
 
@@ -186,8 +186,8 @@ def test_sixty_anchors_of_the_sample_corpus(minilm):
     assert {row["theory"] for row in rows} == set(THEORIES)
     examples = with_concept_anchors(read_examples(*resolve_labels(str(minilm), "latest", "")), anchors, anchored)
     batch = Sampler(examples, BatchConfig(hierarchy=0, concept=16), seed=0).batch(3)
-    for label in np.unique(batch.label_B):
-        assert len(np.unique(batch.theory_B[batch.label_B == label])) == 2
+    for label in np.unique(batch.anchor_id_B):
+        assert len(np.unique(batch.theory_B[batch.anchor_id_B == label])) == 2
     before = times(at.anchors) | times(at.anchored)
     assert build_anchors.main(configured(build_anchors, minilm)) == at
     assert times(at.anchors) | times(at.anchored) == before
@@ -246,7 +246,7 @@ def test_an_llm_names_the_anchors_and_equal_names_are_one_anchor(minilm, server,
     assert len(Namer.calls) == 20
     with caplog.at_level(logging.WARNING):
         at = build_anchors.main(load(build_anchors.SCHEMA, str(path), []))
-    assert "fewer than anchors.target (20); left out: {'named like another': 2}" in caplog.text
+    assert "fewer than anchors.target (20); rejected clusters: {'named like another': 2}" in caplog.text
     assert len(Namer.calls) == 20  # what is answered is not asked again
     rows = store.read_table(at.anchors).to_pylist()
     assert len(rows) == 18

@@ -201,7 +201,7 @@ def test_anchors_are_the_concepts_that_stage_two_draws():
         assert at.get(of.text_ids[text]) == (ids[concept] if concept >= 0 else None)
     assert not len(single_theory_concepts(of))
     batch = Sampler(of, BatchConfig(hierarchy=0, concept=4), seed=0).batch(0)
-    assert sorted(set(batch.label_B.tolist())) == [0, 1]
+    assert sorted(set(batch.anchor_id_B.tolist())) == [0, 1]
 
 
 def test_the_balance_counts_texts_nodes_and_anchors_of_each_theory_and_level():

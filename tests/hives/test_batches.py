@@ -77,9 +77,9 @@ def test_a_batch_says_of_each_row_what_the_examples_say():
         assert sorted(map(tuple, there)) == sorted(map(tuple, expected))
     for objective, expected in ((INDIVIDUAL, EXAMPLES.individual_N), (CONCEPT, EXAMPLES.concept_N)):
         rows = batch.objective_B == objective
-        np.testing.assert_array_equal(batch.label_B[rows], expected[batch.row_B[rows]])
-        assert (batch.label_B[rows] >= 0).all()
-    assert (batch.label_B[batch.objective_B == HIERARCHY] == -1).all()
+        np.testing.assert_array_equal(batch.anchor_id_B[rows], expected[batch.row_B[rows]])
+        assert (batch.anchor_id_B[rows] >= 0).all()
+    assert (batch.anchor_id_B[batch.objective_B == HIERARCHY] == -1).all()
 
 
 @pytest.mark.parametrize(
@@ -134,12 +134,12 @@ def test_several_anchor_ids_meet_each_with_other_texts_and_concepts_bridge_theor
         batch = sampler.batch(step)
         for objective in seen:
             mine = batch.objective_B == objective
-            ids, counts = np.unique(batch.label_B[mine], return_counts=True)
+            ids, counts = np.unique(batch.anchor_id_B[mine], return_counts=True)
             assert len(ids) == 16 // texts_per_id >= 2
             assert (counts == texts_per_id).all()
             seen[objective] |= set(ids.tolist())
             for i in ids:
-                of_id = mine & (batch.label_B == i)
+                of_id = mine & (batch.anchor_id_B == i)
                 assert len(set(batch.text_B[of_id].tolist())) == texts_per_id
                 assert objective == INDIVIDUAL or len(set(batch.theory_B[of_id].tolist())) >= 2
     assert seen == {INDIVIDUAL: set(range(30)), CONCEPT: set(range(20))}
@@ -161,8 +161,8 @@ def test_a_concept_whose_texts_lie_in_two_theories_at_once_still_pairs_different
     for step in range(100):
         batch = sampler.batch(step)
         for i in (0, 1):
-            assert len(set(batch.text_B[batch.label_B == i].tolist())) == 2
-            assert len(set(batch.theory_B[batch.label_B == i].tolist())) == 2
+            assert len(set(batch.text_B[batch.anchor_id_B == i].tolist())) == 2
+            assert len(set(batch.theory_B[batch.anchor_id_B == i].tolist())) == 2
 
 
 def same(one: Batch, two: Batch) -> bool:
@@ -240,7 +240,7 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
 def test_examples_without_a_positive_or_without_negatives_are_refused():
     alone = examples_at([(f"{i}", "duty", node.id, 1) for i, node in enumerate(theories()["duty"].nodes)])
     with pytest.raises(
-        InputError, match="none of 7 rows can be an anchor: 7 have no other text of the same path and direction, 0"
+        InputError, match="none of 7 rows can be a query: 7 have no other text of the same path and direction, 0"
     ):
         Sampler(alone, BatchConfig(), 0)
     alike = examples_at([(f"{i}", "duty", "justice", 1) for i in range(40)])
@@ -258,7 +258,7 @@ def test_concepts_of_one_theory_are_refused_by_name_and_can_be_taken_out():
     with pytest.raises(InputError, match=r"20 concept anchors have texts of one theory only.*'c20', 'c21',.* 'c39'; give them"):
         Sampler(narrow, STAGE_2, 0)
     left = narrow._replace(concept_N=np.where(np.isin(narrow.concept_N, single_theory_concepts(narrow)), -1, narrow.concept_N))
-    assert set(Sampler(left, STAGE_2, 0).batch(0).label_B[48:].tolist()) < set(range(20))
+    assert set(Sampler(left, STAGE_2, 0).batch(0).anchor_id_B[48:].tolist()) < set(range(20))
 
 
 def test_too_few_anchor_ids_are_refused():

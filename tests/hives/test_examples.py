@@ -129,8 +129,8 @@ def test_unplaced_texts_and_labels_of_other_texts_are_left_out():
         ([("a", "pvq", [], 1)], "row 0 (text a): unknown theory 'pvq'; allowed: svt, mft, duty, right"),
         ([("a", "svt", None, 1), ("a", "svt", "face", 1)], "row 0 (text a): theory or path is missing"),
         ([("a", "svt", "face", 1), ("c", "svt", "face", 2)], "row 1 (text c): direction '2' is not one of -1, 0, 1"),
-        ([("x", "svt", "face", 1)], "no row has a path and a text that is given"),
-        ([("a", "svt", [], 1)], "no row has a path and a text that is given"),
+        ([("x", "svt", "face", 1)], "no row has both a path and a known text"),
+        ([("a", "svt", [], 1)], "no row has both a path and a known text"),
     ],
 )
 def test_a_bad_label_is_refused_by_row_value_and_what_is_allowed(labels, message):

@@ -222,8 +222,8 @@ def test_the_loss_of_nodes_is_that_of_the_loops(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_infonce_is_that_of_the_loops(seed):
     labels, z = random_labels(20, seed, (CONCEPT,)), random_z(20, seed)
-    expected = slow_cross(z, labels.label_B, labels.text_B, 0.3)
-    assert anchor_contrastive_loss(z, labels.label_B, labels.text_B, 0.3).item() == pytest.approx(expected)
+    expected = slow_cross(z, labels.anchor_id_B, labels.text_B, 0.3)
+    assert anchor_contrastive_loss(z, labels.anchor_id_B, labels.text_B, 0.3).item() == pytest.approx(expected)
 
 
 def test_infonce_of_two_ids_with_two_texts_each():
@@ -377,8 +377,8 @@ def test_the_parts_are_summed_with_their_weights_each_over_its_own_rows():
     pick = [labels.objective_B == objective for objective in (HIERARCHY, INDIVIDUAL, CONCEPT)]
     only = [BatchLabels(*(part[rows] for part in labels)) for rows in pick]
     assert parts.hierarchy.item() == pytest.approx(slow_hierarchical(z[pick[0]], only[0], 0.2, 0.3))
-    assert parts.individual.item() == pytest.approx(slow_cross(z[pick[1]], only[1].label_B, only[1].text_B, 0.3))
-    assert parts.concept.item() == pytest.approx(slow_cross(z[pick[2]], only[2].label_B, only[2].text_B, 0.4))
+    assert parts.individual.item() == pytest.approx(slow_cross(z[pick[1]], only[1].anchor_id_B, only[1].text_B, 0.3))
+    assert parts.concept.item() == pytest.approx(slow_cross(z[pick[2]], only[2].anchor_id_B, only[2].text_B, 0.4))
     assert parts.closeness.item() == pytest.approx(slow_closeness(z[pick[0]], only[0]))
     assert loss.item() == pytest.approx(sum(weight * getattr(parts, name).item() for name, weight in weights.items()))
     assert (CONFIG.individual, CONFIG.concept) == (0.5, 1.0)

@@ -97,7 +97,7 @@ def test_draws_have_their_relation_and_are_never_the_anchor():
     theory = metrics._theories(z, examples, None, "text", 0)["svt"]
     labels = labels_of(examples, 0)
     draw = metrics._draw(theory, np.random.default_rng(0))
-    for anchor, picks in zip(draw.anchors_A, draw.picks_ASR, strict=True):
+    for anchor, picks in zip(draw.query_Q, draw.picks_QSR, strict=True):
         for _, r in np.argwhere(picks >= 0):
             for other in np.unique(picks[:, r]):
                 assert other != anchor
@@ -155,7 +155,7 @@ def test_value_vectors_and_orthogonality_equal_a_loop(directions):
 def test_the_influence_of_a_text_is_the_derivative_by_its_weight():
     z, examples = one_label(300, 2)
     theory = metrics._theories(z, examples, None, "text", 0)["svt"]
-    influence = metrics._orthogonal(theory)["orthogonality"].influence_G
+    influence = metrics._orthogonality(theory)["orthogonality"].influence_G
     kept, ends = metrics._poles(theory)
 
     def weighted(weight: np.ndarray) -> float:

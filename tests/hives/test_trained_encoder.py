@@ -70,7 +70,7 @@ def test_the_saved_folder_gives_the_same_vectors(trained, tmp_path):
     theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     assert [type(module).__name__ for module in theirs] == ["Transformer", "Pooling", "Normalize"]
     np.testing.assert_allclose(theirs.encode(TEXTS), z, atol=1e-5)
-    np.testing.assert_allclose(Encoder.saved(str(tmp_path / "saved")).embed(TEXTS), z, atol=1e-5)
+    np.testing.assert_allclose(Encoder.from_folder(str(tmp_path / "saved")).embed(TEXTS), z, atol=1e-5)
     assert (tmp_path / "saved" / "README.md").read_text() == CARD
     assert np.abs(z - Encoder.load(MINILM, max_length=40).embed(TEXTS)).max() > 0.05
 
@@ -84,7 +84,7 @@ def test_both_poolings_of_both_kinds_of_model_are_saved(tiny, tmp_path, pooling,
     np.testing.assert_allclose(z, one_by_one, atol=1e-5)
     encoder.save(tmp_path / "saved", CARD)
     np.testing.assert_allclose(SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(TEXTS), z, atol=1e-5)
-    again = Encoder.saved(str(tmp_path / "saved"))
+    again = Encoder.from_folder(str(tmp_path / "saved"))
     assert (again.pooling, again.prompt, again.max_length) == (pooling, prompt, 20)
     np.testing.assert_allclose(again.embed(TEXTS), z, atol=1e-5)
 
@@ -99,7 +99,7 @@ def test_a_last_layer_is_saved_with_the_rest(tiny, tmp_path):
     theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     assert [type(module).__name__ for module in theirs] == ["Transformer", "Pooling", "Dense", "Normalize"]
     np.testing.assert_allclose(theirs.encode(TEXTS), z, atol=1e-5)
-    np.testing.assert_allclose(Encoder.saved(str(tmp_path / "saved")).embed(TEXTS), z, atol=1e-5)
+    np.testing.assert_allclose(Encoder.from_folder(str(tmp_path / "saved")).embed(TEXTS), z, atol=1e-5)
     # Stage 2 goes on from the layer; one of another width is new.
     np.testing.assert_allclose(
         Encoder.load(str(tmp_path / "saved"), max_length=20, prompt="Value: ", dense=24).embed(TEXTS), z, atol=1e-5
@@ -107,8 +107,8 @@ def test_a_last_layer_is_saved_with_the_rest(tiny, tmp_path):
     assert Encoder.load(str(tmp_path / "saved"), max_length=20, dense=12).embed(TEXTS).shape == (4, 12)
     config = tmp_path / "saved" / "2_Dense" / "config.json"
     config.write_text(config.read_text().replace("ReLU", "Tanh"))
-    with pytest.raises(InputError, match="ends in Tanh; only ReLU is known"):
-        Encoder.saved(str(tmp_path / "saved"))
+    with pytest.raises(InputError, match="ends in Tanh; only ReLU is supported"):
+        Encoder.from_folder(str(tmp_path / "saved"))
 
 
 def test_a_last_layer_trained_in_half_precision_loads_too(tiny, tmp_path):
@@ -116,7 +116,7 @@ def test_a_last_layer_trained_in_half_precision_loads_too(tiny, tmp_path):
     encoder.save(tmp_path / "saved", CARD)
     theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(TEXTS)
     np.testing.assert_allclose(theirs, encoder.embed(TEXTS), atol=0.02)
-    np.testing.assert_allclose(Encoder.saved(str(tmp_path / "saved")).embed(TEXTS), theirs, atol=1e-5)
+    np.testing.assert_allclose(Encoder.from_folder(str(tmp_path / "saved")).embed(TEXTS), theirs, atol=1e-5)
 
 
 def test_last_is_the_last_token_of_the_text(tiny):
@@ -194,9 +194,9 @@ def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(InputError, match="cannot be loaded"):
         Encoder.load(str(tmp_path))
     with pytest.raises(InputError, match="is not a folder that an encoder was saved to"):
-        Encoder.saved(str(tmp_path))
+        Encoder.from_folder(str(tmp_path))
     with pytest.raises(InputError, match="is not a folder that an encoder was saved to"):
-        Encoder.saved(MINILM)
+        Encoder.from_folder(MINILM)
 
 
 def test_more_tokens_than_the_model_knows_are_refused():

@@ -1,16 +1,16 @@
-"""Texts -> their nearest nodes of each theory, by the labelled texts around them in an encoder's space."""
+"""Predict the nodes of texts in each theory from the nearest labeled texts in an encoder's space."""
 
 import logging
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from pydantic import Field
 
 from valueflow import __version__, store
 from valueflow.config import Config
-from valueflow.distributed.cluster import ClusterConfig, Progress
+from valueflow.distributed.cluster import Progress
+from valueflow.distributed.commit import run_writes, write_counts
 from valueflow.distributed.embed import (
     EmbedderConfig,
     embed,
@@ -20,6 +20,7 @@ from valueflow.distributed.embed import (
     resolve_labels,
     resolve_texts,
 )
+from valueflow.distributed.job_config import JobConfig, LabeledTextsConfig
 from valueflow.hives.extract import Extractor, NodePrediction
 from valueflow.records import SCHEMAS, digest
 from valueflow.store import Build, ExtractedDetails
@@ -27,88 +28,88 @@ from valueflow.store import Build, ExtractedDetails
 log = logging.getLogger(__name__)
 
 
-class ReferenceConfig(Config):
-    """The labelled texts whose labels new texts take over."""
+class NeighborsConfig(Config):
+    """How many reference texts vote."""
 
-    texts: str = Field("latest", description="build id of the texts; latest: the newest finished ingest")
-    labels: str = Field("", description="build id of labels, or latest: a panel's instead of the corpora's own")
+    k: int = Field(20, ge=1, description="nearest reference texts of each theory that vote")
 
 
-class ExtractConfig(Config):
-    """Which texts get nodes, by which labelled texts."""
+class ExtractionConfig(LabeledTextsConfig, NeighborsConfig):
+    """The labeled texts that `POST /v1/extract` predicts nodes from; jobs.embed must have embedded them."""
 
-    root: str = Field(description="folder or URL under which all tables live")
+
+class ExtractConfig(JobConfig, NeighborsConfig):
+    """The texts whose nodes are predicted, and the labeled texts that they are predicted from."""
+
     texts: str = Field(description="a CSV, TSV, JSONL or parquet file; or build id of texts; or latest: the newest ingest")
-    column: str = Field("text", description="of a file: the column of texts")
-    reference: ReferenceConfig = ReferenceConfig()
+    column: str = Field("text", description="column of the texts, where texts names a file")
+    reference: LabeledTextsConfig = LabeledTextsConfig()
     encoder: EmbedderConfig = EmbedderConfig()
-    k: int = Field(20, ge=1, description="nearest labelled texts of each theory that vote")
-    top: int = Field(3, ge=1, description="nodes of each theory kept for a text")
-    seed: int = Field(0, description="of the labelled texts that the confidence is fitted on")
-    cluster: ClusterConfig = ClusterConfig()
+    top: int = Field(3, ge=1, description="nodes per text and theory to keep")
+    seed: int = Field(0, description="seed of the sample of reference texts that the confidence is fitted to")
 
 
 def extract(config: ExtractConfig) -> Build:
-    """Return the nodes of texts; a finished build as it is, an unfinished one continued.
+    """Return the build of predicted nodes; a finished build is returned as it is, an unfinished one is continued.
 
     Raises:
-        InputError: no labels, or so few that a theory's are one group; whatever embedding refuses.
+        InputError: there are no labels, the labeled texts of a theory are all one group, or embedding fails.
     """
-    of, labels = resolve_labels(config.root, config.reference.texts, config.reference.labels)
-    reference = embed(of, config.encoder, config.root)
+    reference_texts, labels = resolve_labels(config.root, config.reference.texts, config.reference.labels)
+    reference = embed(reference_texts, config.encoder, config.root)
     texts = resolve_texts(config.root, config.texts, config.column)
-    embedded = embed(texts, config.encoder, config.root)
-    made_of = [embedded.build_id, reference.build_id, labels.table, labels.build_id]
-    out = Build(config.root, "extracted", digest(__version__, made_of, config.k, config.top, config.seed))
+    embeddings = embed(texts, config.encoder, config.root)
+    ids = [embeddings.build_id, reference.build_id, labels.table, labels.build_id]
+    out = Build(config.root, "extracted", digest(__version__, ids, config.k, config.top, config.seed))
     finished = store.manifest(out)
     if finished:
         log.info("extract: %s texts, done before", f"{finished.details(ExtractedDetails).texts:,}")
         return out
-    # Built once and shared by all tasks of a node; the second value is small and tells whether the first was made.
-    made: Any = ray.remote(_extractor).options(num_returns=2).remote(reference, of, labels, config.k, config.seed)
-    total, labelled_texts = store.require_manifest(embedded).num_rows, ray.get(made[1])
-    done, files = set(store.part_paths(out)), store.require_manifest(embedded).files
+    # Built once and shared by all tasks of a node; the driver fetches only the second value, which also raises its errors.
+    task = ray.remote(_build_extractor).options(num_returns=2)
+    extractor_and_size: Any = task.remote(reference, reference_texts, labels, config.k, config.seed)
+    total, num_references = store.require_manifest(embeddings).num_rows, ray.get(extractor_and_size[1])
+    done, files = set(store.part_paths(out)), store.require_manifest(embeddings).files
     paths = [{"path": file.path} for file in files if file.path not in done]
     progress = Progress("extract", total, sum(file.rows for file in files if file.path in done))
     if paths:
         written = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
-            _extract,
-            fn_kwargs={"embedded": embedded, "extractor": made[0], "top": config.top, "out": out},
+            _write_nodes,
+            fn_kwargs={"embeddings": embeddings, "extractor": extractor_and_size[0], "top": config.top, "out": out},
             batch_format="pyarrow",
             batch_size=1,
             num_cpus=1,
         )
-        for batch in written.iter_batches(batch_format="pyarrow", batch_size=None):
-            progress.add(pc.sum(batch["rows"]).as_py() or 0)
-    details = ExtractedDetails(settings=config.model_dump(), texts=total, labelled_texts=labelled_texts)
-    store.commit(out, details, [embedded, reference, of, labels])
+        run_writes(written, progress)
+    details = ExtractedDetails(settings=config.model_dump(), texts=total, labelled_texts=num_references)
+    store.commit(out, details, [embeddings, reference, reference_texts, labels])
     return out
 
 
-def _extractor(reference: Build, texts: Build, labels: Build, k: int, seed: int) -> tuple[Extractor, int]:
+def _build_extractor(reference: Build, texts: Build, labels: Build, k: int, seed: int) -> tuple[Extractor, int]:
     examples = read_examples(texts, labels)
     return Extractor(read_vectors(reference, examples.text_ids), examples, k, seed), len(examples.texts)
 
 
-def _extract(batch: pa.Table, embedded: Build, extractor: "ray.ObjectRef", top: int, out: Build) -> pa.Table:
-    """Write the nodes of the texts of parts, each under the part's own name, so that a repeated task replaces its own."""
-    known, counts = ray.get(extractor), []
+def _write_nodes(batch: pa.Table, embeddings: Build, extractor: "ray.ObjectRef", top: int, out: Build) -> pa.Table:
+    """Write the nodes of each part's texts under the part's name, so that a retried task overwrites its own output."""
+    predict, counts = ray.get(extractor), []
     for path in batch["path"].to_pylist():
-        part = store.read_part(embedded, path)
-        rows = _rows(part["text_id"].to_pylist(), known(part_vectors(part), top))
+        part = store.read_part(embeddings, path)
+        rows = _rows(part["text_id"].to_pylist(), predict(part_vectors(part), top))
         store.write_part(out, rows, path.removeprefix("part-").removesuffix(".parquet"))
         counts.append(part.num_rows)
-    return pa.table({"rows": pa.array(counts, pa.int64())})
+    return write_counts(counts)
 
 
-def _rows(text_ids: list[str], found: list[dict[str, list[NodePrediction]]]) -> pa.Table:
-    """The nodes of texts as rows of `extracted`, the best of each theory first."""
+def _rows(text_ids: list[str], predictions: list[dict[str, list[NodePrediction]]]) -> pa.Table:
+    """Rows of table `extracted`, the best node of each theory first."""
     rows = [
         {
             "text_id": text_id, "theory": theory, "path": list(node.path), "rank": rank, "distance": node.distance,
             "direction": node.direction, "confidence": node.confidence,
         }
-        for text_id, by_theory in zip(text_ids, found, strict=True)
+        for text_id, by_theory in zip(text_ids, predictions, strict=True)
         for theory, nodes in by_theory.items()
         for rank, node in enumerate(nodes, 1)
     ]  # fmt: skip

@@ -1,1 +1,1 @@
-"""HiVES, a hierarchical value embedding: examples, batches, losses and what is measured of it."""
+"""HiVES, a hierarchical value embedding: examples, batches, losses, encoder and metrics."""

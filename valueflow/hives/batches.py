@@ -1,6 +1,6 @@
-"""Which examples meet in a batch: anchors with their positives and negatives, and anchor ids with their texts.
+"""Draw batches: query rows with positives and negatives of the hierarchy, and anchor ids with their texts.
 
-Shapes: N examples, E entries of an index, K keys of an index, B rows of a batch, O other places of a text, L levels.
+Shapes: N examples, E entries of an index, K keys of an index, B rows of a batch, O other labels of a text, L levels.
 """
 
 import logging
@@ -21,7 +21,7 @@ NUM_DIRECTIONS = len(DIRECTION_SIGNS)
 
 
 class Batch(NamedTuple):
-    """Rows with everything the losses need to know of them; int64. Nothing depends on the order of the rows."""
+    """Rows with their labels, all int64. Nothing depends on the order of the rows."""
 
     row_B: np.ndarray  # into the examples
     objective_B: np.ndarray  # HIERARCHY, INDIVIDUAL or CONCEPT
@@ -29,43 +29,44 @@ class Batch(NamedTuple):
     theory_B: np.ndarray
     prefix_BL: np.ndarray
     direction_B: np.ndarray
-    label_B: np.ndarray  # anchor id of the objectives INDIVIDUAL and CONCEPT; -1 else
-    # The text's other places in the same theory: without them a text that shares one with another would be driven away from it.
-    other_BOL: np.ndarray  # prefixes, -1 where the text has no so many
+    anchor_id_B: np.ndarray  # anchor id for the objectives INDIVIDUAL and CONCEPT, else -1
+    # The text's other labels in the same theory: without them texts that share such a label would repel each other.
+    other_BOL: np.ndarray  # prefixes, -1 padded
     other_sign_BO: np.ndarray  # directions
 
 
 class BatchConfig(Config):
-    """What one rank draws in one step. Stage 1: the defaults; stage 2: individual=16, concept=16."""
+    """What each worker draws per step. Stage 1: the defaults; stage 2: individual=16, concept=16."""
 
     hierarchy: int = Field(32, ge=0, description="rows of the hierarchical objective")
-    groups: int = Field(1, ge=1, description="groups these rows form: an anchor, its positives, negatives of its theory")
-    positives: int = Field(
-        4, ge=1, description="texts of a group with the anchor's path and direction, where there are so many"
-    )
+    groups: int = Field(1, ge=1, description="groups that these rows form: a query, its positives, negatives of its theory")
+    positives: int = Field(4, ge=1, description="most texts per group with the query's path and direction")
     hard: float = Field(
-        0.5, ge=0, le=1, description="share of the negatives that have a prefix of the anchor, half of them the other direction"
+        0.5,
+        ge=0,
+        le=1,
+        description="share of negatives with a prefix of the query, half of them of the opposite direction",
     )
     individual: int = Field(0, ge=0, description="rows of the objective over individual anchors")
-    concept: int = Field(0, ge=0, description="rows of the objective over concept anchors, each of two theories or more")
-    texts_per_id: int = Field(2, ge=2, description="texts drawn of an individual or concept anchor")
+    concept: int = Field(0, ge=0, description="rows of the objective over concept anchors, which span at least two theories")
+    texts_per_id: int = Field(2, ge=2, description="texts drawn per individual or concept anchor")
 
     @model_validator(mode="after")
-    def _whole(self) -> "BatchConfig":
+    def _divisible(self) -> "BatchConfig":
         if self.hierarchy % self.groups:
             raise ValueError(f"hierarchy ({self.hierarchy}) must be a multiple of groups ({self.groups})")
         per_group = self.hierarchy // self.groups
         if self.hierarchy and per_group < self.positives + 2:
             raise ValueError(
                 f"hierarchy / groups ({self.hierarchy} / {self.groups}) must be at least positives + 2 ({self.positives} + 2): "
-                "the anchor, its positives, a negative"
+                "the query, its positives, a negative"
             )
         for name in ("individual", "concept"):
             size = getattr(self, name)
             if size % self.texts_per_id or size == self.texts_per_id:
                 raise ValueError(
                     f"{name} ({size}) must be 0 or a multiple of texts_per_id ({self.texts_per_id}) with two ids or more: "
-                    "an id has no negatives but the texts of other ids"
+                    "the negatives of an anchor are the texts of other anchors"
                 )
         if not self.hierarchy + self.individual + self.concept:
             raise ValueError("hierarchy (0), individual (0) and concept (0) leave the batch empty")
@@ -73,10 +74,10 @@ class BatchConfig(Config):
 
 
 class _Index(NamedTuple):
-    """Rows by key: those of key k are row_E[start_K[k] : start_K[k + 1]], in the order of `then`."""
+    """Rows by key: those of key k are row_E[start_K[k] : start_K[k + 1]], sorted by their second key."""
 
     row_E: np.ndarray
-    then_E: np.ndarray
+    second_E: np.ndarray
     start_K: np.ndarray
 
     def bounds(self, key: int) -> tuple[int, int]:
@@ -84,11 +85,11 @@ class _Index(NamedTuple):
 
 
 class Sampler:
-    """Draws batches; which ones is a function of (seed, step, rank) alone, so training can go on from any step.
+    """Draws batches, each a function of (seed, step, rank) alone, so that training can resume at any step.
 
     Raises:
-        InputError: no path and direction has two texts and negatives, too few anchor ids have enough texts, or a concept
-            anchor has texts of one theory only (all are named).
+        InputError: no (path, direction) has two texts and enough negatives, too few anchors have enough texts, or concept
+            anchors have texts of one theory only (the message lists them).
     """
 
     def __init__(self, examples: Examples, config: BatchConfig, seed: int) -> None:
@@ -103,7 +104,7 @@ class Sampler:
             self._index_concepts()
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """Return the batch of one rank in one step; ranks draw independently of each other."""
+        """Return the batch of one process in one step; processes draw independently."""
         if not 0 <= rank < world:
             raise InputError(f"rank ({rank}) must be from 0 to below world ({world})")
         config, rng = self.config, np.random.default_rng((self.seed, step, rank))
@@ -116,7 +117,7 @@ class Sampler:
         row_B = np.concatenate(drawn)
         objective_B = np.repeat([HIERARCHY, INDIVIDUAL, CONCEPT], [config.hierarchy, config.individual, config.concept])
         of = self.examples
-        label_B = np.where(objective_B == INDIVIDUAL, of.individual_N[row_B], of.concept_N[row_B])
+        anchor_id_B = np.where(objective_B == INDIVIDUAL, of.individual_N[row_B], of.concept_N[row_B])
         sibling_BO = self._siblings_NO[row_B]
         return Batch(
             row_B,
@@ -125,7 +126,7 @@ class Sampler:
             of.theory_N[row_B],
             of.prefix_NL[row_B],
             self._direction_N[row_B],
-            np.where(objective_B == HIERARCHY, -1, label_B),
+            np.where(objective_B == HIERARCHY, -1, anchor_id_B),
             np.where(sibling_BO[..., None] >= 0, of.prefix_NL[sibling_BO], -1),
             np.where(sibling_BO >= 0, self._direction_N[sibling_BO], 0),
         )
@@ -144,21 +145,21 @@ class Sampler:
         other_N = np.diff(by_text.start_K)[examples.theory_N] - same_N
         positives_N = np.minimum(config.positives, same_N - 1)
         enough = other_N >= config.hierarchy // config.groups - 1 - positives_N
-        self._anchors = np.flatnonzero((same_N > 1) & enough)
+        self._queries = np.flatnonzero((same_N > 1) & enough)
         alone, crowded = int((same_N == 1).sum()), int(((same_N > 1) & ~enough).sum())
-        if not len(self._anchors):
+        if not len(self._queries):
             raise InputError(
-                f"none of {len(text_N)} rows can be an anchor: {alone} have no other text of the same path and direction, "
+                f"none of {len(text_N)} rows can be a query: {alone} have no other text of the same path and direction, "
                 f"{crowded} no {config.hierarchy // config.groups - 1 - config.positives} negatives in their theory "
                 f"(hierarchy {config.hierarchy}, groups {config.groups}, positives {config.positives})"
             )
         log.info(
-            "sampler: %d of %d rows can be anchors; negatives only: %d without a positive, %d without enough negatives",
-            len(self._anchors), len(text_N), alone, crowded,
+            "sampler: %d of %d rows can be queries; used as negatives only: %d without a positive, %d without enough negatives",
+            len(self._queries), len(text_N), alone, crowded,
         )  # fmt: skip
 
     def _index_anchors(self, objective: str, id_N: np.ndarray) -> tuple[_Index, np.ndarray]:
-        """The rows of each anchor id, one a text, and the ids with enough texts."""
+        """The rows of each anchor id, one per text, and the ids with enough texts."""
         has = np.flatnonzero(id_N >= 0)
         index = _index(id_N[has], self.examples.text_N[has], has, int(id_N.max()) + 1)
         sizes = np.diff(index.start_K)
@@ -175,9 +176,9 @@ class Sampler:
         examples = self.examples
         narrow = single_theory_concepts(examples).tolist()
         if narrow:
-            shown = ", ".join(repr(examples.concepts[i]) for i in narrow)
+            names = ", ".join(repr(examples.concepts[i]) for i in narrow)
             raise InputError(
-                f"{len(narrow)} concept anchors have texts of one theory only, so they bridge nothing: {shown}; give them "
+                f"{len(narrow)} concept anchors have texts of one theory only, so they bridge nothing: {names}; give them "
                 "texts of another theory or leave them out (concept_N = -1)"
             )
         self._concepts, self._concept_ids = self._index_anchors("concept", examples.concept_N)
@@ -186,39 +187,39 @@ class Sampler:
         self._bridges = _index(examples.concept_N[has], theory_then_text, has, len(self._concepts.start_K) - 1)
 
     def _group(self, rng: np.random.Generator) -> np.ndarray:
-        """An anchor, texts of the same path and direction, texts of the same theory without that path and direction."""
-        anchor = int(self._anchors[rng.integers(len(self._anchors))])
-        start, end = self._same.bounds(self._key_N[anchor])
-        same = self._same.then_E[start:end]
-        own = int(np.searchsorted(same, self.examples.text_N[anchor]))
+        """A query, its positives (same path and direction) and its negatives (same theory, another path or direction)."""
+        query = int(self._queries[rng.integers(len(self._queries))])
+        start, end = self._same.bounds(self._key_N[query])
+        same = self._same.second_E[start:end]
+        query_position = int(np.searchsorted(same, self.examples.text_N[query]))
         nth = rng.choice(len(same) - 1, min(self.config.positives, len(same) - 1), replace=False, shuffle=False)
-        positives = self._same.row_E[start + nth + (nth >= own)]
+        positives = self._same.row_E[start + nth + (nth >= query_position)]
         size = self.config.hierarchy // self.config.groups
-        negatives = self._negatives(anchor, same, size - 1 - len(positives), rng)
-        return np.concatenate([[anchor], positives, negatives])
+        negatives = self._negatives(query, same, size - 1 - len(positives), rng)
+        return np.concatenate([[query], positives, negatives])
 
-    def _negatives(self, anchor: int, same: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:
+    def _negatives(self, query: int, same: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:
         num_hard = round(self.config.hard * num)
-        rows = self._unlike(self._hard(anchor, 2 * num_hard, rng), same)[:num_hard]
-        start, end = self._theory.bounds(self.examples.theory_N[anchor])
+        rows = self._other_texts(self._hard(query, 2 * num_hard, rng), same)[:num_hard]
+        start, end = self._theory.bounds(self.examples.theory_N[query])
         draws = 2 * num
         while len(rows) < num:
             more = self._theory.row_E[rng.integers(start, end, draws)]
-            rows, draws = self._unlike(np.concatenate([rows, more]), same), 2 * draws
+            rows, draws = self._other_texts(np.concatenate([rows, more]), same), 2 * draws
         return rows[:num]
 
-    def _hard(self, anchor: int, num: int, rng: np.random.Generator) -> np.ndarray:
-        """Rows with one of the anchor's prefixes, coarse and fine alike, half of the opposite direction where it has one."""
-        path = self.examples.prefix_NL[anchor]
+    def _hard(self, query: int, num: int, rng: np.random.Generator) -> np.ndarray:
+        """Rows that share a random prefix with the query, half of them of the opposite direction if the query has one."""
+        path = self.examples.prefix_NL[query]
         key = path[rng.integers((path >= 0).sum(), size=num)] * NUM_DIRECTIONS
-        sign = int(self.examples.direction_N[anchor])
+        sign = int(self.examples.direction_N[query])
         opposite = (rng.random(num) < 0.5) & (sign != 0)
         start = self._near.start_K[np.where(opposite, key + 1 - sign, key)]
         end = self._near.start_K[np.where(opposite, key + 2 - sign, key + NUM_DIRECTIONS)]
         return self._near.row_E[(start + rng.random(num) * (end - start)).astype(int)[end > start]]
 
-    def _unlike(self, rows: np.ndarray, same: np.ndarray) -> np.ndarray:
-        """The rows whose text is not among the sorted texts `same`, the first of each text."""
+    def _other_texts(self, rows: np.ndarray, same: np.ndarray) -> np.ndarray:
+        """The first row of each text that is not among the sorted texts `same`."""
         text = self.examples.text_N[rows]
         other = same[np.minimum(np.searchsorted(same, text), len(same) - 1)] != text
         return rows[other][np.sort(np.unique(text[other], return_index=True)[1])]
@@ -227,21 +228,21 @@ class Sampler:
         return rng.choice(ids, rows // self.config.texts_per_id, replace=False, shuffle=False).tolist()
 
     def _texts(self, index: _Index, anchor_id: int, rng: np.random.Generator) -> np.ndarray:
-        """Rows of an anchor id, each of another text."""
+        """Rows of an anchor, each of a different text."""
         start, end = index.bounds(anchor_id)
         return index.row_E[start + rng.choice(end - start, self.config.texts_per_id, replace=False, shuffle=False)]
 
     def _bridge(self, anchor_id: int, rng: np.random.Generator) -> np.ndarray:
-        """Rows of a concept anchor, each of another text, the first two of different theories."""
+        """Rows of a concept anchor, each of a different text, the first two of different theories."""
         start, end = self._bridges.bounds(anchor_id)
-        then, text_N = self._bridges.then_E[start:end], self.examples.text_N
+        second, text_N = self._bridges.second_E[start:end], self.examples.text_N
         while True:
-            one = int(rng.integers(len(then)))
-            theory = then[one] // len(self.examples.texts)
-            low, high = np.searchsorted(then, np.array([theory, theory + 1]) * len(self.examples.texts))
-            two = int(rng.integers(len(then) - (high - low)))
-            two += high - low if two >= low else 0
-            pair = self._bridges.row_E[[start + one, start + two]]
+            first = int(rng.integers(len(second)))
+            theory = second[first] // len(self.examples.texts)
+            low, high = np.searchsorted(second, np.array([theory, theory + 1]) * len(self.examples.texts))
+            other = int(rng.integers(len(second) - (high - low)))
+            other += high - low if other >= low else 0
+            pair = self._bridges.row_E[[start + first, start + other]]
             if text_N[pair[0]] != text_N[pair[1]]:
                 break
         more = self._texts(self._concepts, anchor_id, rng)
@@ -256,7 +257,7 @@ def single_theory_concepts(examples: Examples) -> np.ndarray:
 
 
 def example_counts(examples: Examples) -> dict[str, Any]:
-    """Return what there is to learn from: rows, groups of equal path and direction or anchor, and those without a positive."""
+    """Return counts of texts, rows, levels, directions, distinct labels and anchors, and of those with a single text."""
     names = [name for i, name in enumerate(THEORIES) if (examples.theory_N == i).any()]
     levels = {name: (examples.prefix_NL[examples.theory_N == THEORIES.index(name)] >= 0).sum(0).tolist() for name in names}
     paths = path_ids(examples.prefix_NL) * len(DIRECTION_SIGNS) + examples.direction_N + 1
@@ -274,30 +275,30 @@ def example_counts(examples: Examples) -> dict[str, Any]:
 
 
 def _siblings(examples: Examples) -> np.ndarray:
-    """Of each row the other rows of its text in its theory, -1 where there are no more."""
+    """The other rows of each row's text in its theory, -1 padded."""
     key_N = examples.text_N.astype(np.int64) * len(THEORIES) + examples.theory_N
     order = np.argsort(key_N, kind="stable")
     _, start, size = np.unique(key_N[order], return_index=True, return_counts=True)
     siblings_NO = np.full((len(key_N), size.max() - 1), -1)
-    for turn in range(1, size.max()):
-        at = np.arange(len(order)) - np.repeat(start, size)
-        next_at = np.repeat(start, size) + (at + turn) % np.repeat(size, size)
-        more = np.repeat(size, size) > turn
-        siblings_NO[order[more], turn - 1] = order[next_at[more]]
+    for shift in range(1, size.max()):
+        position = np.arange(len(order)) - np.repeat(start, size)
+        following = np.repeat(start, size) + (position + shift) % np.repeat(size, size)
+        more = np.repeat(size, size) > shift
+        siblings_NO[order[more], shift - 1] = order[following[more]]
     return siblings_NO
 
 
-def _index(key: np.ndarray, then: np.ndarray, row: np.ndarray, num_keys: int) -> _Index:
-    """Index rows by key, one row for each (key, then)."""
-    order = np.lexsort((then, key))
-    key, then = key[order], then[order]
+def _index(key: np.ndarray, second: np.ndarray, row: np.ndarray, num_keys: int) -> _Index:
+    """Index rows by key, one row per (key, second)."""
+    order = np.lexsort((second, key))
+    key, second = key[order], second[order]
     first = np.ones(len(key), bool)
-    first[1:] = (key[1:] != key[:-1]) | (then[1:] != then[:-1])
-    return _Index(row[order][first], then[first], np.searchsorted(key[first], np.arange(num_keys + 1)))
+    first[1:] = (key[1:] != key[:-1]) | (second[1:] != second[:-1])
+    return _Index(row[order][first], second[first], np.searchsorted(key[first], np.arange(num_keys + 1)))
 
 
 def _spans(key_N: np.ndarray, other_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct keys but -1, and with how many distinct others each occurs."""
+    """The distinct keys except -1, and the number of distinct others with which each occurs."""
     has = key_N >= 0
     num_others = int(other_N.max()) + 1
     return np.unique(np.unique(key_N[has] * num_others + other_N[has]) // num_others, return_counts=True)

@@ -1,6 +1,6 @@
-"""Embeddings and labels of all ranks of a training, in the same order.
+"""Gather embeddings and labels of all processes of a training, in the same order.
 
-B rows of this rank's batch, D dimensions.
+B rows of this process's batch, D dimensions.
 """
 
 from typing import Any
@@ -13,39 +13,28 @@ from valueflow.hives.losses import BatchLabels
 
 
 def gather_embeddings(z_BD: Tensor) -> Tensor:
-    """Return the embeddings of all ranks with their gradient; the same tensor without a process group.
+    """Return the embeddings (processes * B, D) of all processes in the order of ranks, or z_BD without a process group.
 
-    With the mean of gradients over ranks that DDP and DeepSpeed take, n ranks of B rows learn exactly as one of n B rows.
-
-    Shapes: (B, D) -> (ranks * B, D).
+    The gradient of a row is the sum of its gradients in all processes. DDP and DeepSpeed average gradients over processes, so n
+    processes of B rows learn exactly as one of n B rows.
 
     Args:
-        z_BD: this rank's embeddings; every rank must have as many.
-
-    Returns: rows in the order of ranks; the gradient of a row is the sum of those that all ranks have for it.
-
-    Source: ours.
+        z_BD: this process's embeddings; B must be the same everywhere.
     """
     return _Gather.apply(z_BD) if dist.is_initialized() else z_BD
 
 
 def gather_labels(labels: BatchLabels) -> BatchLabels:
-    """Return the labels of all ranks in the order of `gather`; the same tensors without a process group.
-
-    Shapes: (B, …) -> (ranks * B, …).
+    """Return the labels of all processes in the order of `gather_embeddings`, by one call; unchanged without a process group.
 
     Args:
-        labels: of this rank's rows; every rank must have as many.
-
-    Returns: labels of all rows, gathered in one call.
-
-    Source: ours.
+        labels: of this process's rows; B must be the same everywhere.
     """
     if not dist.is_initialized():
         return labels
     columns = [part.flatten(1) if part.dim() > 1 else part[:, None] for part in labels]
     every = torch.cat(_all_gather(torch.cat(columns, 1))).split([column.shape[1] for column in columns], 1)
-    return BatchLabels(*(column.reshape(len(column), *own.shape[1:]) for column, own in zip(every, labels, strict=True)))
+    return BatchLabels(*(column.reshape(len(column), *part.shape[1:]) for column, part in zip(every, labels, strict=True)))
 
 
 class _Gather(torch.autograd.Function):

@@ -1,7 +1,8 @@
-"""The losses of HiVES: hierarchical multi-label contrastive, closeness, nodes, InfoNCE over anchor ids; sum, over all ranks.
+"""The losses of HiVES over the rows of all processes: hierarchical contrastive, closeness, nodes, InfoNCE over anchor ids.
 
-Shapes: B rows of a batch (of all ranks, once gathered), O other places of a row's text, R places of all rows, D dimensions,
-K nodes with a direction, L levels of a path, coarsest first. Masks are bool; mask_BB[i, j] speaks of row j as seen from row i.
+Shapes: B rows of a batch (of all processes once gathered), O other labels of a row's text, R labels of all rows, D dimensions,
+K nodes with a direction, L levels of a path, coarsest first. A label is a path with a direction. Masks are bool; mask_BB[i, j]
+is about row j as seen from row i.
 """
 
 import functools
@@ -19,36 +20,36 @@ from valueflow.theories.taxonomy import THEORIES
 
 
 class LossConfig(Config):
-    """Temperatures, margin and weights; the defaults are the paper's; margin, closeness and nodes are ours."""
+    """Temperatures, margin and weights. Defaults are the paper's; margin, closeness and nodes are ours."""
 
     tau_hierarchy: float = Field(0.1, gt=0)
     tau_individual: float = Field(0.07, gt=0)
     tau_concept: float = Field(0.07, gt=0)
     margin: float = Field(
-        0.2, ge=0, description="cosine added to rows of the same prefix and the opposite direction before they are repelled"
+        0.2, ge=0, description="added to the cosine of negatives with the same prefix and the opposite direction"
     )
-    hierarchy: float = Field(1.0, ge=0, description="weight of the contrastive loss of the hierarchy")
+    hierarchy: float = Field(1.0, ge=0, description="weight of the hierarchical contrastive loss")
     closeness: float = Field(0.0, ge=0, description="weight of the regression of cosine on shared levels and direction")
-    nodes: float = Field(0.0, ge=0, description="weight of telling a text's nodes and directions from its vector")
-    individual: float = Field(0.5, ge=0, description="weight of the individual anchors")
-    concept: float = Field(1.0, ge=0, description="weight of the concept anchors")
+    nodes: float = Field(0.0, ge=0, description="weight of the classification of nodes and directions from the vector")
+    individual: float = Field(0.5, ge=0, description="weight of the loss over individual anchors")
+    concept: float = Field(1.0, ge=0, description="weight of the loss over concept anchors")
 
 
 class BatchLabels(NamedTuple):
-    """What the losses know of the rows: a `Batch` without its row numbers, as int64 tensors."""
+    """The labels of a `Batch` (all its fields but the row numbers) as int64 tensors."""
 
     objective_B: Tensor
     text_B: Tensor
     theory_B: Tensor
     prefix_BL: Tensor
     direction_B: Tensor
-    label_B: Tensor
+    anchor_id_B: Tensor
     other_BOL: Tensor
     other_sign_BO: Tensor
 
 
 class LabelRows(NamedTuple):
-    """All places of the texts of a batch, what `hierarchical` takes beside the vectors, behind the rows they are of."""
+    """All labels of the texts of a batch, one per row: the batch row of each, then the labels of a contrastive loss."""
 
     row_R: Tensor
     theory_R: Tensor
@@ -67,87 +68,66 @@ class LossParts(NamedTuple):
 
 
 def label_tensors(batch: Batch, device: torch.device | str = "cpu") -> BatchLabels:
-    """Return the labels of a batch as tensors.
-
-    Shapes: as their names say.
-
-    Args:
-        batch: what the sampler drew.
-        device: where the tensors shall lie.
-
-    Returns: objective, text, theory, prefixes, direction and anchor id of every row.
-
-    Source: ours.
-    """
+    """Return the labels of a batch as tensors on a device."""
     return BatchLabels(*(torch.as_tensor(array, dtype=torch.int64, device=device) for array in batch[1:]))
 
 
 def total_loss(z_BD: Tensor, labels: BatchLabels, config: LossConfig) -> tuple[Tensor, LossParts]:
-    """Return L_hierarchy + 0.5 L_individual + 1.0 L_concept + 0 L_closeness (weights from the config), each over its own rows.
+    """Return the weighted sum of the losses, each over the rows of its own objective, and its unweighted parts.
 
-    The loss of nodes is not in it: it is a rank's own (`Nodes.loss`).
+    An objective without rows contributes an exact 0 that keeps the graph. The node loss is not included: each process adds its
+    own (`NodeHead.loss`).
 
-    Shapes: z (B, D); labels (B,), prefixes (B, L).
+    Inputs: z (B, D) of any length, of all processes (`gather_embeddings`).
 
-    Args:
-        z_BD: embeddings of any length; of all ranks (`gather`) where there are several.
-        labels: of the same rows in the same order (`gather_batch`).
-        config: temperatures, margin and weights.
+    Labels: of the same rows in the same order (`gather_labels`).
 
-    Returns: the loss and its unweighted parts; an objective without rows is an exact 0 that keeps the graph.
+    Sampler: `Sampler`; stage 1 draws rows of the hierarchy only.
 
-    Source: VALUEFLOW (arXiv 2602.03160), stage 2; stage 1 is the same with rows of the hierarchy only.
+    Reference: VALUEFLOW (arXiv 2602.03160), stages 1 and 2.
     """
-    rows = [labels.objective_B == objective for objective in (HIERARCHY, INDIVIDUAL, CONCEPT)]
-    (z, placed), (z_individual, individual), (z_concept, concept) = (
-        (z_BD[mine], BatchLabels(*(part[mine] for part in labels))) for mine in rows
+    masks = [labels.objective_B == objective for objective in (HIERARCHY, INDIVIDUAL, CONCEPT)]
+    (z, hierarchy), (z_individual, individual), (z_concept, concept) = (
+        (z_BD[mask_B], BatchLabels(*(part[mask_B] for part in labels))) for mask_B in masks
     )
-    nothing, places = z_BD.sum() * 0.0, all_labels(placed)
+    zero, label_rows = z_BD.sum() * 0.0, all_labels(hierarchy)
     parts = LossParts(
-        hierarchical_contrastive_loss(z[places.row_R], *places[1:], config.tau_hierarchy, config.margin),
-        anchor_contrastive_loss(z_individual, individual.label_B, individual.text_B, config.tau_individual),
-        anchor_contrastive_loss(z_concept, concept.label_B, concept.text_B, config.tau_concept),
-        closeness_loss(z, placed, places) if config.closeness else nothing,
+        hierarchical_contrastive_loss(z[label_rows.row_R], *label_rows[1:], config.tau_hierarchy, config.margin),
+        anchor_contrastive_loss(z_individual, individual.anchor_id_B, individual.text_B, config.tau_individual),
+        anchor_contrastive_loss(z_concept, concept.anchor_id_B, concept.text_B, config.tau_concept),
+        closeness_loss(z, hierarchy, label_rows) if config.closeness else zero,
     )
-    return sum((getattr(config, name) * part for name, part in parts._asdict().items()), start=nothing), parts
+    return sum((getattr(config, name) * part for name, part in parts._asdict().items()), start=zero), parts
 
 
 def all_labels(labels: BatchLabels) -> LabelRows:
-    """Return each place of each text in the theory it was drawn for.
+    """Return every label of each text in the theory it was drawn for.
 
-    Shapes: as their names say.
+    Labels of the same text are neither positives nor negatives of each other.
 
-    Args:
-        labels: with the other places of the texts.
-
-    Returns: the row that each place is of, and its labels; places of a text are neither positives nor negatives of each other.
-
-    Source: ours; VALUEFLOW trains on one place a row, so that texts which share another one repel each other.
+    Reference: ours; VALUEFLOW trains on one label per row, so texts that share another label repel each other.
     """
     prefix_BPL = torch.cat([labels.prefix_BL[:, None], labels.other_BOL], 1)
     sign_BP = torch.cat([labels.direction_B[:, None], labels.other_sign_BO], 1)
-    row_R, place_R = torch.nonzero(prefix_BPL[..., 0] >= 0, as_tuple=True)
-    return LabelRows(row_R, labels.theory_B[row_R], prefix_BPL[row_R, place_R], sign_BP[row_R, place_R], labels.text_B[row_R])
+    row_R, nth_R = torch.nonzero(prefix_BPL[..., 0] >= 0, as_tuple=True)
+    return LabelRows(row_R, labels.theory_B[row_R], prefix_BPL[row_R, nth_R], sign_BP[row_R, nth_R], labels.text_B[row_R])
 
 
-def closeness_loss(z_BD: Tensor, labels: BatchLabels, places: LabelRows) -> Tensor:
-    """Return the mean squared difference of cosine and closeness over pairs of texts of the same theory.
+def closeness_loss(z_BD: Tensor, labels: BatchLabels, label_rows: LabelRows) -> Tensor:
+    """Return the mean squared difference of cosine and closeness over pairs of texts of the same theory; 0 without pairs.
 
-    The closeness of two texts is what the metric "similarity correlation" counts, the number of levels that their places share
-    from the root plus 1/2 for the same direction there, of their closest places, over the most there can be in the theory.
+    The closeness of two texts is that of the metric "similarity correlation": the number of levels that their labels share from
+    the root, plus 1/2 for the same direction, for their closest labels, divided by the theory's maximum.
 
-    Shapes: z (B, D), prefixes (B, L), else (B,).
+    Inputs: z (B, D) of any length.
 
-    Args:
-        z_BD: embeddings of any length.
-        labels: of the same rows.
-        places: all of them (`every_place`).
+    Labels: of the same rows, and all labels of their texts (`all_labels`).
 
-    Returns: a scalar, 0 without pairs.
+    Sampler: `Sampler`, rows of the hierarchy.
 
-    Source: ours.
+    Reference: ours.
     """
-    row_R, _, prefix_RL, sign_R, _ = places
+    row_R, _, prefix_RL, sign_R, _ = label_rows
     num = len(z_BD)
     shared_RR = ((prefix_RL[:, None] == prefix_RL) & (prefix_RL >= 0)).sum(-1)
     close_RR = shared_RR + 0.5 * (sign_R[:, None] == sign_R)
@@ -162,18 +142,16 @@ def closeness_loss(z_BD: Tensor, labels: BatchLabels, places: LabelRows) -> Tens
 @functools.cache
 def theory_depths() -> list[int]:
     """Return the number of levels of every theory."""
-    known = prefixes()
-    return [int((known.ancestors_PL[known.theory_P == theory] >= 0).sum(1).max()) for theory in range(len(THEORIES))]
+    paths = prefixes()
+    return [int((paths.ancestors_PL[paths.theory_P == theory] >= 0).sum(1).max()) for theory in range(len(THEORIES))]
 
 
 class NodeHead(nn.Module):
-    """Reads nodes from vectors: which prefixes a text has, and in which direction.
-
-    Shapes: z (B, D) -> logits (B, K).
+    """Linear classifier of a text's prefixes and their directions from its vector: z (B, D) -> logits (B, K).
 
     Args:
         dimension: D.
-        examples: whose prefixes and directions are read, K of them.
+        examples: define the K classes, their (prefix, direction) pairs.
     """
 
     key_K: Tensor
@@ -183,6 +161,7 @@ class NodeHead(nn.Module):
         super().__init__()
         keys = _keys(torch.as_tensor(examples.prefix_NL), torch.as_tensor(examples.direction_N, dtype=torch.int64))
         key_K = keys[keys >= 0].unique()
+        # Checkpoints contain the names of parameters: renaming `read` would orphan those of unfinished trainings.
         self.read = nn.Linear(dimension, len(key_K))
         self.register_buffer("key_K", key_K, persistent=False)
         theory_K = torch.as_tensor(prefixes().theory_P)[key_K // len(DIRECTION_SIGNS)]
@@ -193,54 +172,52 @@ class NodeHead(nn.Module):
         return self.read(z_BD.to(self.read.weight.dtype)).float()
 
     def loss(self, logit_BK: Tensor, labels: BatchLabels) -> Tensor:
-        """Return the binary cross-entropy of the nodes of each row's theory, mean over nodes, then over rows of the hierarchy.
+        """Return the binary cross-entropy over the nodes of each row's theory, averaged over nodes, then rows; 0 without rows.
 
-        Shapes: logits (B, K), labels of the same rows; a rank's own, since no row depends on another.
+        Inputs: logits (B, K) of this process; no row depends on another.
 
-        Returns: a scalar, 0 without such rows.
+        Labels: of the same rows.
 
-        Source: ours.
+        Sampler: `Sampler`, rows of the hierarchy; others do not count.
+
+        Reference: ours.
         """
         row_R, _, prefix_RL, sign_R, _ = all_labels(labels)
         key_RL = _keys(prefix_RL, sign_R)
-        at_RL = torch.searchsorted(self.key_K, key_RL).clamp(max=len(self.key_K) - 1)
+        class_RL = torch.searchsorted(self.key_K, key_RL).clamp(max=len(self.key_K) - 1)
         target_BK = torch.zeros_like(logit_BK)
-        known_RL = self.key_K[at_RL] == key_RL
-        target_BK[row_R[:, None].expand_as(at_RL)[known_RL], at_RL[known_RL]] = 1.0
-        asked_BK = (self.theory_K == labels.theory_B[:, None]) & (labels.objective_B == HIERARCHY)[:, None]
-        loss_BK = functional.binary_cross_entropy_with_logits(logit_BK, target_BK, reduction="none") * asked_BK
-        asked_B = asked_BK.sum(1)
-        return (loss_BK.sum(1) / asked_B.clamp(min=1)).sum() / (asked_B > 0).sum().clamp(min=1)
+        match_RL = self.key_K[class_RL] == key_RL
+        target_BK[row_R[:, None].expand_as(class_RL)[match_RL], class_RL[match_RL]] = 1.0
+        counts_BK = (self.theory_K == labels.theory_B[:, None]) & (labels.objective_B == HIERARCHY)[:, None]
+        loss_BK = functional.binary_cross_entropy_with_logits(logit_BK, target_BK, reduction="none") * counts_BK
+        num_classes_B = counts_BK.sum(1)
+        return (loss_BK.sum(1) / num_classes_B.clamp(min=1)).sum() / (num_classes_B > 0).sum().clamp(min=1)
 
 
 def _keys(prefix_NL: Tensor, direction_N: Tensor) -> Tensor:
-    """Numbers of (prefix, direction), -1 below the end of a path."""
+    """Codes of (prefix, direction) pairs, -1 below the end of a path."""
     return torch.where(prefix_NL >= 0, prefix_NL * len(DIRECTION_SIGNS) + direction_N[:, None] + 1, -1)
 
 
 def hierarchical_contrastive_loss(
     z_BD: Tensor, theory_B: Tensor, prefix_BL: Tensor, direction_B: Tensor, text_B: Tensor, tau: float, margin: float
 ) -> Tensor:
-    """Return the hierarchical multi-label contrastive loss with the hierarchy constraint, mean over rows that have positives.
+    """Return the hierarchical multi-label contrastive loss with the hierarchy constraint, averaged over rows with positives.
 
-    Shapes: z (B, D), prefixes (B, L), else (B,).
+    Per theory: the sum over levels of 2^(1/l) times the constrained loss of level l, divided by the sum of these weights, where
+    l = 1 is the finest level with positives. Theories are weighted by their number of rows with positives.
 
-    Args:
-        z_BD: embeddings of any length.
-        theory_B: theory ids; rows of other theories are neither positives nor negatives, and each theory has its own levels.
-        prefix_BL: ids of the path's prefixes, coarsest first, -1 below its end.
-        direction_B: -1, 0, 1.
-        text_B: ids of the texts; rows of the same text are neither positives nor negatives.
-        tau: temperature.
-        margin: cosine added to opposite rows, see `level_losses`.
+    Inputs: z (B, D) of any length; tau: temperature; margin: see `level_contrastive_losses`.
 
-    Returns: a scalar; per theory the sum of 2^(1/l) times the constrained loss of level l, l = 1 for the finest level that has
-        positives, over the sum of those weights; theories weigh by their rows that have positives.
+    Labels: theory ids (B,), rows of other theories are neither positives nor negatives; ids of the path's prefixes (B, L),
+    coarsest first, -1 below its end; directions -1, 0, 1 (B,); text ids (B,), rows of the same text are neither.
 
-    Source: HiMulConE of arXiv 2204.13207, as in VALUEFLOW, but from fine to coarse and with a smooth maximum.
+    Sampler: `Sampler`, rows of the hierarchy, with all labels of their texts (`all_labels`).
+
+    Reference: HiMulConE of arXiv 2204.13207, as in VALUEFLOW, but from fine to coarse and with a smooth maximum.
     """
     loss_BL, has_BL = level_contrastive_losses(z_BD, theory_B, prefix_BL, direction_B, text_B, tau, margin)
-    # Row by row the means of the row's theory, so that no theory has to be looped over.
+    # Each row holds the means of its own theory, which avoids a loop over theories.
     theory_BB = (theory_B[:, None] == theory_B).to(loss_BL.dtype)
     number_BL = theory_BB @ has_BL.to(loss_BL.dtype)
     mean_BL = theory_BB @ loss_BL / number_BL.clamp(min=1)
@@ -255,27 +232,20 @@ def hierarchical_contrastive_loss(
 def level_contrastive_losses(
     z_BD: Tensor, theory_B: Tensor, prefix_BL: Tensor, direction_B: Tensor, text_B: Tensor, tau: float, margin: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the supervised contrastive loss of every row at every level, and where there is one.
+    """Return the supervised contrastive loss (B, L) of every row and level, 0 without a positive, and the mask of the rest.
 
-    A positive at a level is a row of another text with the same prefix down to it and the same direction. Negatives are the
-    other rows of the theory, but for those that may be alike: of the same text as the row or as one of its positives, and of
-    the same direction with a path that ends above the level on the way to the row.
+    A positive at a level is a row of another text with the same prefix at this level and the same direction. Negatives are the
+    other rows of the theory except those that may be similar: rows with the text of this row or of one of its positives, and
+    rows of the same direction whose path is a prefix of this row's path and ends above the level.
 
-    Shapes: z (B, D), prefixes (B, L), else (B,).
+    Inputs: z (B, D) of any length; tau: temperature; margin: added to the cosine of negatives with the same prefix and the
+    opposite direction, which raises their share of the denominator and so their repulsion.
 
-    Args:
-        z_BD: embeddings of any length.
-        theory_B: theory ids.
-        prefix_BL: ids of prefixes, -1 below the end of the path.
-        direction_B: -1, 0, 1.
-        text_B: ids of the texts.
-        tau: temperature.
-        margin: negatives of the same prefix and the opposite direction count as more similar by so much cosine, which raises
-            their share of the denominator, and with it the force that drives them away.
+    Labels: as `hierarchical_contrastive_loss`.
 
-    Returns: loss (B, L), 0 where a row has no positive; a mask (B, L) of the rows that have one.
+    Sampler: as `hierarchical_contrastive_loss`.
 
-    Source: SupCon (arXiv 2004.11362, L_out) at each level, as HiMulCon of arXiv 2204.13207; the margin is ours.
+    Reference: SupCon (arXiv 2004.11362, L_out) at each level, as HiMulCon of arXiv 2204.13207; the margin is ours.
     """
     logit_BB = _cosine(z_BD) / tau
     depth_B = (prefix_BL >= 0).sum(1)
@@ -284,79 +254,73 @@ def level_contrastive_losses(
     same_text_BB = text_B[:, None] == text_B
     other_BB = (theory_B[:, None] == theory_B) & ~same_text_BB
     like_BB = other_BB & (direction_B[:, None] == direction_B)
-    against_BB = direction_B[:, None] * direction_B == -1
+    opposite_BB = direction_B[:, None] * direction_B == -1
     losses, masks = [], []
     for level in range(prefix_BL.shape[1]):
         positive_BB = agree_BBL[..., level] & like_BB
-        unknown_BB = (depth_B <= level) & (shared_BB == depth_B) & like_BB
-        kept_BB = other_BB & ~unknown_BB & ~_twins(positive_BB, same_text_BB)
-        raised_BB = logit_BB + margin / tau * (agree_BBL[..., level] & against_BB)
-        loss_B, has_B = _contrast(logit_BB, raised_BB, positive_BB, kept_BB)
+        ambiguous_BB = (depth_B <= level) & (shared_BB == depth_B) & like_BB
+        candidate_BB = other_BB & ~ambiguous_BB & ~_duplicates_of_positives(positive_BB, same_text_BB)
+        raised_BB = logit_BB + margin / tau * (agree_BBL[..., level] & opposite_BB)
+        loss_B, has_B = _contrast(logit_BB, raised_BB, positive_BB, candidate_BB)
         losses.append(loss_B)
         masks.append(has_B)
     return torch.stack(losses, 1), torch.stack(masks, 1)
 
 
 def hierarchy_constrained(loss_BL: Tensor, present_BL: Tensor) -> Tensor:
-    """Return level losses of which each is at least that of the next finer level: the smooth maximum of the two.
+    """Return level losses (B, L) such that each is at least that of the next finer level, by a smooth maximum of the two.
 
-    Shapes: both (B, L), coarsest level first.
+    The result is the log of the sum of exp(loss) over this and all finer levels present, 0 at absent levels. Every level
+    present has a gradient; a hard maximum gives it to one level only.
 
-    Args:
-        loss_BL: the loss of each level.
-        present_BL: where there is one; other levels are passed over.
+    Inputs: the loss of each level (B, L), coarsest first, and the mask (B, L) of levels present; others are skipped.
 
-    Returns: (B, L), log of the sum of exp(loss) over this and all finer levels present, 0 where none is; every level present
-        has a gradient, which a hard maximum gives to one level only.
-
-    Source: HiConE of arXiv 2204.13207 with logaddexp for max.
+    Reference: HiConE of arXiv 2204.13207 with logaddexp for max.
     """
     finer_B = torch.full_like(loss_BL[:, 0], -torch.inf)
-    found: list[Tensor] = []
+    levels: list[Tensor] = []
     for level in reversed(range(loss_BL.shape[1])):
         finer_B = torch.where(present_BL[:, level], torch.logaddexp(loss_BL[:, level], finer_B), finer_B)
-        found.insert(0, torch.where(present_BL[:, level], finer_B, 0.0))
-    return torch.stack(found, 1)
+        levels.insert(0, torch.where(present_BL[:, level], finer_B, 0.0))
+    return torch.stack(levels, 1)
 
 
-def anchor_contrastive_loss(z_BD: Tensor, label_B: Tensor, text_B: Tensor, tau: float) -> Tensor:
-    """Return InfoNCE over anchor ids with several positives, mean over rows that have one.
+def anchor_contrastive_loss(z_BD: Tensor, anchor_id_B: Tensor, text_B: Tensor, tau: float) -> Tensor:
+    """Return InfoNCE over anchor ids with several positives: minus the log-probability of a positive, averaged over positives,
+    then over rows that have one; 0 without such rows.
 
-    Shapes: z (B, D), else (B,).
+    Inputs: z (B, D) of any length; tau: temperature.
 
-    Args:
-        z_BD: embeddings of any length.
-        label_B: anchor ids; rows of another text with the same id are positives, of any other id negatives.
-        text_B: ids of the texts; rows of the same text as the row or one of its positives are no negatives.
-        tau: temperature.
+    Labels: anchor ids (B,), rows of another text with the same id are positives, rows with other ids negatives; text ids (B,),
+    rows with the text of this row or of one of its positives are not negatives.
 
-    Returns: a scalar: minus the log-probability of a positive, averaged over positives, then over rows.
+    Sampler: `Sampler`, rows of one anchor objective.
 
-    Source: VALUEFLOW (arXiv 2602.03160), stage 2, individual and theory anchors; SupCon (arXiv 2004.11362, L_out).
+    Reference: VALUEFLOW (arXiv 2602.03160), stage 2, individual and concept anchors; SupCon (arXiv 2004.11362, L_out).
     """
     logit_BB = _cosine(z_BD) / tau
     same_text_BB = text_B[:, None] == text_B
-    positive_BB = (label_B[:, None] == label_B) & ~same_text_BB
-    kept_BB = ~same_text_BB & ~_twins(positive_BB, same_text_BB)
-    loss_B, has_B = _contrast(logit_BB, logit_BB, positive_BB, kept_BB)
+    positive_BB = (anchor_id_B[:, None] == anchor_id_B) & ~same_text_BB
+    candidate_BB = ~same_text_BB & ~_duplicates_of_positives(positive_BB, same_text_BB)
+    loss_B, has_B = _contrast(logit_BB, logit_BB, positive_BB, candidate_BB)
     return loss_B.sum() / has_B.sum().clamp(min=1)
 
 
 def _cosine(z_BD: Tensor) -> Tensor:
-    """Cosines in single precision at least: half is too coarse at these temperatures."""
+    """Cosines (B, B) in single precision or better: half precision is too coarse at these temperatures."""
     z_BD = functional.normalize(z_BD.to(torch.promote_types(z_BD.dtype, torch.float32)), dim=1)
     return z_BD @ z_BD.T
 
 
-def _twins(positive_BB: Tensor, same_text_BB: Tensor) -> Tensor:
-    """Rows that are no positives, but of the text of one: the same vector cannot be drawn near and driven away."""
+def _duplicates_of_positives(positive_BB: Tensor, same_text_BB: Tensor) -> Tensor:
+    """Negatives with the same text as a positive: a vector cannot be attracted and repelled at once."""
     return ((positive_BB.float() @ same_text_BB.float()) > 0) & ~positive_BB
 
 
-def _contrast(logit_BB: Tensor, raised_BB: Tensor, positive_BB: Tensor, kept_BB: Tensor) -> tuple[Tensor, Tensor]:
-    """Minus the mean log-probability of each row's positives among the kept rows, 0 without positives; who has some."""
-    nothing = torch.finfo(logit_BB.dtype).min / 2  # finite: rows that keep no one must not make NaN gradients
-    total_B = raised_BB.masked_fill(~kept_BB, nothing).logsumexp(1)
+def _contrast(logit_BB: Tensor, raised_BB: Tensor, positive_BB: Tensor, candidate_BB: Tensor) -> tuple[Tensor, Tensor]:
+    """Minus the mean log-probability of the positives among the candidates of a row, 0 without any; the mask of the rest."""
+    lowest = torch.finfo(logit_BB.dtype).min / 2  # finite, since rows without candidates must not produce NaN gradients
+    total_B = raised_BB.masked_fill(~candidate_BB, lowest).logsumexp(1)
     number_B = positive_BB.sum(1)
     loss_B = ((total_B[:, None] - logit_BB) * positive_BB).sum(1) / number_B.clamp(min=1)
     return loss_B, number_B > 0

@@ -1,6 +1,6 @@
-"""How well embeddings show the hierarchy of values: metrics with intervals, beside what random vectors reach.
+"""Metrics of how well embeddings reflect the hierarchy of values, with intervals and the level of random vectors.
 
-N rows of labels, T texts of a theory, C codes (prefixes, paths or nodes), A anchors, R relations, S draws, P pairs, Q queries,
+N rows of labels, T texts of a theory, C codes (prefixes, paths or nodes), R relations, S draws, P pairs, Q queries,
 G groups, V values, D dimensions.
 """
 
@@ -15,18 +15,18 @@ from valueflow.theories.taxonomy import THEORIES
 
 LeaveOut = Literal["text", "group"]
 RELATIONS = ("same leaf and direction", "same leaf, other direction", "same level 2", "same level 1", "other")
-NUM_DRAWS, MIN_DRAWS, MAX_DRAWS = 40_000, 8, 64  # in all; for an anchor at least and at most
+NUM_DRAWS, MIN_DRAWS, MAX_DRAWS = 40_000, 8, 64  # in total; bounds per query
 NUM_PAIRS = 200_000
-MAX_QUERIES = 4000  # a theory, also the queries of the accuracies by neighbours
+MAX_QUERIES = 4000  # per theory
 RESAMPLES = 1000
-BLOCK_ROWS = 256  # of a similarity matrix held at a time
+BLOCK_ROWS = 256  # rows of the similarity matrix computed at a time
 INTERVAL_QUANTILES = (0.025, 0.975)
-MIN_TEXTS = 5  # texts that a mean, or a direction to be told, needs at least
-TIE_BREAK = 1e-3  # votes of neighbours count alike; their similarity only breaks ties
+MIN_TEXTS = 5  # fewest texts for a mean or for predicting directions
+TIE_BREAK = 1e-3  # neighbors have equal votes; their similarity only breaks ties
 
 
 class EmbeddingMetric(NamedTuple):
-    """A number with its 95 % interval, what random vectors reach, and the anchors, pairs, values or queries it rests on."""
+    """A metric with its 95 % interval, the level of random vectors, and the number of queries, pairs or values behind it."""
 
     value: float
     low: float
@@ -36,100 +36,110 @@ class EmbeddingMetric(NamedTuple):
 
 
 class GroupedEstimate(NamedTuple):
-    """A number, its count, and the derivative of the number by the weight of each group of texts."""
+    """An estimate, its sample size, and its derivative with respect to the weight of each group of texts."""
 
     value: float
     num: int
     influence_G: np.ndarray
-    groups: np.ndarray  # that the number rests on
+    groups: np.ndarray  # that contribute
 
 
 class TheoryTexts(NamedTuple):
-    """The texts of one theory; of each, which codes it has, as 0/1 matrices whose columns are the codes."""
+    """The texts of one theory, and their codes as 0/1 matrices with a column per code."""
 
     texts: np.ndarray  # into Examples.texts
     z_TD: np.ndarray
     group_T: np.ndarray
     num_groups: int
-    own_T: np.ndarray  # texts of equal number are no neighbours: the text itself, or its group
-    anchors_A: np.ndarray  # the texts asked about
-    levels: list[np.ndarray]  # TC: the root, that all texts share, then the prefixes of each level, coarsest first
-    directed: list[np.ndarray]  # TC: the same, each with a direction
+    exclusion_T: np.ndarray  # texts with equal numbers are not neighbors: the text itself, or its group
+    query_Q: np.ndarray  # the texts that metrics are computed for
+    levels: list[np.ndarray]  # TC: the root, which all texts share, then the prefixes of each level, coarsest first
+    directed: list[np.ndarray]  # TC: the same with directions
     path_TC: np.ndarray
     directed_path_TC: np.ndarray
     values: list[str]
-    node_TV: np.ndarray  # the values that are told apart
-    sign_TV: np.ndarray  # direction towards each, 0 where none is known
+    node_TV: np.ndarray  # the values to distinguish
+    sign_TV: np.ndarray  # direction towards each value, 0: unknown
 
 
 class RelationDraw(NamedTuple):
-    """Anchors with at least two relations, and for each the texts drawn, -1 where the relation does not exist."""
+    """Queries with at least two relations, and the texts drawn for each relation, -1 where it has no text."""
 
-    anchors_A: np.ndarray
-    picks_ASR: np.ndarray
+    query_Q: np.ndarray
+    picks_QSR: np.ndarray
 
 
 def embedding_metrics(
     z_TD: np.ndarray, examples: Examples, level: int | None = None, k: int = 10, leave: LeaveOut = "text", seed: int = 0
 ) -> dict[str, EmbeddingMetric]:
-    """Return every metric of unit vectors, one a text of `examples.texts`: `name` over all theories, `name/theory` in each.
+    """Return every metric of unit vectors: `name` is the mean over theories, `name/theory` the metric within one theory.
 
-    Over all theories is the mean of the theories. What cannot be told in a theory is left out (no directions, one value);
-    direction 0, neutral or unknown, is a direction of its own.
-    - pairwise, strict: hierarchical ranking accuracy. An anchor text meets one random text of each of RELATIONS (the closest
-      over the labels of both texts; relations without a text are left out, and anchors with fewer than two). pairwise: share
-      of the pairs of relations in the right order of cosine, ties half; strict: share of draws with all in order.
-    - correlation: Pearson of cosine with (levels shared from the root + 0.5 if the direction is the same), pairs of texts.
+    Metrics that are undefined in a theory (no directions, a single value) are omitted. Direction 0 (neutral or unknown) counts
+    as a direction of its own.
+    - pairwise, strict: hierarchical ranking accuracy. A query text meets one random text per relation (RELATIONS, the closest
+      over the labels of both texts; relations without texts are skipped, and queries with fewer than two relations).
+      pairwise: share of pairs of relations with cosines in the right order, ties count half; strict: share of draws with all
+      cosines in order.
+    - correlation: Pearson, over pairs of texts, of cosine with (levels shared from the root + 0.5 for the same direction).
     - orthogonality: 1 - mean |cosine| of the vectors of different values, see `value_vectors`. Random vectors reach nearly 1.
-    - label_accuracy: the value that most of the k nearest other texts have is one of the text's own.
-    - direction_accuracy: the direction most of the k nearest other texts of the same value have is the text's; NOT balanced.
-    Neighbours are other texts, with `leave` group texts of other groups: without it the topic of a group gives labels away.
-    A value is an operational node, or with `level` (1 the coarsest) the node at that level, by whatever path it is reached.
-    At most 4,000 random texts a theory are anchors and queries. Intervals are a bootstrap over examples.group_N, linear in
-    the weights of the groups; those of the two accuracies by neighbours hold the texts that are neighbours fixed.
+    - label_accuracy: the majority value of the k nearest other texts is one of the text's values.
+    - direction_accuracy: the majority direction of the k nearest other texts of the same value is the text's; not balanced.
+
+    Args:
+        z_TD: unit vectors, one per text of `examples.texts`.
+        examples: the labeled texts.
+        level: values are the nodes at this level (1: the coarsest), on any path; None: the operational nodes.
+        k: neighbors of the two accuracies.
+        leave: neighbors are other texts ("text") or of other groups ("group"), since the topic of a group reveals its labels.
+        seed: of the sample of queries (at most 4,000 per theory), draws, pairs and the bootstrap.
+
+    Intervals come from a bootstrap over examples.group_N, linearized in the weights of the groups; for the two accuracies the
+    neighbors are held fixed.
 
     Raises:
-        InputError: there is not one vector a text, or the vectors are not of length 1.
+        InputError: the number of vectors differs from the number of texts, or a vector is not of length 1.
     """
     if len(z_TD) != len(examples.texts):
-        raise InputError(f"there are {len(z_TD):,} vectors for {len(examples.texts):,} texts; give one a text")
+        raise InputError(f"there are {len(z_TD):,} vectors for {len(examples.texts):,} texts; pass one per text")
     if not np.allclose(np.linalg.norm(z_TD, axis=1), 1, atol=1e-3):
         raise InputError("vectors must have length 1, as Encoder.embed returns them")
     random_TD = np.random.default_rng([seed, 1]).standard_normal(z_TD.shape).astype(np.float32)
     random_TD /= np.linalg.norm(random_TD, axis=1, keepdims=True)
-    found: list[dict[str, dict[str, GroupedEstimate]]] = [{}, {}]
+    by_vectors: list[dict[str, dict[str, GroupedEstimate]]] = [{}, {}]
     for name, theory in _theories(z_TD, examples, level, leave, seed).items():
         draw = _draw(theory, np.random.default_rng(seed))
-        for vectors_TD, by in zip((z_TD, random_TD), found, strict=True):
-            for metric, estimate in _measured(theory._replace(z_TD=vectors_TD[theory.texts]), draw, k, seed).items():
-                by.setdefault(metric, {})[name] = estimate
-    estimates, floors = map(_with_means, found)
+        for vectors_TD, by_metric in zip((z_TD, random_TD), by_vectors, strict=True):
+            for metric, estimate in _theory_metrics(theory._replace(z_TD=vectors_TD[theory.texts]), draw, k, seed).items():
+                by_metric.setdefault(metric, {})[name] = estimate
+    estimates, floors = map(_with_means, by_vectors)
     ends = _intervals(estimates, int(examples.group_N.max()) + 1, seed) if estimates else {}
     return {name: EmbeddingMetric(e.value, *ends[name], floors[name].value, e.num) for name, e in estimates.items()}
 
 
 def value_vectors(z_TD: np.ndarray, examples: Examples, level: int | None = None) -> tuple[list[str], np.ndarray]:
-    """Return the values (theory:node) that at least five texts bear on, and their vectors, not normalised.
+    """Return the ids of values with at least five texts, and their vectors (not normalized).
 
-    A vector is the mean of the supporting texts minus the mean of the opposing ones; where either are fewer than five (no
-    directions, or one side only), it is the mean of the value's texts minus the mean of all texts of the theory.
+    A vector is the mean of supporting texts minus the mean of opposing texts; with fewer than five of either, it is the mean of
+    the value's texts minus the mean of all texts of the theory.
     """
     names, vectors = [], []
     for theory in _theories(z_TD, examples, level, "text", 0).values():
-        kept, ends = _poles(theory)
-        names += [theory.values[v] for v in kept]
-        vectors += [theory.z_TD[plus].mean(0) - theory.z_TD[minus].mean(0) for plus, minus in ends]
+        columns, poles = _poles(theory)
+        names += [theory.values[v] for v in columns]
+        vectors += [theory.z_TD[plus].mean(0) - theory.z_TD[minus].mean(0) for plus, minus in poles]
     return names, np.array(vectors).reshape(len(names), z_TD.shape[1])
 
 
-def _measured(theory: TheoryTexts, draw: RelationDraw, k: int, seed: int) -> dict[str, GroupedEstimate]:
-    by_relation = _ranked(theory, draw) | _correlated(theory, seed)
-    return by_relation | _orthogonal(theory) | _labelled(theory, k) | _directed(theory, k)
+def _theory_metrics(theory: TheoryTexts, draw: RelationDraw, k: int, seed: int) -> dict[str, GroupedEstimate]:
+    by_cosine = _ranking_accuracy(theory, draw) | _similarity_correlation(theory, seed) | _orthogonality(theory)
+    return by_cosine | _label_accuracy(theory, k) | _direction_accuracy(theory, k)
 
 
-def _with_means(found: dict[str, dict[str, GroupedEstimate]]) -> dict[str, GroupedEstimate]:
-    means = {metric: _mean(list(by.values())) for metric, by in found.items()}
-    return means | {f"{metric}/{name}": estimate for metric, by in found.items() for name, estimate in by.items()}
+def _with_means(by_metric: dict[str, dict[str, GroupedEstimate]]) -> dict[str, GroupedEstimate]:
+    means = {metric: _mean(list(by_theory.values())) for metric, by_theory in by_metric.items()}
+    return means | {
+        f"{metric}/{name}": estimate for metric, by_theory in by_metric.items() for name, estimate in by_theory.items()
+    }
 
 
 def _mean(estimates: list[GroupedEstimate]) -> GroupedEstimate:
@@ -139,8 +149,8 @@ def _mean(estimates: list[GroupedEstimate]) -> GroupedEstimate:
 
 
 def _theories(z_TD: np.ndarray, examples: Examples, level: int | None, leave: LeaveOut, seed: int) -> dict[str, TheoryTexts]:
-    """The theories that at least two texts have a place in."""
-    found = {}
+    """The theories with at least two labeled texts."""
+    by_theory = {}
     for t in np.unique(examples.theory_N):
         of_N = examples.theory_N == t
         texts, first, row = np.unique(examples.text_N[of_N], return_index=True, return_inverse=True)
@@ -156,7 +166,7 @@ def _theories(z_TD: np.ndarray, examples: Examples, level: int | None, leave: Le
         node_TV[row[value_N >= 0], value_N[value_N >= 0]] = 1
         np.add.at(sign_TV, (row[value_N >= 0], value_N[value_N >= 0]), direction_N[value_N >= 0])
         levels = [np.zeros(len(row), int), *prefix_NL.T]
-        found[THEORIES[t]] = TheoryTexts(
+        by_theory[THEORIES[t]] = TheoryTexts(
             texts,
             z_TD[texts],
             examples.group_N[of_N][first],
@@ -171,11 +181,11 @@ def _theories(z_TD: np.ndarray, examples: Examples, level: int | None, leave: Le
             node_TV,
             np.sign(sign_TV),
         )
-    return found
+    return by_theory
 
 
 def path_values(theory: str, level: int | None) -> tuple[list[str], np.ndarray]:
-    """Return the values of a theory (theory:node) and, of every path by its id, which it leads to or through; -1 none."""
+    """Return the value ids of a theory, and for every path (by its id) the index of the value on it, -1 for none."""
     value_P = np.full(len(prefixes().names), -1)
     values: dict[str, int] = {}
     for p, name in enumerate(prefixes().names):
@@ -192,7 +202,7 @@ def _with_direction(prefix_N: np.ndarray, direction_N: np.ndarray) -> np.ndarray
 
 
 def _codes(row: np.ndarray, code_N: np.ndarray) -> np.ndarray:
-    """Texts by codes: 1 where a row of the text has the code."""
+    """Matrix of texts by codes: 1 where a row of the text has the code."""
     used = code_N >= 0
     codes, column = np.unique(code_N[used], return_inverse=True)
     matrix_TC = np.zeros((row.max() + 1, len(codes)), np.float32)
@@ -200,73 +210,73 @@ def _codes(row: np.ndarray, code_N: np.ndarray) -> np.ndarray:
     return matrix_TC
 
 
-def _ranked(theory: TheoryTexts, draw: RelationDraw) -> dict[str, GroupedEstimate]:
+def _ranking_accuracy(theory: TheoryTexts, draw: RelationDraw) -> dict[str, GroupedEstimate]:
     """Hierarchical ranking accuracy, pairwise and strict."""
-    anchors_A, picks_ASR = draw
-    if not len(anchors_A):
+    query_Q, picks_QSR = draw
+    if not len(query_Q):
         return {}
-    there_A1R = picks_ASR[:, :1] >= 0
-    sims_ASR = np.stack(
-        [np.einsum("ad,asd->as", theory.z_TD[anchors_A], theory.z_TD[picks_ASR[:, :, r]]) for r in range(len(RELATIONS))], -1
+    has_Q1R = picks_QSR[:, :1] >= 0
+    sims_QSR = np.stack(
+        [np.einsum("ad,asd->as", theory.z_TD[query_Q], theory.z_TD[picks_QSR[:, :, r]]) for r in range(len(RELATIONS))], -1
     )
     near, far = np.triu_indices(len(RELATIONS), 1)
-    both_A1P = there_A1R[:, :, near] & there_A1R[:, :, far]
-    right_ASP = (sims_ASR[:, :, near] > sims_ASR[:, :, far]) + 0.5 * (sims_ASR[:, :, near] == sims_ASR[:, :, far])
-    share_ASP = np.where(both_A1P, right_ASP, 0.0) / both_A1P.sum(-1, keepdims=True)
-    # A drawn text changes only the pairs it is in: what it adds to its anchor's mean over the draws.
-    added_ASP = share_ASP - share_ASP.mean(1, keepdims=True)
-    added_ASR = np.stack([added_ASP[:, :, (near == r) | (far == r)].sum(-1) for r in range(len(RELATIONS))], -1)
-    strict_AS = np.where(both_A1P, right_ASP == 1, True).all(-1).astype(float)
-    strict_ASR = np.repeat((strict_AS - strict_AS.mean(1, keepdims=True))[..., None], len(RELATIONS), -1)
+    both_Q1P = has_Q1R[:, :, near] & has_Q1R[:, :, far]
+    right_QSP = (sims_QSR[:, :, near] > sims_QSR[:, :, far]) + 0.5 * (sims_QSR[:, :, near] == sims_QSR[:, :, far])
+    share_QSP = np.where(both_Q1P, right_QSP, 0.0) / both_Q1P.sum(-1, keepdims=True)
+    # Influence of a drawn text: it changes only its own pairs within the mean over its query's draws.
+    added_QSP = share_QSP - share_QSP.mean(1, keepdims=True)
+    added_QSR = np.stack([added_QSP[:, :, (near == r) | (far == r)].sum(-1) for r in range(len(RELATIONS))], -1)
+    strict_QS = np.where(both_Q1P, right_QSP == 1, True).all(-1).astype(float)
+    strict_QSR = np.repeat((strict_QS - strict_QS.mean(1, keepdims=True))[..., None], len(RELATIONS), -1)
     return {
-        "pairwise": _ranking(theory, draw, share_ASP.sum(-1), added_ASR),
-        "strict": _ranking(theory, draw, strict_AS, strict_ASR),
+        "pairwise": _ranking(theory, draw, share_QSP.sum(-1), added_QSR),
+        "strict": _ranking(theory, draw, strict_QS, strict_QSR),
     }
 
 
-def _ranking(theory: TheoryTexts, draw: RelationDraw, score_AS: np.ndarray, added_ASR: np.ndarray) -> GroupedEstimate:
-    score_A, value = score_AS.mean(1), float(score_AS.mean())
-    drawn = draw.picks_ASR >= 0
-    added_ASR = added_ASR / (score_AS.shape[1] - 1)
-    influence_G = np.bincount(theory.group_T[draw.anchors_A], score_A - value, theory.num_groups)
-    influence_G += np.bincount(theory.group_T[draw.picks_ASR[drawn]], added_ASR[drawn], theory.num_groups)
-    return GroupedEstimate(value, len(score_A), influence_G / len(score_A), np.unique(theory.group_T))
+def _ranking(theory: TheoryTexts, draw: RelationDraw, score_QS: np.ndarray, added_QSR: np.ndarray) -> GroupedEstimate:
+    score_Q, value = score_QS.mean(1), float(score_QS.mean())
+    drawn = draw.picks_QSR >= 0
+    added_QSR = added_QSR / (score_QS.shape[1] - 1)
+    influence_G = np.bincount(theory.group_T[draw.query_Q], score_Q - value, theory.num_groups)
+    influence_G += np.bincount(theory.group_T[draw.picks_QSR[drawn]], added_QSR[drawn], theory.num_groups)
+    return GroupedEstimate(value, len(score_Q), influence_G / len(score_Q), np.unique(theory.group_T))
 
 
 def _draw(theory: TheoryTexts, rng: np.random.Generator) -> RelationDraw:
-    num_draws = min(max(NUM_DRAWS // max(len(theory.anchors_A), 1), MIN_DRAWS), MAX_DRAWS)
-    picks_ASR = np.full((len(theory.anchors_A), num_draws, len(RELATIONS)), -1)
-    for start in range(0, len(theory.anchors_A), BLOCK_ROWS):
-        anchors = theory.anchors_A[start : start + BLOCK_ROWS]
-        relation = _relations(theory, anchors)
-        relation[np.arange(len(anchors)), anchors] = -1
+    num_draws = min(max(NUM_DRAWS // max(len(theory.query_Q), 1), MIN_DRAWS), MAX_DRAWS)
+    picks_QSR = np.full((len(theory.query_Q), num_draws, len(RELATIONS)), -1)
+    for start in range(0, len(theory.query_Q), BLOCK_ROWS):
+        queries = theory.query_Q[start : start + BLOCK_ROWS]
+        relation = _relations(theory, queries)
+        relation[np.arange(len(queries)), queries] = -1
         for r in range(len(RELATIONS)):
             row, text = np.nonzero(relation == r)
-            size_A = np.bincount(row, minlength=len(anchors))
-            first_A = np.cumsum(size_A) - size_A
-            at_AS = first_A[:, None] + (rng.random((len(anchors), num_draws)) * size_A[:, None]).astype(int)
-            some = size_A > 0
-            picks_ASR[start : start + BLOCK_ROWS, :, r][some] = text[at_AS[some]]
-    enough = (picks_ASR[:, 0] >= 0).sum(-1) >= 2
-    return RelationDraw(theory.anchors_A[enough], picks_ASR[enough])
+            size_Q = np.bincount(row, minlength=len(queries))
+            first_Q = np.cumsum(size_Q) - size_Q
+            nth_QS = first_Q[:, None] + (rng.random((len(queries), num_draws)) * size_Q[:, None]).astype(int)
+            some = size_Q > 0
+            picks_QSR[start : start + BLOCK_ROWS, :, r][some] = text[nth_QS[some]]
+    enough = (picks_QSR[:, 0] >= 0).sum(-1) >= 2
+    return RelationDraw(theory.query_Q[enough], picks_QSR[enough])
 
 
-def _relations(theory: TheoryTexts, anchors: np.ndarray) -> np.ndarray:
-    """The relation of each anchor to every text, the closest over the labels of both."""
-    found = np.full((len(anchors), len(theory.z_TD)), len(RELATIONS) - 1, np.int8)
+def _relations(theory: TheoryTexts, queries: np.ndarray) -> np.ndarray:
+    """The relation of each query to every text, the closest over the labels of both."""
+    relation_QT = np.full((len(queries), len(theory.z_TD)), len(RELATIONS) - 1, np.int8)
     shared = [(4 - level, theory.levels[level]) for level in (1, 2) if level < len(theory.levels)]
     for r, codes_TC in [*shared, (1, theory.path_TC), (0, theory.directed_path_TC)]:
-        found[codes_TC[anchors] @ codes_TC.T > 0] = r
-    return found
+        relation_QT[codes_TC[queries] @ codes_TC.T > 0] = r
+    return relation_QT
 
 
 def _closeness(theory: TheoryTexts, i_P: np.ndarray, j_P: np.ndarray) -> np.ndarray:
-    """Return for pairs of texts the number of levels shared from the root + 0.5 if of the same direction, closest labels."""
-    found_P = np.zeros(len(i_P))
+    """Levels shared from the root + 0.5 for the same direction, for the closest labels of each pair of texts."""
+    closeness_P = np.zeros(len(i_P))
     for level, (codes_TC, directed_TC) in enumerate(zip(theory.levels, theory.directed, strict=True)):
-        found_P[_dots(codes_TC, i_P, j_P) > 0] = level
-        found_P[_dots(directed_TC, i_P, j_P) > 0] = level + 0.5
-    return found_P
+        closeness_P[_dots(codes_TC, i_P, j_P) > 0] = level
+        closeness_P[_dots(directed_TC, i_P, j_P) > 0] = level + 0.5
+    return closeness_P
 
 
 def _dots(x_TD: np.ndarray, i_P: np.ndarray, j_P: np.ndarray) -> np.ndarray:
@@ -274,8 +284,8 @@ def _dots(x_TD: np.ndarray, i_P: np.ndarray, j_P: np.ndarray) -> np.ndarray:
     return np.concatenate([np.einsum("pd,pd->p", x_TD[i_P[part]], x_TD[j_P[part]]) for part in parts])
 
 
-def _correlated(theory: TheoryTexts, seed: int) -> dict[str, GroupedEstimate]:
-    """Similarity correlation: Pearson of cosine and closeness over pairs of texts, all of them where there are few."""
+def _similarity_correlation(theory: TheoryTexts, seed: int) -> dict[str, GroupedEstimate]:
+    """Similarity correlation: Pearson of cosine and closeness over all pairs of texts, or a sample of them."""
     size = len(theory.z_TD)
     if size * (size - 1) // 2 <= NUM_PAIRS:
         i_P, j_P = np.triu_indices(size, 1)
@@ -296,28 +306,28 @@ def _correlated(theory: TheoryTexts, seed: int) -> dict[str, GroupedEstimate]:
 
 
 def _poles(theory: TheoryTexts) -> tuple[np.ndarray, list[list[np.ndarray]]]:
-    """The values with enough texts, and of each the groups of texts whose means differ by its vector."""
+    """Columns of the values with enough texts, and the two sets of texts of each whose means differ by its vector."""
     every_T = np.ones(len(theory.z_TD), bool)
-    kept, ends = [], []
+    columns, ends = [], []
     for v in range(theory.node_TV.shape[1]):
         of_T = theory.node_TV[:, v] > 0
         poles = [theory.sign_TV[:, v] > 0, theory.sign_TV[:, v] < 0]
         if of_T.sum() >= MIN_TEXTS:
-            kept.append(v)
+            columns.append(v)
             ends.append(poles if min(pole.sum() for pole in poles) >= MIN_TEXTS else [of_T, every_T])
-    return np.array(kept, int), ends
+    return np.array(columns, int), ends
 
 
-def _orthogonal(theory: TheoryTexts) -> dict[str, GroupedEstimate]:
-    """Value-vector orthogonality, and how it moves with the weight of each text (the derivative of every cosine)."""
-    kept, ends = _poles(theory)
-    num = len(kept)
+def _orthogonality(theory: TheoryTexts) -> dict[str, GroupedEstimate]:
+    """Value-vector orthogonality, with its derivative with respect to the weight of each text."""
+    columns, ends = _poles(theory)
+    num = len(columns)
     if num < 2:
         return {}
     z_TD = theory.z_TD.astype(float)
     vector_VD = np.stack([z_TD[plus].mean(0) - z_TD[minus].mean(0) for plus, minus in ends])
     length_V = np.linalg.norm(vector_VD, axis=1)
-    if length_V.min() < 1e-6:  # one is no direction
+    if length_V.min() < 1e-6:  # a value without a direction
         return {}
     unit_VD = vector_VD / length_V[:, None]
     cosine_VV = unit_VD @ unit_VD.T
@@ -334,64 +344,64 @@ def _orthogonal(theory: TheoryTexts) -> dict[str, GroupedEstimate]:
     return {"orthogonality": GroupedEstimate(value, num, influence_G, np.unique(theory.group_T))}
 
 
-def _labelled(theory: TheoryTexts, k: int) -> dict[str, GroupedEstimate]:
-    """k-NN label accuracy: the value most of the nearest other texts have is one of the text's."""
+def _label_accuracy(theory: TheoryTexts, k: int) -> dict[str, GroupedEstimate]:
+    """k-NN label accuracy: the majority value of the nearest other texts is one of the text's values."""
     has_T = theory.node_TV.sum(1) > 0
-    queries, known = theory.anchors_A[has_T[theory.anchors_A]], np.flatnonzero(has_T)
-    if len(known) < 2 or (theory.node_TV.sum(0) > 0).sum() < 2:
+    queries, candidates = theory.query_Q[has_T[theory.query_Q]], np.flatnonzero(has_T)
+    if len(candidates) < 2 or (theory.node_TV.sum(0) > 0).sum() < 2:
         return {}
     right = []
     for start in range(0, len(queries), BLOCK_ROWS):
         part = queries[start : start + BLOCK_ROWS]
-        near_QK, weight_QK = _nearest(theory, part, known, k)
+        near_QK, weight_QK = _nearest(theory, part, candidates, k)
         votes_QV = np.einsum("qk,qkv->qv", weight_QK, theory.node_TV[near_QK])
         right.append(theory.node_TV[part, votes_QV.argmax(1)])
-    return {"label_accuracy": _share_right(theory, queries, np.concatenate(right))}
+    return {"label_accuracy": _accuracy(theory, queries, np.concatenate(right))}
 
 
-def _directed(theory: TheoryTexts, k: int) -> dict[str, GroupedEstimate]:
-    """Direction accuracy: the direction of most of the nearest other texts of the same value is the text's."""
-    asked, right = [], []
+def _direction_accuracy(theory: TheoryTexts, k: int) -> dict[str, GroupedEstimate]:
+    """Direction accuracy: the majority direction of the nearest other texts of the same value is the text's."""
+    parts, right = [], []
     for v in range(theory.node_TV.shape[1]):
         sign_T = theory.sign_TV[:, v]
-        known = np.flatnonzero(sign_T)
-        if len(known) < MIN_TEXTS or len(np.unique(sign_T[known])) < 2:
+        candidates = np.flatnonzero(sign_T)
+        if len(candidates) < MIN_TEXTS or len(np.unique(sign_T[candidates])) < 2:
             continue
-        queries = theory.anchors_A[sign_T[theory.anchors_A] != 0]
+        queries = theory.query_Q[sign_T[theory.query_Q] != 0]
         for start in range(0, len(queries), BLOCK_ROWS):
             part = queries[start : start + BLOCK_ROWS]
-            near_QK, weight_QK = _nearest(theory, part, known, k)
+            near_QK, weight_QK = _nearest(theory, part, candidates, k)
             vote_Q = (weight_QK * sign_T[near_QK]).sum(1)
-            asked.append(part)
+            parts.append(part)
             right.append(np.sign(vote_Q) == sign_T[part])
-    return {"direction_accuracy": _share_right(theory, np.concatenate(asked), np.concatenate(right))} if asked else {}
+    return {"direction_accuracy": _accuracy(theory, np.concatenate(parts), np.concatenate(right))} if parts else {}
 
 
-def _nearest(theory: TheoryTexts, queries: np.ndarray, known: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k texts of `known` nearest to each query, its own left out, and the weight of their votes."""
-    sim_QT = theory.z_TD[queries] @ theory.z_TD[known].T
-    sim_QT[theory.own_T[known] == theory.own_T[queries][:, None]] = -np.inf
-    at_QK = np.argpartition(-sim_QT, min(k, len(known) - 1) - 1, axis=1)[:, : min(k, len(known) - 1)]
-    sim_QK = np.take_along_axis(sim_QT, at_QK, 1)
-    return known[at_QK], np.where(sim_QK > -np.inf, 1 + TIE_BREAK * sim_QK, 0)
+def _nearest(theory: TheoryTexts, queries: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k candidates nearest to each query, without its own text or group, and the weights of their votes."""
+    sim_QT = theory.z_TD[queries] @ theory.z_TD[candidates].T
+    sim_QT[theory.exclusion_T[candidates] == theory.exclusion_T[queries][:, None]] = -np.inf
+    nearest_QK = np.argpartition(-sim_QT, min(k, len(candidates) - 1) - 1, axis=1)[:, : min(k, len(candidates) - 1)]
+    sim_QK = np.take_along_axis(sim_QT, nearest_QK, 1)
+    return candidates[nearest_QK], np.where(sim_QK > -np.inf, 1 + TIE_BREAK * sim_QK, 0)
 
 
-def _share_right(theory: TheoryTexts, queries: np.ndarray, right_Q: np.ndarray) -> GroupedEstimate:
+def _accuracy(theory: TheoryTexts, queries: np.ndarray, right_Q: np.ndarray) -> GroupedEstimate:
     value = float(np.mean(right_Q, dtype=float))
     influence_G = np.bincount(theory.group_T[queries], right_Q - value, theory.num_groups) / len(queries)
     return GroupedEstimate(value, len(queries), influence_G, np.unique(theory.group_T[queries]))
 
 
 def _intervals(estimates: dict[str, GroupedEstimate], num_groups: int, seed: int) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of a bootstrap over groups, linearised; NaN where fewer than two groups bear on a number."""
+    """Percentile intervals of a linearized bootstrap over groups; NaN where fewer than two groups contribute."""
     rng = np.random.default_rng(seed)
     influence_GM = np.stack([e.influence_G for e in estimates.values()], 1)
-    drawn = (rng.integers(num_groups, size=num_groups) for _ in range(RESAMPLES))
-    moved = [(np.bincount(groups, minlength=num_groups) - 1.0) @ influence_GM for groups in drawn]
-    bearing_M = np.array([len(e.groups) for e in estimates.values()])
-    scale_M = np.sqrt(bearing_M / np.maximum(bearing_M - 1, 1))
-    ends_2M = np.quantile(np.stack(moved) * scale_M, INTERVAL_QUANTILES, axis=0)
-    ends_2M[:, bearing_M < 2] = np.nan
+    resamples = (rng.integers(num_groups, size=num_groups) for _ in range(RESAMPLES))
+    deviations = [(np.bincount(groups, minlength=num_groups) - 1.0) @ influence_GM for groups in resamples]
+    num_groups_M = np.array([len(e.groups) for e in estimates.values()])
+    scale_M = np.sqrt(num_groups_M / np.maximum(num_groups_M - 1, 1))
+    ends_2M = np.quantile(np.stack(deviations) * scale_M, INTERVAL_QUANTILES, axis=0)
+    ends_2M[:, num_groups_M < 2] = np.nan
     return {
         name: (float(e.value + low), float(e.value + high))
         for (name, e), low, high in zip(estimates.items(), *ends_2M, strict=True)

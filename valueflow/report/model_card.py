@@ -70,7 +70,7 @@ vectors = model.encode(["She gave her seat to an old man."])
 ```
 
 The prompt, if there is one, the pooling and the normalisation are part of the folder: `encode` needs no arguments. With
-ValueFlow: `valueflow.hives.encoder.Encoder.saved("FOLDER").embed(texts)`.""",
+ValueFlow: `valueflow.hives.encoder.Encoder.from_folder("FOLDER").embed(texts)`.""",
     ]
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n" + "\n\n".join(sections) + "\n"
 

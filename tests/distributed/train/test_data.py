@@ -151,5 +151,5 @@ def test_what_is_not_there_is_said(root, tmp_path_factory):
     with pytest.raises(InputError, match=r"no finished anchors \(anchored\) .* run python -m jobs.build_anchors"):
         resolve_sources(str(root), config(root, {"anchors": "latest"}).data)
     write(root, "anchored", [{"text_id": "0" * 16, "anchor_id": "one"}])
-    with pytest.raises(InputError, match="none of 160 texts is at an anchor"):
+    with pytest.raises(InputError, match="none of 160 texts has an anchor"):
         prepared(config(root, {"anchors": "latest"}))

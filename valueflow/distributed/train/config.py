@@ -1,4 +1,4 @@
-"""The settings of a training of HiVES, what DeepSpeed is told of them, and the rate of each step."""
+"""Configuration of HiVES training, the DeepSpeed configuration derived from it, and the learning-rate schedule."""
 
 import importlib.util
 import math
@@ -7,14 +7,14 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from valueflow.config import Config
-from valueflow.distributed.cluster import ClusterConfig
+from valueflow.distributed.job_config import JobConfig, LabeledTextsConfig
 from valueflow.hives.batches import BatchConfig
 from valueflow.hives.encoder import LoraConfig, Pooling
 from valueflow.hives.losses import LossConfig
 
 TrainingPrecision = Literal["auto", "bf16", "float32"]
 
-# What DeepSpeed's configuration calls what is set here, since it also decides about ids, batches and rates.
+# DeepSpeed keys derived from our settings, which also enter ids, batches and schedules -> where to set them.
 MANAGED_DEEPSPEED_KEYS = {
     "train_batch_size": "batch and workers.num_workers",
     "train_micro_batch_size_per_gpu": "batch",
@@ -26,108 +26,105 @@ MANAGED_DEEPSPEED_KEYS = {
     "optimizer.params.lr": "optimizer.lr",
     "optimizer.params.weight_decay": "optimizer.weight_decay",
 }
-# What does not change what is learnt, only where, how fast and how safely.
+# Settings that do not change the trained weights, or that enter the build id by other means (`id_settings`).
 NOT_IN_BUILD_ID: dict[str, Any] = dict.fromkeys(
     ("root", "start", "data", "workers", "checkpoint_every", "keep_checkpoints", "tracking", "cluster"), True
 ) | {"encoder": {"model"}, "validation": {"beside"}}
 
 
-class DataConfig(Config):
-    """Which labelled texts are learnt from, and which must not be seen."""
+class DataConfig(LabeledTextsConfig):
+    """The labeled texts to train on, and texts to exclude."""
 
-    texts: str = Field("latest", description="build id of texts and their source_labels; latest: the newest finished ingest")
-    labels: str = Field("", description="build id of labels, or latest: a panel's labels instead of the corpora's own")
     anchors: str = Field("", description="stage 2: build id of concept anchors of these texts, or latest")
     individuals: str = Field("", description="stage 2: build id of individual anchors of these texts, or latest")
-    official: str = Field("", description="a file with the official columns, instead of all these")
-    exclude: list[str] = Field(
-        [], description="files with a column `text`: their texts and near-duplicates of them are not learnt from"
-    )
-    shares: tuple[float, float, float] = Field((0.9, 0.05, 0.05), description="of train, validation, test")
-    seed: int = Field(0, description="of the split")
+    official: str = Field("", description="file with the official columns, instead of the builds above")
+    exclude: list[str] = Field([], description="files with a column `text`; these texts and their near-duplicates are excluded")
+    shares: tuple[float, float, float] = Field((0.9, 0.05, 0.05), description="shares of train, validation, test")
+    seed: int = Field(0, description="seed of the split")
 
     @model_validator(mode="after")
     def _one_source(self) -> "DataConfig":
-        beside = [name for name in ("labels", "anchors", "individuals") if getattr(self, name)]
-        beside += ["texts"] if self.texts != "latest" else []
-        if self.official and beside:
-            raise ValueError(f"official ({self.official!r}) brings its own texts and anchors; leave {', '.join(beside)} out")
+        conflicting = [name for name in ("labels", "anchors", "individuals") if getattr(self, name)]
+        conflicting += ["texts"] if self.texts != "latest" else []
+        if self.official and conflicting:
+            raise ValueError(f"official ({self.official!r}) has its own texts and anchors; leave {', '.join(conflicting)} out")
         if not self.shares[1]:
-            raise ValueError(f"shares {self.shares} leave nothing for validation, on which the encoder is measured")
+            raise ValueError(f"shares {self.shares} leave nothing for validation, on which metrics are computed")
         return self
 
 
 class EncoderConfig(Config):
-    """The model that is trained, and how texts become vectors."""
+    """The model to train, and how texts become vectors."""
 
     model: str = Field(description="hub name, folder or package://…")
     revision: str = ""
-    max_length: int = Field(256, ge=8, description="tokens, the prompt's included")
+    max_length: int = Field(256, ge=8, description="tokens, including the prompt's")
     pooling: Pooling = "mean"
-    prompt: str = Field("", description="stands before every text, in training and in the saved folder")
-    dense: int = Field(0, ge=0, description="width of a new last layer (linear, then ReLU); 0: the pooled states as they are")
+    prompt: str = Field("", description="prefix of every text, in training and in the saved folder")
+    dense: int = Field(0, ge=0, description="width of a layer (linear, then ReLU) after the pooling; 0: none")
     lora: LoraConfig | None = None
-    gradient_checkpointing: bool = Field(False, description="less memory for a third more time")
+    gradient_checkpointing: bool = Field(False, description="less memory, about a third more time")
 
 
 class OptimizerConfig(Config):
-    """AdamW and the rate of every step."""
+    """AdamW and the learning-rate schedule."""
 
-    steps: int = Field(ge=1, description="optimizer steps, warm-up included")
+    steps: int = Field(ge=1, description="optimizer steps, including warm-up")
     lr: float = Field(1e-4, gt=0)
-    new: float = Field(25.0, gt=0, description="times lr for what starts at random: encoder.dense and the reader of loss.nodes")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate grows to lr")
-    schedule: Literal["linear", "cosine"] = Field("linear", description="how the rate then falls to 0")
-    weight_decay: float = Field(0.01, ge=0, description="not of biases and norms")
-    clip: float = Field(1.0, ge=0, description="largest norm of a gradient; 0: none")
-    accumulation: int = Field(1, ge=1, description="batches a step; they do not serve each other as negatives")
+    new: float = Field(
+        25.0, gt=0, description="learning-rate multiplier of randomly initialized layers (encoder.dense, node head)"
+    )
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises to lr")
+    schedule: Literal["linear", "cosine"] = Field("linear", description="decay of the learning rate to 0")
+    weight_decay: float = Field(0.01, ge=0, description="not applied to biases and norms")
+    clip: float = Field(1.0, ge=0, description="gradient norm to clip at; 0: no clipping")
+    accumulation: int = Field(1, ge=1, description="batches per step; negatives are drawn within a batch only")
 
 
 class WorkersConfig(Config):
-    """The processes that train together."""
+    """The data-parallel processes."""
 
-    num_workers: int = Field(1, ge=1, description="part of what is learnt: batches of all workers are negatives of each other")
+    num_workers: int = Field(1, ge=1, description="changes results: the batches of all workers provide each other's negatives")
     cpus_per_worker: float = Field(1, ge=0)
     gpus_per_worker: float = Field(0, ge=0)
-    max_failures: int = Field(3, ge=-1, description="worker failures survived, each from the last checkpoint; -1: any number")
+    max_failures: int = Field(3, ge=-1, description="worker failures to recover from at the last checkpoint; -1: no limit")
 
 
 class ValidationConfig(Config):
-    """When the encoder is measured on validation texts."""
+    """When metrics are computed on validation texts."""
 
-    every: int = Field(0, ge=0, description="steps; 0: at the end only")
-    texts: int = Field(5000, ge=50, description="at most so many of the validation texts")
-    beside: list[str] = Field([], description="further encoders measured at the end: hub names, folders or package://…")
+    every: int = Field(0, ge=0, description="steps between evaluations; 0: at the end only")
+    texts: int = Field(5000, ge=50, description="most validation texts to use")
+    beside: list[str] = Field([], description="encoders to compare with at the end: hub names, folders or package://…")
 
 
 class TrackingConfig(Config):
-    """Where curves go besides steps.jsonl and TensorBoard files, which every build has."""
+    """Trackers of the training curves, in addition to the steps.jsonl and TensorBoard files of every build."""
 
-    every: int = Field(10, ge=1, description="steps between two points of a curve (steps.jsonl holds every step)")
+    every: int = Field(10, ge=1, description="steps between points of a curve (steps.jsonl has every step)")
     mlflow: dict[str, Any] | None = Field(None, description="tracking_uri and experiment")
-    wandb: dict[str, Any] | None = Field(None, description="keywords of wandb.init")
+    wandb: dict[str, Any] | None = Field(None, description="arguments of wandb.init")
 
 
 class CardConfig(Config):
-    """What the saved folder says of itself."""
+    """Model card of the saved folder."""
 
     name: str = Field("hives", description="name of the encoder")
-    license: str = Field("unknown", description="licence of the weights")
+    license: str = Field("unknown", description="license of the weights")
 
 
-class TrainHivesConfig(Config):
-    """Everything that makes an encoder."""
+class TrainHivesConfig(JobConfig):
+    """Configuration of one training of an encoder."""
 
-    root: str = Field(description="folder or URL under which all tables live")
-    stage: Literal[1, 2] = Field(description="1: within theories; 2: across them, from an encoder of stage 1")
-    start: str = Field("", description="stage 2: build id or model folder of stage 1, or latest: the newest under root")
+    stage: Literal[1, 2] = Field(description="1: within theories; 2: across theories, starting from an encoder of stage 1")
+    start: str = Field("", description="stage 2: build id or model folder of stage 1; latest: the newest under root")
     data: DataConfig = DataConfig()
     encoder: EncoderConfig
     batch: BatchConfig = BatchConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig
     precision: TrainingPrecision = Field("auto", description="auto: bf16 on GPUs, float32 on CPUs")
-    deepspeed: dict[str, Any] = Field({"zero_optimization": {"stage": 2}}, description="DeepSpeed's own configuration")
+    deepspeed: dict[str, Any] = Field({"zero_optimization": {"stage": 2}}, description="configuration of DeepSpeed")
     workers: WorkersConfig = WorkersConfig()
     validation: ValidationConfig = ValidationConfig()
     checkpoint_every: int = Field(1000, ge=1, description="steps")
@@ -135,18 +132,17 @@ class TrainHivesConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
     card: CardConfig = CardConfig()
     seed: int = 0
-    cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainHivesConfig":
         for path, instead in MANAGED_DEEPSPEED_KEYS.items():
-            if _at(self.deepspeed, path) is not None:
-                raise ValueError(f"deepspeed.{path} is decided by {instead}; leave it out of deepspeed")
+            if _nested(self.deepspeed, path) is not None:
+                raise ValueError(f"deepspeed.{path} is derived from {instead}; leave it out of deepspeed")
         if self.stage == 1 and self.start:
             raise ValueError(f"start ({self.start!r}) is for stage 2; stage 1 starts from encoder.model")
         if self.stage == 1 and self.batch.individual + self.batch.concept:
             raise ValueError(
-                f"stage 1 learns within theories; batch.individual ({self.batch.individual}) and batch.concept "
+                f"stage 1 trains within theories; batch.individual ({self.batch.individual}) and batch.concept "
                 f"({self.batch.concept}) are for stage 2"
             )
         for name, table in (("concept", "anchors"), ("individual", "individuals")):
@@ -158,8 +154,8 @@ class TrainHivesConfig(Config):
                 )
         if self.stage == 2 and not self.start:
             raise ValueError(
-                "stage 2 refines the space that stage 1 has made, so it needs an encoder of stage 1: train one with stage=1 "
-                "and set start=latest, or start to its build id or model folder"
+                "stage 2 starts from an encoder of stage 1: train one with stage=1 and set start=latest, or set start to its "
+                "build id or model folder"
             )
         for name in ("mlflow", "wandb"):
             if getattr(self.tracking, name) is not None and importlib.util.find_spec(name) is None:
@@ -170,38 +166,38 @@ class TrainHivesConfig(Config):
 
     @property
     def bf16(self) -> bool:
-        """Whether weights are bfloat16 while they are trained."""
+        """Whether weights are bfloat16 during training."""
         return self.precision == "bf16" or (self.precision == "auto" and self.workers.gpus_per_worker > 0)
 
     @property
     def rows(self) -> int:
-        """Rows of a batch of one worker."""
+        """Rows per batch and worker."""
         return self.batch.hierarchy + self.batch.individual + self.batch.concept
 
-    def learnt_from(self) -> dict[str, Any]:
-        """Return the settings that decide what is learnt; data, start, model and number of workers have ids of their own."""
+    def id_settings(self) -> dict[str, Any]:
+        """Return the settings in the build id; data, start, model and number of workers enter it separately."""
         return self.model_dump(exclude=NOT_IN_BUILD_ID, mode="json") | {"precision": "bf16" if self.bf16 else "float32"}
 
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:
-    """Return the rate of a step, counted from 0: up to lr in the warm-up, then down, to reach 0 after the last step."""
+    """Return the learning rate of a step, counted from 0: it rises to lr in the warm-up, then decays to 0 after the last."""
     warm = round(config.warmup * config.steps)
     if step < warm:
         return config.lr * (step + 1) / warm
-    done = (step - warm) / (config.steps - warm)
-    return config.lr * (1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
+    progress = (step - warm) / (config.steps - warm)
+    return config.lr * (1 - progress if config.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2)
 
 
 def deepspeed_config(config: TrainHivesConfig) -> dict[str, Any]:
-    """Return the configuration of DeepSpeed: the user's, with what is set elsewhere filled in."""
-    theirs = config.deepspeed
-    zero = {"stage3_gather_16bit_weights_on_model_save": True} | theirs.get("zero_optimization", {})
-    optimizer = {"type": "AdamW", "params": {}} | theirs.get("optimizer", {})
+    """Return the configuration of DeepSpeed: the user's, completed from our other settings."""
+    user = config.deepspeed
+    zero = {"stage3_gather_16bit_weights_on_model_save": True} | user.get("zero_optimization", {})
+    optimizer = {"type": "AdamW", "params": {}} | user.get("optimizer", {})
     params = {"lr": config.optimizer.lr, "weight_decay": config.optimizer.weight_decay} | optimizer["params"]
     if optimizer["type"] in ("Adam", "AdamW") and "offload_optimizer" not in zero:
-        # PyTorch's: DeepSpeed's own is compiled when it is first used, which needs a CUDA toolkit. Fused is twice as fast.
+        # PyTorch's, since DeepSpeed compiles its own at first use, which needs a CUDA toolkit. Fused is twice as fast.
         params = {"torch_adam": True, "fused": True} | params
-    return theirs | {
+    return user | {
         "train_micro_batch_size_per_gpu": config.rows,
         "gradient_accumulation_steps": config.optimizer.accumulation,
         "gradient_clipping": config.optimizer.clip,
@@ -211,7 +207,7 @@ def deepspeed_config(config: TrainHivesConfig) -> dict[str, Any]:
     }
 
 
-def _at(settings: dict[str, Any], path: str) -> Any:
+def _nested(settings: dict[str, Any], path: str) -> Any:
     for key in path.split("."):
         settings = settings.get(key) if isinstance(settings, dict) else None  # type: ignore[assignment]
     return settings

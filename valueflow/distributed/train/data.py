@@ -1,4 +1,4 @@
-"""The labelled texts of a training: where they come from, what is kept out, how they are split."""
+"""Labeled texts of a training: sources, exclusions, split."""
 
 import hashlib
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class DataSources(NamedTuple):
-    """What is read, and the id that follows from it; builds are None with `official`."""
+    """Builds or files to read, and the id of the data; the builds are None with data.official."""
 
     texts: Build | None
     labels: Build | None
@@ -38,7 +38,7 @@ class DataSources(NamedTuple):
 
 
 class TrainingData(NamedTuple):
-    """The examples of each side, and where they come from."""
+    """Examples of train and validation, and their corpora."""
 
     train: Examples
     validation: Examples
@@ -47,16 +47,16 @@ class TrainingData(NamedTuple):
 
 
 def resolve_sources(root: str, config: DataConfig) -> DataSources:
-    """Return the builds and files that the data come from; InputError where one is not there."""
-    contents = [_content(file) for url in config.exclude for file in urls(url)]
+    """Return the builds and files of the data; InputError where one is missing."""
+    contents = [_content_hash(file) for url in config.exclude for file in urls(url)]
     settings = [list(config.shares), config.seed, contents]
     if config.official:
         return DataSources(
-            None, None, None, None, [config.official, *config.exclude], digest(_content(config.official), settings)
+            None, None, None, None, [config.official, *config.exclude], digest(_content_hash(config.official), settings)
         )
     texts, labels = resolve_labels(root, config.texts, config.labels)
-    anchored = _anchors(root, "anchored", config.anchors) if config.anchors else None
-    individuals = _anchors(root, "individuals", config.individuals) if config.individuals else None
+    anchored = _anchor_build(root, "anchored", config.anchors) if config.anchors else None
+    individuals = _anchor_build(root, "individuals", config.individuals) if config.individuals else None
     builds = [build for build in (texts, labels, anchored, individuals) if build]
     for build in builds:
         store.require_manifest(build)
@@ -65,71 +65,71 @@ def resolve_sources(root: str, config: DataConfig) -> DataSources:
     return DataSources(texts, labels, anchored, individuals, inputs, digest(ids, settings))
 
 
-def _anchors(root: str, table: str, build_id: str) -> Build:
-    there = store.finished(root, table)
-    if not there:
+def _anchor_build(root: str, table: str, build_id: str) -> Build:
+    existing = store.finished(root, table)
+    if not existing:
         raise InputError(f"no finished anchors ({table}) under {root}; run python -m jobs.build_anchors first")
-    return Build(root, table, there[-1] if build_id == "latest" else build_id)
+    return Build(root, table, existing[-1] if build_id == "latest" else build_id)
 
 
-def prepare_data(config: TrainHivesConfig, found: DataSources) -> TrainingData:
-    """Return the examples to learn from and to measure on, near-duplicates of excluded texts and of each other apart.
+def prepare_data(config: TrainHivesConfig, sources: DataSources) -> TrainingData:
+    """Return the examples of train and validation, without near-duplicates of excluded texts or across the split.
 
     Raises:
         InputError: a label is not in its theory, a side of the split is empty, or a batch cannot be drawn.
     """
-    examples, origin = _read(found, config.data)
+    examples, licenses = _read(sources, config.data)
     if config.batch.concept and len(single_theory_concepts(examples)):
-        Sampler(examples, config.batch, config.seed)  # refuses anchors that bridge nothing, by name
+        Sampler(examples, config.batch, config.seed)  # checks that every concept anchor spans two theories
     before = len(examples.texts)
     if config.data.exclude:
         examples = without_near_duplicates(examples, _excluded(config.data.exclude))
         if not len(examples.text_N):
             raise InputError(f"data.exclude leaves none of {before:,} texts: all are near-duplicates of the excluded ones")
     sides = split_examples(examples, config.data.shares, config.data.seed)
-    train, narrow = _bridging(examples, sides.train, config)
-    Sampler(train, config.batch, config.seed)  # refuses what cannot be drawn
-    validation = _some(select_rows(examples, sides.validation), config.validation.texts, config.seed)
+    train, num_narrow = _training_rows(examples, sides.train, config)
+    Sampler(train, config.batch, config.seed)  # checks that batches can be drawn
+    validation = _sample_texts(select_rows(examples, sides.validation), config.validation.texts, config.seed)
     counts = example_counts(train) | {
         "excluded": before - len(examples.texts),
-        "concepts of one theory after the split": narrow,
+        "concepts of one theory after the split": num_narrow,
         "validation texts": len(validation.texts),
         "test rows": len(sides.test),
     }
-    return TrainingData(train, validation, _corpora(train, origin), counts)
+    return TrainingData(train, validation, _corpora(train, licenses), counts)
 
 
-def _read(found: DataSources, config: DataConfig) -> tuple[Examples, pa.Table]:
-    """The examples, and source and licence of their texts."""
-    if found.texts is None or found.labels is None:
+def _read(sources: DataSources, config: DataConfig) -> tuple[Examples, pa.Table]:
+    """The examples, and sources and licenses of their texts."""
+    if sources.texts is None or sources.labels is None:
         examples = read_official(config.official)
         name = PurePosixPath(config.official).name
         columns = {"text_id": examples.text_ids, "source": [name] * len(examples.texts)}
         return examples, pa.table(columns | {"license": ["unknown"] * len(examples.texts)})
-    examples = read_examples(found.texts, found.labels)
-    if found.anchored:
-        examples = _with_concepts(examples, store.read_table(found.anchored), found.anchored._replace(table="anchors"))
-    if found.individuals:
-        examples = with_individuals(examples, store.read_table(found.individuals))
-    return examples, store.read_table(found.texts, ["text_id", "source", "license"])
+    examples = read_examples(sources.texts, sources.labels)
+    if sources.anchored:
+        examples = _with_concepts(examples, store.read_table(sources.anchored), sources.anchored._replace(table="anchors"))
+    if sources.individuals:
+        examples = with_individuals(examples, store.read_table(sources.individuals))
+    return examples, store.read_table(sources.texts, ["text_id", "source", "license"])
 
 
 def _with_concepts(examples: Examples, anchored: pa.Table, anchors: Build) -> Examples:
-    """The examples with the concept anchor that each text is at; InputError where none of them is at one."""
-    found = with_concept_anchors(examples, store.read_table(anchors), anchored)
-    if not (found.concept_N >= 0).any():
-        raise InputError(f"none of {len(examples.texts):,} texts is at an anchor of {anchors.url}; it was made of other texts")
-    return found
+    """The examples with the concept anchor of each text; InputError if none has one."""
+    with_anchors = with_concept_anchors(examples, store.read_table(anchors), anchored)
+    if not (with_anchors.concept_N >= 0).any():
+        raise InputError(f"none of {len(examples.texts):,} texts has an anchor in {anchors.url}, built from others")
+    return with_anchors
 
 
-def _bridging(examples: Examples, rows_M: np.ndarray, config: TrainHivesConfig) -> tuple[Examples, int]:
-    """The rows learnt from, without the concept anchors that the split has left with one theory; how many those are."""
+def _training_rows(examples: Examples, rows_M: np.ndarray, config: TrainHivesConfig) -> tuple[Examples, int]:
+    """The rows of train without concept anchors that are of one theory after the split, and the number of such anchors."""
     train = select_rows(examples, rows_M)
     if not config.batch.concept:
         return train, 0
     narrow = single_theory_concepts(train)
     if len(narrow):
-        log.info("%d concept anchors have texts of one theory only after the split; left out", len(narrow))
+        log.info("%d concept anchors have texts of one theory only after the split; ignored", len(narrow))
     return train._replace(concept_N=np.where(np.isin(train.concept_N, narrow), -1, train.concept_N)), len(narrow)
 
 
@@ -139,20 +139,20 @@ def _excluded(paths: list[str]) -> Iterator[str]:
             yield cell(row.fields, "text")
 
 
-def _some(examples: Examples, num_texts: int, seed: int) -> Examples:
-    """At most so many random texts, with all their rows."""
-    chosen = np.random.default_rng(seed).permutation(len(examples.texts))[:num_texts]
-    return select_rows(examples, np.flatnonzero(np.isin(examples.text_N, chosen)))
+def _sample_texts(examples: Examples, num_texts: int, seed: int) -> Examples:
+    """Up to `num_texts` random texts with all their rows."""
+    sample = np.random.default_rng(seed).permutation(len(examples.texts))[:num_texts]
+    return select_rows(examples, np.flatnonzero(np.isin(examples.text_N, sample)))
 
 
-def _corpora(train: Examples, origin: pa.Table) -> list[Corpus]:
-    at = pc.index_in(pa.array(train.text_ids), origin["text_id"].combine_chunks())
+def _corpora(train: Examples, licenses: pa.Table) -> list[Corpus]:
+    index = pc.index_in(pa.array(train.text_ids), licenses["text_id"].combine_chunks())
     labels = pa.array(np.bincount(train.text_N, minlength=len(train.texts)))
-    rows = origin.select(["source", "license"]).take(at).append_column("labels", labels)
-    found = rows.group_by(["source", "license"]).aggregate([("labels", "count"), ("labels", "sum")]).sort_by("source")
+    rows = licenses.select(["source", "license"]).take(index).append_column("labels", labels)
+    by_corpus = rows.group_by(["source", "license"]).aggregate([("labels", "count"), ("labels", "sum")]).sort_by("source")
     names = ("source", "license", "labels_count", "labels_sum")
-    return [Corpus(*values) for values in zip(*(found[name].to_pylist() for name in names), strict=True)]
+    return [Corpus(*values) for values in zip(*(by_corpus[name].to_pylist() for name in names), strict=True)]
 
 
-def _content(url: str) -> str:
+def _content_hash(url: str) -> str:
     return hashlib.sha256(store.read_input(url)).hexdigest()

@@ -1,4 +1,4 @@
-"""What a training leaves behind: the encoder as a sentence-transformers folder, its card, metrics beside the base's."""
+"""Write the results of a training: sentence-transformers folder, model card, metrics, curve and page."""
 
 import functools
 import json
@@ -36,7 +36,7 @@ MODEL_FOLDER, METRICS_FILE, CURVE_FILE, TRAINING_FILE, PAGE_FILE = (
 
 
 class TrainingRecord(Config):
-    """What a model folder says of how it came about (training.json)."""
+    """How a model folder was trained (training.json)."""
 
     build_id: str
     stage: int
@@ -49,31 +49,32 @@ class TrainingRecord(Config):
 
 
 class TrainingTask(NamedTuple):
-    """All that a worker is told."""
+    """Arguments of a training worker."""
 
     config: TrainHivesConfig
     build: Build
-    start: str  # URL of the model folder that stage 2 starts from, "" for stage 1
-    checkpoints: str  # where they are kept
-    data: ObjectRef  # of Prepared
+    start: str  # URL of stage 1's model folder; "" in stage 1
+    checkpoints: str  # URL of their folder
+    data: ObjectRef  # to a TrainingData
     data_id: str
-    watch: ActorHandle
+    progress: ActorHandle  # of a ProgressActor
 
 
 def load_start(config: EncoderConfig, start: str) -> Encoder:
-    """Return the encoder that a training starts from: the base model, or with `start` what stage 1 has made of it."""
+    """Return the encoder that a training starts from: the base model, or with `start` the encoder of stage 1."""
     if not start:
-        where, revision = config.model, config.revision
-        return Encoder.load(where, revision, config.max_length, config.pooling, config.prompt, config.lora, config.dense)
+        return Encoder.load(
+            config.model, config.revision, config.max_length, config.pooling, config.prompt, config.lora, config.dense
+        )
     return Encoder.load(fetch(start), "", config.max_length, config.pooling, config.prompt, config.lora, config.dense)
 
 
 def read_training_record(url: str) -> TrainingRecord:
-    """Return what a model folder says of itself; InputError where it is not one of ours."""
+    """Return the training record of a model folder; InputError where it has none."""
     try:
         return TrainingRecord.model_validate_json(store.read_bytes(f"{url}/{TRAINING_FILE}"))
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{url} holds no {TRAINING_FILE}, so it is no model folder of jobs.train_hives") from None
+        raise InputError(f"{url} has no {TRAINING_FILE}, so it is not a model folder of jobs.train_hives") from None
     except ValidationError as error:
         raise InputError(f"{url}/{TRAINING_FILE} is corrupt ({error.errors()[0]['msg']})") from error
 
@@ -81,51 +82,53 @@ def read_training_record(url: str) -> TrainingRecord:
 def export_encoder(
     encoder: Encoder, training: TrainingTask, data: TrainingData, curve: list[str]
 ) -> tuple[list[File], dict[str, float]]:
-    """Write model, metrics and curve into the build; return its files and the encoder's metrics on validation."""
+    """Write model, card, metrics, curve and page into the build; return the files and the encoder's validation metrics."""
     config, validation = training.config, data.validation
     z_TD = encoder.embed(validation.texts)
-    found = {config.card.name: embedding_metrics(z_TD, validation, seed=config.seed)}
+    metrics = {config.card.name: embedding_metrics(z_TD, validation, seed=config.seed)}
     device = next(encoder.parameters()).device
-    plain = config.encoder.model_copy(update={"lora": None})
+    without_lora = config.encoder.model_copy(update={"lora": None})
     compared: dict[str, Callable[[], Encoder]] = (
-        {"stage 1": lambda: load_start(plain, training.start)} if training.start else {}
+        {"stage 1": lambda: load_start(without_lora, training.start)} if training.start else {}
     )
-    compared[config.encoder.model] = lambda: load_start(plain.model_copy(update={"dense": 0}), "")
-    compared |= {name: functools.partial(_other, name) for name in config.validation.beside}
-    for name, other in compared.items():
-        found[name] = embedding_metrics(other().to(device).embed(validation.texts), validation, seed=config.seed)
+    compared[config.encoder.model] = lambda: load_start(without_lora.model_copy(update={"dense": 0}), "")
+    compared |= {name: functools.partial(_load_other, name) for name in config.validation.beside}
+    for name, load in compared.items():
+        metrics[name] = embedding_metrics(load().to(device).embed(validation.texts), validation, seed=config.seed)
     measured_on = f"{len(validation.texts):,} validation texts of the same sources (data {training.data_id})"
     settings = _settings(config, training.start)
     losses = [json.loads(row)["loss"] for row in curve]
-    page = training_page(config.card.name, found, *value_vectors(z_TD, validation), losses, data.corpora, settings, measured_on)
+    page = training_page(
+        config.card.name, metrics, *value_vectors(z_TD, validation), losses, data.corpora, settings, measured_on
+    )
     card = model_card(
         name=config.card.name,
         base=config.encoder.model,
         license_=config.card.license,
         corpora=data.corpora,
         settings=settings,
-        encoders=found,
+        encoders=metrics,
         measured_on=measured_on,
     )
     with tempfile.TemporaryDirectory() as folder:
-        at = Path(folder)
-        encoder.save(at / MODEL_FOLDER, card)
-        (at / MODEL_FOLDER / TRAINING_FILE).write_text(_origin(training).model_dump_json(indent=1), "utf-8")
-        (at / METRICS_FILE).write_text(json.dumps(_plain(found), indent=1), "utf-8")
-        (at / PAGE_FILE).write_text(page, "utf-8")
-        (at / CURVE_FILE).write_text("\n".join(curve) + "\n", "utf-8")
-        files = [_put(training.build, at, path) for path in sorted(at.rglob("*")) if path.is_file()]
-    return files, {f"validation/{name}": metric.value for name, metric in found[config.card.name].items()}
+        path = Path(folder)
+        encoder.save(path / MODEL_FOLDER, card)
+        (path / MODEL_FOLDER / TRAINING_FILE).write_text(_training_record(training).model_dump_json(indent=1), "utf-8")
+        (path / METRICS_FILE).write_text(json.dumps(_without_nan(metrics), indent=1), "utf-8")
+        (path / PAGE_FILE).write_text(page, "utf-8")
+        (path / CURVE_FILE).write_text("\n".join(curve) + "\n", "utf-8")
+        files = [_upload(training.build, path, file) for file in sorted(path.rglob("*")) if file.is_file()]
+    return files, {f"validation/{name}": metric.value for name, metric in metrics[config.card.name].items()}
 
 
-def _other(model: str) -> Encoder:
+def _load_other(model: str) -> Encoder:
     return Embedder(EmbedderConfig(model=model)).encoder
 
 
 def read_metrics(build: Build) -> dict[str, dict[str, EmbeddingMetric]]:
-    """Return the metrics of a finished build: by encoder, by name."""
-    read = json.loads(store.read_bytes(f"{build.url}/{METRICS_FILE}"))
-    numbers: Mapping[str, Mapping[str, Mapping[str, Any]]] = read
+    """Return the metrics of a finished build, by encoder and metric."""
+    content = json.loads(store.read_bytes(f"{build.url}/{METRICS_FILE}"))
+    numbers: Mapping[str, Mapping[str, Mapping[str, Any]]] = content
     return {
         encoder: {
             name: EmbeddingMetric(**{key: math.nan if value is None else value for key, value in metric.items()})
@@ -135,33 +138,33 @@ def read_metrics(build: Build) -> dict[str, dict[str, EmbeddingMetric]]:
     }
 
 
-def overall_metrics_table(found: dict[str, dict[str, EmbeddingMetric]]) -> str:
-    """Return the metrics over all theories as a table, an encoder a column."""
-    means = {encoder: {n: m for n, m in metrics.items() if "/" not in n} for encoder, metrics in found.items()}
+def overall_metrics_table(metrics: dict[str, dict[str, EmbeddingMetric]]) -> str:
+    """Return a table of the metrics over all theories, one column per encoder."""
+    means = {encoder: {n: m for n, m in by_name.items() if "/" not in n} for encoder, by_name in metrics.items()}
     return metrics_table(means)
 
 
-def _plain(found: dict[str, dict[str, EmbeddingMetric]]) -> dict[str, Any]:
+def _without_nan(metrics_by_encoder: dict[str, dict[str, EmbeddingMetric]]) -> dict[str, Any]:
     return {
         encoder: {
             name: {key: None if math.isnan(value) else value for key, value in metric._asdict().items()}
             for name, metric in metrics.items()
         }
-        for encoder, metrics in found.items()
+        for encoder, metrics in metrics_by_encoder.items()
     }
 
 
-def _origin(training: TrainingTask) -> TrainingRecord:
-    of = training.config.encoder
+def _training_record(training: TrainingTask) -> TrainingRecord:
+    encoder = training.config.encoder
     return TrainingRecord(
         build_id=training.build.build_id,
         stage=training.config.stage,
-        model=of.model,
-        revision=of.revision,
-        max_length=of.max_length,
-        pooling=of.pooling,
-        prompt=of.prompt,
-        dense=of.dense,
+        model=encoder.model,
+        revision=encoder.revision,
+        max_length=encoder.max_length,
+        pooling=encoder.pooling,
+        prompt=encoder.prompt,
+        dense=encoder.dense,
     )
 
 
@@ -187,7 +190,7 @@ def _settings(config: TrainHivesConfig, start: str) -> dict[str, object]:
     }
 
 
-def _put(build: Build, folder: Path, path: Path) -> File:
-    """Upload one file; rows are counted for the curve only."""
+def _upload(build: Build, folder: Path, path: Path) -> File:
+    """Upload one file; its manifest entry counts rows for the curve only."""
     data, name = path.read_bytes(), path.relative_to(folder).as_posix()
     return store.write_file(build, name, data, data.count(b"\n") if name == CURVE_FILE else 0)

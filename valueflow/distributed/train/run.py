@@ -1,4 +1,4 @@
-"""Train HiVES on the cluster: check everything, let workers train from the last checkpoint, commit what they leave."""
+"""Train HiVES on the cluster: check settings and data, run the workers from the last checkpoint, commit their files."""
 
 import contextlib
 import json
@@ -29,12 +29,12 @@ from valueflow.store import Build, HivesDetails
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"  # Ray's list of whole checkpoints
-RUN_FILE = "run.json"  # beside the checkpoints: with how many workers they were made
+CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"  # Ray's list of complete checkpoints
+RUN_FILE = "run.json"  # next to the checkpoints: their number of workers
 
 
 class TrainingResult(NamedTuple):
-    """Where the encoder is, and the metrics of it and of those it is compared with, on validation."""
+    """The build of the encoder, and the validation metrics of it and of the encoders it is compared with."""
 
     build: Build
     metrics: dict[str, dict[str, EmbeddingMetric]]
@@ -46,37 +46,36 @@ class TrainingResult(NamedTuple):
 
 
 def train_hives(config: TrainHivesConfig) -> TrainingResult:
-    """Train, or go on with, the encoder of these settings and return it; a finished one is returned as it is.
+    """Return the encoder of these settings: a finished build as it is, an unfinished training resumed from its checkpoint.
 
     Raises:
-        InputError: data, base model, start or cluster do not fit the settings, checkpoints are of another number of workers,
-            or the loss is no number any more.
+        InputError: data, base model, start or cluster do not fit the settings, checkpoints have another number of workers, or
+            training diverged.
     """
-    config = _absolute(config)
-    found = resolve_sources(config.root, config.data)
-    start = _start(config)
-    # Without the number of workers, so that a resume with another number finds the checkpoints and can be refused.
+    config = _with_absolute_paths(config)
+    sources = resolve_sources(config.root, config.data)
+    start = _start_model(config)
+    # Without the number of workers: a resume with another number must find the checkpoints, to be refused.
     model = content_hash(locate(config.encoder.model))
-    settings = digest(__version__, found.data_id, start[1], model, config.learnt_from())
+    settings = digest(__version__, sources.data_id, start[1], model, config.id_settings())
     build = Build(config.root, "hives", digest(settings, config.workers.num_workers))
     checkpoints = store.checkpoints_url(config.root, settings)
-    made = store.manifest(build)
-    if made is None:
+    if store.manifest(build) is None:
         check_model(locate(config.encoder.model), config.encoder.model, config.encoder.revision, config.encoder.max_length)
         _check_workers(config, checkpoints)
-        both: Any = ray.remote(_prepared).options(num_cpus=1, num_returns=2).remote(config, found)
-        data, numbers = both[0], ray.get(both[1])
-        log.info("training on %s texts, %s labels: %s", f"{numbers['texts']:,}", f"{numbers['rows']:,}", numbers)
-        _begin(checkpoints, config.workers.num_workers)
-        watch = ray.remote(ProgressActor).options(num_cpus=0).remote()
-        outcome = _fit(config, TrainingTask(config, build, start[0], checkpoints, data, found.data_id, watch))
+        data_and_counts: Any = ray.remote(_prepare).options(num_cpus=1, num_returns=2).remote(config, sources)
+        data, counts = data_and_counts[0], ray.get(data_and_counts[1])
+        log.info("training on %s texts, %s labels: %s", f"{counts['texts']:,}", f"{counts['rows']:,}", counts)
+        _write_run_file(checkpoints, config.workers.num_workers)
+        progress = ray.remote(ProgressActor).options(num_cpus=0).remote()
+        outcome = _fit(config, TrainingTask(config, build, start[0], checkpoints, data, sources.data_id, progress))
         if outcome.stopped:
             raise InputError(outcome.stopped)
-        details = HivesDetails(resolved=config.public(), data_id=found.data_id, start=start[1], data=numbers)
-        made = store.commit(build, details, [*found.inputs, *_start_input(config.root, *start)], outcome.files)
+        details = HivesDetails(resolved=config.public(), data_id=sources.data_id, start=start[1], data=counts)
+        store.commit(build, details, [*sources.inputs, *_start_input(config.root, *start)], outcome.files)
     else:
         log.info("train_hives: %s, done before", build.build_id)
-    _remove(checkpoints)  # of no use once the encoder is there
+    _remove(checkpoints)  # not needed once the encoder is committed
     return TrainingResult(build, read_metrics(build))
 
 
@@ -87,7 +86,7 @@ def _start_input(root: str, url: str, build_id: str) -> list[Build | str]:
     return [Build(root, "hives", build_id)] if build_id in store.finished(root, "hives") else [url]
 
 
-def _begin(checkpoints: str, num_workers: int) -> None:
+def _write_run_file(checkpoints: str, num_workers: int) -> None:
     try:
         store.write_bytes(f"{checkpoints}/{RUN_FILE}", json.dumps({"num_workers": num_workers}).encode())
     except OSError as error:
@@ -100,13 +99,13 @@ def _remove(url: str) -> None:
         fs.rm(path, recursive=True)
 
 
-def _prepared(config: TrainHivesConfig, found: DataSources) -> tuple[TrainingData, dict[str, Any]]:
-    made = prepare_data(config, found)
-    return made, made.counts
+def _prepare(config: TrainHivesConfig, sources: DataSources) -> tuple[TrainingData, dict[str, Any]]:
+    data = prepare_data(config, sources)
+    return data, data.counts
 
 
-def _absolute(config: TrainHivesConfig) -> TrainHivesConfig:
-    """The same settings with folders that workers find too: they run in a folder of their own."""
+def _with_absolute_paths(config: TrainHivesConfig) -> TrainHivesConfig:
+    """The same settings with absolute paths, since workers run in another working directory."""
     fs, path = store.filesystem(config.root)
     model = config.encoder.model
     if not model.startswith(SCHEME) and store.exists(f"{model}/config.json"):
@@ -115,45 +114,45 @@ def _absolute(config: TrainHivesConfig) -> TrainHivesConfig:
     return config.model_copy(update={"root": root, "encoder": config.encoder.model_copy(update={"model": model})})
 
 
-def _start(config: TrainHivesConfig) -> tuple[str, str]:
-    """The model folder that stage 2 starts from and its build id, ("", "") for stage 1.
+def _start_model(config: TrainHivesConfig) -> tuple[str, str]:
+    """URL and build id of the model folder that stage 2 starts from; ("", "") in stage 1.
 
     Raises:
-        InputError: there is none, or it is of another model, prompt or pooling, or not of stage 1.
+        InputError: there is none, it is not of stage 1, or its model, prompt or pooling differ.
     """
     if config.stage == 1:
         return "", ""
     builds = [Build(config.root, "hives", build_id) for build_id in store.finished(config.root, "hives")]
     folders = {build.build_id: f"{build.url}/{MODEL_FOLDER}" for build in builds}
     if config.start == "latest":
-        usable = [url for url in reversed(folders.values()) if not _unlike(url, config.encoder)]
+        usable = [url for url in reversed(folders.values()) if not _start_mismatch(url, config.encoder)]
         if not usable:
-            why = "; ".join(f"{build_id}: {_unlike(url, config.encoder)}" for build_id, url in folders.items())
+            why = "; ".join(f"{build_id}: {_start_mismatch(url, config.encoder)}" for build_id, url in folders.items())
             raise InputError(
                 f"start=latest: no finished encoder of stage 1 of {config.encoder.model} is under {config.root} "
-                f"({why or 'there is no encoder at all'}); run jobs.train_hives with stage=1 first"
+                f"({why or 'there are no encoders'}); run jobs.train_hives with stage=1 first"
             )
         url = usable[0]
     else:
         url = folders.get(config.start, config.start.rstrip("/"))
-        if why := _unlike(url, config.encoder):
+        if why := _start_mismatch(url, config.encoder):
             raise InputError(f"start={config.start}: {why}")
     return url if "://" in url else store.filesystem(url)[1], read_training_record(url).build_id
 
 
-def _unlike(url: str, wanted: EncoderConfig) -> str:
-    """Why stage 2 cannot start from a model folder, "" where it can."""
-    there = read_training_record(url)
-    if there.stage != 1:
-        return f"it is of stage {there.stage}, stage 2 starts from stage 1"
+def _start_mismatch(url: str, encoder: EncoderConfig) -> str:
+    """The reason why stage 2 cannot start from a model folder, "" if it can."""
+    record = read_training_record(url)
+    if record.stage != 1:
+        return f"it is of stage {record.stage}, stage 2 starts from stage 1"
     for name in ("model", "revision", "pooling", "prompt", "dense"):
-        if getattr(there, name) != getattr(wanted, name):
-            return f"its {name} is {getattr(there, name)!r}, encoder.{name} is {getattr(wanted, name)!r}"
+        if getattr(record, name) != getattr(encoder, name):
+            return f"its {name} is {getattr(record, name)!r}, encoder.{name} is {getattr(encoder, name)!r}"
     return ""
 
 
 def _check_workers(config: TrainHivesConfig, checkpoints: str) -> None:
-    """Refuse workers that the cluster cannot place, or that are not as many as those who made the checkpoints."""
+    """Check that the cluster has room for the workers, and that their number equals that of the checkpoints."""
     workers = config.workers
     num = workers.num_workers
     require_resources(
@@ -163,13 +162,13 @@ def _check_workers(config: TrainHivesConfig, checkpoints: str) -> None:
         "Lower workers.num_workers",
     )
     if not store.exists(f"{checkpoints}/{CHECKPOINT_LIST}"):
-        _remove(checkpoints)  # parts of a checkpoint that was never whole
+        _remove(checkpoints)  # parts of an incomplete checkpoint
         return
     before = json.loads(store.read_bytes(f"{checkpoints}/{RUN_FILE}"))["num_workers"]
     if before != num:
         raise InputError(
-            f"workers.num_workers is {num}, but the unfinished training of these settings was begun with {before}, and "
-            f"its shards fit no other number. Set workers.num_workers={before} to go on, or delete {checkpoints} to start over"
+            f"workers.num_workers is {num}, but the unfinished training of these settings was started with {before}, "
+            f"and its shards fit no other number. Set workers.num_workers={before} to continue, or delete {checkpoints}"
         )
 
 
@@ -193,16 +192,16 @@ def _fit(config: TrainHivesConfig, training: TrainingTask) -> WorkerResult:
             worker_runtime_env={"env_vars": {"DS_ACCELERATOR": "cuda" if on_gpu else "cpu"}},
         ),
     )
-    with _watched(training.watch, f"train stage {config.stage}", config.optimizer.steps):
+    with _report_progress(training.progress, f"train stage {config.stage}", config.optimizer.steps):
         try:
             result: Any = trainer.fit()
             return result.return_value
         except ray.train.TrainingFailedError as error:
-            raise _mistake(error) or error from None
+            raise _input_error(error) or error from None
 
 
-def _mistake(error: Any) -> InputError | None:
-    """The user's mistake among the failures of workers, if that is what stopped them."""
+def _input_error(error: Any) -> InputError | None:
+    """The InputError among the failures of workers, if there is one."""
     for failure in getattr(error, "worker_failures", {}).values():
         cause = getattr(failure, "_base_exc", failure)
         if isinstance(cause, InputError):
@@ -211,16 +210,16 @@ def _mistake(error: Any) -> InputError | None:
 
 
 @contextlib.contextmanager
-def _watched(watch: ActorHandle, what: str, total: int) -> Iterator[None]:
+def _report_progress(reports: ActorHandle, what: str, total: int) -> Iterator[None]:
     """Print a line of progress every two seconds."""
-    ended = threading.Event()
+    finished = threading.Event()
 
     def follow() -> None:
         progress = None
-        while not ended.wait(1):
+        while not finished.wait(1):
             with contextlib.suppress(ray.exceptions.RayError):
-                told: Any = ray.get(watch.told.remote())
-                done, note = told
+                latest: Any = ray.get(reports.latest.remote())
+                done, note = latest
                 if progress is None and done >= 0:
                     progress = Progress(what, total, done)
                 elif progress and done != progress.done:
@@ -231,5 +230,5 @@ def _watched(watch: ActorHandle, what: str, total: int) -> Iterator[None]:
     try:
         yield
     finally:
-        ended.set()
+        finished.set()
         thread.join(5)

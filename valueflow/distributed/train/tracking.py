@@ -1,4 +1,4 @@
-"""The curves of a training while it runs: TensorBoard files in the build, MLflow and Weights & Biases where configured."""
+"""Training curves during a run: TensorBoard files in the build, optionally MLflow and Weights & Biases."""
 
 import tempfile
 from typing import Any
@@ -13,21 +13,21 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 class Tracker:
-    """Points of curves, from rank 0; a run that is resumed goes on with its curves."""
+    """Writes curves from rank 0; a resumed run continues its curves."""
 
     def __init__(self, config: TrainHivesConfig, build: Build, first: int) -> None:
         self.every = config.tracking.every
         self.url = f"{build.url}/{TENSORBOARD_FOLDER}"
         fs, path = store.filesystem(self.url)
         self.temporary = None if "file" in fs.protocol else tempfile.TemporaryDirectory()
-        # TensorBoard hides what an earlier attempt has written of the steps from `first` on.
+        # TensorBoard then ignores points of an earlier attempt from step `first` on.
         self.writer = SummaryWriter(self.temporary.name if self.temporary else path, purge_step=first)
         settings = config.public()
         self.mlflow = _mlflow(config.tracking.mlflow, build, settings) if config.tracking.mlflow is not None else None
         self.wandb = _wandb(config.tracking.wandb, build, settings) if config.tracking.wandb is not None else None
 
     def log(self, step: int, row: dict[str, float], always: bool = False) -> None:
-        """Add a point to every curve, of every so many steps and of steps with metrics on validation."""
+        """Add a point to every curve if `always`, every `every` steps, and for rows with validation metrics."""
         if not (always or step % self.every == 0 or any("/" in name for name in row)):
             return
         scalars = {name: value for name, value in row.items() if name != "step"}
@@ -41,14 +41,14 @@ class Tracker:
             self.wandb.log(scalars, step=step)
 
     def flush(self) -> None:
-        """Bring TensorBoard's file to where the build is."""
+        """Upload TensorBoard's files to the build."""
         self.writer.flush()
         if self.temporary:
             fs, path = store.filesystem(self.url)
             fs.put(f"{self.temporary.name}/", f"{path}/", recursive=True)
 
     def close(self) -> None:
-        """End the curves."""
+        """Finish the curves."""
         self.flush()
         self.writer.close()
         if self.temporary:
@@ -61,13 +61,13 @@ class Tracker:
 
 
 def _mlflow(settings: dict[str, Any], build: Build, config: dict[str, Any]) -> tuple[Any, str]:
-    """A client and the run of this build, found again when training is resumed."""
+    """A client and the run id of this build; a resumed training reuses its run."""
     from mlflow import MlflowClient
 
     client = MlflowClient(settings.get("tracking_uri"))
     name = settings.get("experiment", "valueflow")
-    known = client.get_experiment_by_name(name)
-    experiment = known.experiment_id if known else client.create_experiment(name)
+    existing = client.get_experiment_by_name(name)
+    experiment = existing.experiment_id if existing else client.create_experiment(name)
     for run in client.search_runs([experiment], f"tags.valueflow_build = '{build.build_id}'", max_results=1):
         return client, run.info.run_id
     run = client.create_run(experiment, run_name=build.build_id, tags={"valueflow_build": build.build_id})
