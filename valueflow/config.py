@@ -20,12 +20,12 @@ SchemaT = TypeVar("SchemaT", bound="Config")
 
 
 class Config(BaseModel):
-    """Base of every config: unknown keys are refused, nothing changes after loading."""
+    """Base of every config: unknown keys are errors, and a loaded config does not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     def public(self) -> dict[str, Any]:
-        """Return the settings as saved beside results: of every `env` only the names, since values may be secrets."""
+        """Return the settings as they are saved with results: of every `env` only the names, since values may be secrets."""
         return _without_secrets(self.model_dump())
 
 
@@ -39,10 +39,10 @@ def load(schema: type[SchemaT], path: str, overrides: list[str]) -> SchemaT:
     """Read `path`, apply `key.path=value` overrides and `${...}` interpolation, validate as `schema`.
 
     Raises:
-        InputError: the file is missing or not YAML, a key is unknown, a value is out of range.
+        InputError: the file is missing or not YAML, a key is unknown, or a value is out of range.
     """
     if not Path(path).is_file():
-        raise InputError(f"config file {path!r} does not exist; see conf/ for the ones that ship")
+        raise InputError(f"config file {path!r} does not exist; see conf/ for examples")
     for override in overrides:
         if "=" not in override:
             raise InputError(f"override {override!r} is not of the form key.path=value")
@@ -55,10 +55,10 @@ def load(schema: type[SchemaT], path: str, overrides: list[str]) -> SchemaT:
 
 
 def parse(schema: type[SchemaT], values: dict[str, Any], where: str) -> SchemaT:
-    """Validate settings that are at hand, as those of a Serve application; keys may be dotted (`judge.kind`).
+    """Validate settings that are already a mapping, such as those of a Serve application; keys may be dotted (`judge.kind`).
 
     Raises:
-        InputError: a key is unknown, a value is out of range; the message begins with `where`.
+        InputError: a key is unknown, or a value is out of range; the message begins with `where`.
     """
     dotted = {key: value for key, value in values.items() if "." in key}
     try:
@@ -72,7 +72,7 @@ def parse(schema: type[SchemaT], values: dict[str, Any], where: str) -> SchemaT:
 
 def _validated(schema: type[SchemaT], values: Any, path: str) -> SchemaT:
     if not isinstance(values, dict):
-        raise InputError(f"{path} must hold a mapping of keys to values")
+        raise InputError(f"{path} must be a mapping of keys to values")
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -80,7 +80,10 @@ def _validated(schema: type[SchemaT], values: Any, path: str) -> SchemaT:
 
 
 def run_job(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
-    """Run `main` on the config named on the command line; a user's mistake is one line on stderr, exit code 2."""
+    """Run `main` on the config of the command line, `CONFIG.yaml [key.path=value ...]`.
+
+    An InputError becomes one line on standard error and exit code 2; any other exception is raised.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("ray", "httpx", "sentence_transformers", "botocore", "aiobotocore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -103,7 +106,7 @@ def _explain(error: ValidationError, schema: type[BaseModel], path: str) -> str:
             fields = _fields_at(schema, item["loc"][:-1])
             lines.append(f"{key}: unknown key; {allowed(item['loc'][-1], fields)}")
         elif item["type"] == "missing":
-            lines.append(f"{key}: required, not given")
+            lines.append(f"{key}: required, but missing")
         else:
             message = item["msg"].removeprefix("Value error, ")
             value = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
@@ -112,7 +115,7 @@ def _explain(error: ValidationError, schema: type[BaseModel], path: str) -> str:
 
 
 def _fields_at(schema: Any, location: tuple[int | str, ...]) -> list[str]:
-    """The field names of the model that `location` leads to (unions and lists are searched for the part that fits)."""
+    """The field names of the model at `location`; a union is resolved by the tag, a list by its item type."""
     if not location:
         return list(schema.model_fields) if isinstance(schema, type) and issubclass(schema, BaseModel) else []
     candidates = _models(schema.model_fields[location[0]].annotation) if location[0] in schema.model_fields else []

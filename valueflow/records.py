@@ -1,4 +1,4 @@
-"""One Arrow schema per table that crosses a stage, the ids of its rows, and the id of a value."""
+"""The Arrow schema of each table that passes between stages, the hashes behind ids, and value ids."""
 
 import hashlib
 import json
@@ -112,7 +112,7 @@ SCHEMAS = {
 
 
 class ValueId(str):
-    """The id of a value, `theory:node` (`svt:benevolence`): a string wherever one is needed, with its two parts by name."""
+    """The id of a value, `theory:node` (`svt:benevolence`): a string with the properties `theory` and `node`."""
 
     __slots__ = ()
 
@@ -120,7 +120,7 @@ class ValueId(str):
         """Return the id.
 
         Raises:
-            ValueError: the text is not two names around one colon.
+            ValueError: the text is not of the form theory:node.
         """
         if text.count(":") != 1 or text.startswith(":") or text.endswith(":"):
             raise ValueError(f"{text!r} is not a value id; write theory:node, for example svt:benevolence")
@@ -128,7 +128,7 @@ class ValueId(str):
 
     @classmethod
     def of(cls, theory: str, node: str) -> Self:
-        """Return the id of a theory's node."""
+        """Return the id of a node of a theory."""
         return cls(f"{theory}:{node}")
 
     @property
@@ -149,7 +149,7 @@ def conform(table: pa.Table, name: str) -> pa.Table:
     """Return `table` with exactly the columns and types of table `name`.
 
     Raises:
-        InputError: a column is missing or cannot be cast; the message names it and what exists.
+        InputError: a column is missing or cannot be cast; the message names it and the existing columns.
     """
     schema = SCHEMAS[name]
     missing = [column for column in schema.names if column not in table.column_names]
@@ -162,12 +162,12 @@ def conform(table: pa.Table, name: str) -> pa.Table:
 
 
 def digest(*parts: object) -> str:
-    """Return a 64-bit hexadecimal hash of JSON-serialisable parts; the id of everything that is asked or built."""
+    """Return a 64-bit hexadecimal hash of JSON-serializable parts: the id of a window, a ballot or a build."""
     return hashlib.sha256(_JSON.encode(parts).encode()).hexdigest()[:16]
 
 
 def clean(text: str) -> str:
-    """Return `text` in Unicode NFC with runs of white space folded: what is stored, shown to judges and hashed."""
+    """Return `text` in Unicode NFC with each run of white space as one space: the form that is stored, judged and hashed."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 

@@ -1,4 +1,4 @@
-"""Waiting before a retry: exponential backoff with jitter, and the Retry-After header."""
+"""Delays before a retry: exponential backoff with jitter, and the Retry-After header."""
 
 import email.utils
 import math
@@ -6,23 +6,23 @@ import random
 import time
 from collections.abc import Mapping
 
-# Seconds before the first retry, and at most before a later one; each wait is drawn between 0 and its bound.
+# Upper bounds of the delay in seconds: before the first retry, and before any; each delay is uniform from 0 to its bound.
 BACKOFF, LONGEST = 0.5, 30.0
 
 
 def backoff(attempt: int) -> float:
-    """Return seconds to wait before retry `attempt` (from 0): exponential, full jitter."""
+    """Return the seconds to wait before retry `attempt` (from 0): exponential backoff with full jitter."""
     return random.uniform(0, min(LONGEST, BACKOFF * 2.0 ** min(attempt, 32)))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a Retry-After header, given as seconds or as a date; None where it is absent or unreadable."""
-    given = headers.get("retry-after", "").strip()
+    """Return the delay in seconds of a Retry-After header (seconds or a date); None where it is absent or invalid."""
+    header = headers.get("retry-after", "").strip()
     try:
-        seconds = float(given)
+        seconds = float(header)
     except ValueError:
         try:
-            seconds = email.utils.parsedate_to_datetime(given).timestamp() - time.time()
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None

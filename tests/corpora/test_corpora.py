@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from valueflow.corpora import CorpusConfig, check, read, reader
 from valueflow.errors import InputError
-from valueflow.records import SCHEMAS, digest, text_id
+from valueflow.records import SCHEMAS, ValueId, digest, text_id
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 GENERIC = {"format": "generic", "license": "MIT"}
@@ -28,14 +28,14 @@ def counts(**config):
     num, seen, directions, reasons = [0, 0, 0], Counter(), Counter(), Counter()
     for chunk in read(CorpusConfig(**config)):
         num = [n + table.num_rows for n, table in zip(num, chunk, strict=True)]
-        seen.update(f"{row['theory']}:{row['node']}" for row in chunk[1].select(["theory", "node"]).to_pylist())
+        seen.update(ValueId.of(row["theory"], row["node"]) for row in chunk[1].select(["theory", "node"]).to_pylist())
         directions.update(chunk[1]["direction"].to_pylist())
         reasons.update(chunk[2]["reason"].to_pylist())
     return num, seen, directions, reasons
 
 
-def labels(found):
-    return [(f"{row['theory']}:{row['node']}", row["direction"], row["annotators"]) for row in found]
+def labels(label_rows):
+    return [(ValueId.of(row["theory"], row["node"]), row["direction"], row["annotators"]) for row in label_rows]
 
 
 def write(folder, name, content):
@@ -53,13 +53,13 @@ def valueeval(folder, arguments, marks, categories=("Stimulation", "Universalism
     head = "Argument ID\tConclusion\tStance\tPremise\n"
     path = write(folder, "arguments.tsv", head + "".join("\t".join(row) + "\n" for row in arguments))
     head = "\t".join(["Argument ID", *categories]) + "\n"
-    found = write(folder, "labels.tsv", head + "".join("\t".join(row) + "\n" for row in marks))
-    return rows(path, format="valueeval", labels=str(found))
+    labels = write(folder, "labels.tsv", head + "".join("\t".join(row) + "\n" for row in marks))
+    return rows(path, format="valueeval", labels=str(labels))
 
 
 def test_valueeval_joins_labels_by_argument_and_leaves_quotes_alone(tmp_path):
     arguments = [("A1", "We  should", "against", '"quoted" all  the way'), ("A2", "We should", "in favor of", 'an "open')]
-    texts, found, rejected = valueeval(tmp_path, arguments, [("A2", "0", "1", "1"), ("A1", "1", "0", "0")])
+    texts, label_rows, rejected = valueeval(tmp_path, arguments, [("A2", "0", "1", "1"), ("A1", "1", "0", "0")])
     assert rejected == []
     assert [row["text"] for row in texts] == ['"quoted" all the way', 'an "open']
     assert texts[0] == {
@@ -67,8 +67,8 @@ def test_valueeval_joins_labels_by_argument_and_leaves_quotes_alone(tmp_path):
         "group_id": digest("We should"), "source": "valueeval", "source_id": "A1", "license": "CC-BY-4.0",
     }  # fmt: skip
     assert texts[0]["group_id"] == texts[1]["group_id"]
-    assert labels(found) == [("svt:stimulation", 1, None), ("svt:universalism", 1, None), ("svt:power-dominance", 1, None)]
-    assert [row["text_id"] for row in found] == [texts[0]["text_id"], texts[1]["text_id"], texts[1]["text_id"]]
+    assert labels(label_rows) == [("svt:stimulation", 1, None), ("svt:universalism", 1, None), ("svt:power-dominance", 1, None)]
+    assert [row["text_id"] for row in label_rows] == [texts[0]["text_id"], texts[1]["text_id"], texts[1]["text_id"]]
 
 
 def test_valueeval_refuses_arguments_without_good_labels(tmp_path):
@@ -84,8 +84,8 @@ def test_valueeval_refuses_arguments_without_good_labels(tmp_path):
 
 def test_valueeval_without_labels_gives_texts_alone(tmp_path):
     path = write(tmp_path, "arguments.tsv", "Argument ID\tConclusion\tStance\tPremise\nA1\tC\tagainst\ta premise\n")
-    texts, found, rejected = rows(path, format="valueeval")
-    assert (len(texts), found, rejected) == (1, [], [])
+    texts, label_rows, rejected = rows(path, format="valueeval")
+    assert (len(texts), label_rows, rejected) == (1, [], [])
 
 
 def test_valueeval_refuses_a_labels_file_of_other_categories(tmp_path):
@@ -101,9 +101,9 @@ def test_mfrc_counts_annotators_and_unescapes_entities(tmp_path):
         MFRC + "7\tTrump&amp;#039;s &gt; R&amp;D\t2\t3\t1\t1\t1\t1\t1\t1\n"
         '8\t"say ""no"""\t0\t0\t3\t0\t2\t0\t0\t0\n9\tmany\t0\tfew\t3\t0\t2\t0\t0\t0\n'
     )
-    texts, found, rejected = rows(write(tmp_path, "mfrc.tsv", content), format="mfrc")
+    texts, label_rows, rejected = rows(write(tmp_path, "mfrc.tsv", content), format="mfrc")
     assert [(row["source_id"], row["text"]) for row in texts] == [("7", "Trump's > R&D"), ("8", 'say "no"')]
-    assert sorted(labels(found)) == [
+    assert sorted(labels(label_rows)) == [
         ("mft:authority-subversion", None, 1), ("mft:care-harm", None, 3), ("mft:equality", None, 2),
         ("mft:loyalty-betrayal", None, 1), ("mft:proportionality", None, 1), ("mft:sanctity-degradation", None, 1),
     ]  # fmt: skip
@@ -120,10 +120,10 @@ def test_mfrc_reads_the_public_csv_of_one_row_per_annotator(tmp_path):
         "that is cruel,a,b,annotator04,,Confident\n"
         "that is cruel,a,b,annotator05,Caer,Confident\n"
     )
-    texts, found, rejected = rows(write(tmp_path, "mfrc.csv", content), format="mfrc")
+    texts, label_rows, rejected = rows(write(tmp_path, "mfrc.csv", content), format="mfrc")
     assert [row["source_id"] for row in texts] == [f"mfrc.csv:{line}" for line in range(2, 7)]
     assert {row["text_id"] for row in texts} == {text_id("that is cruel")} == {row["group_id"] for row in texts}
-    assert labels(found) == [("mft:care-harm", None, 1), ("mft:sanctity-degradation", None, 1), ("mft:care-harm", None, 1)]
+    assert labels(label_rows) == [("mft:care-harm", None, 1), ("mft:sanctity-degradation", None, 1), ("mft:care-harm", None, 1)]
     assert [row["reason"] for row in rejected] == ["unknown foundation 'Caer'; did you mean 'Care'?"]
 
 
@@ -143,25 +143,25 @@ It's good to vote.,voting,voting late,rot/3,loyalty-betrayal,1
     ],
 )
 def test_social_chemistry_direction_depends_on_the_text_chosen(tmp_path, column, texts, directions):
-    found = rows(write(tmp_path, "s.csv", SOCIAL), format="social_chemistry", text=column)
-    assert [row["text"] for row in found[0]] == texts
-    assert [row["source_id"] for row in found[0]] == ["rot/1", "rot/2", "rot/3"]
-    assert [row["group_id"] for row in found[0]] == [digest("telling a lie")] * 2 + [digest("voting late")]
-    assert found[0][0]["license"] == "CC-BY-SA-4.0"
+    texts_read, labels_read, rejected = rows(write(tmp_path, "s.csv", SOCIAL), format="social_chemistry", text=column)
+    assert [row["text"] for row in texts_read] == texts
+    assert [row["source_id"] for row in texts_read] == ["rot/1", "rot/2", "rot/3"]
+    assert [row["group_id"] for row in texts_read] == [digest("telling a lie")] * 2 + [digest("voting late")]
+    assert texts_read[0]["license"] == "CC-BY-SA-4.0"
     values = ["mft:care-harm", "mft:fairness-cheating", "mft:loyalty-betrayal"]
-    assert labels(found[1]) == [(v, d, None) for v, d in zip(values, directions, strict=True)]
-    assert found[2] == []
+    assert labels(labels_read) == [(v, d, None) for v, d in zip(values, directions, strict=True)]
+    assert rejected == []
 
 
 def test_social_chemistry_refusals(tmp_path):
     content = SOCIAL + "r,a,s,rot/4,care-harm,bad\nr,a,s,rot/5,care-ham,1\nr,a,s,rot/6,null,\nr,a,s,rot/7,care-harm,\n"
-    texts, found, rejected = rows(write(tmp_path, "s.csv", content), format="social_chemistry", text="action")
+    texts, label_rows, rejected = rows(write(tmp_path, "s.csv", content), format="social_chemistry", text="action")
     assert [(row["source_id"], row["reason"]) for row in rejected] == [
         ("rot/4", "'action-moral-judgment' is 'bad', not a number"),
         ("rot/5", "unknown value 'mft:care-ham'; did you mean 'care-harm'?"),
     ]
     assert [row["source_id"] for row in texts[-2:]] == ["rot/6", "rot/7"]
-    assert labels(found)[-1] == ("mft:care-harm", None, None)
+    assert labels(label_rows)[-1] == ("mft:care-harm", None, None)
 
 
 def test_valuenet(tmp_path):
@@ -169,9 +169,9 @@ def test_valuenet(tmp_path):
         "id,scenario,label\n1,[SELF-DIRECTION] I chose my own path,1\n2,[POWER] I gave in.,-1\n3,[SECURITY] I ate,0\n"
         "4,I have no value,1\n5,[POWR] I gave in,1\n6,[POWER] I gave in,2\n7,[POWER] ,1\n"
     )
-    texts, found, rejected = rows(write(tmp_path, "v.csv", content), format="valuenet")
+    texts, label_rows, rejected = rows(write(tmp_path, "v.csv", content), format="valuenet")
     assert [row["text"] for row in texts] == ["I chose my own path", "I gave in.", "I ate"]
-    assert labels(found) == [("svt:self-direction", 1, None), ("svt:power", -1, None), ("svt:security", 0, None)]
+    assert labels(label_rows) == [("svt:self-direction", 1, None), ("svt:power", -1, None), ("svt:security", 0, None)]
     assert [row["reason"] for row in rejected] == [
         "scenario does not start with a value in brackets, as in '[POWER] text'",
         "unknown value 'svt:POWR'; did you mean 'power'?",
@@ -192,10 +192,10 @@ Voting for a friend,Duty,Duty to tell your sister,Supports
 Voting for a friend,Virtue,Honesty,Supports
 Voting for a friend,Value,Honesty,Support
 """
-    texts, found, rejected = rows(write(tmp_path, "p.csv", content), format="valueprism")
+    texts, label_rows, rejected = rows(write(tmp_path, "p.csv", content), format="valueprism")
     assert len(texts) == 7
     assert {row["group_id"] for row in texts} == {digest("Voting for a friend")}
-    assert labels(found) == [
+    assert labels(label_rows) == [
         ("svt:universalism", 1, None), ("mft:honesty", -1, None), ("right:political-participation", 0, None),
         ("right:freedom-of-expression", None, None), ("duty:fidelity", 1, None), ("duty:non-maleficence", 1, None),
     ]  # fmt: skip
@@ -215,11 +215,11 @@ def test_fulcra(tmp_path):
         {"dialogue": ["Human: Hm"], "value_types": []},
     ]
     path = write(tmp_path, "dev.jsonl", "".join(json.dumps(line) + "\n" for line in lines) + '\n[1]\n{"dialogue": \n')
-    texts, found, rejected = rows(path, format="fulcra")
+    texts, label_rows, rejected = rows(path, format="fulcra")
     assert [row["text"] for row in texts] == ["Human: May I? Bob: Yes.", "Human: May I? Bob: No."]
     assert {row["group_id"] for row in texts} == {digest("Human: May I?")}
     assert {row["license"] for row in texts} == {"unknown"}
-    assert labels(found) == [("svt:universalism", -1, None), ("svt:self-direction", 1, None), ("svt:power", 1, None)]
+    assert labels(label_rows) == [("svt:universalism", -1, None), ("svt:self-direction", 1, None), ("svt:power", 1, None)]
     assert [(row["source_id"], row["reason"]) for row in rejected] == [
         ("dev.jsonl:3", "direction '=1' is not one of -1, 0, 1"),
         ("dev.jsonl:4", "value type 'achievement' is not of the form 'name: +1'"),
@@ -259,7 +259,7 @@ def parquet(**columns):
     ],
 )
 def test_generic_reads_every_kind_of_file_alike(tmp_path, name, content):
-    texts, found, rejected = rows(write(tmp_path, name, content), format="generic", columns=EVERY, source="mine")
+    texts, label_rows, rejected = rows(write(tmp_path, name, content), format="generic", columns=EVERY, source="mine")
     assert rejected == []
     assert texts == [
         {
@@ -267,7 +267,7 @@ def test_generic_reads_every_kind_of_file_alike(tmp_path, name, content):
             "source": "mine", "source_id": "5", "license": "CC0",
         }
     ]  # fmt: skip
-    assert found == [
+    assert label_rows == [
         {
             "text_id": text_id("Ich helfe"), "theory": "svt", "node": "benevolence", "direction": 1,
             "annotators": None, "source": "mine",
@@ -278,9 +278,9 @@ def test_generic_reads_every_kind_of_file_alike(tmp_path, name, content):
 def test_generic_values_with_and_without_a_theory(tmp_path):
     content = "text,theory,value,direction\nhe lies,,mft:Care/Harm,-1.0\nhe gives,duty,justice,\nhe rests,,,\n"
     columns = {name: name for name in ("text", "theory", "value", "direction")}
-    texts, found, rejected = generic(tmp_path, content, columns=columns)
+    texts, label_rows, rejected = generic(tmp_path, content, columns=columns)
     assert (len(texts), rejected) == (3, [])
-    assert labels(found) == [("mft:care-harm", -1, None), ("duty:justice", None, None)]
+    assert labels(label_rows) == [("mft:care-harm", -1, None), ("duty:justice", None, None)]
     assert [row["source_id"] for row in texts] == ["own.csv:2", "own.csv:3", "own.csv:4"]
     assert {row["license"] for row in texts} == {"MIT"}
 
@@ -307,9 +307,9 @@ def test_generic_values_with_and_without_a_theory(tmp_path):
 )
 def test_a_bad_row_is_rejected_with_its_reason_and_the_rest_is_read(tmp_path, line, reason):
     content = b"text,value,direction\nbefore,power,1\n" + line + b"\n\nafter,power,1\n"
-    texts, found, rejected = generic(tmp_path, content)
+    texts, label_rows, rejected = generic(tmp_path, content)
     assert [row["text"] for row in texts] == ["before", "after"]
-    assert len(found) == 2
+    assert len(label_rows) == 2
     path = str(tmp_path / "own.csv")
     assert rejected == [{"source": "generic", "source_id": "own.csv:3", "file": path, "reason": reason}]
 
@@ -439,7 +439,7 @@ def test_config_survives_being_written_down():
     assert CorpusConfig.model_validate(config.model_dump()) == config
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the real corpora are not on this machine")
+@pytest.mark.skipif(not DATA.exists(), reason="the real corpora are missing")
 class TestRealFiles:
     def test_valueeval(self):
         folder = f"{DATA}/valueeval23"

@@ -172,7 +172,7 @@ def test_opposite_traits_have_the_opposite_labels(positive, negative):
     assert {label.direction for label in traits[positive]} == {1}
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the real corpora are not on this machine")
+@pytest.mark.skipif(not DATA.exists(), reason="the real corpora are missing")
 class TestRealFiles:
     def test_virtue_uses_three_quarters_of_the_shown_traits(self):
         texts, label_rows, rejected = rows(DATA / "virtue_train.csv")

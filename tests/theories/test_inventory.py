@@ -1,4 +1,4 @@
-"""The instances that ship: enough of each node, in short phrases that are not alike; and which inventories are refused."""
+"""The inventory: enough instances of each node, in short phrases that differ; and which inventories are refused."""
 
 import itertools
 import re
@@ -11,6 +11,7 @@ import pytest
 from valueflow.errors import InputError
 from valueflow.judging.encoder import LayerEncoder
 from valueflow.models import MINILM
+from valueflow.records import ValueId
 from valueflow.theories import inventory, operational, theories
 from valueflow.theories.instances import instances
 
@@ -37,13 +38,13 @@ def per_node() -> Counter:
     return Counter(instance.value for instance in inventory())
 
 
-def leaves() -> set[str]:
-    return {f"{t.id}:{node.id}" for t in theories().values() for node in t.nodes if not t.children(node.id)}
+def leaves() -> set[ValueId]:
+    return {ValueId.of(t.id, node.id) for t in theories().values() for node in t.nodes if not t.children(node.id)}
 
 
 def shingles(phrase: str) -> set[tuple[str, ...]]:
-    found = words(phrase)
-    return {tuple(found[i : i + 3]) for i in range(len(found) - 2)}
+    tokens = words(phrase)
+    return {tuple(tokens[i : i + 3]) for i in range(len(tokens) - 2)}
 
 
 def overlap(one: set, other: set) -> float:
@@ -56,28 +57,27 @@ def embedded(phrases: list[str]) -> np.ndarray:
 
 
 def test_there_are_at_least_as_many_as_in_the_paper():
-    found = Counter(instance.value.partition(":")[0] for instance in inventory())
-    assert found["duty"] >= 158
-    assert found["svt"] + found["mft"] >= 142
-    assert found["right"] >= 107
+    count = Counter(instance.value.theory for instance in inventory())
+    assert count["duty"] >= 158
+    assert count["svt"] + count["mft"] >= 142
+    assert count["right"] >= 107
 
 
-def test_every_operational_value_has_some_with_those_of_the_nodes_below_it():
-    found = per_node()
+def test_every_operational_value_has_three_instances_at_or_below_it():
+    count = per_node()
     for value in operational():
-        theory_id, _, top = value.partition(":")
-        theory = theories()[theory_id]
-        below = [node.id for node in theory.nodes if any(top in path for path in theory.paths(node.id))]
-        assert sum(found[f"{theory_id}:{node_id}"] for node_id in below) >= 3, value
+        theory = theories()[value.theory]
+        below = [node.id for node in theory.nodes if any(value.node in path for path in theory.paths(node.id))]
+        assert sum(count[ValueId.of(theory.id, node_id)] for node_id in below) >= 3, value
 
 
-def test_they_lie_at_the_leaves_and_every_leaf_has_one():
+def test_instances_belong_to_leaves_and_every_leaf_has_one():
     # Disaster relief and fairness to those yet unborn belong to this group of rights, but to no right below it.
     assert set(per_node()) - leaves() == {"right:social-group-solidarity"}
     assert leaves() <= set(per_node())
 
 
-def test_an_id_is_unique_and_says_the_node_and_the_phrase():
+def test_an_id_is_unique_and_consists_of_value_id_and_phrase():
     ids = [instance.id for instance in inventory()]
     assert len(set(ids)) == len(ids)
     assert "duty:fidelity/turn-up-at-a-daughters-school-play-after-saying-one-would" in ids
@@ -105,15 +105,15 @@ def test_no_phrase_repeats_another():
 def test_no_phrase_paraphrases_another():
     phrases = [instance.phrase for instance in inventory()]
     states = embedded([*phrases, *PARAPHRASES.values()])
-    known, again = states[[phrases.index(phrase) for phrase in PARAPHRASES]], states[len(phrases) :]
-    assert ((known * again).sum(1) > COSINE).all()
+    original, paraphrase = states[[phrases.index(phrase) for phrase in PARAPHRASES]], states[len(phrases) :]
+    assert ((original * paraphrase).sum(1) > COSINE).all()
     cosine = np.triu(states[: len(phrases)] @ states[: len(phrases)].T, 1)
     one, other = np.unravel_index(cosine.argmax(), cosine.shape)
     assert cosine[one, other] < COSINE, (phrases[one], phrases[other])
 
 
 @pytest.mark.parametrize(
-    ("listed", "said"),
+    ("mapping", "message"),
     [
         (
             {"duty:fidelty": ["the duty to keep one's word"]},
@@ -136,7 +136,7 @@ def test_no_phrase_paraphrases_another():
         (None, "inventory.yaml: 1 validation error"),
     ],
 )
-def test_a_broken_inventory_is_refused(listed, said):
+def test_an_invalid_inventory_is_refused(mapping, message):
     with pytest.raises(InputError) as refused:
-        instances(listed)
-    assert said in str(refused.value)
+        instances(mapping)
+    assert message in str(refused.value)

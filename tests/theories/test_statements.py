@@ -1,6 +1,5 @@
-"""The statements that ship: enough of each kind, in two halves that share nothing, and none taken from the ground truth."""
+"""The statements of the package: enough of each kind, two disjoint halves, and none from the published ground truth."""
 
-import csv
 import json
 import re
 from collections import Counter
@@ -8,17 +7,18 @@ from importlib import resources
 
 import pytest
 
-from valueflow.records import text_id
+from valueflow.records import ValueId, text_id
+from valueflow.tabular import strict_rows
 from valueflow.theories import operational, resolve
 
 SAMPLES = resources.files("valueflow.samples")
-# The least a half holds of each value, by direction.
+# Lower bounds of the number of statements of each value, by direction: in a half, and in both.
 HALF = {1: 10, -1: 10, 0: 3}
 TOTAL = {1: 20, -1: 20, 0: 6}
 
 
-def read_csv(name: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(SAMPLES.joinpath(name).read_text("utf-8").splitlines()))
+def sample(name: str, *columns: str) -> list[dict[str, str]]:
+    return [row.fields for row in strict_rows(str(SAMPLES.joinpath(name)), list(columns))]
 
 
 def exemplars() -> list[dict]:
@@ -28,8 +28,8 @@ def exemplars() -> list[dict]:
 
 def corpus() -> list[dict]:
     """The corpus with values and directions as the exemplars have them."""
-    rows = read_csv("corpus.csv")
-    return [row | {"value": f"{row['theory']}:{row['value']}", "direction": int(row["direction"])} for row in rows]
+    rows = sample("corpus.csv", "text", "theory", "value", "direction", "strength")
+    return [row | {"value": ValueId.of(row["theory"], row["value"]), "direction": int(row["direction"])} for row in rows]
 
 
 def per_value(rows: list[dict]) -> Counter:
@@ -44,8 +44,8 @@ def shipped() -> dict[str, list[str]]:
     return {
         "exemplars": [row["text"] for row in exemplars()],
         "corpus": [row["text"] for row in corpus()],
-        "neutral": [row["text"] for row in read_csv("neutral.csv")],
-        "responses": [row["response"] for row in read_csv("responses.csv")],
+        "neutral": [row["text"] for row in sample("neutral.csv", "text")],
+        "responses": [row["response"] for row in sample("responses.csv", "response")],
     }
 
 
@@ -64,7 +64,7 @@ def test_statements_are_about_operational_values_only():
         assert {row["value"] for row in rows} == set(operational())
         assert {row["direction"] for row in rows} == {-1, 0, 1}
         assert all((row["direction"] == 0) == (int(row["strength"]) == 0) for row in rows)
-    responses = read_csv("responses.csv")
+    responses = sample("responses.csv", "about")
     assert all(resolve(row["about"]) == row["about"] in operational() for row in responses)
 
 
@@ -72,11 +72,11 @@ def test_the_files_share_no_text():
     texts = shipped()
     assert len(texts["neutral"]) >= 100
     owner = {}
-    for name, listed in texts.items():
-        ids = {text_id(text) for text in listed}
-        assert len(ids) == len(listed), f"{name} holds a text twice"
-        for found in ids:
-            assert owner.setdefault(found, name) == name
+    for name, statements in texts.items():
+        ids = {text_id(text) for text in statements}
+        assert len(ids) == len(statements), f"{name} holds a text twice"
+        for identifier in ids:
+            assert owner.setdefault(identifier, name) == name
     words = [{normalised(text) for text in texts[name]} for name in ("exemplars", "corpus", "neutral")]
     assert not words[0] & words[1]
     assert not (words[0] | words[1]) & words[2]
@@ -91,7 +91,7 @@ def test_a_text_is_not_empty_and_not_padded(name):
 
 def test_every_query_is_answered_from_both_sides():
     by_query: dict[str, list[int]] = {}
-    for row in read_csv("responses.csv"):
+    for row in sample("responses.csv", "query", "stance"):
         by_query.setdefault(row["query"], []).append(int(row["stance"]))
     assert all(min(stances) < 0 < max(stances) for stances in by_query.values())
 

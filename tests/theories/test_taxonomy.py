@@ -1,4 +1,4 @@
-"""The four theories as they stand, every spelling of a value, and which taxonomies are refused."""
+"""The four theories of the package, every spelling of a value, and which taxonomies are refused."""
 
 import pytest
 from hypothesis import given
@@ -6,44 +6,44 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from valueflow.errors import InputError
+from valueflow.records import ValueId
 from valueflow.theories import Theory, fold, operational, resolve, resolve_theory, theories
 
 DEFINITION = "a definition that is long enough to say what is meant"
 
 
 def theory(*nodes: dict) -> Theory:
-    given_nodes = [{"name": node["id"].title(), "definition": DEFINITION} | node for node in nodes]
-    return Theory.model_validate({"id": "toy", "name": "Toy", "source": "none", "nodes": given_nodes})
+    complete = [{"name": node["id"].title(), "definition": DEFINITION} | node for node in nodes]
+    return Theory.model_validate({"id": "toy", "name": "Toy", "source": "none", "nodes": complete})
 
 
 def below(theory_id: str, top: str) -> set[str]:
-    found = theories()[theory_id]
-    return {node.id for node in found.nodes if any(top in path[:-1] for path in found.paths(node.id))}
+    theory = theories()[theory_id]
+    return {node.id for node in theory.nodes if any(top in path[:-1] for path in theory.paths(node.id))}
 
 
 def test_the_32_operational_values():
-    assert [sum(v.startswith(f"{t}:") for v in operational()) for t in ("svt", "mft", "duty", "right")] == [12, 6, 7, 7]
+    assert [sum(value.theory == t for value in operational()) for t in ("svt", "mft", "duty", "right")] == [12, 6, 7, 7]
     assert len(set(operational())) == 32
     for value in operational():
-        theory_id, _, node_id = value.partition(":")
-        node = theories()[theory_id].node(node_id)
+        node = theories()[value.theory].node(value.node)
         assert node.supports != node.opposes
 
 
 def test_the_counts_below_the_operational_values():
     leaves = {t.id: [n.id for n in t.nodes if not n.operational and not t.children(n.id)] for t in theories().values()}
-    assert {theory_id: len(found) for theory_id, found in leaves.items()} == {"svt": 13, "mft": 26, "duty": 0, "right": 30}
+    assert {theory_id: len(nodes) for theory_id, nodes in leaves.items()} == {"svt": 13, "mft": 26, "duty": 0, "right": 30}
     assert [n.id for n in theories()["svt"].children(None)] == ["growth", "self-protection"]
     assert len(theories()["right"].children(None)) == 3
 
 
 @pytest.mark.parametrize("theory_id", ["svt", "mft", "duty", "right"])
 def test_every_leaf_lies_below_an_operational_value_and_none_lies_below_another(theory_id):
-    found = theories()[theory_id]
-    for node in found.nodes:
-        for path in found.paths(node.id):
-            num_operational = sum(found.node(step).operational for step in path)
-            assert num_operational == 1 if node.operational or not found.children(node.id) else num_operational <= 1
+    theory = theories()[theory_id]
+    for node in theory.nodes:
+        for path in theory.paths(node.id):
+            num_operational = sum(theory.node(step).operational for step in path)
+            assert num_operational == 1 if node.operational or not theory.children(node.id) else num_operational <= 1
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,14 @@ def test_every_spelling_leads_to_one_id(spelling, value):
 @pytest.mark.parametrize(("alias", "theory_id"), [("pvq", "svt"), ("Schwartz", "svt"), ("duties", "duty"), ("rights", "right")])
 def test_a_theory_has_aliases(alias, theory_id):
     assert resolve_theory(alias) == theory_id
-    assert resolve(operational()[0].partition(":")[2], "pvq") == operational()[0]
+    assert resolve(operational()[0].node, "pvq") == operational()[0]
 
 
 def test_all_ids_names_and_aliases_resolve_within_their_theory():
-    for found in theories().values():
-        for node in found.nodes:
+    for theory in theories().values():
+        for node in theory.nodes:
             for spelling in (node.id, node.name, node.name.upper(), node.id.replace("-", "_"), *node.aliases):
-                assert resolve(spelling, found.id) == f"{found.id}:{node.id}", spelling
+                assert resolve(spelling, theory.id) == ValueId.of(theory.id, node.id), spelling
 
 
 def test_a_name_of_several_theories_is_refused_with_all_of_them():
@@ -145,15 +145,14 @@ def test_an_unknown_theory_gets_the_near_one():
 def test_folding_is_stable_and_any_text_is_resolved_or_refused(text):
     assert fold(fold(text)) == fold(text)
     try:
-        found = resolve(text)
+        value = resolve(text)
     except InputError:
         return
-    theory_id, _, node_id = found.partition(":")
-    assert theories()[theory_id].node(node_id).id == node_id
+    assert theories()[value.theory].node(value.node).id == value.node
 
 
 @pytest.mark.parametrize(
-    ("nodes", "said"),
+    ("nodes", "message"),
     [
         ([{"id": "a", "parents": ["b"]}, {"id": "b", "parents": ["a"]}], "theory 'toy' has a cycle through 'a'"),
         ([{"id": "a", "parents": ["a"]}], "theory 'toy' has a cycle through 'a'"),
@@ -167,7 +166,7 @@ def test_folding_is_stable_and_any_text_is_resolved_or_refused(text):
         ([{"id": "A b"}], "nodes.0.id"),
     ],
 )
-def test_a_broken_taxonomy_is_refused(nodes, said):
+def test_an_invalid_taxonomy_is_refused(nodes, message):
     with pytest.raises(ValidationError) as refused:
         theory(*nodes)
-    assert said in str(refused.value)
+    assert message in str(refused.value)

@@ -1,4 +1,4 @@
-"""The pool of a value: its labelled texts in balance, the neutral ones, and nothing that a licence forbids."""
+"""Candidates of a value: labelled texts in balance, neutral ones, and none whose license the filter excludes."""
 
 import itertools
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from valueflow import store
 from valueflow.errors import InputError
-from valueflow.records import SCHEMAS, text_id
+from valueflow.records import SCHEMAS, ValueId, text_id
 from valueflow.store import Build
 from valueflow.theories import operational
 from valueflow.vidb import candidates as module
@@ -35,13 +35,13 @@ def corpus(root: Path, labels: Labels, unlabelled: int = 0, neutral: int = 0) ->
     for name, part in (("a", described[:half]), ("b", described[half:])):
         store.write_part(texts, table("texts", part), name)
     given_labels = [
-        {"text_id": text_id(t), "theory": v.split(":")[0], "node": v.split(":")[1], "direction": d, "source": "corpus"}
+        {"text_id": text_id(t), "theory": ValueId(v).theory, "node": ValueId(v).node, "direction": d, "source": "corpus"}
         for t, v, d in labels
     ]
-    own = Build(str(root), "source_labels", "t")
-    store.write_part(own, table("source_labels", given_labels), "a")
+    labels_build = Build(str(root), "source_labels", "t")
+    store.write_part(labels_build, table("source_labels", given_labels), "a")
     store.commit(texts, store.IngestDetails())
-    store.commit(own, store.IngestDetails())
+    store.commit(labels_build, store.IngestDetails())
     return texts
 
 
@@ -53,12 +53,12 @@ def pools(root: Path, labels: Labels, unlabelled: int = 0, neutral: int = 0, **c
     out = Build(str(root), "candidates", "c")
     sizes = select_candidates(corpus(root, labels, unlabelled, neutral), CandidatesConfig(**config), out)
     store.commit(out, store.CandidatesDetails())
-    found = {v: store.read_table(out, folder=store.value_folder(v)).to_pylist() for v in sizes}
-    assert sizes == {value: len(rows) for value, rows in found.items()}
-    for rows in found.values():
+    by_value = {v: store.read_table(out, folder=store.value_folder(v)).to_pylist() for v in sizes}
+    assert sizes == {value: len(rows) for value, rows in by_value.items()}
+    for rows in by_value.values():
         ids = [row["text_id"] for row in rows]
         assert ids == sorted(set(ids))
-    return found
+    return by_value
 
 
 def many(value: str, supporting: int, opposing: int, other: int = 0) -> Labels:
@@ -69,35 +69,35 @@ def many(value: str, supporting: int, opposing: int, other: int = 0) -> Labels:
     ]
 
 
-def test_a_label_speaks_for_the_operational_values_at_or_above_it():
-    assert operational_values("svt", "power") == ("power",)
-    assert operational_values("svt", "benevolence-caring") == ("benevolence",)
-    assert operational_values("right", "right-to-property") == ("civil-rights", "economic-rights")
-    assert operational_values("mft", "justice") == ("fairness-cheating",)
-    assert operational_values("svt", "conservation") == ()
+def test_a_label_applies_to_the_operational_values_at_or_above_its_node():
+    assert operational_values(ValueId("svt:power")) == ("svt:power",)
+    assert operational_values(ValueId("svt:benevolence-caring")) == ("svt:benevolence",)
+    assert operational_values(ValueId("right:right-to-property")) == ("right:civil-rights", "right:economic-rights")
+    assert operational_values(ValueId("mft:justice")) == ("mft:fairness-cheating",)
+    assert operational_values(ValueId("svt:conservation")) == ()
 
 
-def test_each_value_gets_its_own_texts_with_their_direction(tmp_path):
+def test_each_value_gets_the_texts_labelled_with_it_and_their_direction(tmp_path):
     labels = [
         ("boss", "svt:power-dominance", 1), ("servant", "svt:power", -1), ("house", "right:right-to-property", 1),
         ("theft", "right:economic-rights", -1), ("vote", "right:civil-rights", None), ("calm", "svt:conservation", 1),
     ]  # fmt: skip
     values = ["svt:power", "right:civil-rights", "right:economic-rights"]
-    found = pools(tmp_path, labels, values=values, neutral=0, num_neutral=0)
-    seen = {value: {row["text"]: row["direction"] for row in rows} for value, rows in found.items()}
+    by_value = pools(tmp_path, labels, values=values, neutral=0, num_neutral=0)
+    seen = {value: {row["text"]: row["direction"] for row in rows} for value, rows in by_value.items()}
     assert seen == {
         "svt:power": {"boss": 1, "servant": -1},
         "right:civil-rights": {"house": 1, "vote": None},
         "right:economic-rights": {"house": 1, "theft": -1},
     }
-    row = found["svt:power"][0]
+    row = by_value["svt:power"][0]
     assert (row["theory"], row["value"], row["source"], row["neutral"]) == ("svt", "power", "corpus", False)
 
 
 def test_neutral_texts_join_every_pool_with_direction_zero(tmp_path):
     labels = many("svt:power", 3, 3) + many("svt:face", 2, 2)
-    found = pools(tmp_path, labels, neutral=30, values=["svt:power", "svt:face"], num_neutral=12)
-    for rows in found.values():
+    by_value = pools(tmp_path, labels, neutral=30, values=["svt:power", "svt:face"], num_neutral=12)
+    for rows in by_value.values():
         neutral = [row for row in rows if row["neutral"]]
         assert len(neutral) == 12
         assert {row["direction"] for row in neutral} == {0}
@@ -105,7 +105,7 @@ def test_neutral_texts_join_every_pool_with_direction_zero(tmp_path):
         assert not any(row["neutral"] for row in rows if row["source"] != "neutral")
 
 
-def test_other_texts_come_without_a_direction_and_are_none_of_the_values_own(tmp_path):
+def test_other_texts_have_no_direction_and_no_label_of_the_value(tmp_path):
     labels = many("svt:power", 3, 3) + many("svt:face", 5, 5)
     rows = pools(tmp_path, labels, unlabelled=4, neutral=9, max_texts=4, num_other=14, num_neutral=2, **POWER)["svt:power"]
     others = [row for row in rows if row["direction"] is None]
@@ -115,7 +115,7 @@ def test_other_texts_come_without_a_direction_and_are_none_of_the_values_own(tmp
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 6), st.integers(2, 20), st.integers(0, 9))
-def test_the_labelled_texts_are_balanced_as_far_as_they_go(supporting, opposing, other, limit, seed):
+def test_labelled_texts_are_balanced_as_far_as_possible(supporting, opposing, other, limit, seed):
     directions = {text: direction for text, _, direction in many("svt:power", supporting, opposing, other)}
     picked = module._balanced(directions, limit, np.random.default_rng(seed))
     assert len(picked) == min(limit, len(directions))
@@ -154,7 +154,7 @@ def test_a_third_label_does_not_settle_a_disagreement(tmp_path):
         assert {row["text"]: row["direction"] for row in rows}["text"] is None
 
 
-def test_a_licence_filter_keeps_out_everything_else(tmp_path):
+def test_a_license_filter_excludes_all_other_texts(tmp_path):
     rows = pools(
         tmp_path, many("svt:power", 6, 6), unlabelled=6, neutral=4, num_other=9, license_filter=["CC-BY-4.0"], **POWER
     )["svt:power"]
@@ -162,7 +162,7 @@ def test_a_licence_filter_keeps_out_everything_else(tmp_path):
     assert {row["license"] for row in rows} == {"CC-BY-4.0"}
 
 
-def test_a_licence_that_the_corpus_does_not_have_is_refused(tmp_path):
+def test_a_license_that_the_corpus_lacks_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"license_filter names 'GPL'; the corpus has .*MIT"):
         pools(tmp_path, many("svt:power", 2, 2), license_filter=["MIT", "GPL"], **POWER)
 
@@ -180,7 +180,7 @@ def test_values_are_taken_by_any_spelling_once():
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("svt:conservation", "'svt:conservation' (svt:conservation) is not one of the 32 operational values: svt:benevolence"),
         ("power-dominance", "'power-dominance' (svt:power-dominance) is not one of the 32"),
@@ -188,13 +188,13 @@ def test_values_are_taken_by_any_spelling_once():
         ("justice", "ambiguous"),
     ],
 )
-def test_a_value_that_cannot_be_ranked_is_refused(name, said):
+def test_a_value_that_cannot_be_ranked_is_refused(name, message):
     with pytest.raises(InputError) as refused:
         chosen_values(CandidatesConfig(values=[name]))
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_pools_that_are_kept_are_added_to(tmp_path):
+def test_existing_pools_are_extended(tmp_path):
     few = [
         ("kind", "svt:benevolence", 1),
         ("mean", "svt:benevolence", -1),

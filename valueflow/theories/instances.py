@@ -1,4 +1,4 @@
-"""The inventory: everyday instances of values, duties and rights, each under the most specific node it belongs to."""
+"""The inventory: everyday instances of values, duties and rights, each under the most specific node that fits."""
 
 import functools
 import re
@@ -9,6 +9,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from valueflow.errors import InputError, allowed
+from valueflow.records import ValueId
 from valueflow.theories.taxonomy import fold, theories
 
 FILE = "valueflow/theories/inventory.yaml"
@@ -16,43 +17,46 @@ OPENING = {"svt": "valuing", "mft": "valuing", "duty": "the duty to", "right": "
 
 
 class Instance(NamedTuple):
-    """A concrete case of a node of a theory (`value`, mostly a leaf), in words understood without the theory."""
+    """A concrete case of a node (`value`, mostly a leaf), phrased so that it is understood without the theory."""
 
     id: str
-    value: str
+    value: ValueId
     phrase: str
 
 
 @functools.cache
 def inventory() -> tuple[Instance, ...]:
-    """Return the instances that ship, in the order of the file: duties, values, rights."""
+    """Return the instances of the package, in the order of the file: duties, values, rights."""
     text = resources.files("valueflow.theories").joinpath("inventory.yaml").read_text("utf-8")
     return instances(yaml.safe_load(text))
 
 
-def instances(listed: object) -> tuple[Instance, ...]:
-    """Return the instances of a mapping `theory:node` -> phrases; an id is its node and the words after the opening.
+def instances(mapping: object) -> tuple[Instance, ...]:
+    """Return the instances of a mapping value id -> phrases.
+
+    The id of an instance is its value id and the phrase without its opening, `duty:fidelity/turn-up-on-time`.
 
     Raises:
-        InputError: it is no such mapping, a node is unknown, a phrase opens otherwise than its theory's, or two are the same.
+        InputError: the mapping has another type, a node is unknown, a phrase lacks its theory's opening, or two are equal.
     """
     try:
-        phrases = TypeAdapter(dict[str, list[str]]).validate_python(listed)
+        phrases = TypeAdapter(dict[str, list[str]]).validate_python(mapping)
     except ValidationError as error:
         raise InputError(f"{FILE}: {error}") from error
-    known = [f"{theory.id}:{node.id}" for theory in theories().values() for node in theory.nodes]
-    found: list[Instance] = []
-    owner: dict[str, str] = {}
-    for value, of_value in phrases.items():
-        if value not in known:
-            raise InputError(f"{FILE}: unknown value {value!r}; {allowed(value, known)}")
-        opening = OPENING[value.partition(":")[0]]
-        for phrase in of_value:
+    nodes = [ValueId.of(theory.id, node.id) for theory in theories().values() for node in theory.nodes]
+    result: list[Instance] = []
+    owner: dict[str, ValueId] = {}
+    for name, phrases_of_value in phrases.items():
+        if name not in nodes:
+            raise InputError(f"{FILE}: unknown value {name!r}; {allowed(name, nodes)}")
+        value = ValueId(name)
+        opening = OPENING[value.theory]
+        for phrase in phrases_of_value:
             slug = fold(re.sub(r"[^\w\s-]", "", phrase))
             if not slug.startswith(f"{fold(opening)}-"):
                 raise InputError(f"{FILE}: {value} has the phrase {phrase!r}; it must start with {opening!r}")
             if slug in owner:
                 raise InputError(f"{FILE}: {value} repeats the phrase {phrase!r} of {owner[slug]}; delete one of them")
             owner[slug] = value
-            found.append(Instance(f"{value}/{slug.removeprefix(f'{fold(opening)}-')}", value, phrase))
-    return tuple(found)
+            result.append(Instance(f"{value}/{slug.removeprefix(f'{fold(opening)}-')}", value, phrase))
+    return tuple(result)

@@ -1,4 +1,4 @@
-"""A theory is a DAG of named nodes; ids are `theory:node`, and one alias table resolves every spelling."""
+"""Theories as directed acyclic graphs of named nodes, and the resolution of any spelling to a value id."""
 
 import functools
 import re
@@ -15,16 +15,16 @@ THEORIES = ("svt", "mft", "duty", "right")
 
 
 class Node(Config):
-    """One value, virtue, duty, right or group of them."""
+    """A value, virtue, duty or right, or a group of them."""
 
     id: str = Field(pattern=r"^[a-z]+(-[a-z]+)*$")
     name: str
     parents: list[str] = []
     aliases: list[str] = []
-    operational: bool = Field(False, description="one of the 32 values that VIDB, the evaluator and steering work on")
+    operational: bool = Field(False, description="one of the 32 values of VIDB, the evaluator and steering")
     definition: str = Field(min_length=40)
-    supports: str = Field("", description="what a text does that expresses the value (operational values)")
-    opposes: str = Field("", description="what a text does that rejects the value (operational values)")
+    supports: str = Field("", description="how a text expresses the value (operational values)")
+    opposes: str = Field("", description="how a text rejects the value (operational values)")
 
     @model_validator(mode="after")
     def _poles(self) -> "Node":
@@ -73,7 +73,7 @@ class Theory(Config):
         return [node for node in self.nodes if (node_id in node.parents if node_id else not node.parents)]
 
     def paths(self, node_id: str) -> list[tuple[str, ...]]:
-        """Return every path from the top level down to the node, the node included."""
+        """Return every path from the top level down to the node, both included."""
         return self._paths(node_id, ())
 
     def _paths(self, node_id: str, below: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -94,7 +94,7 @@ class Theory(Config):
 
 
 def fold(name: str) -> str:
-    """Return the spelling under which ids, names and aliases are compared: `Care/Harm`, `care_harm` -> `care-harm`."""
+    """Return the normalized spelling by which ids, names and aliases are compared: `Care/Harm`, `care_harm` -> `care-harm`."""
     return re.sub(r"[\s/_:-]+", "-", name.strip().lower()).strip("-")
 
 
@@ -118,7 +118,11 @@ def operational() -> tuple[ValueId, ...]:
 
 
 def resolve_theory(name: str) -> str:
-    """Return the theory id for an id or alias (`pvq`, `schwartz`, `duties`, ...)."""
+    """Return the theory id for an id or alias (`pvq`, `schwartz`, `duties`, ...).
+
+    Raises:
+        InputError: the theory is unknown; the message suggests a near spelling.
+    """
     names = {fold(s): t.id for t in theories().values() for s in (t.id, t.name, *t.aliases)}
     if fold(name) not in names:
         raise InputError(f"unknown theory {name!r}; {allowed(name, names)}")
@@ -126,24 +130,21 @@ def resolve_theory(name: str) -> str:
 
 
 def resolve(name: str, theory: str | None = None) -> ValueId:
-    """Return `theory:node` for any spelling of a node, with or without its theory.
+    """Return the value id for any spelling of a node, with or without its theory.
 
     Raises:
-        InputError: nothing has that name (the nearest is suggested), or several theories do (all are named).
+        InputError: no node has that name (a near spelling is suggested), or nodes of several theories do (all are named).
     """
     if theory is None and ":" in name:
         prefix, _, rest = name.partition(":")
         if fold(prefix) in {fold(s) for t in theories().values() for s in (t.id, t.name, *t.aliases)}:
             return resolve(rest, resolve_theory(prefix))
     searched = [theories()[resolve_theory(theory)]] if theory else list(theories().values())
-    found = [ValueId.of(t.id, t.spellings[fold(name)]) for t in searched if fold(name) in t.spellings]
-    if not found:
-        known = [f"{t.id}:{spelling}" for t in searched for spelling in t.spellings]
-        asked = f"{searched[0].id}:{name}" if theory else name
-        by_name = {k.partition(":")[2]: k for k in reversed(known)}
-        near = allowed(name, by_name)
-        hint = near if near.startswith("did") else f"the values are {', '.join(v for v in operational())}"
-        raise InputError(f"unknown value {asked!r}; {hint}")
-    if len(found) > 1:
-        raise InputError(f"value {name!r} is ambiguous; write one of {', '.join(found)}")
-    return found[0]
+    matches = [ValueId.of(t.id, t.spellings[fold(name)]) for t in searched if fold(name) in t.spellings]
+    if not matches:
+        near = allowed(name, [spelling for t in searched for spelling in t.spellings])
+        hint = near if near.startswith("did") else f"the values are {', '.join(operational())}"
+        raise InputError(f"unknown value {(f'{searched[0].id}:{name}' if theory else name)!r}; {hint}")
+    if len(matches) > 1:
+        raise InputError(f"value {name!r} is ambiguous; write one of {', '.join(matches)}")
+    return matches[0]

@@ -147,8 +147,9 @@ def plan_stages(config: BuildVidbConfig, base: Vidb | None) -> BuildStages:
     store.require_manifest(at.texts)
     if not store.manifest(at.candidates):
         previous = Build(config.root, "candidates", base.details.builds["candidates"]) if base else None
-        sizes = candidates.select_candidates(at.texts, config.candidates, at.candidates, previous)
-        store.commit(at.candidates, CandidatesDetails(settings=config.candidates.model_dump(), sizes=sizes), [at.texts])
+        selected = candidates.select_candidates(at.texts, config.candidates, at.candidates, previous)
+        details = CandidatesDetails(settings=config.candidates.model_dump(), sizes={**selected})
+        store.commit(at.candidates, details, [at.texts])
     sizes = store.details_of(at.candidates, CandidatesDetails).sizes
     log.info("candidates: %s texts for %d values", f"{sum(sizes.values()):,}", len(sizes))
     if base:
