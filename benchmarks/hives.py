@@ -30,7 +30,7 @@ from valueflow.judging.encoder import EncoderRanker
 from valueflow.models import MINILM
 from valueflow.report.embedding_figures import metric_bars, value_map
 from valueflow.report.model_card import METRICS
-from valueflow.report.vidb_page import Plot
+from valueflow.report.plots import Plot
 from valueflow.store import Build
 from valueflow.theories import resolve
 

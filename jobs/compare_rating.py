@@ -10,7 +10,7 @@ from valueflow.distributed.cluster import session
 from valueflow.distributed.rating import CompareRatingConfig, compare_rating, dry_run
 from valueflow.judging.audit.rating import Comparison
 from valueflow.records import digest
-from valueflow.report.rating_page import baseline_page, rating_table
+from valueflow.report.rating_page import rating_page, rating_table
 from valueflow.report.terminal import cost_table
 from valueflow.store import report_url, write_bytes
 
@@ -27,7 +27,7 @@ def main(config: CompareRatingConfig) -> Comparison | None:
     resolved = config.public()
     url = report_url(config.root, f"rating-{digest(resolved)}")
     settings = {"values": ", ".join(config.values), "repeats": str(config.repeats), "windows": str(config.windows)}
-    page = baseline_page(comparison, config.anchors, settings, yaml.safe_dump(resolved, sort_keys=False))
+    page = rating_page(comparison, config.anchors, settings, yaml.safe_dump(resolved, sort_keys=False))
     write_bytes(url, page.encode())
     print(rating_table(comparison))
     print(f"report: {url}")

@@ -1,4 +1,4 @@
-"""The page of an audit says why in words, shows what was measured, keeps texts text and loads nothing."""
+"""The page of an audit gives its result, reasons and metrics, escapes texts and loads nothing."""
 
 import re
 
@@ -19,7 +19,7 @@ HOSTILE = "<script>alert('x')</script><img src=https://evil.example/x.png onerro
 VALUES = ("power", "face")
 
 
-def known() -> pa.Table:
+def rated_texts() -> pa.Table:
     rows = [
         {"theory": "svt", "value": v, "text_id": f"t{i}", "text": f"{HOSTILE} text {i}", "rating": true_theta(v, f"t{i}", 3.0)}
         for v in VALUES
@@ -28,40 +28,40 @@ def known() -> pa.Table:
     return pa.Table.from_pylist(rows, RATED_TEXTS)
 
 
-def verdict(price: Price | None = None, **judge) -> AuditResult:
-    rankings = SimulatedRanker(SimulatedJudge(name=HOSTILE, **judge))(plan(known(), AuditConfig()))
-    return examine(known(), rankings, AuditConfig(), 8.0, price, "2026-11-21T12:40:00+00:00")
+def audit_result(price: Price | None = None, **judge) -> AuditResult:
+    rankings = SimulatedRanker(SimulatedJudge(name=HOSTILE, **judge))(plan(rated_texts(), AuditConfig()))
+    return examine(rated_texts(), rankings, AuditConfig(), 8.0, price, "2026-11-21T12:40:00+00:00")
 
 
-def page_of(found: AuditResult) -> str:
-    return audit_page(found, SimulatedJudge(name=HOSTILE).public(), "anchors & <more>.csv")
+def page_of(result: AuditResult) -> str:
+    return audit_page(result, SimulatedJudge(name=HOSTILE).public(), "anchors & <more>.csv")
 
 
 @pytest.mark.parametrize(
     "judge", [{}, {"position_effect": [50.0]}, {"sharpness": 0.0}, {"broken_share": 0.5}, {"broken_share": 1.0}]
 )
-def test_a_page_gives_the_verdict_its_reasons_and_every_measure(judge):
-    found = verdict(**judge)
-    page = page_of(found)
-    assert ("Passed." in page, "Refused." in page) == (found.passed, not found.passed)
-    for sentence in [*found.reasons, *found.advice]:
+def test_a_page_gives_the_result_its_reasons_and_every_metric(judge):
+    result = audit_result(**judge)
+    page = page_of(result)
+    assert ("Passed." in page, "Failed." in page) == (result.passed, not result.passed)
+    for sentence in [*result.reasons, *result.advice]:
         assert str(escape(sentence)) in page
-    for metric in found.metrics:
+    for metric in result.metrics:
         assert f'<th scope="row">{metric.label}' in page
         if metric.estimate is not None:
             assert f"{abs(metric.estimate):.2f}" in page
-    unmeasured = sum(metric.estimate is None for metric in found.metrics)
-    assert page.count('<span class="good">passed</span>') == sum(metric.passed for metric in found.metrics)
-    assert page.count('<span class="bad">failed</span>') == sum(not m.passed for m in found.metrics) - unmeasured
+    unmeasured = sum(metric.estimate is None for metric in result.metrics)
+    assert page.count('<span class="good">passed</span>') == sum(metric.passed for metric in result.metrics)
+    assert page.count('<span class="bad">failed</span>') == sum(not m.passed for m in result.metrics) - unmeasured
     assert page.count('<span class="bad">not measurable</span>') == unmeasured
-    for group in found.by_value:
+    for group in result.by_value:
         assert f"<code>{group.label}</code>" in page
     assert "2026-11-21 12:40" in page
 
 
 @pytest.mark.parametrize("judge", [{}, {"position_effect": [50.0]}, {"broken_share": 1.0}])
 def test_a_page_keeps_texts_text_and_loads_nothing(judge):
-    page = page_of(verdict(**judge))
+    page = page_of(audit_result(**judge))
     outline = Outline(page)
     assert not outline.tags & {"script", "iframe", "object", "embed", "link", "form", "base", "img"}
     assert all(address.startswith("#") for address in outline.addresses)
@@ -77,43 +77,43 @@ def test_a_page_keeps_texts_text_and_loads_nothing(judge):
 
 
 def test_figures_describe_themselves_and_need_answers():
-    distances, places = Outline(page_of(verdict())).figures
-    assert re.match(r"Accuracy by difference of the ratings: [\d.]+ to [\d.]+: 0\.\d\d \(0\.\d\d to 0\.\d\d\); ", distances)
-    assert re.fullmatch(r"Share of answers that each place won: first 0\.\d\d, second 0\.\d\d", places)
-    assert Outline(page_of(verdict(position_effect=[50.0]))).figures[1].endswith("first 1.00, second 0.00")
-    nothing = page_of(verdict(broken_share=1.0))
+    distances, positions = Outline(page_of(audit_result())).figures
+    assert re.match(r"Accuracy by difference of ratings: [\d.]+ to [\d.]+: 0\.\d\d \(0\.\d\d to 0\.\d\d\); ", distances)
+    assert re.fullmatch(r"Share of answers won by each position: first 0\.\d\d, second 0\.\d\d", positions)
+    assert Outline(page_of(audit_result(position_effect=[50.0]))).figures[1].endswith("first 1.00, second 0.00")
+    nothing = page_of(audit_result(broken_share=1.0))
     assert Outline(nothing).figures == []
-    assert "There is no usable answer to draw." in nothing
+    assert "All windows failed, so there is nothing to plot." in nothing
 
 
-@pytest.mark.parametrize(("effect", "answers_shown", "place"), [([50.0], "AB", "first"), ([0.0, 50.0], "BA", "second")])
-def test_contradictions_show_both_presentations_and_answers(effect, answers_shown, place):
-    page = page_of(verdict(position_effect=effect))
-    assert "72 pairs got another winner" in page
-    assert page.count(f"Shown A, B: {answers_shown[0]} wins.<br>Shown B, A: {answers_shown[1]} wins.") == 8
-    assert page.count(f"The {place} place both times.") == 8
+@pytest.mark.parametrize(("effect", "winners", "position"), [([50.0], "AB", "first"), ([0.0, 50.0], "BA", "second")])
+def test_contradictions_show_both_presentations_and_answers(effect, winners, position):
+    page = page_of(audit_result(position_effect=effect))
+    assert "For 72 pairs the winner changed" in page
+    assert page.count(f"Shown A, B: {winners[0]} wins.<br>Shown B, A: {winners[1]} wins.") == 8
+    assert page.count(f"The {position} position won both times.") == 8
     assert page.count(str(escape(HOSTILE)) + " text ") == 16
 
 
-def test_a_judge_without_contradictions_is_said_to_have_none():
-    assert "No pair that was answered both ways got another winner" in page_of(verdict(sharpness=1000.0))
+def test_a_judge_without_contradictions():
+    assert "No winner changed when the texts of a pair swapped positions" in page_of(audit_result(sharpness=1000.0))
 
 
 def test_speed_and_cost():
-    windows = plan(known(), AuditConfig())
+    windows = plan(rated_texts(), AuditConfig())
     count = windows.num_rows
-    told = answers(windows, "j", [[0, 1]] * count, ["A"] * count, [None] * count, None, [310] * count, [2] * count)
-    page = page_of(examine(known(), told, AuditConfig(), 8.0, Price(tokens_in=1.0, tokens_out=5.0, currency="EUR")))
+    rankings = answers(windows, "j", [[0, 1]] * count, ["A"] * count, [None] * count, None, [310] * count, [2] * count)
+    page = page_of(examine(rated_texts(), rankings, AuditConfig(), 8.0, Price(tokens_in=1.0, tokens_out=5.0, currency="EUR")))
     for cell in ("36.0", "310.0", "2.0", "0.3200 EUR"):
         assert f'<td class="n">{cell}</td>' in page
-    assert "Examined" not in page
-    unpriced = page_of(examine(known(), told, AuditConfig(), 0.0, None))
+    assert "Audited" not in page
+    unpriced = page_of(examine(rated_texts(), rankings, AuditConfig(), 0.0, None))
     for cell in ("not measured", "no price set"):
         assert f'<td class="n">{cell}</td>' in unpriced
-    assert "no price set" in page_of(verdict(Price()))
+    assert "no price set" in page_of(audit_result(Price()))
 
 
-def test_a_page_is_a_function_of_the_verdict():
-    found = verdict()
-    again = AuditResult.model_validate_json(found.model_dump_json())
-    assert page_of(again) == page_of(found)
+def test_a_page_is_a_function_of_the_audit_result():
+    result = audit_result()
+    again = AuditResult.model_validate_json(result.model_dump_json())
+    assert page_of(again) == page_of(result)

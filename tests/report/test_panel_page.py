@@ -1,4 +1,4 @@
-"""The page of a panel's labels: numbers as counted by hand, gaps explained, texts stay text, nothing is loaded."""
+"""The page of a panel's labels: numbers counted by hand, gaps explained, texts escaped, nothing loaded."""
 
 import html
 import itertools
@@ -17,7 +17,7 @@ from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
 from valueflow.llm.configs import EndpointModel, Price
 from valueflow.records import SCHEMAS
-from valueflow.report.panel_page import _reading, _share, panel_report
+from valueflow.report.panel_page import panel_report, reading, share
 from valueflow.store import Build, Details, LabelsDetails, QueueDetails, VotesDetails
 from valueflow.theories import theories
 from valueflow.voting.agreement import Alpha
@@ -36,8 +36,8 @@ def direction(text: str, node: str) -> Ballot:
     return Ballot("direction", "duty", node, text, DIRECTIONS, 0)
 
 
-# Of three voters: what each said, in this order. Top level: votes 5 fidelity, 6 justice, 1 gratitude on first asking.
-SAID = {
+# The choices of three voters. First votes on the top level: 5 fidelity, 6 justice, 1 gratitude.
+CHOICES = {
     child("t0"): ("fidelity", "fidelity", "fidelity"),
     child("t1"): ("justice", "justice", "fidelity"),
     child("t2"): ("justice", "justice", "justice"),
@@ -57,9 +57,9 @@ def label(text: str, node: str = "", sign: int = 0, decision: str = "accepted", 
     }  # fmt: skip
 
 
-def waits(text: str, counts: dict, theory: str = "duty", kind: str = "child", asked: str = "") -> dict:
+def queued(text: str, counts: dict, theory: str = "duty", kind: str = "child", node: str = "") -> dict:
     return {
-        "text_id": text, "text": f"{text}: {HOSTILE}", "theory": theory, "path": [], "kind": kind, "asked": asked,
+        "text_id": text, "text": f"{text}: {HOSTILE}", "theory": theory, "path": [], "kind": kind, "asked": node,
         "options": ["x"], "counts": json.dumps(counts),
     }  # fmt: skip
 
@@ -72,7 +72,7 @@ LABELS = [
     label("t7", decision="lead"),
     label("t8", decision="neutral"),
 ]
-QUEUE = [waits("t9", {"justice": 2, "fidelity": 1})]
+QUEUE = [queued("t9", {"justice": 2, "fidelity": 1})]
 VOTERS = [SimulatedJudge(name="one"), SimulatedJudge(name="two"), SimulatedJudge(name="three")]
 
 
@@ -84,31 +84,35 @@ def write(build: Build, rows: list[dict], details: Details) -> None:
     store.commit(build, details, ["texts/of/it"])
 
 
-def vote_rows(voter: str, said: dict[Ballot, str], errors: dict[int, str], each: dict) -> list[dict]:
+def vote_rows(voter: str, choices: dict[Ballot, str], errors: dict[int, str], each: dict) -> list[dict]:
     rows = []
-    for n, (ballot, choice) in enumerate(said.items()):
-        asked = {name: value for name, value in ballot._asdict().items() if name != "detail"} | {"ballot_id": ballot.ballot_id}
+    for n, (ballot, choice) in enumerate(choices.items()):
+        question = {name: value for name, value in ballot._asdict().items() if name != "detail"} | {
+            "ballot_id": ballot.ballot_id
+        }
         answer = {"choice": None if n in errors else choice, "error": errors.get(n)}
-        rows.append(asked | answer | {"vote_id": f"{voter}-{n}", "voter": voter, "tokens_in": 0, "tokens_out": 0, "cost": 0.0})
+        rows.append(
+            question | answer | {"vote_id": f"{voter}-{n}", "voter": voter, "tokens_in": 0, "tokens_out": 0, "cost": 0.0}
+        )
     return [row | each for row in rows]
 
 
 def page_of(
-    root: Path, voters: list[AnyJudge] = VOTERS, said: dict = SAID, labels: list = LABELS, queue: list = QUEUE,
+    root: Path, voters: list[AnyJudge] = VOTERS, choices: dict = CHOICES, labels: list = LABELS, queue: list = QUEUE,
     errors: dict | None = None, each: dict | None = None, audit: str = "not audited", **resolved,
 ) -> str:  # fmt: skip
-    """The page of builds: what voters said, which votes are errors (by voter and ballot), what all votes have in common."""
+    """The page of finished builds; `errors` is voter -> ballot -> error, `each` are columns of every vote."""
     votes = {}
-    for place, voter in enumerate(voters):
-        votes[voter.name] = Build(str(root), "votes", f"v{place}")
-        mine = {ballot: choices[place] for ballot, choices in said.items()}
-        rows = vote_rows(voter.name, mine, (errors or {}).get(voter.name, {}), each or {})
+    for i, voter in enumerate(voters):
+        votes[voter.name] = Build(str(root), "votes", f"v{i}")
+        votes_of_voter = {ballot: of_voters[i] for ballot, of_voters in choices.items()}
+        rows = vote_rows(voter.name, votes_of_voter, (errors or {}).get(voter.name, {}), each or {})
         write(votes[voter.name], rows, VotesDetails(voter=voter.public(), fingerprint="f", audit=audit))
     config = {"theories": ["duties"], "descent": DescentConfig().public(), "human": []} | resolved
-    made, waiting = Build(str(root), "labels", "l1"), Build(str(root), "queue", "q1")
-    write(waiting, queue, QueueDetails())
-    write(made, labels, LabelsDetails(resolved=config, ballots=len(said)))
-    url = panel_report(made, votes, waiting)
+    label_build, queue_build = Build(str(root), "labels", "l1"), Build(str(root), "queue", "q1")
+    write(queue_build, queue, QueueDetails())
+    write(label_build, labels, LabelsDetails(resolved=config, ballots=len(choices)))
+    url = panel_report(label_build, votes, queue_build)
     assert url == f"{root}/reports/labels-l1.html"
     return Path(url).read_text("utf-8")
 
@@ -124,9 +128,9 @@ def row_of(page: str, start: str) -> str:
     return next(text for text in map(text_of, rows) if text.startswith(start))
 
 
-def test_what_was_asked(tmp_path):
+def test_the_task(tmp_path):
     text = text_of(page_of(tmp_path))
-    assert "A panel of 3 voters answered this for 10 texts and 1 theory: Ross's prima facie duties ( duty )." in text
+    assert "A panel of 3 voters labeled 10 texts in 1 theory: Ross's prima facie duties ( duty )." in text
     assert "8 ballots, 24 votes" in text
 
 
@@ -139,11 +143,11 @@ def test_decisions_with_wilsons_intervals(tmp_path):
     assert "By people" not in page
 
 
-def test_what_people_decided_has_a_column_of_its_own(tmp_path):
+def test_human_decisions_have_a_column(tmp_path):
     page = page_of(tmp_path, labels=[*LABELS, label("t10", "gratitude", 1, "human")], human=["filled & <in>.csv"])
     assert "9.1 % 1.6 to 37.7 1 text 9.1 % 1.6 to 37.7 1 text 9.1 % 1.6 to 37.7 1 text" in row_of(page, "Ross")
     assert "By people" in page
-    assert "These labels hold the decisions in filled & <in>.csv ." in text_of(page)
+    assert "These labels include the decisions in filled & <in>.csv ." in text_of(page)
 
 
 @pytest.mark.parametrize(
@@ -151,9 +155,9 @@ def test_what_people_decided_has_a_column_of_its_own(tmp_path):
     [(0, 10, (0.0, 0.2775)), (10, 10, (0.7225, 1.0)), (1, 2, (0.0945, 0.9055)), (50, 100, (0.4038, 0.5962))],
 )
 def test_wilsons_interval(count, of, interval):
-    assert _share(count, of)[:2] == (count, count / of)
-    assert _share(count, of)[2:] == pytest.approx(interval, abs=1e-4)
-    assert _share(0, 0) == (0, None, None, None)
+    assert share(count, of)[:2] == (count, count / of)
+    assert share(count, of)[2:] == pytest.approx(interval, abs=1e-4)
+    assert share(0, 0) == (0, None, None, None)
 
 
 def test_alpha_by_question_and_level(tmp_path):
@@ -166,27 +170,27 @@ def test_alpha_by_question_and_level(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("alpha", "num_ballots", "num_voters", "reading"),
+    ("alpha", "num_ballots", "num_voters", "expected"),
     [
         (0.9, 5, 3, "reliable"),
         (0.8, 5, 3, "reliable"),
         (0.7, 5, 3, "tentative"),
         (0.6, 5, 3, "not reliable"),
         (-0.2, 5, 3, "not reliable"),
-        (math.nan, 0, 1, "one voter has nobody to agree with"),
-        (math.nan, 0, 3, "no ballot has two valid votes"),
-        (math.nan, 5, 3, "all votes are for one option, so chance would agree as well"),
+        (math.nan, 0, 1, "undefined: a single voter"),
+        (math.nan, 0, 3, "undefined: no ballot has two valid votes"),
+        (math.nan, 5, 3, "undefined: all votes are for one option"),
     ],
 )
-def test_how_to_read_alpha(alpha, num_ballots, num_voters, reading):
-    assert _reading(Alpha("duty", "child", 0, alpha, num_ballots, 2 * num_ballots), num_voters) == reading
+def test_the_interpretation_of_alpha(alpha, num_ballots, num_voters, expected):
+    assert reading(Alpha("duty", "child", 0, alpha, num_ballots, 2 * num_ballots), num_voters) == expected
 
 
 def test_pairs_of_voters(tmp_path):
     page = page_of(tmp_path)
     (figure,) = Outline(page).figures
     assert figure == "Share of equal choices: one and three 0.62; two and three 0.62; one and two 0.88"
-    assert "Furthest apart: one and three (0.62); closest: one and two (0.88)." in text_of(page)
+    assert "Lowest: one and three (0.62); highest: one and two (0.88)." in text_of(page)
     svg = re.search(r"<figure>.*?</svg>", page, flags=re.DOTALL)[0]
     assert (svg.count(">0.88<"), svg.count(">0.62<")) == (2, 4)
     assert not re.search(r"#0[1-4]0[1-4]0[1-4]", page)
@@ -200,8 +204,8 @@ def test_names_in_the_figure_are_cut_and_no_formulas(tmp_path):
 
 
 def test_agreement_that_is_high_enough_has_no_warning(tmp_path):
-    said = {ballot: (choices[0],) * 3 for ballot, choices in SAID.items()}
-    page = page_of(tmp_path, said=said)
+    choices = {ballot: (choices[0],) * 3 for ballot, choices in CHOICES.items()}
+    page = page_of(tmp_path, choices=choices)
     assert "1.000 reliable 4 12" in row_of(page, "which value")
     assert "Warnings" not in page
 
@@ -209,37 +213,37 @@ def test_agreement_that_is_high_enough_has_no_warning(tmp_path):
 def test_one_voter_cannot_agree(tmp_path):
     page = page_of(tmp_path, voters=VOTERS[:1])
     text = text_of(page)
-    assert "child 1 – one voter has nobody to agree with 0 0" in text
-    assert "The panel has one voter: every label is that voter's word" in text
-    assert "No two voters have a valid vote on the same ballot" in text
+    assert "child 1 – undefined: a single voter 0 0" in text
+    assert "The panel has one voter: its votes alone decide every label" in text
+    assert "No two voters have valid votes on the same ballot" in text
     assert Outline(page).figures == []
-    assert "A panel of 1 voter answered" in text
+    assert "A panel of 1 voter labeled" in text
     assert not re.search(r"\bnan\b", text)
 
 
-def test_broken_votes_their_reasons_and_the_warning(tmp_path):
+def test_failed_votes_their_errors_and_the_warning(tmp_path):
     errors = {0: "not one of the options: 'I think\nit is'", 1: "empty answer", 2: 'not one of the options: "it\'s"'}
     page = page_of(tmp_path, errors={"two": errors})
     assert row_of(page, "2 two") == "2 two simulated 8 37.5 % 3 votes 0 0 0 – not audited"
-    reasons = row_of(page, "two")
-    assert reasons.startswith("two 2 × not one of the options not one of the options: 'I think it is' 1 × empty answer")
-    assert "Voter two: 3 of 8 votes asked are broken (37.5 %), most often: not one of the options." in text_of(page)
+    errors = row_of(page, "two")
+    assert errors.startswith("two 2 × not one of the options not one of the options: 'I think it is' 1 × empty answer")
+    assert "Voter two: 3 of 8 votes failed (37.5 %), most often with: not one of the options." in text_of(page)
     assert "Voter one" not in text_of(page)
 
 
-@pytest.mark.parametrize(("broken", "warned"), [(1, False), (2, True)])
-def test_a_twentieth_of_broken_votes_is_no_warning(tmp_path, broken, warned):
-    said = {child(f"t{n}"): ("justice",) * 3 for n in range(20)}
-    page = page_of(tmp_path, said=said, errors={"two": dict.fromkeys(range(broken), "HTTP 400: bad")})
-    assert ("votes asked are broken" in page) == warned
+@pytest.mark.parametrize(("failed", "warned"), [(1, False), (2, True)])
+def test_up_to_five_percent_failed_votes_give_no_warning(tmp_path, failed, warned):
+    choices = {child(f"t{n}"): ("justice",) * 3 for n in range(20)}
+    page = page_of(tmp_path, choices=choices, errors={"two": dict.fromkeys(range(failed), "HTTP 400: bad")})
+    assert ("votes failed" in page) == warned
 
 
-def test_a_dead_voter_abstains(tmp_path):
+def test_a_stopped_voter_abstains(tmp_path):
     dead = dict.fromkeys(range(2, 8), "voter dead: HTTP 401: 'no'")
     page = page_of(tmp_path, errors={"two": dead | {1: "empty answer"}, "three": dict.fromkeys(range(8), "voter dead: gone")})
     assert row_of(page, "2 two").startswith("2 two simulated 8 50.0 % 1 vote 6 ")
     assert row_of(page, "3 three").startswith("3 three simulated 8 – 8 ")
-    assert "Voter two was dead on 6 of 8 ballots; the others decided these." in text_of(page)
+    assert "Voter two was stopped and abstained on 6 of 8 ballots; the other voters decided these." in text_of(page)
     assert row_of(page, "two") == "two 1 × empty answer"
     # A voter without valid votes is compared with nobody, but stays in the figure.
     assert Outline(page).figures == ["Share of equal choices: one and two 1.00"]
@@ -270,9 +274,8 @@ def test_a_voter_without_a_price(tmp_path):
 
 def test_most_frequent_labels(tmp_path):
     page = page_of(tmp_path)
-    assert (
-        "7 texts came to a value; 2 texts concern none of the values of this theory (Neutral): 22.2 % of the labels"
-        in text_of(page)
+    assert "7 texts have a value; 2 texts concern none of the values of this theory (Neutral): 22.2 % of the labels" in text_of(
+        page
     )
     assert row_of(page, "Justice") == "Justice justice 5 4 1 0"
     assert row_of(page, "Fidelity") == "Fidelity fidelity 2 1 0 1"
@@ -282,18 +285,18 @@ def test_most_frequent_labels(tmp_path):
 def test_no_more_than_ten_labels_are_listed(tmp_path):
     nodes = [node.id for node in theories()["svt"].nodes if not theories()["svt"].children(node.id)][:12]
     labels = [label(f"{n}-{i}", node, 1, theory="svt") for i, node in enumerate(nodes) for n in range(20 - i)]
-    page = page_of(tmp_path, said={}, labels=labels, queue=[], theories=["svt", "duty"])
+    page = page_of(tmp_path, choices={}, labels=labels, queue=[], theories=["svt", "duty"])
     listed = [node for node in nodes if f"<code>{node}</code>" in page]
     assert listed == nodes[:10]
     assert "2 more values with 19 texts." in text_of(page)
     assert "No text has a label." in text_of(page)
 
 
-def test_what_waits_and_how_to_give_it_back(tmp_path):
-    more = [waits(f"t{n}", {}, kind="direction", asked="non-maleficence") for n in range(10, 14)]
+def test_the_human_queue_and_how_to_return_decisions(tmp_path):
+    more = [queued(f"t{n}", {}, kind="direction", node="non-maleficence") for n in range(10, 14)]
     page = page_of(tmp_path, queue=[*QUEUE, *more])
     text = text_of(page)
-    assert f"5 decisions wait in {tmp_path}/queue/q1/human_queue.csv" in text
+    assert f"5 decisions are left for people in {tmp_path}/queue/q1/human_queue.csv" in text
     assert Outline(page).addresses == ["../queue/q1/human_queue.csv"]
     assert "human=[COPY.csv]" in text
     assert row_of(page, "Which value of Ross's prima facie duties?").split(" t9")[0].endswith("justice 2, fidelity 1")
@@ -303,16 +306,16 @@ def test_what_waits_and_how_to_give_it_back(tmp_path):
 
 def test_an_empty_queue(tmp_path):
     page = page_of(tmp_path, queue=[])
-    assert "Nothing waits" in page
+    assert "Every text has a label in every theory" in page
     assert "0.0 % 0.0 to 29.9 0 texts" in row_of(page, "Ross")
     assert "human=[COPY.csv]" not in page
 
 
-def test_nothing_asked_at_all(tmp_path):
-    page = page_of(tmp_path, said={}, labels=[], queue=[])
+def test_a_panel_without_votes(tmp_path):
+    page = page_of(tmp_path, choices={}, labels=[], queue=[])
     text = text_of(page)
-    assert "for 0 texts" in text
-    assert "Nothing was asked" in text
+    assert "labeled 0 texts" in text
+    assert "There are no votes" in text
     assert row_of(page, "Ross").endswith("duties 0 – 0 texts – 0 texts – 0 texts – 0 texts")
     assert row_of(page, "1 one") == "1 one simulated 0 – 0 0 0 – not audited"
     assert Outline(page).figures == []
@@ -333,17 +336,17 @@ def test_texts_stay_text_and_nothing_is_loaded(tmp_path):
     assert all(after - before <= 1 for before, after in itertools.pairwise(outline.headings))
 
 
-def test_the_rule_is_told_as_it_was_set(tmp_path):
+def test_the_page_states_the_decision_rule(tmp_path):
     assert "at least five sevenths of the valid votes for one option" in text_of(page_of(tmp_path / "a"))
     set_ = {"rule": {"accept": 2, "lead": 1, "quorum": 0.25}, "neutral": "always", "max_level": 2}
     text = text_of(page_of(tmp_path / "b", descent=set_))
-    for told in (
+    for expected in (
         "had at least 2 votes for one option",
-        "ahead of the next by at least 1 vote.",
+        "led the second by at least 1 vote.",
         "only 25 %",
         "down to level 2",
     ):
-        assert told in text
+        assert expected in text
     assert "max_level: 2" in text
 
 

@@ -1,4 +1,4 @@
-"""Page and table of the rating baseline: everything is there, texts stay text, nothing is loaded, gaps are explained."""
+"""Page and table of rating against ranking: complete, escaped, self-contained, and gaps are explained."""
 
 import re
 
@@ -8,10 +8,10 @@ from markupsafe import escape
 from outline import Outline
 
 from valueflow.judging.audit.rating import Comparison, RatingEstimate, Row, Scores, compare
-from valueflow.report.rating_page import GROUPS, Line, _format, _verdict, baseline_page, rating_table
+from valueflow.report.rating_page import GROUPS, Statistic, better_method, rating_page, rating_table
 
 HOSTILE = "<script>alert('x')</script><img src=https://evil.example/x.png onerror=alert(1)>"
-LINES = [line for lines in GROUPS.values() for line in lines]
+STATISTICS = [statistic for group in GROUPS.values() for statistic in group]
 
 
 def comparison(judges: list[str], num_repeats: int = 2, with_reference: bool = True, broken: int | None = None) -> Comparison:
@@ -29,8 +29,8 @@ def comparison(judges: list[str], num_repeats: int = 2, with_reference: bool = T
     return compare(scores, judges, seed=3, num_draws=100)
 
 
-def page_of(found: Comparison) -> str:
-    return baseline_page(found, "human ratings", {"VIDB version": "v-1234"}, "judge:\n  kind: vllm\n")
+def page_of(result: Comparison) -> str:
+    return rating_page(result, "human ratings", {"VIDB version": "v-1234"}, "judge:\n  kind: vllm\n")
 
 
 def text_of(page: str) -> str:
@@ -56,18 +56,17 @@ def test_page_is_self_contained_and_serves_light_and_dark(three):
 
 def test_page_has_every_row_with_its_meaning_intervals_and_the_papers_figures(three):
     text = text_of(page_of(three))
-    for line in LINES:
-        assert line.label in text
-        assert str(escape(line.meaning)) in text
+    for statistic in STATISTICS:
+        assert statistic.label in text
+        assert str(escape(statistic.meaning)) in text
     row = three.rows["judge_variance"]
-    shown = (_format(x, LINES[0]) for x in row.rating[:3])
-    assert "{} {} to {}".format(*shown) in text
+    numbers = (STATISTICS[0].number(x) for x in row.rating[:3])
+    assert "{} {} to {}".format(*numbers) in text
     for figures in ("12.6, 2.1", "48, 29", "77.4, 84.2"):
         assert figures in text
     assert "arXiv 2602.03160" in text
-    assert "The paper's" in text
-    for known in ("human ratings", "VIDB version", "v-1234", "kind: vllm", "100 bootstrap draws", "60 texts of 2 values"):
-        assert known in text
+    for expected in ("human ratings", "VIDB version", "v-1234", "kind: vllm", "100 bootstrap draws", "60 texts of 2 values"):
+        assert expected in text
 
 
 def test_page_draws_the_spread_between_judges_and_each_judge_against_the_reference(three):
@@ -79,29 +78,29 @@ def test_page_draws_the_spread_between_judges_and_each_judge_against_the_referen
 
 
 def test_page_escapes_texts():
-    found = comparison([HOSTILE, "other"], broken=0)
-    page = baseline_page(found, HOSTILE, {HOSTILE: HOSTILE}, HOSTILE)
+    result = comparison([HOSTILE, "other"], broken=0)
+    page = rating_page(result, HOSTILE, {HOSTILE: HOSTILE}, HOSTILE)
     assert Outline(page).tags.isdisjoint({"script", "img"})
     assert HOSTILE not in page
     assert page.count(str(escape(HOSTILE))) >= 6
 
 
-def test_a_judge_that_always_breaks_is_named():
-    found = comparison(["good", "fine", "bad"], broken=2)
-    note = "Judge bad gave no usable rating: it is in no number for rating and in no difference but Broken."
-    page = page_of(found)
+def test_a_judge_whose_answers_all_failed_is_named():
+    result = comparison(["good", "fine", "bad"], broken=2)
+    note = "All rating answers of judge bad failed: it counts only in the row Failed."
+    page = page_of(result)
     assert note in text_of(page)
-    assert note in rating_table(found)
+    assert note in rating_table(result)
     assert len(Outline(page).figures) == page.count("<svg") == 1 + 2 + 2 + 1
 
 
 def test_one_judge_one_repeat_no_reference():
-    found = comparison(["lonely"], num_repeats=1, with_reference=False)
-    page, text = page_of(found), text_of(page_of(found))
+    result = comparison(["lonely"], num_repeats=1, with_reference=False)
+    page, text = page_of(result), text_of(page_of(result))
     for note in (
-        "One rating per judge and text: nothing can be said about its re-prompts.",
-        "One ranking per judge and text: nothing can be said about its re-prompts.",
-        "One judge: nothing can be said between judges.",
+        "One rating per judge and text: there is no variance of repeats.",
+        "One ranking per judge and text: there is no variance of repeats.",
+        "One judge: there is no variance between judges.",
         "No text has a reference.",
     ):
         assert note in text
@@ -117,13 +116,13 @@ def test_no_limits_are_shown_where_there_are_none(three):
 
 def test_table_for_the_terminal(three):
     lines = rating_table(three).splitlines()
-    assert len(lines) == 1 + len(GROUPS) + len(LINES)
+    assert len(lines) == 1 + len(GROUPS) + len(STATISTICS)
     assert lines[0].split("  ")[-1] == "Paper: rating, ranking"
     row = three.rows["judge_flips"]
-    shown = next(line for line in lines if line.startswith("Sign flips, any two judges, %"))
-    assert f"{100 * row.rating.value:.1f} [{100 * row.rating.low:.1f} to {100 * row.rating.high:.1f}]" in shown
-    assert f"{100 * row.difference.value:+.1f}" in shown
-    assert shown.endswith("48, 29")
+    line = next(line for line in lines if line.startswith("Sign flips, any two judges, %"))
+    assert f"{100 * row.rating.value:.1f} [{100 * row.rating.low:.1f} to {100 * row.rating.high:.1f}]" in line
+    assert f"{100 * row.difference.value:+.1f}" in line
+    assert line.endswith("48, 29")
     assert "−" not in rating_table(three)
     ends = {line.index("]") for line in lines if "]" in line}
     assert len(ends) == 1
@@ -142,16 +141,18 @@ def test_table_for_the_terminal(three):
         (0.1, 0.3, "", ""),
     ],
 )
-def test_verdict_only_where_the_interval_leaves_zero_out(low, high, better, verdict):
-    assert _verdict(RatingEstimate((low + high) / 2, low, high, 9), Line("x", "x", "share", better, None, "")) == verdict
+def test_a_method_is_better_only_if_the_interval_excludes_zero(low, high, better, verdict):
+    assert (
+        better_method(RatingEstimate((low + high) / 2, low, high, 9), Statistic("x", "x", "share", better, None, "")) == verdict
+    )
 
 
 def test_numbers():
-    share, points = (Line("x", "x", unit, "", None, "") for unit in ("share", "points"))
-    assert [_format(x, share) for x in (0.4766, 1.0, -0.00001)] == ["47.7", "100.0", "0.0"]
-    assert [_format(x, points, signed=True) for x in (1.239, -0.5, -0.001, 0.001)] == ["+1.24", "−0.50", "0.00", "0.00"]
+    share, points = (Statistic("x", "x", unit, "", None, "") for unit in ("share", "points"))
+    assert [share.number(x) for x in (0.4766, 1.0, -0.00001)] == ["47.7", "100.0", "0.0"]
+    assert [points.number(x, with_sign=True) for x in (1.239, -0.5, -0.001, 0.001)] == ["+1.24", "−0.50", "0.00", "0.00"]
 
 
-def test_every_row_of_a_comparison_has_its_line(three):
-    assert {line.key for line in LINES} == set(three.rows)
+def test_every_row_of_a_comparison_is_presented(three):
+    assert {statistic.key for statistic in STATISTICS} == set(three.rows)
     assert all(isinstance(row, Row) and row.key == key for key, row in three.rows.items())

@@ -6,14 +6,15 @@ import numpy as np
 from outline import Outline
 
 from valueflow.hives.metrics import EmbeddingMetric
+from valueflow.records import ValueId
 from valueflow.report.model_card import METRICS, Corpus
 from valueflow.report.training_page import training_page
 
 HOSTILE = "<script>alert('x')</script>"
-VALUES = ["svt:power", "svt:benevolence", "mft:care-harm", "duty:fidelity", "right:economic-rights"]
+VALUES = list(map(ValueId, ["svt:power", "svt:benevolence", "mft:care-harm", "duty:fidelity", "right:economic-rights"]))
 
 
-def page(encoders: dict, values: list[str] = VALUES) -> str:
+def page(encoders: dict, values: list[ValueId] = VALUES) -> str:
     vectors = np.random.default_rng(0).normal(size=(len(values), 8))
     losses = np.linspace(3, 1, 120).tolist()
     return training_page(
@@ -26,7 +27,7 @@ def metrics(value: float) -> dict[str, EmbeddingMetric]:
     return {name: EmbeddingMetric(value, value - 0.01, value + 0.01, 0.5, 77) for name in names}
 
 
-def test_it_has_every_metric_of_every_encoder_with_its_interval():
+def test_the_page_has_every_metric_of_every_encoder_with_its_interval():
     base = metrics(0.612)
     del base["pairwise/mft"]
     base["strict"] = EmbeddingMetric(0.612, float("nan"), float("nan"), 0.5, 77)
@@ -39,21 +40,21 @@ def test_it_has_every_metric_of_every_encoder_with_its_interval():
     assert "1,234" in text
 
 
-def test_it_is_self_contained_and_what_it_is_given_stays_text():
-    made = page({HOSTILE: metrics(0.7), "base": metrics(0.6)})
-    outline = Outline(made)
+def test_the_page_is_self_contained_and_escapes_its_inputs():
+    html = page({HOSTILE: metrics(0.7), "base": metrics(0.6)})
+    outline = Outline(html)
     assert not outline.tags & {"script", "link", "iframe", "object", "embed", "form"}
-    assert made.count("<figure>") == 4
+    assert html.count("<figure>") == 4
     assert outline.headings == [1, 2, 2, 2]
-    assert HOSTILE not in made
+    assert HOSTILE not in html
 
 
 def test_without_enough_values_there_is_no_map_but_the_rest():
-    made = page({"one": metrics(0.7)}, ["svt:power", "svt:benevolence"])
-    assert made.count("<figure>") == 3
+    html = page({"one": metrics(0.7)}, VALUES[:2])
+    assert html.count("<figure>") == 3
 
 
 def test_more_encoders_than_a_figure_holds_are_in_the_table():
-    made = page({f"encoder {i}": metrics(0.5 + i / 100) for i in range(7)})
-    assert "encoder 6" in made
-    assert "0.560" in made
+    html = page({f"encoder {i}": metrics(0.5 + i / 100) for i in range(7)})
+    assert "encoder 6" in html
+    assert "0.560" in html

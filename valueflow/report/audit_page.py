@@ -1,54 +1,43 @@
-"""The page of an audit: is this judge fit to judge, why, and what its answers look like."""
+"""The page of an audit: whether the judge passed, why, and what its answers look like."""
 
-import functools
 from typing import Any
 
-import jinja2
 import numpy as np
 import yaml
 from matplotlib.axes import Axes
 
 from valueflow.judging.audit.exam import AuditMetric, AuditResult, Group
-from valueflow.report.vidb_page import FIRST, INK, SECOND, Plot, _svg, templates
+from valueflow.report.formatting import decimal
+from valueflow.report.plots import FIRST, INK, SECOND, Plot, svg
+from valueflow.report.templates import render
 
 
-def audit_page(verdict: AuditResult, judge: dict[str, Any], anchors: str = "") -> str:
-    """Return the page of a verdict as one self-contained HTML file.
+def audit_page(result: AuditResult, judge: dict[str, Any], rated_texts: str = "") -> str:
+    """Return the page of an audit result as one self-contained HTML file.
 
     Args:
-        verdict: what `audit.examine` found.
+        result: the audit result.
         judge: the judge's public config.
-        anchors: where the known texts come from, in words or as a path; empty leaves it out.
+        rated_texts: source of the rated texts, a path or a description; empty omits it.
     """
-    return _template().render(
-        verdict=verdict,
-        anchors=anchors,
-        plots=[plot for plot in (_distances(verdict.by_distance), _places(verdict.metric("position_effect"))) if plot],
-        values=sorted(verdict.by_value, key=lambda group: (2.0 if group.estimate is None else group.estimate, group.label)),
+    return render(
+        "audit.html",
+        result=result,
+        rated_texts=rated_texts,
+        plots=[plot for plot in (_distances(result.by_distance), _positions(result.metric("position_effect"))) if plot],
+        values=sorted(result.by_value, key=lambda group: (2.0 if group.estimate is None else group.estimate, group.label)),
         judge_yaml=yaml.safe_dump(judge, sort_keys=False, allow_unicode=True),
-        config_yaml=yaml.safe_dump(verdict.config.public(), sort_keys=False),
+        config_yaml=yaml.safe_dump(result.config.public(), sort_keys=False),
     )
 
 
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = templates()
-    environment.filters |= {"decimal": _decimal}
-    return environment.get_template("audit.html")
-
-
-def _decimal(x: float | None, digits: int = 2) -> str:
-    """A number with a real minus and no sign on what rounds to zero; a dash where there is none."""
-    return "–" if x is None else f"{round(x, digits) + 0.0:,.{digits}f}".replace("-", "−")
-
-
 def _distances(groups: list[Group]) -> Plot | None:
-    """Accuracy against the distance of the ratings; no plot where no pair was answered."""
-    shown = [group for group in groups if group.estimate is not None]
-    if not shown:
+    """Accuracy against the difference of the ratings; no plot if all windows failed."""
+    measured = [group for group in groups if group.estimate is not None]
+    if not measured:
         return None
     distance, share, low, high = (
-        np.array([getattr(group, name) for group in shown], float) for name in ("distance", "estimate", "low", "high")
+        np.array([getattr(group, name) for group in measured], float) for name in ("distance", "estimate", "low", "high")
     )
 
     def draw(axes: Axes) -> None:
@@ -57,36 +46,36 @@ def _distances(groups: list[Group]) -> Plot | None:
                       ha="right", color=SECOND)  # fmt: skip
         axes.plot(distance, share, color=FIRST, linewidth=0.8, alpha=0.6)
         axes.errorbar(distance, share, [share - low, high - share], fmt="o", markersize=4, color=FIRST, linewidth=1.4)
-        axes.set(xlabel="difference of the ratings", ylabel="share answered right", ylim=(-0.02, 1.02))
+        axes.set(xlabel="difference of ratings", ylabel="accuracy", ylim=(-0.02, 1.02))
         axes.set_xlim(0, 1.08 * float(distance.max()))
 
-    parts = [f"{g.label}: {_decimal(g.estimate)} ({_decimal(g.low)} to {_decimal(g.high)})" for g in shown]
-    alt = f"Accuracy by difference of the ratings: {'; '.join(parts)}"
+    points = [f"{g.label}: {decimal(g.estimate)} ({decimal(g.low)} to {decimal(g.high)})" for g in measured]
+    alt = f"Accuracy by difference of ratings: {'; '.join(points)}"
     caption = (
-        "Accuracy of pairs that lie near together and far apart, each point a fifth of the pairs where ratings do not tie, "
-        "with 95 % intervals. A judge that knows the value leaves the line of chance behind as pairs lie further apart."
+        "Accuracy by difference of ratings: each point is a fifth of the pairs (ties in the difference stay together), with "
+        "its 95 % interval. The accuracy of a good judge rises above chance as the difference grows."
     )
-    return Plot(_svg(draw, alt, "audit distances"), caption)
+    return Plot(svg(draw, alt, "audit distances"), caption)
 
 
-def _places(effect: AuditMetric) -> Plot | None:
-    """How often each place won; no plot where no pair was answered both ways."""
-    if effect.estimate is None or effect.low is None or effect.high is None:
+def _positions(bias: AuditMetric) -> Plot | None:
+    """How often each position won; no plot if no pair has valid answers in both orders."""
+    if bias.estimate is None or bias.low is None or bias.high is None:
         return None
-    share = np.array([0.5 + effect.estimate, 0.5 - effect.estimate])
-    below, above = effect.estimate - effect.low, effect.high - effect.estimate
+    share = np.array([0.5 + bias.estimate, 0.5 - bias.estimate])
+    below, above = bias.estimate - bias.low, bias.high - bias.estimate
 
     def draw(axes: Axes) -> None:
-        axes.axhspan(0.5 - effect.mark, 0.5 + effect.mark, color=SECOND, alpha=0.2, linewidth=0)
+        axes.axhspan(0.5 - bias.mark, 0.5 + bias.mark, color=SECOND, alpha=0.2, linewidth=0)
         axes.axhline(0.5, color=SECOND, linewidth=1.2)
         axes.bar([1, 2], share, width=0.5, color=FIRST, alpha=0.75)
         axes.errorbar([1, 2], share, [[below, above], [above, below]], fmt="none", color=INK, linewidth=1.4)
-        axes.set(xlabel="place shown", ylabel="share that won", ylim=(0, 1.02), xlim=(0.4, 2.6))
+        axes.set(xlabel="position in the window", ylabel="share of wins", ylim=(0, 1.02), xlim=(0.4, 2.6))
         axes.set_xticks([1, 2])
 
-    alt = f"Share of answers that each place won: first {_decimal(float(share[0]))}, second {_decimal(float(share[1]))}"
+    alt = f"Share of answers won by each position: first {decimal(float(share[0]))}, second {decimal(float(share[1]))}"
     caption = (
-        "How often the text at each place won, over pairs that were answered both ways: without position effect both places "
-        f"win half (line). The mark allows the band, {0.5 - effect.mark:.2f} to {0.5 + effect.mark:.2f}."
+        "How often the text at each position won, over pairs with valid answers in both orders. Without position bias each "
+        f"position wins half (line). The threshold allows the band from {0.5 - bias.mark:.2f} to {0.5 + bias.mark:.2f}."
     )
-    return Plot(_svg(draw, alt, "audit places"), caption)
+    return Plot(svg(draw, alt, "audit positions"), caption)

@@ -1,4 +1,4 @@
-"""Collect what the report pages show from finished builds, write the pages and the dataset card beside the data."""
+"""Collect the contents of pages from finished builds; write the pages, and the dataset card into the version's folder."""
 
 from collections import Counter
 
@@ -9,51 +9,52 @@ import yaml
 from valueflow import store, vidb
 from valueflow.ranking.plackett_luce import MAX_PRIOR_SD
 from valueflow.records import ValueId
-from valueflow.report import vidb_page
 from valueflow.report.dataset_card import dataset_card
+from valueflow.report.evaluation_page import EvaluationReport, evaluation_page
+from valueflow.report.formatting import percent
 from valueflow.report.terminal import Column, text_table
+from valueflow.report.vidb_page import BuildReport, JudgeReport, ValueReport, vidb_page
 from valueflow.store import Build, EvaluationsDetails, FitSummary, RankingsDetails, UtilitiesDetails, WindowsDetails
 from valueflow.theories import theories
 
 
 def vidb_report(texts: Build, candidates: Build, rankings: tuple[Build, ...], utilities: Build, version: Build) -> str:
-    """Write the report of a VIDB version and its dataset card; return the report's URL.
-
-    `rankings`: those of each judge.
-    """
-    made = vidb.load(version.root, version.build_id)
+    """Write the page of a VIDB version and its dataset card; return the page's URL. `rankings` has a build per judge."""
+    database = vidb.load(version.root, version.build_id)
     fits = store.details_of(utilities, UtilitiesDetails).fits
-    details = made.details
+    details = database.details
     windows = store.manifest(Build(version.root, "windows", details.builds["windows"]))
     progress = windows.details(WindowsDetails).progress if windows else {}
     judges = [_judge(answers) for answers in rankings]
-    tokens = sum(j.tokens_in + j.tokens_out for j in judges) / max(sum(j.windows * len(j.place_wins) for j in judges), 1)
-    values = [_value(made, candidates, value, fits[value], progress.get(value, []), tokens) for value in made.calibrations]
+    tokens = sum(j.tokens_in + j.tokens_out for j in judges) / max(sum(j.windows * len(j.position_wins) for j in judges), 1)
+    values = [
+        _value(database, candidates, value, fits[value], progress.get(value, []), tokens) for value in database.calibrations
+    ]
     ranked = sum((Counter(store.require_manifest(answers).counts) for answers in rankings), Counter())
-    licenses = vidb.licenses(made)
+    licenses = vidb.licenses(database)
     languages = sorted(set(store.read_table(texts, ["language"])["language"].drop_null().to_pylist()))
-    card = dataset_card(version.build_id, made.manifest, licenses, languages, list(made.calibrations))
+    card = dataset_card(version.build_id, database.manifest, licenses, languages, list(database.calibrations))
     store.write_bytes(f"{version.url}/README.md", card.encode())
-    report = vidb_page.BuildReport(
+    report = BuildReport(
         version=version.build_id,
-        created=made.manifest.created,
-        code_version=made.manifest.code_version,
-        git_commit=made.manifest.git_commit,
-        command="python -m jobs.build_vidb CONFIG.yaml, with the resolved configuration below",
+        created=database.manifest.created,
+        code_version=database.manifest.code_version,
+        git_commit=database.manifest.git_commit,
+        command="python -m jobs.build_vidb CONFIG.yaml, with the resolved config below",
         values=values,
         judges=judges,
         counts={
             "ingest": {k: v for k, v in store.require_manifest(texts).counts.items() if isinstance(v, int)},
             "candidates": store.require_manifest(candidates).counts,
             "rank": dict(ranked),
-            "publish": {k: v for k, v in made.manifest.counts.items() if isinstance(v, int)},
+            "publish": {k: v for k, v in database.manifest.counts.items() if isinstance(v, int)},
         },
         licenses=licenses,
         config_yaml=yaml.safe_dump(details.resolved, sort_keys=False, allow_unicode=True),
         lineage=[f"{name}: {build_id}" for name, build_id in details.builds.items()],
         warnings=_warnings(values, judges),
     )
-    return _write(store.report_url(version.root, version.build_id), vidb_page.vidb_page(report))
+    return _write(store.report_url(version.root, version.build_id), vidb_page(report))
 
 
 def evaluation_report(build: Build) -> str:
@@ -61,19 +62,19 @@ def evaluation_report(build: Build) -> str:
     manifest = store.require_manifest(build)
     details = manifest.details(EvaluationsDetails)
     rows = store.read_table(build)
-    made = rows.slice(0, 1).to_pylist()[0]
-    evaluated = vidb_page.Evaluated(
+    first = rows.slice(0, 1).to_pylist()[0]
+    report = EvaluationReport(
         rows=rows,
         vidb_version=details.vidb_version,
         judge=", ".join(sorted(set(rows["judge"].drop_null().to_pylist()))) + f" ({details.audit})",
-        k=made["k"],
-        m=made["m"],
-        sampling=made["sampling"],
+        k=first["k"],
+        m=first["m"],
+        sampling=first["sampling"],
         sharpness=details.sharpness,
         counts=manifest.counts,
         config_yaml=yaml.safe_dump(details.resolved, sort_keys=False, allow_unicode=True),
     )
-    return _write(store.report_url(build.root, f"evaluation-{build.build_id}"), vidb_page.evaluation_page(evaluated))
+    return _write(store.report_url(build.root, f"evaluation-{build.build_id}"), evaluation_page(report))
 
 
 def score_table(build: Build) -> str:
@@ -91,28 +92,28 @@ def score_table(build: Build) -> str:
 
 
 def _value(
-    made: vidb.Vidb, candidates: Build, value: str, fit: FitSummary, progress: list, tokens: float
-) -> vidb_page.ValueReport:
-    theory, _, node_id = value.partition(":")
-    node = theories()[theory].node(node_id)
+    database: vidb.Vidb, candidates: Build, value: ValueId, fit: FitSummary, progress: list, tokens: float
+) -> ValueReport:
+    theory = theories()[value.theory]
+    node = theory.node(value.node)
     folder = store.value_folder(value)
     pool = store.read_table(candidates, ["text_id", "neutral"], folder)
-    return vidb_page.ValueReport(
+    return ValueReport(
         id=value,
         name=node.name,
         definition=node.definition.strip(),
-        theory_name=theories()[theory].name,
-        rows=store.read_table(made.build, folder=folder),
+        theory_name=theory.name,
+        rows=store.read_table(database.build, folder=folder),
         neutral_ids=set(pool.filter(pool["neutral"])["text_id"].to_pylist()),
         fit=fit,
-        calibration=made.calibrations[ValueId(value)],
+        calibration=database.calibrations[value],
         progress=progress,
         tokens=tokens,
         checks=fit.checks,
     )
 
 
-def _judge(rankings: Build) -> vidb_page.JudgeReport:
+def _judge(rankings: Build) -> JudgeReport:
     manifest = store.require_manifest(rankings)
     reasons: Counter[str] = Counter()
     firsts: list[np.ndarray] = []
@@ -127,49 +128,49 @@ def _judge(rankings: Build) -> vidb_page.JudgeReport:
     first = np.concatenate(firsts)
     wins = np.bincount(first, minlength=k) / max(len(first), 1)
     details = manifest.details(RankingsDetails)
-    return vidb_page.JudgeReport(
+    return JudgeReport(
         details.judge["name"], details.judge["kind"], details.windows, details.errors, details.tokens_in,
         details.tokens_out, dict(reasons), wins.tolist(), 1 / k, details.audit,
     )  # fmt: skip
 
 
-def _warnings(values: list[vidb_page.ValueReport], judges: list[vidb_page.JudgeReport]) -> list[str]:
-    found = []
+def _warnings(values: list[ValueReport], judges: list[JudgeReport]) -> list[str]:
+    warnings = []
     for value in values:
         if value.fit.num_components > 1:
-            found.append(
-                f"{value.id}: the comparisons fall into {value.fit.num_components} groups that never meet; intensities of "
-                "different groups are not comparable. Raise windows.m."
+            warnings.append(
+                f"{value.id}: the comparison graph has {value.fit.num_components} components; intensities of different "
+                "components are not comparable. Raise windows.m."
             )
     capped = [value.id for value in values if value.fit.prior_sd >= MAX_PRIOR_SD]
     if capped:
-        found.append(
-            f"{', '.join(capped)}: the judge never contradicts itself, so the spread of theta is set by its upper limit "
-            f"({MAX_PRIOR_SD:g} nats); order and intervals hold for this judge's own axis, not for people."
+        warnings.append(
+            f"{', '.join(capped)}: the judge never contradicts itself, so the prior standard deviation of theta is at its "
+            f"upper limit ({MAX_PRIOR_SD:g} nats). The order and intervals describe this judge, not people."
         )
     for value in values:
         low, high = value.rows["low"].to_numpy(), value.rows["high"].to_numpy()
         if np.mean((low > 0) | (high < 0)) < 0.05:
-            found.append(f"{value.id}: hardly any text is surely on one side of zero; raise windows.m or use a better judge.")
+            warnings.append(f"{value.id}: almost no text has a certain sign; raise windows.m or use a better judge.")
     for judge in judges:
-        found += _doubts(judge)
-        silent = [value.id for value in values for j in value.fit.judges if j.name == judge.name and j.uninformative]
-        if silent:
-            found.append(f"judge {judge.name} says nothing about {', '.join(silent)} and counts for nothing there.")
-    return found
+        warnings += _judge_warnings(judge)
+        uninformative = [v.id for v in values for j in v.fit.judges if j.name == judge.name and j.uninformative]
+        if uninformative:
+            warnings.append(f"judge {judge.name} is uninformative for {', '.join(uninformative)} and gets no weight there.")
+    return warnings
 
 
-def _doubts(judge: vidb_page.JudgeReport) -> list[str]:
-    found = []
+def _judge_warnings(judge: JudgeReport) -> list[str]:
+    warnings = []
     if judge.audit.startswith("failed"):
-        found.append(f"judge {judge.name} {judge.audit}.")
-    answered = judge.windows - judge.errors
-    chance = 3 * np.sqrt(judge.place_expected * (1 - judge.place_expected) / max(answered, 1))
-    if max(judge.place_wins) - judge.place_expected > max(chance, 0.05):
-        found.append(
-            f"judge {judge.name}: one place wins {max(judge.place_wins):.0%} of windows; it follows places, not texts."
+        warnings.append(f"judge {judge.name} {judge.audit}.")
+    valid = judge.windows - judge.errors
+    expected, highest = judge.expected_wins, max(judge.position_wins)
+    if highest - expected > max(3 * np.sqrt(expected * (1 - expected) / max(valid, 1)), 0.05):
+        warnings.append(
+            f"judge {judge.name} has position bias: one position is ranked first in {percent(highest, 0)} of the windows."
         )
-    return found
+    return warnings
 
 
 def _write(url: str, html: str) -> str:

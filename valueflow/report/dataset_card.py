@@ -1,43 +1,43 @@
-"""The dataset card (README.md with YAML front matter) that goes with a VIDB version when it is shared."""
+"""The dataset card of a VIDB version: README.md with YAML front matter."""
 
 import html
 
 import yaml
 
-from valueflow.records import SCHEMAS, clean
+from valueflow.records import SCHEMAS, ValueId, clean
 from valueflow.store import Manifest, VidbDetails
 
-# Licences under which the Hugging Face Hub knows a data set; any other is "other" with a name.
-KNOWN_LICENSES = {"mit", "apache-2.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
+# License ids of the Hugging Face Hub; any other license is written as "other" with its name.
+HUB_LICENSES = {"mit", "apache-2.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
 SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M")]
 COLUMNS = {
-    "theory": "theory the value belongs to",
-    "value": "value, a node of the theory",
+    "theory": "theory of the value",
+    "value": "value: a node of the theory",
     "text_id": "hash of the text",
-    "text": "the text that was ranked",
-    "theta": "log-worth on the judge's scale, nats; it has no zero of its own",
-    "standard_error": "standard error of theta, nats",
-    "num_windows": "windows the text was in",
-    "wins": "other texts it was placed above, over all windows",
-    "component": "connected component of the comparisons; only texts of the same one share a scale",
-    "intensity": "calibrated intensity, -10 (opposes) to +10 (supports)",
+    "text": "the ranked text",
+    "theta": "log-worth on the judge's scale, in nats; its zero is arbitrary",
+    "standard_error": "standard error of theta, in nats",
+    "num_windows": "number of windows with the text",
+    "wins": "number of texts ranked below it, over all windows",
+    "component": "connected component of the comparison graph; only texts of the same component are on one scale",
+    "intensity": "calibrated intensity, from -10 (opposes) to +10 (supports)",
     "low": "lower end of the 95 % interval of intensity",
     "high": "upper end of the 95 % interval of intensity",
-    "flags": "times a plausibility check found the intensity odd; null where none was made",
-    "human_mean": "mean rating by people, where there is one",
-    "final_rating": "the intensity to use: the judges' intensity, merged with the human mean where there is one",
-    "agreed": "whether the text is in the filtered release: judges and people agree, or nobody flagged it",
-    "direction": "label of the source: 1 supports, -1 opposes, 0 neutral, null unknown",
-    "source": "corpus the text comes from",
-    "license": "licence of the row",
+    "flags": "number of plausibility checks that flagged the intensity; null if none was run",
+    "human_mean": "mean human rating, if any",
+    "final_rating": "the intensity to use: the judges' intensity, merged with the human mean if there is one",
+    "agreed": "whether the text is in the filtered release: judges and people agree, or no check flagged it",
+    "direction": "label from the source: 1 supports, -1 opposes, 0 neutral, null unknown",
+    "source": "source corpus of the text",
+    "license": "license of the row",
 }
 
 
 def dataset_card(
-    version: str, manifest: Manifest, rows_by_license: dict[str, int], languages: list[str], values: list[str]
+    version: str, manifest: Manifest, rows_by_license: dict[str, int], languages: list[str], values: list[ValueId]
 ) -> str:
-    """Return the card of a VIDB version; `values` are ids such as svt:benevolence."""
-    theories = list(dict.fromkeys(value.partition(":")[0] for value in values))
+    """Return the card of a VIDB version."""
+    theories = list(dict.fromkeys(value.theory for value in values))
     front = {
         "pretty_name": f"VIDB {version}",
         **license_field(list(rows_by_license)),
@@ -49,57 +49,58 @@ def dataset_card(
     }
     sections = [
         f"# VIDB {version}",
-        _what(manifest, values),
+        _description(manifest, values),
         "## Columns\n\n"
         + markdown_table(["column", "type", "meaning"], [[f"`{c}`", _type(c), COLUMNS[c]] for c in SCHEMAS["vidb"].names]),
-        "## How it was made\n\n" + _made(manifest),
-        "## Licences\n\nEvery row keeps the licence of the source it comes from (column `license`); the collection does not "
-        "change it. Check the licences of the rows you use.\n\n"
-        + markdown_table(["licence", "rows"], [[name, f"{count:,}"] for name, count in rows_by_license.items()]),
+        "## How it was built\n\n" + _provenance(manifest),
+        "## Licenses\n\nEvery row keeps the license of its source (column `license`); this collection does not change it. "
+        "Check the licenses of the rows you use.\n\n"
+        + markdown_table(["license", "rows"], [[name, f"{count:,}"] for name, count in rows_by_license.items()]),
         LIMITS,
-        _load(version, values[0]),
+        _usage(version, values[0]),
     ]
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n" + "\n\n".join(sections) + "\n"
 
 
 LIMITS = """## Intended use and limits
 
-Meant for measuring and steering the human values that texts express: as anchors with which new texts are compared, and as data
-for research on values in language models. Not meant for judging people, or for deciding anything about them.
+Intended for measuring and steering the human values that texts express: as anchors that new texts are compared with, and as
+data for research on values in language models. Not intended for judging people or for making decisions about them.
 
 - Intensities are **not comparable across values**: each value has its own zero and its own unit.
-- Intensities are the opinion of the judge that ordered the texts. Another judge gives other numbers, and the intervals cover
-  the chance in this judge's answers, not its errors of taste or culture.
+- Intensities are the opinion of the judge that ranked the texts. Another judge gives other numbers. The intervals cover the
+  random variation in this judge's answers, not its biases.
 - Texts may be offensive, false or distressing: the lower end of every scale consists of texts that reject a value.
-- Texts come from the corpora in column `source`, with their selection, language and period; they represent no population."""
+- Texts come from the corpora in column `source`, with their selection, language and period; they are not a sample of any
+  population."""
 
 
 def license_field(names: list[str]) -> dict[str, str]:
-    """Return the front matter's licence of a card: that of all rows, or `other`."""
+    """Return the license fields of a card's front matter: the only license, or `other`."""
     if len(names) != 1:
         return {"license": "other", "license_name": "per-row"}
-    known = names[0].lower()
-    return {"license": known} if known in KNOWN_LICENSES else {"license": "other", "license_name": names[0]}
+    hub_id = names[0].lower()
+    return {"license": hub_id} if hub_id in HUB_LICENSES else {"license": "other", "license_name": names[0]}
 
 
-def _what(manifest: Manifest, values: list[str]) -> str:
+def _description(manifest: Manifest, values: list[ValueId]) -> str:
     origin = (
-        "A judge put the texts of a value in order, a few at a time; a Plackett-Luce model turned the orders into a log-worth "
-        "per text (`theta`) with a standard error, and a calibration turned that into `intensity` with a 95 % interval (`low`, "
+        "A judge ranked the texts of each value, a few at a time. A Plackett-Luce model fitted to its orders gives a log-worth "
+        "per text (`theta`) with a standard error, and a calibration maps it to `intensity` with a 95 % interval (`low`, "
         "`high`)."
         if manifest.details(VidbDetails).resolved
-        else "The intensities were imported from files; how they were judged is not recorded, and they have no intervals."
+        else "The intensities were imported from files. The judge is not recorded, and there are no intervals."
     )
     return (
-        f"A value intensity database: {manifest.num_rows:,} rows, each a text with a number from -10 to +10 for how strongly "
-        f"it supports (+) or opposes (-) one of {len(values)} human values. {origin}\n\nValues: "
+        f"A value intensity database: {manifest.num_rows:,} rows, each a text with a number from -10 to +10 that says how "
+        f"strongly it supports (+) or opposes (-) one of {len(values)} human values. {origin}\n\nValues: "
         + ", ".join(f"`{value}`" for value in values)
         + "."
     )
 
 
-def _made(manifest: Manifest) -> str:
-    """What the manifest says of judge, windows, calibration and lineage; of an imported version only its files."""
+def _provenance(manifest: Manifest) -> str:
+    """Table of judge, windows, calibration and lineage; for an imported version, of calibration and files."""
     details = manifest.details(VidbDetails)
     modes = ", ".join(sorted({calibration["mode"] for calibration in details.calibrations.values()}))
     rows = [["calibration", modes]]
@@ -109,39 +110,38 @@ def _made(manifest: Manifest) -> str:
         rows = [
             ["judge", f"{judge['name']} ({judge['kind']}{model})"],
             ["judge fingerprint", details.judge_fingerprint],
-            ["texts in a window (k)", str(windows["k"])],
+            ["texts per window (k)", str(windows["k"])],
             ["windows per text (m)", str(windows["m"])],
             ["arrangement of windows", windows["mode"]],
             *rows,
             *([f"build of {stage}", build_id] for stage, build_id in details.builds.items()),
         ]
     rows += [
-        ["made from", ", ".join(source.url for source in manifest.inputs)],
+        ["inputs", ", ".join(source.url for source in manifest.inputs)],
         ["created", manifest.created],
         ["ValueFlow", f"{manifest.code_version}, commit {manifest.git_commit}"],
     ]
-    return markdown_table(["what", "setting"], rows)
+    return markdown_table(["setting", "value"], rows)
 
 
-def _load(version: str, value: str) -> str:
-    theory, _, node = value.partition(":")
+def _usage(version: str, value: ValueId) -> str:
     return f"""## How to load
 
-The columns `theory` and `value` are in the files as well as in the folder names, hence `partitioning=None`.
+The columns `theory` and `value` are both in the files and in the folder names, hence `partitioning=None`.
 
 ```python
 import pandas as pd
 
-rows = pd.read_parquet("theory={theory}/value={node}", partitioning=None)
+rows = pd.read_parquet("theory={value.theory}/value={value.node}", partitioning=None)
 ```
 
 ```python
 import pyarrow.parquet as pq
 
-table = pq.read_table("theory={theory}", partitioning=None)
+table = pq.read_table("theory={value.theory}", partitioning=None)
 ```
 
-With ValueFlow, `ROOT` being the folder in which this one is `vidb/{version}`:
+With ValueFlow, where `ROOT` is the folder that contains `vidb/{version}`:
 
 ```python
 from valueflow import vidb
@@ -155,7 +155,7 @@ def _type(column: str) -> str:
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table; cells may hold names from the data, so nothing in them can end a cell or become HTML."""
+    """Return a Markdown table; text in cells is escaped so that it can neither end a cell nor become HTML."""
     cells = [[html.escape(clean(cell), quote=False).replace("|", "\\|") for cell in row] for row in rows]
     lines = [header, ["---"] * len(header), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

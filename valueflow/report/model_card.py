@@ -10,7 +10,7 @@ from valueflow.report.dataset_card import license_field, markdown_table
 
 METRICS = {
     "pairwise": "hierarchical ranking accuracy, pairs",
-    "strict": "hierarchical ranking accuracy, whole order",
+    "strict": "hierarchical ranking accuracy, full order",
     "correlation": "correlation of cosine with shared levels and direction",
     "orthogonality": "orthogonality of value vectors",
     "label_accuracy": "value from the nearest texts",
@@ -19,7 +19,7 @@ METRICS = {
 
 
 class Corpus(NamedTuple):
-    """What an encoder was trained on, one source."""
+    """One source of an encoder's training data."""
 
     name: str
     license: str
@@ -36,10 +36,16 @@ def model_card(
     encoders: Mapping[str, Mapping[str, EmbeddingMetric]],
     measured_on: str,
 ) -> str:
-    """Return the README of a trained encoder.
+    """Return the README of a trained encoder: Markdown with YAML front matter.
 
-    `settings` says how it was trained (steps, rates, seeds; max_length, pooling and prompt among them), `encoders` holds the
-    metrics of this encoder and of those it is compared with, by name, and `measured_on` names their texts.
+    Args:
+        name: name of the encoder.
+        base: name of the model that it was trained from.
+        license_: license of the weights.
+        corpora: training data.
+        settings: training settings, among them max_length, pooling and prompt.
+        encoders: metrics by name, of this encoder and of those it is compared with.
+        measured_on: description of the evaluation texts.
     """
     front = {
         "library_name": "sentence-transformers",
@@ -48,16 +54,16 @@ def model_card(
         **license_field([license_]),
         "tags": ["sentence-transformers", "sentence-similarity", "human-values", "hives", "valueflow"],
     }
-    trained = [[c.name, c.license, f"{c.num_texts:,}", f"{c.num_labels:,}"] for c in corpora]
+    sources = [[c.name, c.license, f"{c.num_texts:,}", f"{c.num_labels:,}"] for c in corpora]
     sections = [
         f"# {name}",
-        f"A sentence encoder, trained from `{base}`, in whose space texts lie by the human values they express: texts of one "
-        "node of a value theory, or of nodes near it, and of one direction (supporting, opposing) are near one another.",
-        "## Training data\n\nLicences are those of the sources; check what they mean for your use of the weights.\n\n"
-        + markdown_table(["source", "licence", "texts", "labels"], trained),
+        f"A sentence encoder, trained from `{base}`, that places texts by the human values they express: texts are close if "
+        "they have the same direction (supporting or opposing) on the same node of a value theory, or on a nearby node.",
+        "## Training data\n\nThe licenses are those of the sources; check what they mean for your use of the weights.\n\n"
+        + markdown_table(["source", "license", "texts", "labels"], sources),
         "## Training\n\n" + markdown_table(["setting", "value"], [[key, str(value)] for key, value in settings.items()]),
-        f"## Metrics\n\nMeasured on {measured_on}. In brackets: 95 % intervals of a bootstrap over groups of texts. Random: "
-        "what random vectors reach on the same texts; it is high for orthogonality, which alone says nothing.\n\n"
+        f"## Metrics\n\nEvaluated on {measured_on}. In brackets: 95 % intervals from a bootstrap over groups of texts. Random: "
+        "the metric of random vectors on the same texts. It is high for orthogonality, which is not meaningful alone.\n\n"
         + metrics_table(encoders),
         CARD_LIMITS,
         f"""## How to load
@@ -69,32 +75,32 @@ model = SentenceTransformer("{name}")
 vectors = model.encode(["She gave her seat to an old man."])
 ```
 
-The prompt, if there is one, the pooling and the normalisation are part of the folder: `encode` needs no arguments. With
-ValueFlow: `valueflow.hives.encoder.Encoder.from_folder("FOLDER").embed(texts)`.""",
+The folder includes the pooling, the normalization and the prompt (if any): `encode` needs no arguments. With ValueFlow:
+`valueflow.hives.encoder.Encoder.from_folder("FOLDER").embed(texts)`.""",
     ]
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n" + "\n\n".join(sections) + "\n"
 
 
 def metrics_table(encoders: Mapping[str, Mapping[str, EmbeddingMetric]]) -> str:
-    """Return the metrics of encoders by name as a Markdown table, with intervals, what random vectors reach, and counts."""
+    """Return the metrics of encoders as a Markdown table, with 95 % intervals, random vectors and counts."""
     names = list(dict.fromkeys(name for metrics in encoders.values() for name in metrics))
     rows = []
     for name in names:
         kind, _, theory = name.partition("/")
-        found = [metrics[name] for metrics in encoders.values() if name in metrics]
+        first = next(metrics[name] for metrics in encoders.values() if name in metrics)
         numbers = [
             f"{m.value:.3f} [{m.low:.3f}, {m.high:.3f}]" if (m := metrics.get(name)) else "" for metrics in encoders.values()
         ]
-        rows.append([METRICS.get(kind, kind), theory or "mean", *numbers, f"{found[0].floor:.3f}", f"{found[0].count:,}"])
+        rows.append([METRICS.get(kind, kind), theory or "mean", *numbers, f"{first.floor:.3f}", f"{first.count:,}"])
     return markdown_table(["metric", "theory", *encoders, "random", "count"], rows)
 
 
 CARD_LIMITS = """## Intended use and limits
 
-Meant for finding texts that express like values, for placing texts in a value theory by their labelled neighbours, and for
-research on values in language models. Not meant for judging people, or for deciding anything about them.
+Intended for finding texts that express similar values, for locating texts in a value theory by their labeled neighbors, and for
+research on values in language models. Not intended for judging people or for making decisions about them.
 
-- A place in this space is a guess from the training labels, with their cultures, languages, periods and errors.
-- The direction of a text is harder to tell than its value: check the accuracy of direction above before relying on it.
-- Similarities are comparable within one theory; across theories they say what texts have in common, not that values are equal.
-- Texts longer than the limit above are cut; several values in one text blur into one vector."""
+- A position in this space is an estimate that depends on the training labels: their cultures, languages, periods and errors.
+- The direction of a text is harder to predict than its value: check the accuracy of direction above before relying on it.
+- Similarities are comparable within one theory; across theories they show what texts share, not that values are equal.
+- Texts longer than max_length tokens are truncated, and a text with several values still gets a single vector."""

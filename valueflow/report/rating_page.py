@@ -1,21 +1,23 @@
-"""The rating baseline as a table for the terminal and as one self-contained HTML page, beside the paper's figures."""
+"""Rating against ranking, with the results of the paper: a table for the terminal and one self-contained HTML page."""
 
-import functools
 import math
 from typing import Literal, NamedTuple
 
-import jinja2
 import numpy as np
 from matplotlib.axes import Axes
 
 from valueflow.judging.audit.rating import Comparison, RatingEstimate, Row, Scores, judge_scores, judge_spread
 from valueflow.records import LIMIT
+from valueflow.report.formatting import DASH, decimal, interval, signed
+from valueflow.report.plots import FIRST, INK, POINTS, SECOND, Plot, svg
+from valueflow.report.templates import render
 from valueflow.report.terminal import Column, text_table
-from valueflow.report.vidb_page import FIRST, INK, POINTS, SECOND, Plot, _svg, templates
+
+UNITS = {"share": "%", "points": "points", "points²": "points²", "index": ""}
 
 
-class Line(NamedTuple):
-    """How a row is shown: its unit, which way is better, the paper's rating and ranking where it has them, what it means."""
+class Statistic(NamedTuple):
+    """How a statistic is presented; `better` is the better direction, `paper` the paper's results for rating and ranking."""
 
     key: str
     label: str
@@ -24,68 +26,86 @@ class Line(NamedTuple):
     paper: tuple[str, str] | None
     meaning: str
 
+    @property
+    def title(self) -> str:
+        """Label and unit."""
+        return ", ".join(filter(None, (self.label, UNITS[self.unit])))
 
-# The paper's figures are facts of ../shared/METHOD.md, section 3: other judges, other texts.
+    def number(self, x: float, with_sign: bool = False) -> str:
+        """Return a number of this statistic; shares are in percent."""
+        write = signed if with_sign else decimal
+        return write(100 * x, 1) if self.unit == "share" else write(x, 2)
+
+    def interval(self, low: float, high: float, with_sign: bool = False) -> str:
+        """Return an interval of this statistic; the empty string where there is none."""
+        scale, digits = (100, 1) if self.unit == "share" else (1, 2)
+        return interval(scale * low, scale * high, digits, with_sign)
+
+
+# The paper's results (../shared/METHOD.md, section 3) are for other judges and texts.
 GROUPS = {
     "Between judges": [
-        Line(
+        Statistic(
             "judge_variance", "Variance between judges", "points²", "low", ("12.6", "2.1"),
-            "How far the judges' scores of one text spread; a judge's score is the mean over its repeats.",
+            "Variance between the judges' scores of a text; a judge's score is the mean over its repeats.",
         ),
-        Line(
+        Statistic(
             "judge_flips", "Sign flips, any two judges", "share", "low", ("48", "29"),
-            "Texts that one judge puts above zero and another below.",
+            "Share of texts that one judge scores above zero and another below.",
         ),
-        Line(
+        Statistic(
             "judge_pair_flips", "Sign flips, by pair", "share", "low", None,
-            "The same as a share of pairs of judges, which does not grow with the number of judges.",
+            "The same as a share of judge pairs, which does not grow with the number of judges.",
         ),
-        Line(
+        Statistic(
             "reliability", "Reliability", "index", "high", None,
-            "Share of the variance of scores that lies between texts of a value and not between judges (intraclass "
-            "correlation). Squeezing all scores towards zero lowers the variance above, but does not raise this.",
+            "Share of the variance of scores that is between texts of a value, not between judges (intraclass "
+            "correlation). Shrinking all scores toward zero lowers the variance above but does not raise this.",
         ),
     ],
     "On re-prompt": [
-        Line(
-            "prompt_variance", "Variance of repeats", "points²", "low", None, "How far one judge's repeats on one text spread.",
+        Statistic(
+            "prompt_variance", "Variance of repeats", "points²", "low", None, "Variance of one judge's repeats on one text.",
         ),
-        Line(
+        Statistic(
             "prompt_flips", "Sign flips of repeats", "share", "low", None,
-            "Pairs of repeats of which one is above zero and the other below.",
+            "Share of pairs of repeats with one score above zero and the other below.",
         ),
-        Line("prompt_change", "Change", "points", "low", None, "Mean absolute difference of two repeats."),
+        Statistic("prompt_change", "Change", "points", "low", None, "Mean absolute difference between two repeats."),
     ],
     "Against the reference": [
-        Line(
+        Statistic(
             "sign_accuracy", "Sign accuracy", "share", "high", None,
-            "Scores on the reference's side of zero; a score of zero counts half, texts with reference zero are left out.",
+            "Share of scores with the sign of the reference; a zero counts half, texts with reference zero are excluded.",
         ),
-        Line(
+        Statistic(
             "pairwise_accuracy", "Pairwise accuracy", "share", "high", ("77.4", "84.2"),
-            "Pairs of texts of one value that are ordered as in the reference; tied scores count half, pairs tied in the "
-            "reference are left out.",
+            "Share of text pairs of one value that have the order of the reference; tied scores count half, pairs tied "
+            "in the reference are excluded.",
         ),
-        Line(
-            "deviation", "Deviation", "points", "low", ("–", "1.4"), "Mean absolute difference of score and reference.",
+        Statistic(
+            "deviation", "Deviation", "points", "low", ("–", "1.4"), "Mean absolute difference between score and reference.",
         ),
     ],
     "Answers": [
-        Line(
+        Statistic(
             "zeros", "Exactly zero", "share", "", None,
-            "Zero has no sign and flips with nothing, so a method that gives many zeros looks steadier in sign than it is.",
+            "A zero has no sign and cannot flip, so a method that gives many zeros has fewer sign flips.",
         ),
-        Line("broken", "Broken", "share", "low", None, "Answers that could not be used."),
+        Statistic("broken", "Failed", "share", "low", None, "Share of failed answers."),
     ],
 }  # fmt: skip
-OF_ONE_JUDGE = ["On re-prompt", "Against the reference", "Answers"]
-COLUMNS = ["", "Rating", "Ranking", "Ranking less rating", "Paper: rating, ranking"]
+GROUPS_PER_JUDGE = ["On re-prompt", "Against the reference", "Answers"]
+COLUMNS = ["", "Rating", "Ranking", "Ranking minus rating", "Paper: rating, ranking"]
 
 
-class LineView(NamedTuple):
-    """A row as shown: cells are (number, interval); `texts` says how many it rests on where these are not all."""
+class RatingRow(NamedTuple):
+    """A statistic of both methods as the page needs it; cells are (number, interval).
 
-    line: Line
+    `texts` has the numbers of texts if some texts are not in the statistic.
+    """
+
+    statistic: Statistic
     rating: tuple[str, str]
     ranking: tuple[str, str]
     difference: tuple[str, str]
@@ -94,44 +114,45 @@ class LineView(NamedTuple):
     texts: str
 
 
-class JudgeView(NamedTuple):
-    """A judge as the page shows it."""
+class JudgeComparison(NamedTuple):
+    """The section of one judge."""
 
     name: str
-    groups: dict[str, list[LineView]]
+    groups: dict[str, list[RatingRow]]
     plots: list[Plot]
 
 
 def rating_table(comparison: Comparison) -> str:
-    """Return the table of all judges for a terminal, intervals in brackets."""
+    """Return the statistics over all judges as a table for the terminal, intervals in brackets."""
     lines = []
-    for group, views in _views(comparison, comparison.rows, list(GROUPS)).items():
+    for group, rows in _groups(comparison, comparison.rows, list(GROUPS)).items():
         lines.append([group.upper(), "", "", "", ""])
-        for view in views:
-            cells = [f"{number} [{interval}]" if interval else number for number, interval in view[1:4]]
-            lines.append([f"{view.line.label}, {_unit(view.line)}".rstrip(", "), *cells, view.paper])
+        for row in rows:
+            cells = [f"{number} [{ends}]" if ends else number for number, ends in (row.rating, row.ranking, row.difference)]
+            lines.append([row.statistic.title, *cells, row.paper])
     table = text_table([Column(name, numeric=bool(name)) for name in COLUMNS], lines)
     return "\n".join([table, *_notes(comparison)]).replace("−", "-")
 
 
-def baseline_page(comparison: Comparison, reference: str, settings: dict[str, str], config_yaml: str) -> str:
-    """Return the page of a baseline.
+def rating_page(comparison: Comparison, reference: str, settings: dict[str, str], config_yaml: str) -> str:
+    """Return the page as one self-contained HTML file.
 
     Args:
-        comparison: the rows.
-        reference: what the texts' references are, in words: "human ratings", "the direction that the corpus gives".
-        settings: what made it, name and value, as a table at the end.
+        comparison: the statistics.
+        reference: source of the reference ratings, such as "human ratings".
+        settings: name -> value, for the table of settings.
         config_yaml: the resolved config.
     """
-    views = [
-        JudgeView(name, _views(comparison, rows, OF_ONE_JUDGE), _scatters(comparison, j))
+    judges = [
+        JudgeComparison(name, _groups(comparison, rows, GROUPS_PER_JUDGE), _scatters(comparison, j))
         for j, (name, rows) in enumerate(zip(comparison.judges, comparison.by_judge, strict=True))
     ]
-    return _template().render(
+    return render(
+        "rating.html",
         comparison=comparison,
-        groups=_views(comparison, comparison.rows, list(GROUPS)),
+        groups=_groups(comparison, comparison.rows, list(GROUPS)),
         plots=_spreads(comparison),
-        judges=views,
+        judges=judges,
         notes=_notes(comparison),
         num_texts=len(comparison.rating.value_T),
         num_values=len(np.unique(comparison.rating.value_T)),
@@ -141,72 +162,56 @@ def baseline_page(comparison: Comparison, reference: str, settings: dict[str, st
     )
 
 
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = templates()
-    environment.filters |= {"unit": _unit}
-    return environment.get_template("baseline.html")
-
-
-def _views(comparison: Comparison, rows: dict[str, Row], groups: list[str]) -> dict[str, list[LineView]]:
+def _groups(comparison: Comparison, rows: dict[str, Row], groups: list[str]) -> dict[str, list[RatingRow]]:
     num_texts = len(comparison.rating.value_T)
-    return {group: [_view(line, rows[line.key], num_texts) for line in GROUPS[group]] for group in groups}
+    return {group: [_row(statistic, rows[statistic.key], num_texts) for statistic in GROUPS[group]] for group in groups}
 
 
-def _view(line: Line, row: Row, num_texts: int) -> LineView:
-    cells = [_cell(row.rating, line), _cell(row.ranking, line), _cell(row.difference, line, signed=True)]
+def _row(statistic: Statistic, row: Row, num_texts: int) -> RatingRow:
     rated, ranked = row.rating.num_texts, row.ranking.num_texts
-    texts = "" if rated == ranked == num_texts else f"{rated:,} texts rated, {ranked:,} ranked."
-    return LineView(line, cells[0], cells[1], cells[2], _verdict(row.difference, line), ", ".join(line.paper or ()), texts)
+    return RatingRow(
+        statistic=statistic,
+        rating=_cell(row.rating, statistic),
+        ranking=_cell(row.ranking, statistic),
+        difference=_cell(row.difference, statistic, with_sign=True),
+        verdict=better_method(row.difference, statistic),
+        paper=", ".join(statistic.paper or ()),
+        texts="" if rated == ranked == num_texts else f"{rated:,} texts rated, {ranked:,} ranked.",
+    )
 
 
-def _cell(estimate: RatingEstimate, line: Line, signed: bool = False) -> tuple[str, str]:
+def _cell(estimate: RatingEstimate, statistic: Statistic, with_sign: bool = False) -> tuple[str, str]:
     if math.isnan(estimate.value):
-        return "–", ""
-    number = _format(estimate.value, line, signed)
-    if math.isnan(estimate.low):
-        return number, ""
-    return number, f"{_format(estimate.low, line, signed)} to {_format(estimate.high, line, signed)}"
+        return DASH, ""
+    return statistic.number(estimate.value, with_sign), statistic.interval(estimate.low, estimate.high, with_sign)
 
 
-def _format(x: float, line: Line, signed: bool = False) -> str:
-    """Shares in percent; a real minus, and no sign on what rounds to zero."""
-    digits = 1 if line.unit == "share" else 2
-    number = round(100 * x if line.unit == "share" else x, digits) + 0.0  # -0.0 becomes 0.0
-    return f"{number:{'+' if signed and number else ''}.{digits}f}".replace("-", "−")
-
-
-def _unit(line: Line) -> str:
-    return {"share": "%", "index": ""}.get(line.unit, line.unit)
-
-
-def _verdict(difference: RatingEstimate, line: Line) -> str:
-    """Who is better in a row, where the interval of the difference leaves zero out."""
-    if not line.better or not (difference.low > 0 or difference.high < 0):
+def better_method(difference: RatingEstimate, statistic: Statistic) -> str:
+    """Return which method is better, if the interval of the difference (ranking minus rating) excludes zero."""
+    if not statistic.better or not (difference.low > 0 or difference.high < 0):
         return ""
-    return "ranking better" if (difference.low > 0) == (line.better == "high") else "rating better"
+    return "ranking better" if (difference.low > 0) == (statistic.better == "high") else "rating better"
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    """Why rows are empty or cannot be trusted, in words."""
+    """Limits of the comparison: judges that failed, and statistics that cannot be computed."""
     rating, ranking = comparison.rating, comparison.ranking
     notes = []
     for scores in (rating, ranking):
         for name, score_RT in zip(comparison.judges, scores.score_JRT, strict=True):
             if np.isnan(score_RT).all():
-                where = f"no number for {scores.method} and in no difference"
-                notes.append(f"Judge {name} gave no usable {scores.method}: it is in {where} but Broken.")
+                notes.append(f"All {scores.method} answers of judge {name} failed: it counts only in the row Failed.")
         if scores.score_JRT.shape[1] == 1:
-            notes.append(f"One {scores.method} per judge and text: nothing can be said about its re-prompts.")
+            notes.append(f"One {scores.method} per judge and text: there is no variance of repeats.")
     if len(comparison.judges) == 1:
-        notes.append("One judge: nothing can be said between judges.")
+        notes.append("One judge: there is no variance between judges.")
     if np.isnan(rating.reference_T).all():
         notes.append("No text has a reference.")
     return notes
 
 
 def _spreads(comparison: Comparison) -> list[Plot]:
-    """The distribution over texts of the standard deviation between judges; no plot where there is none."""
+    """Distribution over texts of the standard deviation between judges; no plot without two judges."""
     spreads = [judge_spread(comparison.rating), judge_spread(comparison.ranking)]
     rating_N, ranking_N = (spread[np.isfinite(spread)] for spread in spreads)
     if not len(rating_N) or not len(ranking_N):
@@ -215,43 +220,43 @@ def _spreads(comparison: Comparison) -> list[Plot]:
     edges = np.linspace(0, top, 25)
 
     def draw(axes: Axes) -> None:
-        for name, spread_N, colour in (("rating", rating_N, FIRST), ("ranking", ranking_N, SECOND)):
+        for name, spread_N, color in (("rating", rating_N, FIRST), ("ranking", ranking_N, SECOND)):
             height = np.histogram(spread_N, edges)[0] / len(spread_N)
-            axes.stairs(height, edges, color=colour, fill=True, alpha=0.25, linewidth=0)
-            axes.stairs(height, edges, color=colour, linewidth=1.4, label=name)
-            axes.axvline(float(np.median(spread_N)), color=colour, linewidth=1, linestyle=(0, (3, 2)))
+            axes.stairs(height, edges, color=color, fill=True, alpha=0.25, linewidth=0)
+            axes.stairs(height, edges, color=color, linewidth=1.4, label=name)
+            axes.axvline(float(np.median(spread_N)), color=color, linewidth=1, linestyle=(0, (3, 2)))
         axes.set(xlabel="standard deviation between judges (points)", ylabel="share of texts", xlim=(0, top))
         axes.legend(frameon=False, labelcolor=INK)
 
     medians = f"median {np.median(rating_N):.2f} points for rating, {np.median(ranking_N):.2f} for ranking"
     alt = f"Distribution over texts of the standard deviation between judges: {medians}"
-    caption = f"How far the judges differ on a text: {medians} (dashed). Further left is closer agreement."
-    return [Plot(_svg(draw, alt, "baseline spread"), caption)]
+    caption = f"Disagreement of the judges on a text: {medians} (dashed). Further left is better agreement."
+    return [Plot(svg(draw, alt, "rating spread"), caption)]
 
 
 def _scatters(comparison: Comparison, judge: int) -> list[Plot]:
-    """A judge's scores against the reference, by rating and by ranking; no plot where there is none."""
+    """A judge's scores against the reference, from rating and from ranking; no plot without scores or references."""
     plots = [_scatter(scores, comparison.judges[judge], judge) for scores in (comparison.rating, comparison.ranking)]
     return [plot for plot in plots if plot]
 
 
 def _scatter(scores: Scores, name: str, judge: int) -> Plot | None:
     reference_T, score_T = scores.reference_T, judge_scores(scores)[judge]
-    shown = np.isfinite(reference_T) & np.isfinite(score_T)
-    if not shown.any():
+    both = np.isfinite(reference_T) & np.isfinite(score_T)
+    if not both.any():
         return None
 
     def draw(axes: Axes) -> None:
-        size, alpha = (10, 0.7) if shown.sum() < 1000 else (4, 0.35)
+        size, alpha = (10, 0.7) if both.sum() < 1000 else (4, 0.35)
         axes.axhline(0, color=INK, linewidth=0.6)
         axes.axvline(0, color=INK, linewidth=0.6)
         axes.plot([-LIMIT, LIMIT], [-LIMIT, LIMIT], color=SECOND, linewidth=1)
-        axes.scatter(reference_T[shown], score_T[shown], s=size, alpha=alpha, color=POINTS, linewidths=0, rasterized=True)
+        axes.scatter(reference_T[both], score_T[both], s=size, alpha=alpha, color=POINTS, linewidths=0, rasterized=True)
         ticks = np.linspace(-LIMIT, LIMIT, 5).tolist()
         axes.set(xlabel="reference", ylabel=f"{scores.method} (points)", xticks=ticks, yticks=ticks)
         axes.set(xlim=(-1.05 * LIMIT, 1.05 * LIMIT), ylim=(-1.05 * LIMIT, 1.05 * LIMIT))
 
-    mean = float((score_T[shown] - reference_T[shown]).mean())
-    alt = f"{scores.method} by {name} against the reference, {shown.sum():,} texts: on average {mean:+.2f} points above it"
-    caption = f"{scores.method.capitalize()}, mean over repeats, of {shown.sum():,} texts. On the line it equals the reference."
-    return Plot(_svg(draw, alt, f"{name} {scores.method}"), caption)
+    mean = float((score_T[both] - reference_T[both]).mean())
+    alt = f"{scores.method} by {name} against the reference, {both.sum():,} texts: mean difference {mean:+.2f} points"
+    caption = f"{scores.method.capitalize()}, mean over repeats, of {both.sum():,} texts. On the line, both are equal."
+    return Plot(svg(draw, alt, f"{name} {scores.method}"), caption)

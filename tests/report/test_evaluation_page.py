@@ -1,0 +1,71 @@
+"""The page of an evaluation is complete, escapes its texts, loads nothing and is accessible."""
+
+import dataclasses
+import itertools
+import re
+
+import pyarrow as pa
+import pytest
+from outline import Outline
+from vidb_samples import HOSTILE, VALUES, text_of
+
+from valueflow.records import SCHEMAS
+from valueflow.report.evaluation_page import MAX_ROWS, EvaluationReport, evaluation_page
+
+
+@pytest.fixture
+def report() -> EvaluationReport:
+    rows = [
+        {
+            "response_id": f"{value}{i:03}", "query": f"query {i}", "dataset": "d", "response": f"response {i} of {value}",
+            "theory": value.theory, "value": value.node, "intensity": i / 10 - 4, "low": i / 10 - 5,
+            "high": i / 10 - 3, "num_windows": 3, "num_failed": 0, "judge": "j", "vidb_version": "v-1",
+            "sampling": "adaptive", "k": 6, "m": 3,
+        }
+        for value in VALUES for i in range(70)
+    ]  # fmt: skip
+    rows[0] |= {"query": HOSTILE, "response": HOSTILE * 40, "num_failed": 2}
+    rows[1] |= {"intensity": None, "low": None, "high": None, "num_failed": 3}
+    table = pa.Table.from_pylist(rows, SCHEMAS["evaluations"])
+    return EvaluationReport(table, "v-1", "j <x>", 6, 3, "adaptive", dict.fromkeys(VALUES, 1.25), {"windows": 420}, "k: 6")
+
+
+def test_the_page_holds_no_markup_of_the_data_and_loads_nothing(report: EvaluationReport) -> None:
+    page = evaluation_page(report)
+    outline = Outline(page)
+    assert not outline.tags & {"script", "img", "iframe", "link", "object", "form"}
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in page
+    assert all(address.startswith(("#", "data:image/png;base64,")) for address in outline.addresses)
+    assert not re.search(r"url\((?!#)|@import", page)
+    assert "default-src 'none'" in page
+
+
+def test_the_page_can_be_read_without_seeing_it(report: EvaluationReport) -> None:
+    page = evaluation_page(report)
+    outline = Outline(page)
+    assert outline.headings[0] == 1
+    assert outline.headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(outline.headings))
+    assert len(outline.ids) == len(set(outline.ids))
+    assert {a for a in outline.addresses if a.startswith("#")} <= {f"#{name}" for name in outline.ids}
+    assert len(outline.figures) == 0
+    assert all(outline.figures)
+
+
+def test_evaluation_page_shows_the_highest_and_lowest_and_counts_the_rest(report: EvaluationReport) -> None:
+    page = evaluation_page(report)
+    text = text_of(page)
+    assert page.count("<circle") == 2 * MAX_ROWS
+    assert "The 30 highest and 30 lowest are shown; 10 more" in text
+    assert "The 30 highest and 30 lowest are shown; 9 more" in text  # one of the 70 has no intensity
+    assert "1 without intensity: all windows failed" in text
+    assert "2 windows failed" in text
+    assert text.index("response 69 of svt") < text.index("response 40 of svt") < text.index("response 2 of svt")
+    assert "response 35 of svt" not in text
+    for expected in ("j &lt;x&gt;", "v-1", "adaptive", "1.25", "k: 6", "windows 420", "more characters"):
+        assert expected in text, expected
+
+
+def test_evaluation_page_without_any_intensity(report: EvaluationReport) -> None:
+    rows = report.rows.slice(1, 1)
+    assert "1 without intensity" in text_of(evaluation_page(dataclasses.replace(report, rows=rows)))
