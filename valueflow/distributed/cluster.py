@@ -1,4 +1,4 @@
-"""The one owner of cluster state: starts or joins Ray, sets its options, checks that a job fits."""
+"""The only owner of cluster state: starts or joins Ray, sets its options, checks resources, reports progress."""
 
 import contextlib
 import logging
@@ -19,21 +19,21 @@ log = logging.getLogger(__name__)
 class ClusterConfig(Config):
     """Where a job runs. Under `ray job submit` or with RAY_ADDRESS set the running cluster is joined."""
 
-    address: str | None = Field(None, description="null: join RAY_ADDRESS, else start Ray on this machine")
-    num_cpus: int | None = Field(None, ge=1, description="logical CPUs of a local start; may exceed the real ones")
+    address: str | None = Field(None, description="null: join RAY_ADDRESS if set, else start Ray on this machine")
+    num_cpus: int | None = Field(None, ge=1, description="logical CPUs of a local Ray; may exceed the physical ones")
 
 
 @contextlib.contextmanager
 def session(config: ClusterConfig) -> Iterator[None]:
-    """Start or join Ray for the length of a job; an existing connection of this process is used and left as it is."""
+    """Start or join Ray for the duration of a job; an existing connection of this process is reused and left open."""
     if ray.is_initialized():
         try:
             yield
         except ray.exceptions.RayError as error:
-            raise _mistake(error) or error from None
+            raise _input_error(error) or error from None
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the core worker's notes are for Ray's developers
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # messages of the core worker are for developers of Ray
     joining = config.address or os.environ.get("RAY_ADDRESS")
     ray.init(
         address=joining or "local",
@@ -45,20 +45,20 @@ def session(config: ClusterConfig) -> Iterator[None]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # Ids, not positions, identify rows; order is kept only so that which duplicate is "first" does not change between runs.
+    # Rows are identified by ids, not positions; order is preserved so that the "first" of duplicates is the same in every run.
     context.execution_options.preserve_order = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         yield
     except ray.exceptions.RayError as error:
-        raise _mistake(error) or error from None
+        raise _input_error(error) or error from None
     finally:
         ray.shutdown()
 
 
-def _mistake(error: BaseException | None) -> InputError | None:
-    """The user's mistake inside an exception that came from a worker, if that is what it was."""
+def _input_error(error: BaseException | None) -> InputError | None:
+    """The InputError among the causes of a worker's exception, if there is one."""
     while error is not None:
         if isinstance(error, InputError):
             return InputError(str(error.args[0]) if error.args else str(error))
@@ -67,17 +67,24 @@ def _mistake(error: BaseException | None) -> InputError | None:
 
 
 def require_resources(cpus: float, gpus: float, what: str, remedy: str) -> None:
-    """Refuse, with numbers, a stage that the cluster can never place (Ray would wait without a message).
+    """Refuse a stage that exceeds the cluster's resources (Ray would wait without a message).
 
-    An autoscaling cluster is judged by what it may grow to only after waiting for it, so there the check is skipped.
+    Args:
+        cpus: CPUs of the stage.
+        gpus: GPUs of the stage.
+        what: the stage, in messages.
+        remedy: how to lower its needs, in messages.
+
+    Raises:
+        InputError: the cluster is too small; not checked with RAY_CLUSTER_AUTOSCALES, whose limits are unknown in advance.
     """
-    have = ray.cluster_resources()
-    if os.environ.get("RAY_CLUSTER_AUTOSCALES") or not have:
+    available = ray.cluster_resources()
+    if os.environ.get("RAY_CLUSTER_AUTOSCALES") or not available:
         return
     short = [
-        f"{need:g} {name} (the cluster has {have.get(name, 0):g})"
+        f"{need:g} {name} (the cluster has {available.get(name, 0):g})"
         for name, need in (("CPU", cpus), ("GPU", gpus))
-        if need > have.get(name, 0)
+        if need > available.get(name, 0)
     ]
     if short:
         raise InputError(
@@ -87,7 +94,7 @@ def require_resources(cpus: float, gpus: float, what: str, remedy: str) -> None:
 
 
 def completed_results(what: str, waiting: list["ray.ObjectRef"]) -> Iterator[Any]:
-    """Yield the results of tasks as they end, with a line of progress."""
+    """Yield the results of tasks as they finish, reporting progress."""
     progress = Progress(what, len(waiting))
     while waiting:
         ready, waiting = ray.wait(waiting)
@@ -96,21 +103,21 @@ def completed_results(what: str, waiting: list["ray.ObjectRef"]) -> Iterator[Any
 
 
 class Progress:
-    """One line a stage every two seconds: done, rate, time left."""
+    """Logs one line per stage every two seconds: units done, rate, time left."""
 
     def __init__(self, what: str, total: int, done: int = 0) -> None:
-        self.what, self.total, self.done, self.before = what, total, done, done
+        self.what, self.total, self.done, self.resumed = what, total, done, done
         self.started = self.printed = time.monotonic()
         resumed = f", {done:,} of them done before" if done else ""
         log.info("%s: %s to do%s", what, f"{total:,}", resumed)
 
     def add(self, count: int, note: str = "") -> None:
-        """Count finished units; `note` is shown with the line."""
+        """Add finished units; `note` is appended to the line."""
         self.done += count
         now = time.monotonic()
         if now - self.printed < 2 and self.done < self.total:
             return
         self.printed = now
-        rate = (self.done - self.before) / max(now - self.started, 1e-9)
+        rate = (self.done - self.resumed) / max(now - self.started, 1e-9)
         left = f", {(self.total - self.done) / rate:,.0f} s left" if rate and self.done < self.total else ""
         log.info("%s: %s/%s (%.0f/s%s)%s", self.what, f"{self.done:,}", f"{self.total:,}", rate, left, note)
