@@ -10,6 +10,7 @@ from valueflow.errors import InputError
 from valueflow.hives import metrics
 from valueflow.hives.examples import Examples, path_ids, prefixes
 from valueflow.hives.metrics import RELATIONS, EmbeddingMetric, embedding_metrics, value_vectors
+from valueflow.hives.theory_texts import path_values, texts_by_theory
 from valueflow.theories.taxonomy import THEORIES
 
 SVT = [path for path, theory in enumerate(prefixes().theory_P) if theory == 0]
@@ -94,7 +95,7 @@ def test_ranking_equals_a_loop_over_every_draw(theory):
 
 def test_draws_have_their_relation_and_are_never_the_anchor():
     z, examples = multi_label()
-    theory = metrics._theories(z, examples, None, "text", 0)["svt"]
+    theory = texts_by_theory(z, examples, None, "text", 0)["svt"]
     labels = labels_of(examples, 0)
     draw = metrics._draw(theory, np.random.default_rng(0))
     for anchor, picks in zip(draw.query_Q, draw.picks_QSR, strict=True):
@@ -154,7 +155,7 @@ def test_value_vectors_and_orthogonality_equal_a_loop(directions):
 
 def test_the_influence_of_a_text_is_the_derivative_by_its_weight():
     z, examples = one_label(300, 2)
-    theory = metrics._theories(z, examples, None, "text", 0)["svt"]
+    theory = texts_by_theory(z, examples, None, "text", 0)["svt"]
     influence = metrics._orthogonality(theory)["orthogonality"].influence_G
     kept, ends = metrics._poles(theory)
 
@@ -173,7 +174,7 @@ def test_the_influence_of_a_text_is_the_derivative_by_its_weight():
 def test_neighbour_accuracies_equal_a_loop():
     z, examples = multi_label(120)
     found = embedding_metrics(z, examples, k=5)
-    values, _ = metrics.path_values("svt", None)
+    values, _ = path_values("svt", None)
     having = {v: set(of_value(examples, v)) for v in values}
     known = sorted(set().union(*having.values()))
     right = []
