@@ -1,10 +1,10 @@
-"""How many questions, and how many tokens, for the same accuracy? Rank correlation with the truth, 500 texts, by design.
+"""Rank correlation with the truth against judge calls and prompt tokens, by window design, for 500 texts.
 
 python -m benchmarks.adaptive [simulations [FIGURE.svg]]
 
-The judge: Plackett-Luce of sharpness 1. `log-probabilities`: its difference in nats, noise included, is read off the answer and
-becomes a weight. `embedding`: a prior of theta that correlates 0.45 with the truth, as an encoder's judgement does. Tokens:
-those of the prompt for benevolence and the sample texts, counted by MiniLM's tokenizer.
+The judge: Plackett-Luce of sharpness 1. `log-probabilities`: its difference in nats, noise included, is read from the answer
+and becomes an order probability. `embedding`: a prior of theta that correlates 0.45 with the truth, as an encoder's judgement
+does. Tokens: those of the prompt for benevolence and the sample texts, counted by MiniLM's tokenizer.
 """
 
 import sys
@@ -29,13 +29,13 @@ from valueflow.records import ValueId
 from valueflow.tabular import strict_rows
 
 NUM_TEXTS = 500
-MOST = 20  # calls a text; balanced k=2, m=40
+MAX_CALLS = 20  # for each text; balanced k=2, m=40
 MARKS = np.array([2, 4, 6, 8, 10, 12, 14, 20.0])
 EMBEDDING = 0.45
 
 
 class Design(NamedTuple):
-    """A way to choose and ask windows."""
+    """How windows are chosen and answered."""
 
     k: int = 2
     mode: str = "adaptive"
@@ -55,7 +55,7 @@ DESIGNS = {
 
 
 def tokens_per_window(k: int) -> float:
-    """Mean over windows of consecutive sample texts."""
+    """Return the mean number of prompt tokens over windows of consecutive sample texts."""
     tokenizer = AutoTokenizer.from_pretrained(locate(MINILM))
     texts = [row.fields["text"] for row in strict_rows("valueflow/samples/corpus.csv", ["text"])]
     prompts = [rank_messages(ValueId("svt:benevolence"), texts[i : i + k], 2000) for i in range(0, 300, k)]
@@ -63,7 +63,7 @@ def tokens_per_window(k: int) -> float:
 
 
 class Curve(NamedTuple):
-    """Rank correlation after so many calls a text."""
+    """Rank correlation by number of calls for each text."""
 
     calls: list[float]
     spearman: list[float]
@@ -72,9 +72,9 @@ class Curve(NamedTuple):
 def answered(theta_N: np.ndarray, shown_WK: np.ndarray, log_probabilities: bool, rng: np.random.Generator) -> list[Orders]:
     if not log_probabilities:
         return [ordered(theta_N, shown_WK, rng)]
-    heard_WK = theta_N[shown_WK] + rng.gumbel(size=shown_WK.shape)
-    items_WK = np.take_along_axis(shown_WK, np.argsort(-heard_WK, axis=1), axis=1)
-    weight_W = 1 / (1 + np.exp(-np.abs(heard_WK[:, 0] - heard_WK[:, 1])))
+    perceived_WK = theta_N[shown_WK] + rng.gumbel(size=shown_WK.shape)
+    items_WK = np.take_along_axis(shown_WK, np.argsort(-perceived_WK, axis=1), axis=1)
+    weight_W = 1 / (1 + np.exp(-np.abs(perceived_WK[:, 0] - perceived_WK[:, 1])))
     return [Orders(items_WK, weight_W), Orders(items_WK[:, ::-1].copy(), 1 - weight_W)]
 
 
@@ -83,28 +83,28 @@ def run(design: Design, sd: float, seed: int) -> Curve:
     theta_N, curve, k = rng.normal(0.0, sd, NUM_TEXTS), Curve([], []), design.k
     item_priors = None
     if design.embedding:
-        seen_N = EMBEDDING * theta_N + np.sqrt(1 - EMBEDDING**2) * rng.normal(0.0, sd, NUM_TEXTS)
-        item_priors = ItemPriors(EMBEDDING * seen_N, np.full(NUM_TEXTS, sd * np.sqrt(1 - EMBEDDING**2)))
+        embedding_N = EMBEDDING * theta_N + np.sqrt(1 - EMBEDDING**2) * rng.normal(0.0, sd, NUM_TEXTS)
+        item_priors = ItemPriors(EMBEDDING * embedding_N, np.full(NUM_TEXTS, sd * np.sqrt(1 - EMBEDDING**2)))
     windows = plan(NUM_TEXTS, WindowsConfig(k=k, m=k), rng).items_WK
-    orders, shown_NK = [], np.zeros((NUM_TEXTS, k), int)
+    orders, counts_NK = [], np.zeros((NUM_TEXTS, k), int)
     while True:
         orders += answered(theta_N, windows, design.log_probabilities, rng)
-        shown_NK += np.stack([np.bincount(place, minlength=NUM_TEXTS) for place in windows.T], axis=1)
+        counts_NK += np.stack([np.bincount(column, minlength=NUM_TEXTS) for column in windows.T], axis=1)
         fitted = fit(LikelihoodShard(NUM_TEXTS, orders), item_priors=item_priors)
-        curve.calls.append(shown_NK.sum() / k / NUM_TEXTS)
+        curve.calls.append(counts_NK.sum() / k / NUM_TEXTS)
         curve.spearman.append(float(spearmanr(fitted.theta_N, theta_N)[0]))
-        if curve.calls[-1] >= MOST - 0.1:
+        if curve.calls[-1] >= MAX_CALLS - 0.1:
             return curve
         if design.mode == "balanced":
             windows = plan(NUM_TEXTS, WindowsConfig(k=k, m=2 * k), rng).items_WK
         elif design.mode == "swiss":
-            windows = swiss_windows(fitted.theta_N, shown_NK, 2, rng)
+            windows = swiss_windows(fitted.theta_N, counts_NK, 2, rng)
         else:
-            windows = next_windows(fitted.theta_N, fitted.root_NS, shown_NK, 2 if k == 2 else k, rng)
+            windows = next_windows(fitted.theta_N, fitted.root_NS, counts_NK, 2 if k == 2 else k, rng)
 
 
 def needed(curve: Curve, goal: float) -> float:
-    """Calls a text until the curve, smoothed to be increasing, reaches a goal."""
+    """Return the calls for each text at which the curve, made monotone, reaches a goal."""
     return float(np.interp(goal, np.maximum.accumulate(curve.spearman), curve.calls, right=np.inf))
 
 
@@ -119,12 +119,12 @@ def draw(curves: dict[float, dict[str, Curve]], tokens: dict[int, float], path: 
     for row, (sd, lines) in zip(axes, curves.items(), strict=True):
         for name, curve in lines.items():
             style = {"color": "0.5", "linestyle": "--"} if name == "balanced" else {}
-            lost = [1 - s for s in curve.spearman]
-            row[0].plot(curve.calls, lost, label=name, **style)
-            row[1].plot(np.array(curve.calls) * tokens[DESIGNS[name].k], lost, label=name, **style)
+            error = [1 - s for s in curve.spearman]
+            row[0].plot(curve.calls, error, label=name, **style)
+            row[1].plot(np.array(curve.calls) * tokens[DESIGNS[name].k], error, label=name, **style)
         row[0].axhline(1 - lines["balanced"].spearman[-1], color="0.8", linewidth=0.8)
-        row[0].set(ylabel=f"1 - Spearman, spread {sd:g} nats", xlabel="calls a text", yscale="log", xlim=(0, MOST))
-        row[1].set(xlabel="prompt tokens a text", xlim=(0, MOST * tokens[2]))
+        row[0].set(ylabel=f"1 - Spearman, spread {sd:g} nats", xlabel="calls for each text", yscale="log", xlim=(0, MAX_CALLS))
+        row[1].set(xlabel="prompt tokens for each text", xlim=(0, MAX_CALLS * tokens[2]))
     axes[0, 1].legend(fontsize=8)
     figure.savefig(path)
 
@@ -133,25 +133,25 @@ def main() -> None:
     simulations = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     tokens = {k: tokens_per_window(k) for k in (2, 3, 5)}
     print("prompt tokens a window: " + ", ".join(f"k={k} {count:.0f}" for k, count in tokens.items()))
-    found: dict[float, dict[str, Curve]] = {}
+    curves: dict[float, dict[str, Curve]] = {}
     for sd in (1.5, 3.0, 5.0):
         with threadpool_limits(1):
             lines = {name: mean([run(design, sd, seed) for seed in range(simulations)]) for name, design in DESIGNS.items()}
-        found[sd] = lines
-        goal = float(np.interp(MOST, lines["balanced"].calls, lines["balanced"].spearman))
-        print(f"\ntheta ~ N(0, {sd:g}²), {NUM_TEXTS} texts, {simulations} simulations: Spearman at so many calls a text")
-        print(f"{'':30}" + "".join(f"{mark:8g}" for mark in MARKS) + f"   calls, tokens for balanced's at {MOST}")
+        curves[sd] = lines
+        goal = float(np.interp(MAX_CALLS, lines["balanced"].calls, lines["balanced"].spearman))
+        print(f"\ntheta ~ N(0, {sd:g}²), {NUM_TEXTS} texts, {simulations} simulations: Spearman by calls for each text")
+        print(f"{'':30}" + "".join(f"{mark:8g}" for mark in MARKS) + f"   calls, tokens for balanced's at {MAX_CALLS}")
         for name, line in lines.items():
             calls = needed(line, goal)
             share = (
                 "not reached"
                 if np.isinf(calls)
-                else f"{calls / MOST:.0%}, {calls * tokens[DESIGNS[name].k] / (MOST * tokens[2]):.0%}"
+                else f"{calls / MAX_CALLS:.0%}, {calls * tokens[DESIGNS[name].k] / (MAX_CALLS * tokens[2]):.0%}"
             )
             marks = "".join(f"{np.interp(mark, line.calls, line.spearman):8.4f}" for mark in MARKS)
             print(f"{name:30}{marks}   {share}", flush=True)
     if len(sys.argv) > 2:
-        draw(found, tokens, sys.argv[2])
+        draw(curves, tokens, sys.argv[2])
 
 
 if __name__ == "__main__":

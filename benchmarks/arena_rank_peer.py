@@ -29,11 +29,11 @@ def main() -> None:
     items_WK, num_items = np.load(sys.argv[1]), int(sys.argv[2])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     solve(items_WK[:1000], num_items)  # compiles, for other shapes
-    began = time.perf_counter()
+    started = time.perf_counter()
     theta = solve(items_WK, num_items)
-    took, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     np.save(sys.argv[3], theta)
-    print(json.dumps([took, (after - before) * 1024 / items_WK.nbytes]))
+    print(json.dumps([seconds, (after - before) * 1024 / items_WK.nbytes]))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How far is the evaluator from the truth, and does its interval hold it? The simulation of the official estimator.
+"""Error and interval coverage of the evaluator in the simulation of the official estimator.
 
 python -m benchmarks.evaluator
 
-10,000 anchors, clip(N(0, sd 4), -10, 10), calibration identity; true intensities -10, -8, ..., 10. The judge hears intensity
-+ noise * Gumbel, and `bias` more for the text shown first.
+10,000 anchors, clip(N(0, sd 4), -10, 10), calibration identity; true intensities -10, -8, ..., 10. The judge perceives
+intensity + noise * Gumbel, and `bias` more for the text in the first position.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ UNBEATABLE = 1e6
 
 
 class Answered(NamedTuple):
-    """One window and what the judge said."""
+    """One window and the judge's order."""
 
     unit: int
     window: Window
@@ -47,7 +47,7 @@ class Simulation(NamedTuple):
 
     @property
     def coverage(self) -> float:
-        """Share of responses whose interval holds the truth."""
+        """Share of responses whose interval contains the truth."""
         return float(((self.low_R <= self.truth_R) & (self.truth_R <= self.high_R)).mean())
 
 
@@ -74,12 +74,12 @@ def simulate(
     for round_ in range(m):
         posterior = _posterior(anchors, len(units), sharpness, answered)
         for unit, window in enumerate(plan_round(posterior, units, units, used, round_, config)):
-            heard_K = np.insert(anchors.theta_A[window.anchors], window.place, truth_R[unit])
-            heard_K[0] += bias
-            answered.append(Answered(unit, window, np.argsort(-(heard_K + noise * rng.gumbel(size=k))).tolist()))
+            perceived_K = np.insert(anchors.theta_A[window.anchors], window.position, truth_R[unit])
+            perceived_K[0] += bias
+            answered.append(Answered(unit, window, np.argsort(-(perceived_K + noise * rng.gumbel(size=k))).tolist()))
         if round_ == 0:
-            shown = [np.insert(anchors.theta_A[a.window.anchors], a.window.place, np.nan) for a in answered]
-            sharpness = estimate_sharpness(shown, [a.order for a in answered])
+            anchor_theta = [np.insert(anchors.theta_A[a.window.anchors], a.window.position, np.nan) for a in answered]
+            sharpness = estimate_sharpness(anchor_theta, [a.order for a in answered])
     scores = np.array(_posterior(anchors, len(units), sharpness, answered).scores())
     return Simulation(truth_R, *scores.T, sharpness)
 
@@ -95,7 +95,7 @@ def main() -> None:
     anchors = simulated_anchors()
     truth_R = np.repeat(TRUTHS, 100)
     unbeatable_R = np.full(200, UNBEATABLE)
-    print(f"k=6, m=3, {len(truth_R)} responses; shift: mean change of the score if the judge adds 2 to the text shown first;")
+    print(f"k=6, m=3, {len(truth_R)} responses; shift: mean change of the score if the judge adds 2 to the first position;")
     print("unbeatable: lowest score of 200 responses that beat every anchor.")
     print("Goals: error below the official estimator's, coverage about 0.95, shift 0 (official 1.5), unbeatable near 10 (6.2).")
     print("sampling  noise official  error coverage sharpness  shift unbeatable")

@@ -1,4 +1,4 @@
-"""How the fit grows: time of one Newton iteration against comparisons, and two worker processes against one.
+"""Time of one Newton iteration against the number of comparisons, and two worker processes against one.
 
 python -m benchmarks.growth [FIGURE.svg]
 """
@@ -23,25 +23,25 @@ NUM_ITEMS = 10_000
 
 
 class Part:
-    """A shard that makes its own orders."""
+    """A shard that simulates its own orders."""
 
     def __init__(self, num_windows: int, seed: int) -> None:
-        self.sums = LikelihoodShard(NUM_ITEMS, [Orders(orders(NUM_ITEMS, num_windows, 2, seed), np.ones(num_windows))])
+        self.likelihood = LikelihoodShard(NUM_ITEMS, [Orders(orders(NUM_ITEMS, num_windows, 2, seed), np.ones(num_windows))])
         self.limits = threadpool_limits(1)
 
     def ask(self, method: str, *arguments: np.ndarray) -> object:
         """See `RankingShard`."""
-        return getattr(self.sums, method)(*arguments)
+        return getattr(self.likelihood, method)(*arguments)
 
 
-def seconds(sums: LikelihoodShard | ShardedLikelihood) -> tuple[float, int]:
-    """Best of three fits of the mode, and its Newton steps."""
-    counts, times, steps = sums.counts(), [], 0
+def seconds(likelihood: LikelihoodShard | ShardedLikelihood) -> tuple[float, int]:
+    """Return the shortest time of three fits of the mode, and the Newton steps."""
+    counts, times, steps = likelihood.counts(), [], 0
     for attempt in range(3):
-        start = np.full(NUM_ITEMS, 1e-9 * attempt)  # another point, so that nothing is remembered
-        began = time.perf_counter()
-        steps = posterior_mode(sums, counts, start, parameter_prior(sums.layout, 2.0), 1e-6).steps
-        times.append(time.perf_counter() - began)
+        start = np.full(NUM_ITEMS, 1e-9 * attempt)  # another start, so that no result is cached
+        started = time.perf_counter()
+        steps = posterior_mode(likelihood, counts, start, parameter_prior(likelihood.layout, 2.0), 1e-6).steps
+        times.append(time.perf_counter() - started)
     return min(times), steps
 
 
@@ -59,7 +59,8 @@ def main() -> None:
     points = []
     print(f"{'comparisons':>12} {'seconds':>9} {'steps':>6} {'ns per comparison and step':>28}")
     for num_windows in (10_000, 100_000, 1_000_000, 10_000_000):
-        took, steps = seconds(LikelihoodShard(NUM_ITEMS, [Orders(orders(NUM_ITEMS, num_windows, 2), np.ones(num_windows))]))
+        shard = LikelihoodShard(NUM_ITEMS, [Orders(orders(NUM_ITEMS, num_windows, 2), np.ones(num_windows))])
+        took, steps = seconds(shard)
         points.append((num_windows, took / steps))
         print(f"{num_windows:12,} {took:9.3f} {steps:6} {1e9 * took / steps / num_windows:28.1f}", flush=True)
     if len(sys.argv) > 1:

@@ -1,11 +1,11 @@
-"""Do a panel's labels agree with people's? ValueEval's validation arguments, Schwartz's values, at each level of the taxonomy.
+"""Macro-F1 of a panel's labels against human ones: ValueEval's validation arguments, Schwartz's values, by taxonomy level.
 
 python -m benchmarks.panel FOLDER [voters]    # with arguments-validation.tsv and labels-validation.tsv of Touché23-ValueEval
 
 A text has one predicted node a level and any number of human ones. Macro-F1 is the mean over the
 level's nodes that people used.
-`majority` always says the node that people used most; `zero-shot` the node whose name and definition is nearest to the text in
-the same encoder; the encoder voter, and a panel of several (resamples of the exemplars), go down it with `jobs.categorize`.
+`majority` always predicts the node that people used most; `zero-shot` the node whose name and definition is nearest to the text
+in the same encoder; the encoder voter, and a panel of several (resamples of the exemplars), descend it with `jobs.categorize`.
 """
 
 import logging
@@ -26,29 +26,29 @@ from valueflow.theories import theories
 SVT = theories()["svt"]
 
 
-def labelled(root: str, voters: int) -> dict[str, tuple[str, ...]]:
-    """The panel's path of each text; what it left to people has none."""
+def panel_paths(root: str, voters: int) -> dict[str, tuple[str, ...]]:
+    """Return the panel's path of each text; texts in the human queue have none."""
     panel = [{"kind": "encoder", "name": f"encoder-{i}"} | ({"bag": i} if voters > 1 else {}) for i in range(1, voters + 1)]
     config = {"root": root, "theories": ["svt"], "panel": {"voters": panel}, "cluster": {"num_cpus": 8}}
     path = f"{root}/categorize-{voters}.yaml"
     with open(path, "w") as file:
         yaml.safe_dump(config, file)
-    at = categorize.main(load(categorize.SCHEMA, path, []))
-    return {row["text_id"]: tuple(row["path"]) for row in store.read_table(at.labels, ["text_id", "path"]).to_pylist()}
+    builds = categorize.main(load(categorize.SCHEMA, path, []))
+    return {row["text_id"]: tuple(row["path"]) for row in store.read_table(builds.labels, ["text_id", "path"]).to_pylist()}
 
 
 def level_of(node: str) -> int:
-    """1 for the top of the taxonomy."""
+    """Return the level of a node; 1 is the top of the taxonomy."""
     return len(SVT.paths(node)[0])
 
 
-def macro_f1(truth: list[set[str]], said: list[str | None], nodes: list[str]) -> float:
-    """Mean F1 over nodes of one prediction a text against sets of labels."""
+def macro_f1(truth: list[set[str]], predicted: list[str | None], nodes: list[str]) -> float:
+    """Return the mean F1 over nodes, with one prediction and a set of labels for each text."""
     scores = []
     for node in nodes:
-        hits = sum(s == node and node in t for t, s in zip(truth, said, strict=True))
-        asked, given = sum(node in t for t in truth), sum(s == node for s in said)
-        scores.append(2 * hits / (asked + given))
+        hits = sum(s == node and node in t for t, s in zip(truth, predicted, strict=True))
+        positives, predictions = sum(node in t for t in truth), sum(s == node for s in predicted)
+        scores.append(2 * hits / (positives + predictions))
     return float(np.mean(scores))
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     ids = sorted(people)
     encoder = LayerEncoder(MINILM)
     embedded = encoder([text_of[i] for i in ids])
-    methods = {f"{n} encoder voter(s)": labelled(root, n) for n in dict.fromkeys([1, *map(int, sys.argv[2:])])}
+    methods = {f"{n} encoder voter(s)": panel_paths(root, n) for n in dict.fromkeys([1, *map(int, sys.argv[2:])])}
     levels = sorted({level_of(n.id) for n in SVT.nodes})
     print(f"{len(ids)} arguments; macro-F1 by level of the taxonomy")
     print(f"{'':22}" + "".join(f"{f'level {level}':>10}" for level in levels))
@@ -85,11 +85,11 @@ def main() -> None:
         nearest = np.argmax(unit[0] @ unit[1].T, axis=1)
         rows["zero-shot"].append(macro_f1(truth, [nodes[j] for j in nearest], nodes))
         for name, paths in methods.items():
-            said = [next((n for n in paths.get(i, ()) if n in nodes), None) for i in ids]
-            rows[name].append(macro_f1(truth, said, nodes))
+            predicted = [next((n for n in paths.get(i, ()) if n in nodes), None) for i in ids]
+            rows[name].append(macro_f1(truth, predicted, nodes))
     for name, scores in rows.items():
         print(f"{name:22}" + "".join(f"{score:10.3f}" for score in scores))
-    print(f"left to people: {', '.join(f'{name} {len(ids) - len(paths)}' for name, paths in methods.items())}")
+    print(f"in the human queue: {', '.join(f'{name} {len(ids) - len(paths)}' for name, paths in methods.items())}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Overhead of plan -> judge -> parse -> write with a judge that costs nothing: windows per second, and memory as windows grow.
+"""Overhead of plan -> judge -> parse -> write with a judge of no cost: windows per second, and memory by number of windows.
 
 python -m benchmarks.pipeline
 """
@@ -28,7 +28,7 @@ TEXTS, VALUES = 5_000, ("benevolence", "security")
 
 
 def free_judge(windows):
-    """A reply per window, parsed as a real one would be."""
+    """Return a reply for each window, parsed like a real one."""
     return windows.map_batches(_reply, batch_format="pyarrow", batch_size=4096)
 
 
@@ -61,7 +61,7 @@ class Peak(threading.Thread):
         self.stop = False
 
     def run(self) -> None:
-        """Sample until told to stop."""
+        """Sample until `stop` is set."""
         me = psutil.Process()
         while not self.stop:
             self.driver = max(self.driver, me.memory_info().rss)
@@ -77,7 +77,7 @@ class Peak(threading.Thread):
 
 def main() -> None:
     root = tempfile.mkdtemp()
-    answer.judge = lambda *_: free_judge  # everything but the judge is the real thing
+    answer.judge = lambda *_: free_judge  # everything but the judge is real
     with session(ClusterConfig(num_cpus=2)):
         pool = candidates(root)
         print(f"{'windows':>10} {'seconds':>8} {'windows/s':>10} {'driver MiB':>11} {'largest worker MiB':>19}")
@@ -88,11 +88,11 @@ def main() -> None:
             peak.start()
             started = time.monotonic()
             plan(pool, WindowsConfig(k=2, m=m), windows)
-            made = rank(windows, ValueTexts((pool,)), SimulatedJudge(), out, 0, {})
+            manifest = rank(windows, ValueTexts((pool,)), SimulatedJudge(), out, 0, {})
             seconds = time.monotonic() - started
             peak.stop = True
             peak.join()
-            rows = made.num_rows
+            rows = manifest.num_rows
             memory = (peak.driver / 2**20, peak.workers / 2**20)
             print(f"{rows:>10,} {seconds:>8.1f} {rows / seconds:>10,.0f} {memory[0]:>11.0f} {memory[1]:>19.0f}", flush=True)
     shutil.rmtree(root)

@@ -1,11 +1,11 @@
-"""The maths of scores, given rankings: 1,000 responses, K=6, M=3, beside one-at-a-time bisection in Python.
+"""Time to compute scores from rankings: 1,000 responses, K=6, M=3, against bisection of one response at a time in Python.
 
 python -m benchmarks.scoring [RESPONSES]
 
 All have the same windows, orders and anchors. Bisection finds the most likely theta of each response alone, to 1e-6 nats,
-without an interval: as the formula is written, which sums the worth of the texts left at every step, and with these sums made
-once. Ours finds posterior mean and 95 % interval. One thread. Prints medians over turns of milliseconds and ratios, and how far
-mean and most likely value are apart where the latter is inside.
+without an interval: as the formula is written, which sums the worth of the remaining texts at every step, and with these sums
+precomputed. Ours computes posterior mean and 95 % interval. One thread. Prints medians over turns of milliseconds and ratios,
+and the mean distance of mean and most likely value where the latter is inside the scale.
 """
 
 import math
@@ -23,11 +23,11 @@ K, M = 6, 3
 TURNS = 15
 
 
-Windows = list[tuple[list[int], list[int]]]  # of one response: shown texts, and their positions best first
+Windows = list[tuple[list[int], list[int]]]  # of one response: texts by position, and positions best first
 
 
 def root(slope: Callable[[float], float]) -> float:
-    """Where a falling function is 0."""
+    """Return the zero of a decreasing function."""
     low, high = -40.0, 40.0
     while high - low > 1e-6:
         middle = (low + high) / 2
@@ -43,34 +43,34 @@ def bisected(anchors: Anchors, windows: Windows) -> float:
 
     def slope(theta: float) -> float:
         total = 0.0
-        for shown, order in windows:
+        for window, order in windows:
             for stage in range(len(order) - 1):
-                left = [shown[place] for place in order[stage:]]
-                if RESPONSE not in left:
+                remaining = [window[position] for position in order[stage:]]
+                if RESPONSE not in remaining:
                     break
-                worth = [math.exp(theta if text == RESPONSE else anchors.theta_A[text]) for text in left]
-                total += (left[0] == RESPONSE) - math.exp(theta) / sum(worth)
+                worth = [math.exp(theta if text == RESPONSE else anchors.theta_A[text]) for text in remaining]
+                total += (remaining[0] == RESPONSE) - math.exp(theta) / sum(worth)
         return total
 
     return root(slope)
 
 
 def bisected_prepared(anchors: Anchors, windows: Windows) -> float:
-    """The same with the worth of the texts left at each stage summed once."""
+    """The same with the summed worth of the remaining texts at each stage precomputed."""
     tails, chosen = [], 0
-    for shown, order in windows:
-        left: list[float] = []
+    for window, order in windows:
+        tail_worths: list[float] = []
         total = 0.0
-        for place in reversed(order):
-            text = shown[place]
+        for position in reversed(order):
+            text = window[position]
             if text == RESPONSE:
-                at = len(order) - 1 - len(left)
+                response_rank = len(order) - 1 - len(tail_worths)
             else:
                 total += math.exp(anchors.theta_A[text])
-            left.append(total)
-        left.reverse()
-        chosen += at < len(order) - 1
-        tails += left[: min(at, len(order) - 2) + 1]
+            tail_worths.append(total)
+        tail_worths.reverse()
+        chosen += response_rank < len(order) - 1
+        tails += tail_worths[: min(response_rank, len(order) - 2) + 1]
 
     def slope(theta: float) -> float:
         u = math.exp(theta)
@@ -83,19 +83,19 @@ def main() -> None:
     size = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     anchors, rng = simulated_anchors(), np.random.default_rng(0)
     num = size * M
-    shown_NK = np.stack(
+    window_NK = np.stack(
         [np.insert(rng.choice(len(anchors.theta_A), K - 1, replace=False), rng.integers(K), RESPONSE) for _ in range(num)]
     )
     truth_U = rng.uniform(-9, 9, size)
     unit_N = np.repeat(np.arange(size), M)
-    theta_NK = np.where(shown_NK == RESPONSE, truth_U[unit_N][:, None], anchors.theta_A[shown_NK])
+    theta_NK = np.where(window_NK == RESPONSE, truth_U[unit_N][:, None], anchors.theta_A[window_NK])
     order_NK = np.argsort(-(theta_NK + rng.gumbel(size=theta_NK.shape)), axis=1)
-    windows = [[(shown_NK[n].tolist(), order_NK[n].tolist()) for n in range(unit * M, unit * M + M)] for unit in range(size)]
+    windows = [[(window_NK[n].tolist(), order_NK[n].tolist()) for n in range(unit * M, unit * M + M)] for unit in range(size)]
     weight_N = np.full(num, np.nan)
 
     def ours() -> list[Score]:
         posterior = Posterior(anchors, size, 1.0)
-        posterior.update_all(unit_N, shown_NK, order_NK, weight_N)
+        posterior.update_all(unit_N, window_NK, order_NK, weight_N)
         return posterior.scores()
 
     # Plain numbers for plain Python, whose lists are faster than arrays one by one.
@@ -112,7 +112,7 @@ def main() -> None:
     inside = np.abs(mode) < 9
     milliseconds_R = 1e3 * np.median(seconds_TR, axis=0)
     print(f"{size:,} responses, K={K}, M={M}: ours {milliseconds_R[0]:.2f} ms")
-    for r, name in ((1, "as written"), (2, "sums made once")):
+    for r, name in ((1, "as written"), (2, "sums precomputed")):
         low, middle, high = np.quantile(seconds_TR[:, r] / seconds_TR[:, 0], (0.1, 0.5, 0.9))
         print(f"bisection, {name}: {milliseconds_R[r]:.1f} ms, {middle:.0f} times ours (turns: {low:.0f} to {high:.0f})")
     apart = np.abs(mean - mode)[inside].mean()

@@ -3,9 +3,9 @@
 python -m benchmarks.solver [items pairs]    # default: 10,000 items, 1,000,000 pairs; and 200,000 windows of 5
 ARENA_RANK_PYTHON=/path/to/its/bin/python python -m benchmarks.solver    # also arena-rank, installed in a place of its own
 
-`gradient` is the largest gradient entry of the log-likelihood per window of that item, at the solver's own answer; an answer
+`gradient` is the largest gradient entry of the log-likelihood per window of that item, at the solver's own answer; a result
 above 1e-6 is marked. Peers: scipy's Newton-CG on NumPy sums, choix (Newton-CG), evalica and arena-rank (pairs only; the latter
-pins other versions of numpy and jax). `memory` is the peak above the data's process, in multiples of the item numbers (int32).
+needs other versions of numpy and jax). `memory` is the peak above the data's process, in multiples of the item numbers (int32).
 Compilation of our loops is not in the time: it happens once after an installation.
 """
 
@@ -24,7 +24,7 @@ from valueflow.ranking.newton import posterior_mode
 from valueflow.ranking.orders import Orders
 from valueflow.ranking.prior import parameter_prior
 
-PRIOR_SD = 1e3  # as good as none
+PRIOR_SD = 1e3  # practically no prior
 TIMEOUT = 150
 ARENA_RANK = "ARENA_RANK_PYTHON"
 
@@ -87,14 +87,14 @@ def evalica(num_items: int, items_WK: np.ndarray) -> np.ndarray:
     import evalica
 
     wins = [evalica.Winner.X] * len(items_WK)
-    found = evalica.bradley_terry(items_WK[:, 0].tolist(), items_WK[:, 1].tolist(), wins, tolerance=1e-12, limit=10_000)
+    result = evalica.bradley_terry(items_WK[:, 0].tolist(), items_WK[:, 1].tolist(), wins, tolerance=1e-12, limit=10_000)
     theta = np.zeros(num_items)
-    theta[found.scores.index.to_numpy()] = np.log(found.scores.to_numpy())
+    theta[result.scores.index.to_numpy()] = np.log(result.scores.to_numpy())
     return theta
 
 
 def solve(method: str, path: str, num_items: int) -> None:
-    """The child process: solve, and print what it took."""
+    """Child process: solve, and print seconds, gradient and memory."""
     items_WK = np.load(path)
     solver = {"ours": ours, "scipy": newton_cg, "choix": choix, "evalica": evalica}[method]
     solver(num_items, items_WK[:10])  # imports and compiles
@@ -110,7 +110,7 @@ def gradient_of(num_items: int, items_WK: np.ndarray, theta: np.ndarray) -> floa
     return float(np.abs((shard.moments(theta).gradient - theta / PRIOR_SD**2) / windows).max())
 
 
-def measured(method: str, path: str, num_items: int) -> tuple[float, float, float]:
+def measure(method: str, path: str, num_items: int) -> tuple[float, float, float]:
     """Seconds, gradient and memory of one solver in a process of its own."""
     if method != "arena-rank":
         return tuple(json.loads(_output([sys.executable, "-m", "benchmarks.solver", method, path, str(num_items)])))
@@ -128,8 +128,8 @@ def main() -> None:
     if len(sys.argv) == 4 and sys.argv[1] in ("ours", "scipy", "choix", "evalica"):
         solve(sys.argv[1], sys.argv[2], int(sys.argv[3]))
         return
-    given = [int(a) for a in sys.argv[1:]]
-    problems = [(given[0], given[1], 2)] if given else [(10_000, 1_000_000, 2), (10_000, 200_000, 5)]
+    args = [int(a) for a in sys.argv[1:]]
+    problems = [(args[0], args[1], 2)] if args else [(10_000, 1_000_000, 2), (10_000, 200_000, 5)]
     for num_items, num_windows, k in problems:
         print(f"{num_items:,} items, {num_windows:,} windows of {k}")
         print(f"{'solver':10} {'seconds':>9} {'gradient':>10} {'memory':>7} {'of ours':>8}")
@@ -139,7 +139,7 @@ def main() -> None:
             pairs_only = ["evalica"] + ["arena-rank"] * (ARENA_RANK in os.environ)
             for method in ("ours", "scipy", *(pairs_only if k == 2 else ()), "choix"):
                 try:
-                    seconds, gradient, memory = measured(method, file.name, num_items)
+                    seconds, gradient, memory = measure(method, file.name, num_items)
                 except subprocess.TimeoutExpired:
                     print(f"{method:10} more than {TIMEOUT} s ({TIMEOUT / reference:.0f}x)", flush=True)
                     continue
@@ -147,9 +147,9 @@ def main() -> None:
                     print(f"{method:10} failed: {error.stderr.splitlines()[-1][:100]}", flush=True)
                     continue
                 reference = reference or seconds
-                far = "" if gradient <= 1e-6 else "  not converged"
+                note = "" if gradient <= 1e-6 else "  not converged"
                 print(
-                    f"{method:10} {seconds:9.2f} {gradient:10.1e} {memory:6.1f}x {seconds / reference:7.1f}x{far}", flush=True
+                    f"{method:10} {seconds:9.2f} {gradient:10.1e} {memory:6.1f}x {seconds / reference:7.1f}x{note}", flush=True
                 )
 
 

@@ -85,7 +85,7 @@ def test_the_plan_of_a_unit_does_not_depend_on_the_others(sampling):
     for round_ in range(config.m):
         for at, unit in enumerate(units):
             for window in (together[round_][at], reverse[round_][-1 - at]):
-                assert window.place == alone[unit][round_][0].place
+                assert window.position == alone[unit][round_][0].position
                 assert window.anchors.tolist() == alone[unit][round_][0].anchors.tolist()
 
 
@@ -113,10 +113,10 @@ def test_a_text_is_never_its_own_anchor_and_no_anchor_comes_twice(sampling, k):
 def test_over_all_units_the_response_is_at_every_place_equally_often(k):
     units, config = [f"u{i}" for i in range(600)], EvaluatorConfig(k=k, m=3)
     rounds = planned(units, config, anchors(np.linspace(-10, 10, 60)))
-    places = Counter(window.place for windows in rounds for window in windows)
+    places = Counter(window.position for windows in rounds for window in windows)
     assert sorted(places) == list(range(k))
     assert all(count == pytest.approx(1800 / k, rel=0.2) for count in places.values())
-    assert all(len({rounds[r][unit].place for r in range(3)}) == min(3, k) for unit in range(600))
+    assert all(len({rounds[r][unit].position for r in range(3)}) == min(3, k) for unit in range(600))
 
 
 def test_bucket_windows_reach_over_the_whole_scale():
@@ -135,7 +135,7 @@ def test_adaptive_windows_close_in_on_the_response():
     posterior, spread = Posterior(ANCHORS, 1, 5.0), []
     for round_ in range(3):
         (window,) = plan_round(posterior, ["u"], ["u"], used, round_, config)
-        shown = np.insert(ANCHORS.theta_A[window.anchors], window.place, 4.2)
+        shown = np.insert(ANCHORS.theta_A[window.anchors], window.position, 4.2)
         posterior.update(0, window, np.argsort(-shown).tolist(), None)
         spread.append(np.abs(shown - 4.2).max())
     assert spread[2] < spread[1] < spread[0]

@@ -1,4 +1,4 @@
-"""The official evaluator's files: score its rankings CSV, write its scores CSV."""
+"""Files of the official evaluator: scores from its rankings CSV, and scores written in its CSV format."""
 
 import ast
 import csv
@@ -10,60 +10,62 @@ import pyarrow as pa
 from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, Window, estimate_sharpness
 from valueflow.ranking.calibration import Calibration
-from valueflow.records import SCHEMAS, clean, digest
+from valueflow.records import SCHEMAS, ValueId, clean, digest
 from valueflow.tabular import cell, columns, strict_rows
 from valueflow.vidb.anchor_files import intensity_of
 from valueflow.vidb.version import Anchors
 
 
-def score_rankings(url: str, value: str, config: EvaluatorConfig) -> tuple[pa.Table, float]:
-    """Return `evaluations` rows and the judge's sharpness from an official rankings CSV; no judge and no VIDB are needed.
+def score_rankings(url: str, value: ValueId, config: EvaluatorConfig) -> tuple[pa.Table, float]:
+    """Return `evaluations` rows and the judge's sharpness from an official rankings CSV, without a judge or a VIDB.
 
-    Columns: row_idx, target_text, db_text_i, db_score_i, ranking. In `ranking`, an order of 1-based positions best first, 1 is
-    the response and i+1 is anchor i. Windows of one row_idx are taken together; a broken ranking counts as failed.
+    Columns: row_idx, target_text, db_text_i, db_score_i, ranking. `ranking` has 1-based positions, best first; 1 is the
+    response and i+1 is anchor i. Windows with the same row_idx and target_text are one unit. An invalid ranking is a failed
+    window.
 
     Raises:
         InputError: a column is missing, or an anchor's score is not a number in [-10, 10].
     """
     scores = [name for name in columns(url) if name.startswith("db_score_")] or ["db_score_1"]
-    named = ("row_idx", "target_text", "ranking")
-    read = list(strict_rows(url, [*named, *scores]))
+    names = ("row_idx", "target_text", "ranking")
+    read = list(strict_rows(url, [*names, *scores]))
     if not read:
         raise InputError(f"{url} holds no ranking")
-    rows = [{name: cell(row.fields, name) for name in named} for row in read]
+    rows = [{name: cell(row.fields, name) for name in names} for row in read]
     theta_A = np.array([intensity_of(row.fields[name], f"{row.location} {name}") for row in read for name in scores])
     per_window = len(scores)
     windows = [Window(np.arange(i * per_window, (i + 1) * per_window), 0) for i in range(len(rows))]
     orders = [_order(row["ranking"], per_window + 1) for row in rows]
     answered = [(w, order) for w, order in zip(windows, orders, strict=True) if order is not None]
-    shown = [np.insert(theta_A[w.anchors], 0, np.nan) for w, _ in answered]
-    sharpness = config.sharpness or estimate_sharpness(shown, [order for _, order in answered])
+    anchor_theta = [np.insert(theta_A[w.anchors], 0, np.nan) for w, _ in answered]
+    sharpness = config.sharpness or estimate_sharpness(anchor_theta, [order for _, order in answered])
     unit = {key: i for i, key in enumerate(dict.fromkeys((row["row_idx"], row["target_text"]) for row in rows))}
-    theory, _, node = value.partition(":")
-    posterior = Posterior(Anchors(theory, node, np.arange(len(theta_A)), theta_A, Calibration.identity()), len(unit), sharpness)
+    posterior = Posterior(
+        Anchors(value.theory, value.node, np.arange(len(theta_A)), theta_A, Calibration.identity()), len(unit), sharpness
+    )
     counts = np.zeros((len(unit), 2), int)
     for row, window, order in zip(rows, windows, orders, strict=True):
-        at = unit[row["row_idx"], row["target_text"]]
-        counts[at, 0 if order else 1] += 1
+        u = unit[row["row_idx"], row["target_text"]]
+        counts[u, 0 if order else 1] += 1
         if order:
-            posterior.update(at, window, order, None)
+            posterior.update(u, window, order, None)
     table = []
     for (row_idx, text), score, (num_windows, num_failed) in zip(unit, posterior.scores(), counts.tolist(), strict=True):
-        scored = score._asdict() if num_windows else {}
-        about = {"response_id": digest(row_idx, text), "dataset": "official rankings", "response": clean(text), "query": ""}
-        made_by = {"judge": "official rankings", "vidb_version": url, "sampling": "saved", "k": per_window + 1}
+        interval = score._asdict() if num_windows else {}
+        response = {"response_id": digest(row_idx, text), "dataset": "official rankings", "response": clean(text), "query": ""}
+        provenance = {"judge": "official rankings", "vidb_version": url, "sampling": "saved", "k": per_window + 1}
         numbers = {"num_windows": num_windows, "num_failed": num_failed, "m": num_windows + num_failed}
-        table.append({"theory": theory, "value": node} | about | made_by | numbers | scored)
+        table.append({"theory": value.theory, "value": value.node} | response | provenance | numbers | interval)
     return pa.Table.from_pylist(table, SCHEMAS["evaluations"]), sharpness
 
 
 def scores_csv(evaluations: pa.Table) -> str:
-    """Return the official scores CSV: query, dataset, response and one column `{value}_score` a value."""
+    """Return the official scores CSV: query, dataset, response and a column `{value}_score` for each value."""
     values = list(dict.fromkeys(evaluations["value"].to_pylist()))
     by_response: dict[str, dict] = {}
     for row in evaluations.to_pylist():
-        of_response = by_response.setdefault(row["response_id"], {k: row[k] for k in ("query", "dataset", "response")})
-        of_response[f"{row['value']}_score"] = row["intensity"]
+        entry = by_response.setdefault(row["response_id"], {k: row[k] for k in ("query", "dataset", "response")})
+        entry[f"{row['value']}_score"] = row["intensity"]
     text = io.StringIO()
     writer = csv.DictWriter(text, ["query", "dataset", "response", *(f"{v}_score" for v in values)])
     writer.writeheader()
@@ -72,7 +74,7 @@ def scores_csv(evaluations: pa.Table) -> str:
 
 
 def _order(raw: str, k: int) -> list[int] | None:
-    """Shown positions best first from "[2, 1, 3]" or "2,1,3"; None for anything that is not a permutation of 1..k."""
+    """Return positions from 0, best first, of "[2, 1, 3]" or "2,1,3"; None if it is not a permutation of 1..k."""
     try:
         listed = ast.literal_eval(raw if raw.strip().startswith("[") else f"[{raw}]")
         order = [int(position) - 1 for position in listed]

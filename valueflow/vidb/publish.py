@@ -45,7 +45,7 @@ class HumanConfig(Config):
 class Review(NamedTuple):
     """Flags of the plausibility panel by (value, text id), None without a panel; human mean ratings by value and text id."""
 
-    flags: dict[tuple[str, str], int] | None = None
+    flags: dict[tuple[ValueId, str], int] | None = None
     human: dict[str, dict[str, float]] = {}
     config: HumanConfig = HumanConfig()
     max_flags: int = 1
@@ -78,7 +78,7 @@ def calibrated_values(
 def review_of(base: Vidb) -> Review:
     """Return the flags and human mean ratings of a version's texts."""
     rows = store.read_table(base.build, ["theory", "value", "text_id", "flags", "human_mean"]).to_pylist()
-    flags: dict[tuple[str, str], int] = {
+    flags: dict[tuple[ValueId, str], int] = {
         (ValueId.of(r["theory"], r["value"]), r["text_id"]): r["flags"] for r in rows if r["flags"] is not None
     }
     human: dict[str, dict[str, float]] = {}

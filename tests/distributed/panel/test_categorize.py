@@ -1,4 +1,4 @@
-"""The panel on a real local cluster: simulated voters of known accuracy, kills, dead voters, human decisions, plausibility."""
+"""The panel on a real local cluster: simulated voters of known accuracy, kills, failed voters, human decisions, flags."""
 
 import csv
 import sys
@@ -79,10 +79,10 @@ def test_killed_and_run_again_the_votes_are_the_same(root, ingested, tmp_path_fa
     assert rows(done.labels) == rows(expected.labels)
 
 
-def test_a_dead_voter_is_named_and_the_panel_stops_or_goes_on(root):
-    dead = {"kind": "openai", "name": "gone", "url": "http://127.0.0.1:9/v1", "model": "m", "key_env": "", "retries": 0}
-    panel = [*voters(4), dead]
-    with pytest.raises(InputError, match="voter 'gone' is dead"):
+def test_a_failed_voter_is_named_and_the_panel_stops_or_goes_on(root):
+    failing = {"kind": "openai", "name": "gone", "url": "http://127.0.0.1:9/v1", "model": "m", "key_env": "", "retries": 0}
+    panel = [*voters(4), failing]
+    with pytest.raises(InputError, match="voter 'gone' failed"):
         categorize.main(settings(root, panel, theories=["duty"], max_texts=10))
     at = categorize.main(settings(root, panel, theories=["duty"], max_texts=10, panel={"on_dead": "continue"}))
     lost = store.read_table(at.votes["gone"]).to_pylist()
@@ -111,12 +111,12 @@ def test_what_the_panel_leaves_open_people_decide(root):
     label = next(row for row in store.read_table(decided.labels).to_pylist() if row["text_id"] == lines[0]["text_id"])
     assert (label["path"], label["direction"], label["decision"]) == (["fidelity"], -1, "human")
     assert store.require_manifest(decided.queue).num_rows == len(lines) - 1
-    for change, said in (
+    for change, message in (
         ({"node": "fidelty"}, "did you mean"),
         ({"direction": "up"}, "direction is 'up'"),
         ({"text_id": "0" * 16}, "not in this job's human queue"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             categorize.main(config.model_copy(update={"human": [fill(lines[0] | change)]}))
 
 

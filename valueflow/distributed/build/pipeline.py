@@ -28,7 +28,7 @@ from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK, VOTE
 from valueflow.ranking.calibration import CalibrateConfig, NO_NEUTRAL
 from valueflow.ranking.windows import WindowsConfig, plan_table, with_texts
-from valueflow.records import digest
+from valueflow.records import ValueId, digest
 from valueflow.store import BallotsDetails, Build, CandidatesDetails, JudgeSharpness, UtilitiesDetails, VidbDetails
 from valueflow.vidb.publish import HumanConfig, PLAUSIBLE, Review, read_ratings
 from valueflow.vidb.version import Vidb
@@ -252,7 +252,7 @@ def _judges(config: BuildVidbConfig, utilities: Build) -> dict[str, JudgeSharpne
 
 def _flags(
     config: BuildVidbConfig, plausibility: PlausibilityConfig, at: BuildStages, base: Vidb | None
-) -> dict[tuple[str, str], int]:
+) -> dict[tuple[ValueId, str], int]:
     """How many voters find the intensity of each (value, text id) weird."""
     settings = [config.calibrate.model_dump(), _content(config.calibrate.ratings)]
     ballots = Build(config.root, "ballots", f"p-{digest(__version__, at.utilities.build_id, settings)}")
