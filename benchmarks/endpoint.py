@@ -18,6 +18,7 @@ from tests.fault_server import FAULTS, KEY, Handle, start
 from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.configs import EndpointModel
 from valueflow.llm.endpoint import Endpoint
+from valueflow.llm.question import Question
 
 CALLS, LIMIT, TIMEOUT = 2000, 40, 2.0
 CHOICE = {"choice": ["A > B > C", "C > B > A"]}
@@ -31,7 +32,7 @@ async def endpoint(server: Handle) -> int:
     """Answers received by our client."""
     config = EndpointModel(name="bench", url=server.url, model="m", structured="choice", timeout=TIMEOUT)
     client = Endpoint(config, None, BudgetLedger())
-    replies = await asyncio.gather(*(client.ask(chat(i), CHOICE, 10, False, 0) for i in range(CALLS)))
+    replies = await asyncio.gather(*(client.ask(Question(chat(i), CHOICE, 10), 0) for i in range(CALLS)))
     await client.close()
     return sum(reply is not None and bool(reply.text) for reply in replies)
 

@@ -21,11 +21,11 @@ import pyarrow as pa
 from valueflow import store
 from valueflow.distributed.build.rank import read_windows
 from valueflow.distributed.cluster import ClusterConfig, session
-from valueflow.distributed.judge import judge
+from valueflow.distributed.judge import answerer
 from valueflow.distributed.texts import ValueTexts
 from valueflow.judging.tasks import RANK
 from valueflow.llm.configs import VllmModel
-from valueflow.llm.question import sampling
+from valueflow.llm.vllm import sampling
 from valueflow.models import locate
 from valueflow.ranking.windows import WindowsConfig, plan_table
 from valueflow.store import Build
@@ -93,15 +93,15 @@ def pipeline(pool: Build, windows: Build) -> tuple[int, float, list[dict]]:
     with session(ClusterConfig(num_cpus=4)):
         from ray._private.state import actors  # the public state API needs the dashboard
 
-        asked = read_windows(
+        planned = read_windows(
             windows, store.require_manifest(windows).files, ValueTexts((pool,)), ray.put(np.empty(0, "S16")), JUDGE.batch_size
         )
-        questions = [RANK.question(row, JUDGE) for row in asked.iter_rows()]
+        questions = [RANK.question(row, JUDGE) for row in planned.iter_rows()]
         requests = [{"messages": q.messages, "sampling_params": sampling(q, JUDGE)} for q in questions]
-        answered = judge(JUDGE)(asked)
+        answers = answerer(JUDGE)(planned)
         threading.Thread(target=watch, daemon=True).start()
         tokens = 0
-        for batch in answered.iter_batches(batch_format="pyarrow", batch_size=None):
+        for batch in answers.iter_batches(batch_format="pyarrow", batch_size=None):
             tokens += sum(batch["tokens_in"].to_pylist()) + sum(batch["tokens_out"].to_pylist())
         return tokens, time.monotonic() - ready[0], requests
 

@@ -1,4 +1,4 @@
-"""Examine a judge on anchors of known intensity; jobs under the same root refuse a judge that failed.
+"""Audit a judge on rated texts; jobs under the same root refuse a judge that failed.
 
 python -m jobs.audit_judge conf/audit_judge/tiny.yaml
 """
@@ -6,7 +6,7 @@ python -m jobs.audit_judge conf/audit_judge/tiny.yaml
 from valueflow.config import run_job
 from valueflow.distributed.audit import AuditJudgeConfig, audit_judge, dry_run
 from valueflow.distributed.cluster import session
-from valueflow.judging.audit.exam import AuditResult
+from valueflow.judging.audit.result import AuditResult
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.report.audit_page import audit_page
 from valueflow.report.terminal import cost_table
@@ -16,19 +16,19 @@ SCHEMA = AuditJudgeConfig
 
 
 def main(config: AuditJudgeConfig) -> AuditResult | None:
-    """Examine, print the verdict, its reasons and where the page is."""
+    """Audit the judge; print the result, its reasons and the URL of the page."""
     with session(config.cluster):
         if config.dry_run:
             print(cost_table(dry_run(config)))
             return None
-        verdict, url = audit_judge(config)
+        result, url = audit_judge(config)
     page = report_url(config.root, f"audit-{fingerprint(config.judge)}")
-    write_bytes(page, audit_page(verdict, config.judge.public()).encode())
-    print(f"judge {verdict.judge}: {'passed' if verdict.passed else 'REFUSED'}")
-    for reason in verdict.reasons:
+    write_bytes(page, audit_page(result, config.judge.public()).encode())
+    print(f"judge {result.judge}: {'passed' if result.passed else 'FAILED'}")
+    for reason in result.reasons:
         print(f"- {reason}")
-    print(f"verdict: {url}\nreport: {page}")
-    return verdict
+    print(f"audit: {url}\nreport: {page}")
+    return result
 
 
 if __name__ == "__main__":

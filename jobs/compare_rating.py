@@ -1,4 +1,4 @@
-"""Ask judges for ratings and for rankings of the same texts, and compare: variance, sign flips, re-prompts, accuracy.
+"""Compare rating with ranking of the same texts by the same judges: variance, sign flips, re-prompts, accuracy.
 
 python -m jobs.compare_rating conf/compare_rating/tiny.yaml
 """
@@ -18,7 +18,7 @@ SCHEMA = CompareRatingConfig
 
 
 def main(config: CompareRatingConfig) -> Comparison | None:
-    """Compare, print the table and where the page is."""
+    """Compare; print the table and the URL of the page."""
     with session(config.cluster):
         if config.dry_run:
             print(cost_table(dry_run(config)))

@@ -21,15 +21,17 @@ from ray.serve.handle import DeploymentHandle
 from serve.http import create
 from serve.settings import HttpConfig
 from valueflow import config, store, vidb
+from valueflow.config import Resources
 from valueflow.distributed.embed import EmbedderConfig, embeddings_build, read_examples, read_vectors, resolve_labels
 from valueflow.distributed.extract import ExtractionConfig
 from valueflow.errors import InputError
 from valueflow.evaluation.regression import IntensityRegression, load_or_fit
 from valueflow.hives.extract import Extractor
-from valueflow.judging.configs import AnyJudge, EncoderJudge, JudgeConfig
+from valueflow.judging.configs import AnyJudge, JudgeConfig
+from valueflow.judging.kind import OnlineJudge
 from valueflow.judging.online import MicroBatcher, online_judge
 from valueflow.llm.configs import VllmModel
-from valueflow.service.local import builder_of
+from valueflow.service.local import judge_of
 from valueflow.service.service import Service, Space
 
 TRIES = 6  # of a call whose replica is lost
@@ -43,7 +45,8 @@ class ServeConfig(config.Config):
     vidb: str = Field("current", description="version served at first; user_config of deployment `evaluator` swaps it live")
     judge: JudgeConfig | None = Field(None, description="null: the judge that built the version")
     fast: bool = Field(True, description="offer mode fast: regression on the encoder's embedding, fitted when a version loads")
-    encoder: EmbedderConfig = EmbedderConfig()
+    # Two CPUs hold the defaults of the front (0.5), the judge (1) and the encoder.
+    encoder: EmbedderConfig = Field(EmbedderConfig(num_cpus=0.5), description="its num_cpus and num_gpus are per replica")
     extraction: ExtractionConfig | None = Field(None, description="null: no POST /v1/extract")
     http: HttpConfig = HttpConfig()
 
@@ -55,9 +58,9 @@ class JudgeReplica:
         if isinstance(judge, VllmModel):
             from valueflow.distributed.vllm_engine import OnlineEngine
 
-            self.ask: Any = OnlineEngine(judge)
+            self.judge: OnlineJudge = OnlineEngine(judge)
         else:
-            self.ask = online_judge(judge, cache)
+            self.judge = online_judge(judge, cache)
         self.asking, self.since, self.busy = 0, 0.0, 0.0
 
     async def rank(self, windows: bytes) -> bytes:
@@ -67,7 +70,7 @@ class JudgeReplica:
             self.since = time.perf_counter()
         self.asking += 1
         try:
-            return _packed(await self.ask(asked))
+            return _packed(await self.judge(asked))
         finally:
             self.asking -= 1
             if not self.asking:
@@ -129,7 +132,7 @@ class EvaluatorReplica:
         if self.encoder is not None:
             fast: IntensityRegression | None = load_or_fit(loaded, served.encoder.model, embed_now) if served.fast else None
             space = Space(served.encoder.model, self._embed, fast, _extractor(served) if served.extraction else None)
-        service = Service(loaded, served.judge or EncoderJudge(), self.ask, space, served.http.limits())
+        service = Service(loaded, judge_of(loaded, served.judge), self.ask, space, served.http.limits())
         for value in loaded.calibrations:
             service.warm(value)
         return service
@@ -171,20 +174,23 @@ def builder(args: dict[str, Any]) -> Application:
         InputError: a key is unknown or a value not allowed; nothing is published under root; the judge lacks something.
     """
     asked = config.parse(ServeConfig, args, "serve arguments")
-    judge = asked.judge or builder_of(vidb.load(asked.root, asked.vidb)) or EncoderJudge()
+    judge = judge_of(vidb.load(asked.root, asked.vidb), asked.judge)
     # The version is not among what replicas are made with: a change of it alone goes to those that run.
     served = asked.model_copy(update={"judge": judge, "vidb": "current"})
     if served.extraction:
         _extraction_builds(served)  # what is missing is said here, not by a dying replica
     encoder = None
     if served.fast or served.extraction:
-        held = {"num_cpus": 0.5, "num_gpus": served.encoder.num_gpus}
+        options = _actor_options(Resources(served.encoder.num_cpus, served.encoder.num_gpus))
         shape = serve.deployment(
-            name="encoder", ray_actor_options=held, max_ongoing_requests=64, graceful_shutdown_timeout_s=DRAIN
+            name="encoder", ray_actor_options=options, max_ongoing_requests=64, graceful_shutdown_timeout_s=DRAIN
         )
         encoder = shape(EncoderReplica).bind(served.encoder)
     shape = serve.deployment(
-        name="judge", ray_actor_options=_held(judge), max_ongoing_requests=256, graceful_shutdown_timeout_s=DRAIN
+        name="judge",
+        ray_actor_options=_actor_options(judge.replica_resources),
+        max_ongoing_requests=256,
+        graceful_shutdown_timeout_s=DRAIN,
     )
     asking = shape(JudgeReplica).bind(judge, store.cache_url(served.root))
     shape = serve.deployment(
@@ -218,8 +224,5 @@ def _extractor(served: ServeConfig) -> Extractor:
     return Extractor(read_vectors(embedded, examples.text_ids), examples, served.extraction.k)
 
 
-def _held(judge: AnyJudge) -> dict[str, float]:
-    """What a replica of the judge takes: an engine what its config says, others so little that two CPUs hold everything."""
-    if isinstance(judge, VllmModel):
-        return {"num_cpus": judge.cpus_per_engine, "num_gpus": judge.gpus_per_engine}
-    return {"num_cpus": 1.0, "num_gpus": judge.num_gpus if isinstance(judge, EncoderJudge) else 0.0}
+def _actor_options(replica: Resources) -> dict[str, float]:
+    return {"num_cpus": replica.cpus, "num_gpus": replica.gpus}

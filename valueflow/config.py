@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from omegaconf import OmegaConf
@@ -27,6 +27,13 @@ class Config(BaseModel):
     def public(self) -> dict[str, Any]:
         """Return the settings as they are saved with results: of every `env` only the names, since values may be secrets."""
         return _without_secrets(self.model_dump())
+
+
+class Resources(NamedTuple):
+    """Logical CPUs and GPUs of Ray that a component reserves."""
+
+    cpus: float
+    gpus: float = 0.0
 
 
 def _without_secrets(settings: Any) -> Any:

@@ -72,7 +72,7 @@ async def drive(
     async def call() -> None:
         asked, sent = loop.time(), False
         while True:
-            slot = await opened.enter(asked, 1)
+            slot = await opened.acquire(asked, 1)
             count(0)
             sums["unsent"] -= not sent
             started, sent = loop.time(), True
@@ -81,14 +81,14 @@ async def drive(
             if sums["in_flight"] >= limit(loop.time()) or rng.random() < by_chance:
                 sums["refused"] += 1
                 await asyncio.sleep(0.001)
-                opened.refused(slot, 1.0)
+                opened.refuse(slot, 1.0)
                 await asyncio.sleep(1.0)
                 continue
             count(1)
             await asyncio.sleep(rng.uniform(*service))
             count(-1)
             await asyncio.sleep(0.001)
-            opened.leave(slot, loop.time() - started)
+            opened.release(slot, loop.time() - started)
             return
 
     await asyncio.gather(*(call() for _ in range(calls)))
@@ -129,14 +129,14 @@ def test_a_server_that_refuses_everything_is_left_alone():
         async def call() -> None:
             nonlocal denied
             asked = loop.time()
-            while slot := await opened.enter(asked, 1):
+            while slot := await opened.acquire(asked, 1):
                 await asyncio.sleep(0.01)
-                opened.refused(slot, 60.0)
+                opened.refuse(slot, 60.0)
                 await asyncio.sleep(60.0)
             denied += 1
 
         await asyncio.gather(*(call() for _ in range(500)))
-        return denied, opened.refusals, loop.time()
+        return denied, opened.num_refusals, loop.time()
 
     denied, refusals, seconds = simulate(main())
     assert denied == 500
@@ -147,16 +147,16 @@ def test_a_server_that_refuses_everything_is_left_alone():
 def test_the_call_asked_first_goes_first_also_after_a_refusal():
     async def main() -> list[float]:
         opened, order = gate(most=1), []
-        first = await opened.enter(1.0, 1)
+        first = await opened.acquire(1.0, 1)
 
         async def call(asked: float) -> None:
-            slot = await opened.enter(asked, 1)
+            slot = await opened.acquire(asked, 1)
             order.append(asked)
-            opened.leave(slot, 0.1)
+            opened.release(slot, 0.1)
 
         waiting = [asyncio.create_task(call(asked)) for asked in (3.0, 2.0, 4.0)]
         await asyncio.sleep(0)
-        opened.leave(first, 0.1)
+        opened.release(first, 0.1)
         await asyncio.gather(*waiting)
         return order
 
@@ -166,11 +166,11 @@ def test_the_call_asked_first_goes_first_also_after_a_refusal():
 def test_a_cancelled_call_leaves_no_slot_behind():
     async def main() -> None:
         opened = gate(most=1)
-        first = await opened.enter(1.0, 1)
-        waiting = [asyncio.create_task(opened.enter(2.0, 1)) for _ in range(3)]
+        first = await opened.acquire(1.0, 1)
+        waiting = [asyncio.create_task(opened.acquire(2.0, 1)) for _ in range(3)]
         await asyncio.sleep(0)
         waiting[0].cancel()  # in the queue
-        opened.leave(first, 0.1)
+        opened.release(first, 0.1)
         waiting[1].cancel()  # let in, but not yet woken
         await asyncio.gather(*waiting, return_exceptions=True)
         assert waiting[2].done()
@@ -185,9 +185,9 @@ def test_rates_per_minute_hold(rates):
         loop, opened = asyncio.get_running_loop(), gate(**rates)
 
         async def call() -> None:
-            slot = await opened.enter(loop.time(), 150)
-            opened.give_back(50)  # 100 it was
-            opened.leave(slot, 0.0)
+            slot = await opened.acquire(loop.time(), 150)
+            opened.refund_tokens(50)  # 100 it was
+            opened.release(slot, 0.0)
 
         await asyncio.gather(*(call() for _ in range(600)))
         return loop.time()
@@ -199,10 +199,10 @@ def test_mean_concurrency_counts_only_time_with_work():
     async def main() -> float:
         opened = gate()
         for _ in range(2):
-            slots = [await opened.enter(0.0, 1) for _ in range(3)]
+            slots = [await opened.acquire(0.0, 1) for _ in range(3)]
             await asyncio.sleep(10)
             for slot in slots:
-                opened.leave(slot, 10.0)
+                opened.release(slot, 10.0)
             await asyncio.sleep(1000)
         assert opened.busy_seconds == pytest.approx(20)
         return opened.call_seconds / opened.busy_seconds

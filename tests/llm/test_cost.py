@@ -3,9 +3,10 @@
 import pytest
 
 from valueflow.judging.configs import EncoderJudge, SimulatedJudge
+from valueflow.judging.cost import estimate
 from valueflow.judging.tasks import RANK, VOTE
-from valueflow.llm.configs import EndpointModel, Price, VllmModel
-from valueflow.llm.cost import CostEstimate, MeasuredSpeed, estimate, total
+from valueflow.llm.configs import EndpointModel, LlmModel, Price, VllmModel
+from valueflow.llm.cost import CostEstimate, MeasuredSpeed, cost_summary
 from valueflow.prompts.render import rank_messages, vote_messages
 from valueflow.records import ValueId
 from valueflow.voting.descend import DIRECTIONS, Ballot
@@ -111,4 +112,5 @@ def test_nothing_to_ask_costs_nothing():
     ],
 )
 def test_what_a_run_did_cost(judge, said):
-    assert total(judge, 1000, 2_000_000, 4000, 1800.0) == said
+    model = judge if isinstance(judge, LlmModel) else None
+    assert cost_summary(1000, 2_000_000, 4000, 1800.0, model) == said

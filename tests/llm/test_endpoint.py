@@ -17,6 +17,7 @@ from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.cache import CallCache, Reply
 from valueflow.llm.configs import EndpointModel
 from valueflow.llm.endpoint import Endpoint, Stats
+from valueflow.llm.question import Question
 
 ORDERS = ["A > B > C", "A > C > B", "B > A > C", "B > C > A", "C > A > B", "C > B > A"]
 CHOICE, REGEX = {"choice": ORDERS}, {"regex": "[A-G]( > [A-G])*"}
@@ -41,12 +42,16 @@ def judge(server: Handle, **settings: object) -> EndpointModel:
     return EndpointModel(**defaults | settings)
 
 
+def chat(prompt: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}]
+
+
 class Asked:
     """Prompts put to a fresh endpoint at once, and what came back."""
 
     def __init__(
         self, config: EndpointModel, prompts: list[str], cache: str = "", spent: BudgetLedger | None = None,
-        constraint: dict = CHOICE, logprobs: bool = False, round_: int = 0,
+        constraint: dict | None = CHOICE, logprobs: bool = False, round_: int = 0,
     ) -> None:  # fmt: skip
         self.cache, self.spent, self.constraint = CallCache(cache) if cache else None, spent or BudgetLedger(), constraint
         self.logprobs, self.round = logprobs, round_
@@ -60,10 +65,7 @@ class Asked:
     async def _ask(self, config: EndpointModel, prompts: list[str]) -> None:
         endpoint = Endpoint(config, self.cache, self.spent)
         try:
-            asked = (
-                endpoint.ask([{"role": "user", "content": prompt}], self.constraint, 6, self.logprobs, self.round)
-                for prompt in prompts
-            )
+            asked = (endpoint.ask(Question(chat(prompt), self.constraint, 6, self.logprobs), self.round) for prompt in prompts)
             self.replies = await asyncio.gather(*asked)
         finally:
             self.stats, self.exhausted = endpoint.stats, endpoint.exhausted
@@ -110,7 +112,7 @@ def test_what_cost_nothing_is_asked_again(server, fault, asked, paid):
     assert done.stats.waits == (fault in ("429", "503"))
 
 
-MAYBE_PAID = "may have been paid for, so it is not asked again"
+MAYBE_PAID = "may have been paid for, so the call is not repeated"
 
 
 @pytest.mark.parametrize(
@@ -123,9 +125,9 @@ MAYBE_PAID = "may have been paid for, so it is not asked again"
         ("empty", "", "empty answer", (30, 6)),
         ("refusal", "", "the model refused: I cannot judge this.", (30, 6)),
         ("content_filter", ".* > .*", "the answer was withheld by the server's content filter", (30, 6)),
-        ("length", "A > ", "the answer was cut at max_tokens; raise judge.extra_tokens .*", (30, 6)),
-        ("not json", "", "the answer's body is not JSON: '<html>oops</html>'", (2, 6)),
-        ("no choices", "", "the answer has no choices: .*", (30, 6)),
+        ("length", "A > ", "the answer was cut at max_tokens; raise extra_tokens .*", (30, 6)),
+        ("not json", "", "the response body is not JSON: '<html>oops</html>'", (2, 6)),
+        ("no choices", "", "the response has no choices: .*", (30, 6)),
         ("400", "", "HTTP 400: status 400 for Bearer \\*\\*\\*", (0, 0)),
         ("422", "", "HTTP 422: status 422 for Bearer \\*\\*\\*", (0, 0)),
         ("prose", "Sure! The order is .*", "", (30, 6)),
@@ -187,7 +189,7 @@ def test_a_waiting_call_holds_no_slot(server):
 def test_patience_ends(server):
     server.reset(faults={"429": 1.0}, retry_after="100")
     done = Asked(judge(server, patience=5), ["which?"])
-    assert done.reply == Reply("", "HTTP 429: too many calls (waiting 100.0 s more would pass patience, 5 s)", 0, 0)
+    assert done.reply == Reply("", "HTTP 429: too many calls (waiting 100.0 s more would exceed patience, 5 s)", 0, 0)
     server.reset(faults={"429": 1.0}, retry_after="0.4", times=10_000)
     done = Asked(judge(server, patience=1.5), prompts(300))
     assert all("patience" in reply.error for reply in done.replies)
@@ -305,10 +307,7 @@ def test_a_torn_file_is_a_miss(server, tmp_path):
 def test_two_clients_at_once_share_a_cache(server, tmp_path):
     async def both() -> tuple[list, list]:
         clients = [Endpoint(judge(server), CallCache(str(tmp_path)), BudgetLedger()) for _ in range(2)]
-        asked = [
-            [client.ask([{"role": "user", "content": prompt}], CHOICE, 6, False, 0) for prompt in prompts(50)]
-            for client in clients
-        ]
+        asked = [[client.ask(Question(chat(prompt), CHOICE, 6), 0) for prompt in prompts(50)] for client in clients]
         replies = await asyncio.gather(*(asyncio.gather(*calls) for calls in asked))
         for client in clients:
             await client.close()
@@ -324,7 +323,7 @@ def test_the_key_comes_from_the_environment(server, monkeypatch):
     assert Asked(judge(server), ["which?"]).reply.text in ORDERS
     for value in ("", "  "):
         monkeypatch.setenv("JUDGE_KEY", value)
-        with pytest.raises(InputError, match=r"set the environment variable JUDGE_KEY, or judge\.key_env"):
+        with pytest.raises(InputError, match=r"set the environment variable JUDGE_KEY, or key_env"):
             Endpoint(judge(server), None, BudgetLedger())
     monkeypatch.setenv("JUDGE_KEY", "sk-\nsecret")
     with pytest.raises(InputError, match="JUDGE_KEY holds characters that no API key has") as refused:
@@ -354,23 +353,23 @@ def test_the_key_is_never_shown(server, tmp_path, caplog, monkeypatch):
 @pytest.mark.parametrize(
     ("fault", "todo"),
     [
-        ("401", r"put a valid key into the environment variable that judge\.key_env names \('JUDGE_KEY'\)"),
-        ("402", r"add credit to the account behind judge\.key_env"),
-        ("429 quota", r"add credit to the account behind judge\.key_env"),
-        ("403", r"give the key in judge\.key_env \('JUDGE_KEY'\) access to judge\.model \('m'\)"),
-        ("404", r"change judge\.url \(the base URL, without /chat/completions\) or judge\.model \('m'\)"),
+        ("401", r"put a valid key into the environment variable that key_env names \('JUDGE_KEY'\)"),
+        ("402", r"add credit to the account behind key_env"),
+        ("429 quota", r"add credit to the account behind key_env"),
+        ("403", r"give the key in key_env \('JUDGE_KEY'\) access to model \('m'\)"),
+        ("404", r"change url \(the base URL, without /chat/completions\) or model \('m'\)"),
     ],
 )
 def test_a_judge_that_is_misconfigured_is_an_exception(server, fault, todo):
     server.reset(faults={fault: 1.0}, times=9)
     status = fault.split()[0]
-    with pytest.raises(InputError, match=rf"judge 'judge': {server.url}/chat/completions answered {status} \(.+\); {todo}"):
+    with pytest.raises(InputError, match=rf"LLM 'judge': {server.url}/chat/completions answered {status} \(.+\); {todo}"):
         Asked(judge(server), prompts(100))
-    assert sum(server.seen()["seen"].values()) <= admission.START
+    assert sum(server.seen()["seen"].values()) <= admission.INITIAL_PROBES
 
 
 def test_an_address_without_a_server_is_refused(server):
-    with pytest.raises(InputError, match=r"url 'http:///v1' names no server; change judge\.url"):
+    with pytest.raises(InputError, match=r"url 'http:///v1' names no server; change url"):
         Endpoint(judge(server, url="http:///v1"), None, BudgetLedger())
 
 
@@ -418,11 +417,11 @@ def test_the_other_forms_on_the_wire(server):
 def test_log_probabilities_become_the_share_of_the_first_choice(server):
     server.reset(logprobs={"A": -0.2231, " A": -3.0, "B": -1.6094, "C": -0.1})
     asked = Asked(judge(server), ["which?"], constraint={"choice": ["A", "B"]}, logprobs=True)
-    assert asked.reply.first == pytest.approx((0.8 + 0.0498) / (0.8 + 0.0498 + 0.2), abs=1e-4)
+    assert asked.reply.first_probability == pytest.approx((0.8 + 0.0498) / (0.8 + 0.0498 + 0.2), abs=1e-4)
     body = server.seen()["last"]["body"]
     assert (body["logprobs"], body["top_logprobs"]) == (True, 5)
     server.reset(logprobs={"X": -0.1})
-    assert Asked(judge(server), ["which?"], constraint={"choice": ["A", "B"]}, logprobs=True).reply.first is None
+    assert Asked(judge(server), ["which?"], constraint={"choice": ["A", "B"]}, logprobs=True).reply.first_probability is None
 
 
 def test_two_thousand_calls_of_which_a_fifth_fail(server):

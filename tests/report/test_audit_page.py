@@ -8,7 +8,8 @@ from markupsafe import escape
 from outline import Outline
 
 from valueflow.judging.answers import answers
-from valueflow.judging.audit.exam import AuditConfig, AuditResult, examine, plan
+from valueflow.judging.audit import AuditConfig, AuditResult, plan_audit
+from valueflow.judging.audit.audit import audit_result as evaluated
 from valueflow.judging.audit.triples import RATED_TEXTS
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.simulated import SimulatedRanker, true_theta
@@ -29,8 +30,8 @@ def rated_texts() -> pa.Table:
 
 
 def audit_result(price: Price | None = None, **judge) -> AuditResult:
-    rankings = SimulatedRanker(SimulatedJudge(name=HOSTILE, **judge))(plan(rated_texts(), AuditConfig()))
-    return examine(rated_texts(), rankings, AuditConfig(), 8.0, price, "2026-11-21T12:40:00+00:00")
+    rankings = SimulatedRanker(SimulatedJudge(name=HOSTILE, **judge))(plan_audit(rated_texts(), AuditConfig()))
+    return evaluated(rated_texts(), rankings, AuditConfig(), 8.0, price, "2026-11-21T12:40:00+00:00")
 
 
 def page_of(result: AuditResult) -> str:
@@ -100,14 +101,14 @@ def test_a_judge_without_contradictions():
 
 
 def test_speed_and_cost():
-    windows = plan(rated_texts(), AuditConfig())
+    windows = plan_audit(rated_texts(), AuditConfig())
     count = windows.num_rows
     rankings = answers(windows, "j", [[0, 1]] * count, ["A"] * count, [None] * count, None, [310] * count, [2] * count)
-    page = page_of(examine(rated_texts(), rankings, AuditConfig(), 8.0, Price(tokens_in=1.0, tokens_out=5.0, currency="EUR")))
+    page = page_of(evaluated(rated_texts(), rankings, AuditConfig(), 8.0, Price(tokens_in=1.0, tokens_out=5.0, currency="EUR")))
     for cell in ("36.0", "310.0", "2.0", "0.3200 EUR"):
         assert f'<td class="n">{cell}</td>' in page
     assert "Audited" not in page
-    unpriced = page_of(examine(rated_texts(), rankings, AuditConfig(), 0.0, None))
+    unpriced = page_of(evaluated(rated_texts(), rankings, AuditConfig(), 0.0, None))
     for cell in ("not measured", "no price set"):
         assert f'<td class="n">{cell}</td>' in unpriced
     assert "no price set" in page_of(audit_result(Price()))

@@ -5,7 +5,7 @@ import functools
 import io
 import logging
 from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import ray
@@ -28,12 +28,9 @@ from valueflow.distributed.job_config import JobConfig, LabeledTextsConfig
 from valueflow.distributed.texts import texts_of_ids
 from valueflow.hives.anchors import AnchorsConfig, AnchorTables, Balance, balance, find_anchors, rename_anchors
 from valueflow.hives.individuals import nearest_instances
-from valueflow.judging.fingerprint import RESOURCES
-from valueflow.judging.parse import NAME_WORDS, WORD_LENGTH
-from valueflow.judging.tasks import NAME
-from valueflow.llm.configs import EndpointModel, LlmModel, VllmModel
+from valueflow.hives.naming import NAME, namer_fingerprint
+from valueflow.llm.configs import AnyLlm, LlmConfig
 from valueflow.llm.cost import CostEstimate, estimate
-from valueflow.prompts.render import prompt_hash
 from valueflow.records import digest
 from valueflow.store import AnchorsDetails, Build, IndividualsDetails, NamesDetails
 from valueflow.theories import inventory
@@ -46,7 +43,7 @@ class BuildAnchorsConfig(JobConfig, LabeledTextsConfig):
 
     encoder: EmbedderConfig = EmbedderConfig()
     anchors: AnchorsConfig = AnchorsConfig()
-    namer: Annotated[VllmModel | EndpointModel, Field(discriminator="kind")] | None = Field(
+    namer: LlmConfig | None = Field(
         None, description="an LLM that names each anchor; null: the first words of the text nearest to its centre"
     )
     max_error_share: float = Field(0.05, ge=0, le=1, description="largest share of anchors without a valid name")
@@ -93,8 +90,8 @@ def build_anchors(config: BuildAnchorsConfig) -> AnchorBuilds:
         ray.get(task.remote(inputs, config.encoder, config.anchors.min_similarity, individuals))
     if config.namer is None:
         return _anchor_builds(*clusters, individuals)
-    namer_id = digest(config.namer.model_dump(exclude=RESOURCES), prompt_hash("name"), NAME_WORDS, WORD_LENGTH)
-    names = _names(config, config.namer, texts, clusters[0], digest(__version__, clusters[0].build_id, namer_id))
+    named_by = digest(__version__, clusters[0].build_id, namer_fingerprint(config.namer))
+    names = _names(config, config.namer, texts, clusters[0], named_by)
     out = _builds(config.root, digest(__version__, names.build_id))
     if not store.manifest(out[0]):
         _run_task(_write_renamed, 1, inputs, clusters, names, config.namer.name, *out)
@@ -196,7 +193,7 @@ def _commit_anchors(
     store.commit(anchors, details.model_copy(update={"dropped": tables.dropped, "balance": spread._asdict()}), builds)
 
 
-def _names(config: BuildAnchorsConfig, namer: LlmModel, texts: Build, anchors: Build, build_id: str) -> Build:
+def _names(config: BuildAnchorsConfig, namer: AnyLlm, texts: Build, anchors: Build, build_id: str) -> Build:
     """Return the build of an LLM's names of anchors, given their medoid texts."""
     out = Build(config.root, "names", build_id)
     if store.manifest(out):

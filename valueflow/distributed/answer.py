@@ -1,4 +1,4 @@
-"""Ask a judge every question of a plan, commit answers as they come, continue where an earlier run stopped."""
+"""Collect the answers of a judge or namer to all questions of a plan: commit each batch, resume an earlier run."""
 
 import logging
 import time
@@ -13,11 +13,11 @@ from ray.data import Dataset
 from valueflow import store
 from valueflow.distributed.cluster import Progress
 from valueflow.distributed.commit import commit_batches
-from valueflow.distributed.judge import from_call_cache, judge
+from valueflow.distributed.judge import answerer, from_call_cache
 from valueflow.errors import BudgetSpent, InputError
 from valueflow.judging.configs import AnyJudge
-from valueflow.llm import cost
-from valueflow.llm.configs import EndpointModel, LlmModel
+from valueflow.llm.configs import LlmModel
+from valueflow.llm.cost import cost_summary
 from valueflow.llm.question import Task
 from valueflow.store import Build
 
@@ -35,18 +35,18 @@ class AnswerTotals(NamedTuple):
 
 
 def collect_answers(config: AnyJudge, task: Task, questions: Questions, out: Build, total: int, what: str) -> None:
-    """Bring `out` to `total` answers of a judge: from the call cache first, then by asking.
+    """Answer the open questions of a plan: from the call cache first, then by the judge.
 
     Args:
-        config: the judge.
-        task: what it is asked.
+        config: judge, voter or namer.
+        task: type of question.
         questions: the plan's rows without those whose ids are in the array behind the reference.
-        out: where answers are committed; may hold some already.
-        total: answers that `out` shall hold in the end, those of earlier rounds included.
-        what: the name of the stage in messages.
+        out: build to which answers are committed; may hold some already.
+        total: number of answers in `out` at the end, those of earlier rounds included.
+        what: name of the stage in messages.
 
     Raises:
-        BudgetSpent: the judge's budget is used up; a rerun with a larger one continues.
+        BudgetSpent: the judge's budget is spent; a rerun with a larger one continues.
     """
     done = store.committed_ids(out, task.id_column)
     progress = Progress(what, total, len(done))
@@ -54,49 +54,50 @@ def collect_answers(config: AnyJudge, task: Task, questions: Questions, out: Bui
         return
     started = time.monotonic()
     cache = store.cache_url(out.root)
-    memory = from_call_cache(config, task, cache)
-    if memory:
-        commit_batches(memory(questions(ray.put(done))), out, task.id_column, progress)
+    replay = from_call_cache(config, task, cache)
+    if replay:
+        commit_batches(replay(questions(ray.put(done))), out, task.id_column, progress)
         done = store.committed_ids(out, task.id_column)
     if len(done) < total:
-        answers = judge(config, task, cache, _spent(config, out))(questions(ray.put(done)))
+        answers = answerer(config, task, cache, _spent(config, out))(questions(ray.put(done)))
         commit_batches(answers, out, task.id_column, progress)
     spent = _spent(config, out)
-    log.info("%s: %s", what, cost.total(config, total, *spent, time.monotonic() - started))
-    if isinstance(config, EndpointModel):
+    model = config if isinstance(config, LlmModel) else None
+    log.info("%s: %s", what, cost_summary(total, *spent, time.monotonic() - started, model))
+    if isinstance(config, LlmModel):
         _check_budget(config, out, task, total, what, spent)
 
 
 def check_answers(out: Build, task: Task, total: int, max_error_share: float, what: str) -> AnswerTotals:
-    """Return the totals of an answered build, each question once.
+    """Return the totals of an answered build, with each question once.
 
     Raises:
-        InputError: too many questions have no usable answer.
+        InputError: too many questions have no valid answer.
     """
-    asked, rows, reasons = _count(out, task)
-    if rows > asked.questions:  # two attempts answered some questions
+    totals, rows, reasons = _count(out, task)
+    if rows > totals.questions:  # two attempts answered some questions
         store.drop_duplicates(out, task.id_column)
-        asked, rows, reasons = _count(out, task)
-    if asked.questions != total:
-        raise RuntimeError(f"{what}: {asked.questions} of {total} questions answered; rerun the command to ask the rest")
-    check_error_share(asked, max_error_share, what, out.url, reasons)
-    return asked
+        totals, rows, reasons = _count(out, task)
+    if totals.questions != total:
+        raise RuntimeError(f"{what}: {totals.questions} of {total} questions answered; rerun the command to answer the rest")
+    check_error_share(totals, max_error_share, what, out.url, reasons)
+    return totals
 
 
-def check_error_share(asked: AnswerTotals, max_error_share: float, what: str, where: str, reasons: Counter[str]) -> None:
-    """Refuse answers of which too many are broken; say which reasons were most common."""
-    share = asked.errors / max(asked.questions, 1)
+def check_error_share(totals: AnswerTotals, max_error_share: float, what: str, where: str, reasons: Counter[str]) -> None:
+    """Raise InputError with the most common reasons if too many answers are invalid; `where`: URL of the answers."""
+    share = totals.errors / max(totals.questions, 1)
     if share > max_error_share:
         common = "; ".join(f"{n}x {r}" for r, n in reasons.most_common(3))
         raise InputError(
-            f"{what}: {asked.errors} of {asked.questions} questions ({share:.1%}) have no usable answer, max_error_share is "
-            f"{max_error_share:.1%}. Most common: {common}. The answers are kept in {where}; fix the judge (a changed judge is "
+            f"{what}: {totals.errors} of {totals.questions} questions ({share:.1%}) have no valid answer, max_error_share is "
+            f"{max_error_share:.1%}. Most common: {common}. The answers are in {where}; fix the judge (a changed judge is "
             "a new build) or raise max_error_share"
         )
 
 
 def _count(out: Build, task: Task) -> tuple[AnswerTotals, int, Counter[str]]:
-    """The totals over everything a build holds, its rows (a question answered twice counts twice) and the reasons of errors."""
+    """Totals of a build, its number of rows (more than questions if some were answered twice), and the reasons of errors."""
     rows, tokens_in, tokens_out = 0, 0, 0
     reasons: Counter[str] = Counter()
     for path in store.part_paths(out):
@@ -110,7 +111,7 @@ def _count(out: Build, task: Task) -> tuple[AnswerTotals, int, Counter[str]]:
 
 
 def _spent(config: AnyJudge, out: Build) -> tuple[int, int]:
-    """Tokens behind the answers that a build already holds, whether paid for by this build or found in the cache."""
+    """Tokens in and out of the answers in a build, whether this build paid for them or found them in the cache."""
     if not isinstance(config, LlmModel):
         return 0, 0
     parts = [store.read_part(out, path, ["tokens_in", "tokens_out"]) for path in store.part_paths(out)]
@@ -118,12 +119,12 @@ def _spent(config: AnyJudge, out: Build) -> tuple[int, int]:
     return tokens_in, tokens_out
 
 
-def _check_budget(config: EndpointModel, out: Build, task: Task, total: int, what: str, spent: tuple[int, int]) -> None:
-    done = len(store.committed_ids(out, task.id_column))
-    if done < total and (config.budget.tokens or config.budget.money):
+def _check_budget(config: LlmModel, out: Build, task: Task, total: int, what: str, spent: tuple[int, int]) -> None:
+    budget, done = config.spending_limit, len(store.committed_ids(out, task.id_column))
+    if done < total and (budget.tokens or budget.money):
         raise BudgetSpent(
             f"{what}: the budget of judge {config.name!r} is spent: {sum(spent):,} tokens, "
             f"{config.price.of(*spent):.2f} {config.price.currency} (budget.tokens "
-            f"{config.budget.tokens}, budget.money {config.budget.money}); {done:,} of {total:,} questions are answered and "
-            f"kept in {out.url}. Raise the judge's budget and rerun: nothing is asked twice"
+            f"{budget.tokens}, budget.money {budget.money}); {done:,} of {total:,} questions are answered and "
+            f"stored in {out.url}. Raise the judge's budget and rerun: no question is put twice"
         )

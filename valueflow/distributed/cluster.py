@@ -14,6 +14,8 @@ from valueflow.config import Config
 from valueflow.errors import InputError
 
 log = logging.getLogger(__name__)
+# Logical CPUs of each small task around an engine or an actor.
+STAGE_CPUS = 0.1
 
 
 class ClusterConfig(Config):

@@ -1,4 +1,4 @@
-"""Rating against ranking: the same judges rate texts from -10 to 10 and rank them in windows, each several times."""
+"""Rating compared with ranking: the same judges rate texts from -10 to 10 and rank them in windows, each several times."""
 
 import functools
 import logging
@@ -19,15 +19,16 @@ from valueflow.errors import InputError
 from valueflow.judging.audit.rated_texts import SAMPLE, rated_texts
 from valueflow.judging.audit.rating import Comparison, Scores, compare
 from valueflow.judging.configs import AnyJudge
+from valueflow.judging.cost import estimate
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK, VOTE
-from valueflow.llm.cost import CostEstimate, estimate
+from valueflow.llm.cost import CostEstimate
 from valueflow.ranking import calibration
 from valueflow.ranking.likelihood import LikelihoodShard
 from valueflow.ranking.orders import orders_of
 from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.windows import WindowsConfig, plan_table, with_texts
-from valueflow.records import LIMIT, digest
+from valueflow.records import LIMIT, ValueId, digest
 from valueflow.store import BallotsDetails, Build
 from valueflow.theories import resolve
 from valueflow.voting.descend import Ballot, ballot_table
@@ -35,7 +36,7 @@ from valueflow.voting.descend import Ballot, ballot_table
 log = logging.getLogger(__name__)
 
 SCALE = tuple(str(i) for i in range(-10, 11))
-# What a re-prompt changes of the rating prompt: the request, not the question.
+# A re-prompt adds one of these to the rating prompt, which changes the request, not the question.
 PARAPHRASES = (
     "",
     "Read the text twice before you answer.",
@@ -45,45 +46,46 @@ PARAPHRASES = (
 
 
 class CompareRatingConfig(Config):
-    """Which judges rate and rank which texts, how often."""
+    """The comparison of rating with ranking."""
 
     root: str = Field(description="folder or URL under which all tables live")
     panel: PanelConfig
-    anchors: str = Field(SAMPLE, description="'sample', or an official CSV or JSONL with intensities: the reference")
+    anchors: str = Field(SAMPLE, description="reference: 'sample', or an official CSV or JSONL with intensities")
     values: list[str] = Field(min_length=1, description="values by any spelling")
-    repeats: int = Field(2, ge=2, le=len(PARAPHRASES), description="how often each judge rates and ranks everything")
+    repeats: int = Field(2, ge=2, le=len(PARAPHRASES), description="number of times that each judge rates and ranks all texts")
     windows: WindowsConfig = WindowsConfig()
-    extreme_quantile: float = Field(0.99, gt=0.5, le=1, description="of |theta - zero|, which becomes intensity 10")
+    extreme_quantile: float = Field(0.99, gt=0.5, le=1, description="quantile of |theta - zero| that becomes intensity 10")
     seed: int = 0
-    dry_run: bool = Field(False, description="print what ratings and rankings will take, ask nothing")
+    dry_run: bool = Field(False, description="print the estimated cost of ratings and rankings, make no calls")
     cluster: ClusterConfig = ClusterConfig()
 
 
 def dry_run(config: CompareRatingConfig) -> list[CostEstimate]:
-    """Return what the ratings and the rankings of each judge will take."""
+    """Return the estimated cost of the ratings and the rankings of each judge."""
     rows, value_T = _reference(config)
     texts = {row["text_id"]: row["text"] for row in rows}
     windows, ballots = _windows(config, rows, value_T), _ballots(config, rows)
-    ranked = windows.slice(0, 50).to_pylist()
-    rated = [ballot._asdict() | {"text": texts[ballot.text_id]} for ballot in ballots[:50]]
-    found = []
+    window_sample = windows.slice(0, 50).to_pylist()
+    ballot_sample = [ballot._asdict() | {"text": texts[ballot.text_id]} for ballot in ballots[:50]]
+    estimates = []
     for judge in config.panel.voters:
-        last = measured_speed(config.root, judge)
-        found.append(estimate(judge, VOTE, rated, len(ballots), last)._replace(judge=f"{judge.name}, rating"))
-        found.append(estimate(judge, RANK, ranked, windows.num_rows, last)._replace(judge=f"{judge.name}, ranking"))
-    return found
+        speed = measured_speed(config.root, judge)
+        rating = estimate(judge, VOTE, ballot_sample, len(ballots), speed)
+        ranking = estimate(judge, RANK, window_sample, windows.num_rows, speed)
+        estimates += [rating._replace(name=f"{judge.name}, rating"), ranking._replace(name=f"{judge.name}, ranking")]
+    return estimates
 
 
 def compare_rating(config: CompareRatingConfig) -> Comparison:
-    """Ask every judge both ways and return the comparison.
+    """Let every judge rate and rank the texts, and return the comparison.
 
     Raises:
-        InputError: a value has no anchors or no text of rating 0, a judge is dead, or a budget is spent.
+        InputError: a value has no rated texts or none of rating 0, a judge failed, or a budget is spent.
     """
     rows, value_T = _reference(config)
     check_panel_admitted(config.root, config.panel.voters, config.panel.audit)
     largest = max(abs(row["rating"]) for row in rows)
-    scale = LIMIT / largest if config.anchors == SAMPLE else 1.0  # the sample's strengths end at 3
+    scale = LIMIT / largest if config.anchors == SAMPLE else 1.0  # the largest strength of the sample is 3
     reference_T = np.array([row["rating"] * scale for row in rows])
     rating = np.stack([_rated(config, rows, votes) for votes in _rate(config, rows).values()])
     ranking = np.stack([_ranked(config, rows, value_T, judge) for judge in config.panel.voters])
@@ -92,13 +94,13 @@ def compare_rating(config: CompareRatingConfig) -> Comparison:
 
 
 def _reference(config: CompareRatingConfig) -> tuple[list[dict], np.ndarray]:
-    """The texts of known intensity and the value of each."""
+    """The rated texts and the value of each."""
     values = [resolve(value) for value in config.values]
     rows = rated_texts(config.anchors, values).to_pylist()
-    value_T = np.array([f"{row['theory']}:{row['value']}" for row in rows])
+    value_T = np.array([ValueId.of(row["theory"], row["value"]) for row in rows])
     for value in values:
         if not any(v == value and row["rating"] == 0 for v, row in zip(value_T, rows, strict=True)):
-            raise InputError(f"the anchors {config.anchors!r} have no {value} text of intensity 0, which fixes the zero")
+            raise InputError(f"the anchors {config.anchors!r} have no text of {value} with intensity 0, which defines the zero")
     return rows, value_T
 
 
@@ -122,17 +124,17 @@ def _rate(config: CompareRatingConfig, rows: list[dict]) -> dict[str, Build]:
 
 
 def _rated(config: CompareRatingConfig, rows: list[dict], votes: Build) -> np.ndarray:
-    """Scores (repeats, texts) of one judge; nan where a rating is broken."""
-    said: dict[str, str | None] = {}
+    """Scores (repeats, texts) of one judge; nan for an invalid rating."""
+    choices: dict[str, str | None] = {}
     for path in store.part_paths(votes):
         part = store.read_part(votes, path, ["ballot_id", "choice"])
-        said.update(zip(part["ballot_id"].to_pylist(), part["choice"].to_pylist(), strict=True))
-    answers = [said[ballot.ballot_id] for ballot in _ballots(config, rows)]
+        choices.update(zip(part["ballot_id"].to_pylist(), part["choice"].to_pylist(), strict=True))
+    answers = [choices[ballot.ballot_id] for ballot in _ballots(config, rows)]
     return np.array([np.nan if a is None else float(a) for a in answers]).reshape(config.repeats, len(rows))
 
 
 def _ranked(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray, judge: AnyJudge) -> np.ndarray:
-    """Scores (repeats, texts) of one judge: windows of another seed each time, fitted and calibrated by value."""
+    """Scores (repeats, texts) of one judge: windows of another seed in each repeat, fitted and calibrated by value."""
     table = _windows(config, rows, value_T)
     out = Build(config.root, "rankings", f"r-{digest(__version__, table['window_id'].to_pylist(), fingerprint(judge))}")
     if not store.manifest(out):
@@ -143,41 +145,42 @@ def _ranked(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray, 
     score_RT = np.full((config.repeats, len(rows)), np.nan)
     for repeat in range(config.repeats):
         folder = f"repeat={repeat}"
-        answered = pa.concat_tables([store.read_part(out, path) for path in store.part_paths(out, folder)])
+        rankings = pa.concat_tables([store.read_part(out, path) for path in store.part_paths(out, folder)])
         for value in np.unique(value_T):
-            at = np.flatnonzero(value_T == value)
-            mine = answered.filter(pa.compute.equal(answered["value"], value.partition(":")[2]))
-            score_RT[repeat, at] = _intensity(config, [rows[i]["text_id"] for i in at], neutral_T[at], mine)
+            index_N = np.flatnonzero(value_T == value)
+            orders = rankings.filter(pa.compute.equal(rankings["value"], ValueId(value).node))
+            ids = [rows[i]["text_id"] for i in index_N]
+            score_RT[repeat, index_N] = _intensity(config, ids, neutral_T[index_N], orders)
     return score_RT
 
 
 def _windows(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray) -> pa.Table:
-    """The windows of all repeats with their texts; each repeat has a seed of its own."""
+    """The windows of all repeats with their texts; each repeat has its own seed."""
     texts = {row["text_id"]: row["text"] for row in rows}
     plans = []
     for repeat in range(config.repeats):
         windows = config.windows.model_copy(update={"seed": config.windows.seed + repeat})
         for value in np.unique(value_T):
-            theory, _, node = value.partition(":")
+            value_id = ValueId(value)
             ids = [row["text_id"] for row, v in zip(rows, value_T, strict=True) if v == value]
-            plans.append(_folder(plan_table(theory, node, ids, windows), repeat))
+            plans.append(_repeat(plan_table(value_id.theory, value_id.node, ids, windows), repeat))
     return with_texts(pa.concat_tables(plans), texts)
 
 
-def _folder(windows: pa.Table, repeat: int) -> pa.Table:
-    """Windows of a repeat: ids, rounds (a cached call is of one round) and a folder of its own."""
+def _repeat(windows: pa.Table, repeat: int) -> pa.Table:
+    """Windows of a repeat, with its own ids, rounds (the call cache distinguishes rounds) and folder."""
     ids = [digest(window_id, repeat) for window_id in windows["window_id"].to_pylist()]
     rounds = pa.array([1000 * repeat + r for r in windows["round"].to_pylist()], pa.int32())
     windows = windows.set_column(0, "window_id", pa.array(ids)).set_column(4, "round", rounds)
     return in_folder(windows, f"repeat={repeat}")
 
 
-def _intensity(config: CompareRatingConfig, ids: list[str], neutral_N: np.ndarray, answered: pa.Table) -> np.ndarray:
-    """Intensities of one value's texts, in the order of `ids`; nan where no answer can be used."""
-    orders = orders_of(answered, sorted(ids))
+def _intensity(config: CompareRatingConfig, ids: list[str], neutral_N: np.ndarray, rankings: pa.Table) -> np.ndarray:
+    """Intensities of one value's texts, in the order of `ids`; nan if no answer is valid."""
+    orders = orders_of(rankings, sorted(ids))
     if not orders:
         return np.full(len(ids), np.nan)
-    fitted = fit(LikelihoodShard(len(ids), orders))
-    theta = dict(zip(sorted(ids), fitted.theta_N, strict=True))
+    utilities = fit(LikelihoodShard(len(ids), orders))
+    theta = dict(zip(sorted(ids), utilities.theta_N, strict=True))
     theta_N = np.array([theta[i] for i in ids])
     return calibration.neutral(theta_N, neutral_N, config.extreme_quantile).to_intensity(theta_N)

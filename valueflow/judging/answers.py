@@ -1,11 +1,11 @@
-"""Assemble `rankings` and `votes` rows from what was asked and what a judge said."""
+"""Assemble `rankings` and `votes` rows from questions and a judge's answers."""
 
 import pyarrow as pa
 
-from valueflow.judging.configs import AnyJudge
+from valueflow.llm.configs import Price
 from valueflow.records import SCHEMAS, conform
 
-# What the error of a ballot begins with that a dead voter left open.
+# Beginning of the error of a ballot that a failed voter left unanswered.
 ABSTAINED_PREFIX = "voter dead: "
 
 
@@ -19,7 +19,7 @@ def answers(
     tokens_in: list[int] | None = None,
     tokens_out: list[int] | None = None,
 ) -> pa.Table:
-    """Return one row a window; exactly one of order and error is set in each. A column `folder` travels on."""
+    """Return one `rankings` row per window; exactly one of order and error is set in each. A column `folder` is kept."""
     count, schema = windows.num_rows, SCHEMAS["rankings"]
     table = windows.select(SCHEMAS["windows"].names)
     columns = {
@@ -37,21 +37,27 @@ def answers(
     return table.append_column("folder", windows["folder"]) if "folder" in windows.column_names else table
 
 
-def votes(ballots: pa.Table, voter: AnyJudge, choices: list[str | None], errors: list[str | None]) -> pa.Table:
-    """Return one row a ballot; exactly one of choice and error is set in each.
+def votes(
+    ballots: pa.Table, voter: str, choices: list[str | None], errors: list[str | None], price: Price | None = None
+) -> pa.Table:
+    """Return one `votes` row per ballot, with a column `folder`; exactly one of choice and error is set in each.
 
-    `ballots` has the plan's columns, `vote_id`, `folder` and, where an LLM was asked, `reply` and tokens.
+    Args:
+        ballots: the plan's columns, `vote_id`, `folder` and, for an LLM, `reply` and tokens.
+        voter: name.
+        choices: an option of each ballot.
+        errors: reason for a ballot without a choice.
+        price: of an LLM's tokens.
     """
     count, schema = ballots.num_rows, SCHEMAS["votes"]
-    asked = "reply" in ballots.column_names
-    tokens_in = ballots["tokens_in"].to_pylist() if asked else [0] * count
-    tokens_out = ballots["tokens_out"].to_pylist() if asked else [0] * count
-    price = getattr(voter, "price", None)
+    has_replies = "reply" in ballots.column_names
+    tokens_in = ballots["tokens_in"].to_pylist() if has_replies else [0] * count
+    tokens_out = ballots["tokens_out"].to_pylist() if has_replies else [0] * count
     columns = {
-        "voter": [voter.name] * count,
+        "voter": [voter] * count,
         "choice": choices,
         "error": errors,
-        "reply": ballots["reply"].to_pylist() if asked else choices,
+        "reply": ballots["reply"].to_pylist() if has_replies else choices,
         "tokens_in": tokens_in,
         "tokens_out": tokens_out,
         "cost": [price.of(i, o) for i, o in zip(tokens_in, tokens_out, strict=True)] if price else [0.0] * count,

@@ -1,16 +1,16 @@
-"""What a judge is, as plain data: the kinds, their settings, and what of them changes an answer."""
+"""Settings of all kinds of judges, as plain data; the kinds themselves are in `judging.kinds`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from valueflow.config import Config
-from valueflow.llm.configs import EndpointModel, VllmModel
+from valueflow.config import Config, Resources
+from valueflow.llm.configs import EndpointModel, Price, VllmModel
 from valueflow.models import MINILM
 
 
 class EncoderJudge(Config):
-    """A value embedding orders texts; no LLM. It knows the project's exemplars (valueflow/theories/exemplars.jsonl)."""
+    """A judge that orders texts by a value embedding, without an LLM, from the exemplars in theories/exemplars.jsonl."""
 
     kind: Literal["encoder"] = "encoder"
     name: str = "encoder"
@@ -20,26 +20,55 @@ class EncoderJudge(Config):
     )
     batch_size: int = Field(1024, ge=1, description="windows per call")
     num_actors: int = Field(1, ge=1)
-    num_cpus: float = Field(1, ge=0, description="per actor")
-    num_gpus: float = Field(0, ge=0, description="per actor")
+    num_cpus: float = Field(1, ge=0, description="per actor or served replica")
+    num_gpus: float = Field(0, ge=0, description="per actor or served replica")
+
+    price: ClassVar[Price | None] = None
+
+    @property
+    def resources(self) -> Resources:
+        """Resources of a job: all actors."""
+        return Resources(self.num_actors * self.num_cpus, self.num_actors * self.num_gpus)
+
+    @property
+    def replica_resources(self) -> Resources:
+        """Resources of one actor or served replica."""
+        return Resources(self.num_cpus, self.num_gpus)
 
 
 class SimulatedJudge(Config):
-    """A judge of known truth: theta of a text is a hash of its id, N(0, spread²). For tests, benchmarks and power studies."""
+    """A judge with a known truth, for tests, benchmarks and power studies.
+
+    The theta of a text is a hash of its id, distributed as N(0, spread²).
+    """
 
     kind: Literal["simulated"] = "simulated"
     name: str = "simulated"
     spread: float = Field(3.0, gt=0, description="standard deviation of the true theta, nats")
     sharpness: float = Field(1.0, ge=0, description="beta; 0 answers at random")
-    position_effect: list[float] = Field([], description="gamma per place shown, nats; missing places are 0")
+    position_effect: list[float] = Field([], description="gamma of each position, nats; 0 for positions that are not listed")
     broken_share: float = Field(0.0, ge=0, le=1, description="share of windows or ballots answered with prose")
     accuracy: float = Field(0.8, ge=0, le=1, description="as a voter: probability of the true choice")
     seed: int = 0
     seconds_per_batch: float = Field(0.0, ge=0, description="sleep, to test interruption")
     batch_size: int = Field(4096, ge=1)
     num_actors: int = Field(1, ge=1)
-    num_cpus: float = Field(1, ge=0)
+    num_cpus: float = Field(1, ge=0, description="per actor or served replica")
+
+    price: ClassVar[Price | None] = None
+
+    @property
+    def resources(self) -> Resources:
+        """Resources of a job: all actors."""
+        return Resources(self.num_actors * self.num_cpus)
+
+    @property
+    def replica_resources(self) -> Resources:
+        """Resources of one actor or served replica."""
+        return Resources(self.num_cpus)
 
 
-AnyJudge = EncoderJudge | SimulatedJudge | VllmModel | EndpointModel
+# Judges with worker classes, which run in actors; the other kinds are LLMs.
+WorkerJudge = EncoderJudge | SimulatedJudge
+AnyJudge = WorkerJudge | VllmModel | EndpointModel
 JudgeConfig = Annotated[AnyJudge, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""A judge whose truth is known: Plackett-Luce with a position effect and a share of broken replies."""
+"""The simulated judge, whose truth is known: Plackett-Luce with a position effect and a share of invalid replies."""
 
 import time
 
@@ -7,21 +7,22 @@ import pyarrow as pa
 
 from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import SimulatedJudge
-from valueflow.judging.parse import BrokenReply, parse_order
+from valueflow.judging.kind import JudgeKind
+from valueflow.judging.parse import InvalidReply, parse_order
 from valueflow.prompts.render import LETTERS
 from valueflow.records import LIMIT, digest
 from valueflow.voting.descend import NEUTRAL
 
 
 class SimulatedRanker:
-    """Answer windows; the answer is a function of the window's id and the config."""
+    """Orders the texts of windows; an order is a function of the window's id and the settings."""
 
     def __init__(self, config: SimulatedJudge) -> None:
         self.config = config
         self._theta: dict[tuple[str, str], float] = {}
 
     def __call__(self, windows: pa.Table) -> pa.Table:
-        """Add the answer columns to windows."""
+        """Return the `rankings` rows of windows."""
         config = self.config
         if config.seconds_per_batch:
             time.sleep(config.seconds_per_batch)
@@ -41,9 +42,9 @@ class SimulatedRanker:
             try:
                 orders.append(parse_order(reply, len(ids)))
                 errors.append(None)
-            except BrokenReply as broken:
+            except InvalidReply as invalid:
                 orders.append(None)
-                errors.append(str(broken))
+                errors.append(str(invalid))
         return answers(windows, config.name, orders, replies, errors)
 
     def theta(self, value: str, text_id: str) -> float:
@@ -55,24 +56,24 @@ class SimulatedRanker:
 
 
 def true_theta(value: str, text_id: str, spread: float) -> float:
-    """Return the truth behind the simulated judge: N(0, spread²), a hash of value and text."""
+    """Return the truth of the simulated judge: a draw from N(0, spread²) that is a hash of node and text."""
     return float(np.random.default_rng(int(digest(value, text_id), 16)).normal(0.0, spread))
 
 
 class SimulatedVoter:
-    """Vote for the truth, which is a hash of text and question, with a known accuracy; else for another option at random."""
+    """Votes for the truth, a hash of text and question, with a known accuracy; else for another option at random."""
 
     def __init__(self, config: SimulatedJudge) -> None:
         self.config = config
 
     def __call__(self, ballots: pa.Table) -> pa.Table:
-        """Add the answer columns to ballots."""
+        """Return the `votes` rows of ballots."""
         if self.config.seconds_per_batch:
             time.sleep(self.config.seconds_per_batch)
-        answered = [self._answer(row) for row in ballots.to_pylist()]
-        return votes(ballots, self.config, [choice for choice, _ in answered], [error for _, error in answered])
+        pairs = [self._vote(row) for row in ballots.to_pylist()]
+        return votes(ballots, self.config.name, [choice for choice, _ in pairs], [error for _, error in pairs])
 
-    def _answer(self, row: dict) -> tuple[str | None, str | None]:
+    def _vote(self, row: dict) -> tuple[str | None, str | None]:
         rng = np.random.default_rng(int(digest(self.config.name, self.config.seed, row["ballot_id"]), 16))
         if rng.random() < self.config.broken_share:
             return None, "not one of the options: 'Well, it depends.'"
@@ -87,6 +88,15 @@ class SimulatedVoter:
 
 
 def true_choice(theory: str, node: str, text_id: str, options: list[str]) -> str:
-    """Return the truth behind the simulated voter: one of the options other than Neutral, a hash of text and node."""
+    """Return the truth of the simulated voter: one of the options other than Neutral, a hash of text and node."""
     real = sorted(set(options) - {NEUTRAL})
     return real[int(digest("truth", theory, node, text_id), 16) % len(real)]
+
+
+SIMULATED = JudgeKind(
+    ranking_knowledge=lambda _: "",
+    voting_knowledge=lambda config: config.name,  # voters of one panel err independently
+    ranker=SimulatedRanker,
+    voter=SimulatedVoter,
+    true_rating=lambda config, node, text_id: true_theta(node, text_id, config.spread),
+)

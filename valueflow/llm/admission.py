@@ -1,4 +1,7 @@
-"""What holds a call back: the server's own limit, found by asking; rates per minute; waiting after a refusal; the budget."""
+"""Admission of calls: an adaptive concurrency limit, rates per minute, waiting after refusals, and the token budget.
+
+docs/design/adaptive-concurrency.md explains why.
+"""
 
 import asyncio
 import heapq
@@ -11,12 +14,14 @@ from valueflow.retry import BACKOFF, LONGEST
 
 # Seconds of a rate that may be used at once.
 BURST = 1.0
-# Calls in flight before anything is known of the server (TCP's initial window).
-START = 10
-# What the server held at once counts for two windows of so many round trips; longer while it refuses less than this share of
-# the calls: some servers refuse a few whatever their load, and to be careful with those would only be slow.
-WINDOW, FEW = 4, 0.06
-# So many refusals in a row with nothing else in flight mean that the server takes nothing at all for now.
+# Calls in flight before anything is known about the server (TCP's initial window).
+INITIAL_PROBES = 10
+# A window of observation, in round trips.
+WINDOW = 4
+# The proven concurrency of earlier windows is kept while the server refuses no more than this share of the calls: some servers
+# refuse a few whatever their load, and a lower limit would only be slow.
+RANDOM_REFUSALS = 0.06
+# With nothing else in flight, this many refusals in a row mean that the server accepts no calls for now.
 ALL_REFUSED = 4
 
 
@@ -32,177 +37,196 @@ def _now() -> float:
 
 
 class TokenBucket:
-    """A rate per minute as a token bucket; None is without limit."""
+    """A rate per minute as a token bucket; None: no limit."""
 
     def __init__(self, per_minute: float | None) -> None:
         self.per_second = per_minute / 60 if per_minute else math.inf
-        self.full_at = 0.0  # when the bucket will be full again if nothing more is taken
+        self.full_at = 0.0  # time at which the bucket is full again if nothing more is taken
 
     def wait(self, now: float) -> float:
-        """Return the seconds until something may be taken; a bucket that is not empty lends the rest."""
+        """Return the seconds until an amount may be taken; a bucket that is not empty lends the rest."""
         return max(0.0, self.full_at - now - BURST)
 
     def take(self, amount: float, now: float) -> None:
-        """Take an amount; a negative one gives back what an estimate had taken too much."""
+        """Take an amount; a negative amount returns the excess of an estimate."""
         self.full_at = max(self.full_at, now) + amount / self.per_second
 
 
 class Slot:
-    """A call in flight and its place among them: how many the server held with it, if none of those is refused."""
+    """A call in flight. `level`: number of calls that the server held at once if it accepts this one."""
 
-    __slots__ = ("place",)
+    __slots__ = ("level",)
 
-    def __init__(self, place: int) -> None:
-        self.place = place
+    def __init__(self, level: int) -> None:
+        self.level = level
 
 
 class AdaptiveConcurrency:
-    """Lets calls through, the one asked first first, as many at once as the server takes.
+    """Adaptive concurrency limit with a FIFO queue, for a server whose own limit is unknown and may change.
 
-    That is as many as the server was lately seen to hold, and some probes more. An accepted probe adds one (at first the limit
-    doubles in a round trip), most probes refused halve them. A slot whose call was refused rests for a round trip. So a server
-    with a hard limit stays full at the price of a few refusals, and one that refuses calls at random is not taken for a full
-    one. A server that refuses everything is left alone for as long as it asks.
+    limit = min(max_concurrency, proven + probes - resting probes) - resting slots
+
+    State:
+        proven: largest number of calls that the server held at once, in this window or, while it counts, in earlier ones.
+        probes: number of slots beyond `proven`. An accepted probe adds one, up to `proven` (so the limit doubles per round trip
+            at first); if more than half of the probes are refused, their number is halved, at most once per round trip.
+        resting: slots whose call was refused stay closed for one round trip.
+        window: every 4 round trips, the proven concurrency of earlier windows is forgotten, unless at most 6 % of the calls
+            were refused.
+        pause: after a run of refusals without an answer, no call is sent for the time that the server asked for, else for an
+            exponential backoff. After a pause, half of the proven concurrency counts, and one probe.
+
+    So a server with a hard limit stays full at the price of a few refusals, one that refuses calls at random is not mistaken
+    for a full one, and one that refuses everything is left alone.
     """
 
-    def __init__(self, most: int, patience: float, requests: TokenBucket, tokens: TokenBucket) -> None:
-        self.most, self.patience, self.requests, self.tokens = most, patience, requests, tokens
+    def __init__(self, max_concurrency: int, patience: float, requests: TokenBucket, tokens: TokenBucket) -> None:
+        self.max_concurrency, self.patience, self.requests, self.tokens = max_concurrency, patience, requests, tokens
         self.round_trip = 1.0  # seconds until an answer, smoothed
-        self.answers = self.refusals = 0
-        self._held, self._held_before = 0, 0  # most calls at once, in this window and in earlier ones
-        self._probes, self._halved = START, 0.0
+        self.num_answers = self.num_refusals = 0
+        self.busy_seconds = self.call_seconds = 0.0  # time with calls in flight or in the queue; sum of calls over that time
+        self._proven_now, self._proven_before = 0, 0  # in this window, in earlier windows
+        self._probes, self._halved_at = INITIAL_PROBES, 0.0
         self._resting = self._resting_probes = 0
-        self._window = (0.0, 0, 0)  # when it began, answers and refusals until then
-        self._in_a_row, self._refused_since = 0, math.inf
-        self._paused_until, self._pauses = 0.0, 0
-        self._out: set[Slot] = set()
+        self._window_start = (0.0, 0, 0)  # time, number of answers and of refusals
+        self._refusals_in_a_row, self._refused_since = 0, math.inf
+        self._paused_until, self._num_pauses = 0.0, 0
+        self._in_flight: set[Slot] = set()
         self._queue: list[tuple[float, int, int, asyncio.Future[Slot | None]]] = []
-        self._entered = itertools.count()
+        self._sequence = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
-        self._counted = self.busy_seconds = self.call_seconds = 0.0
+        self._accounted_until = 0.0
 
-    async def enter(self, asked: float, tokens: int) -> Slot | None:
-        """Wait for a slot and take it; None where the server's pause outlasts the patience of a call asked then."""
-        if self._out_of_patience(asked):
+    async def acquire(self, since: float, tokens: int) -> Slot | None:
+        """Wait for a slot and take it; calls are admitted in the order of `since`.
+
+        Args:
+            since: time at which the question was first put, on the clock of the event loop.
+            tokens: estimated tokens of the call, for the rate.
+
+        Returns:
+            The slot; None if a pause of the server outlasts the patience of the call.
+        """
+        if self._is_out_of_patience(since):
             return None
-        self._count()
-        waiting: asyncio.Future[Slot | None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queue, (asked, next(self._entered), tokens, waiting))
-        self._open()
+        self._account()
+        admitted: asyncio.Future[Slot | None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._queue, (since, next(self._sequence), tokens, admitted))
+        self._admit()
         try:
-            return await waiting
+            return await admitted
         except asyncio.CancelledError:
-            if waiting.done() and not waiting.cancelled() and (slot := waiting.result()):
-                self.leave(slot)
+            if admitted.done() and not admitted.cancelled() and (slot := admitted.result()):
+                self.release(slot)
             raise
 
-    def leave(self, slot: Slot, round_trip: float | None = None) -> None:
-        """Give a slot back; `round_trip`: seconds after which the server answered, None where it did not."""
+    def release(self, slot: Slot, round_trip: float | None = None) -> None:
+        """Return a slot; `round_trip`: seconds until the server's answer, None if it did not answer."""
         if round_trip is not None:
-            self.answers += 1
-            self.round_trip += (round_trip - self.round_trip) * max(0.1, 1 / self.answers)
-            self._in_a_row, self._refused_since, self._pauses = 0, math.inf, 0
-            if slot.place > self._proven:
-                self._probes = min(self._probes + 1, max(START, self._proven))
-            self._held = max(self._held, slot.place)
+            self.num_answers += 1
+            self.round_trip += (round_trip - self.round_trip) * max(0.1, 1 / self.num_answers)
+            self._refusals_in_a_row, self._refused_since, self._num_pauses = 0, math.inf, 0
+            if slot.level > self._proven:
+                self._probes = min(self._probes + 1, max(INITIAL_PROBES, self._proven))
+            self._proven_now = max(self._proven_now, slot.level)
         self._remove(slot)
 
-    def refused(self, slot: Slot, wait: float | None) -> None:
-        """Give a slot back that the server refused; `wait`: seconds it asked for, None where it did not say."""
+    def refuse(self, slot: Slot, wait: float | None) -> None:
+        """Return a slot whose call the server refused; `wait`: seconds of its Retry-After, None if it sent none."""
         now = _now()
-        self.refusals += 1
-        self._in_a_row, self._refused_since = self._in_a_row + 1, min(self._refused_since, now)
-        for other in self._out:
-            other.place -= other.place > slot.place  # the server never held this one beside it
-        probe = slot.place > self._proven
-        self._rest(probe, 1)
-        asyncio.get_running_loop().call_later(self.round_trip, self._rest, probe, -1)
-        if probe and self._resting_probes > self._probes / 2 and now - self._halved > self.round_trip:
-            self._probes, self._halved = max(1, self._probes // 2), now
+        self.num_refusals += 1
+        self._refusals_in_a_row, self._refused_since = self._refusals_in_a_row + 1, min(self._refused_since, now)
+        for other in self._in_flight:
+            other.level -= other.level > slot.level  # the server never held this call at the same time
+        is_probe = slot.level > self._proven
+        self._change_resting(is_probe, 1)
+        asyncio.get_running_loop().call_later(self.round_trip, self._change_resting, is_probe, -1)
+        if is_probe and self._resting_probes > self._probes / 2 and now - self._halved_at > self.round_trip:
+            self._probes, self._halved_at = max(1, self._probes // 2), now
         self._remove(slot)
-        if self._in_a_row >= ALL_REFUSED + 4 * self._limit * bool(self._out):
+        if self._refusals_in_a_row >= ALL_REFUSED + 4 * self._limit * bool(self._in_flight):
             self._pause(now, wait)
 
-    def give_back(self, tokens: int) -> None:
-        """Correct the estimate of a call's tokens: so many were too much (negative: too few)."""
+    def refund_tokens(self, tokens: int) -> None:
+        """Correct the estimate of a call's tokens by its excess (negative: it was too low)."""
         self.tokens.take(-tokens, _now())
 
     @property
     def _proven(self) -> int:
-        return max(self._held, self._held_before)
+        return max(self._proven_now, self._proven_before)
 
     @property
     def _limit(self) -> int:
-        return min(self.most, self._proven + max(0, self._probes - self._resting_probes)) - self._resting
+        return min(self.max_concurrency, self._proven + max(0, self._probes - self._resting_probes)) - self._resting
 
     def _remove(self, slot: Slot) -> None:
-        self._count()
-        self._out.remove(slot)
-        self._turn_window()
-        self._open()
+        self._account()
+        self._in_flight.remove(slot)
+        self._end_window()
+        self._admit()
 
-    def _turn_window(self) -> None:
-        """Forget what the server held in earlier windows, unless it still refuses next to nothing."""
-        began, answers, refusals = self._window
+    def _end_window(self) -> None:
+        """At the end of a window, forget the proven concurrency of earlier ones, unless refusals were rare."""
+        start, num_answers, num_refusals = self._window_start
         now = _now()
-        if now - began > WINDOW * self.round_trip:
-            refused, answered = self.refusals - refusals, self.answers - answers
-            self._held_before = self._held if refused > FEW * (refused + answered) else self._proven
-            self._held, self._window = 0, (now, self.answers, self.refusals)
+        if now - start > WINDOW * self.round_trip:
+            refused, answered = self.num_refusals - num_refusals, self.num_answers - num_answers
+            self._proven_before = self._proven_now if refused > RANDOM_REFUSALS * (refused + answered) else self._proven
+            self._proven_now, self._window_start = 0, (now, self.num_answers, self.num_refusals)
 
     def _pause(self, now: float, wait: float | None) -> None:
-        self._paused_until = max(self._paused_until, now + (wait or min(LONGEST, BACKOFF * 2.0**self._pauses)))
-        self._in_a_row, self._pauses = 0, self._pauses + 1
-        self._held, self._held_before, self._probes = 0, self._proven // 2, 1
-        for asked, _, _, waiting in self._queue:
-            if not waiting.done() and self._out_of_patience(asked):
-                waiting.set_result(None)
+        self._paused_until = max(self._paused_until, now + (wait or min(LONGEST, BACKOFF * 2.0**self._num_pauses)))
+        self._refusals_in_a_row, self._num_pauses = 0, self._num_pauses + 1
+        self._proven_now, self._proven_before, self._probes = 0, self._proven // 2, 1
+        for since, _, _, admitted in self._queue:
+            if not admitted.done() and self._is_out_of_patience(since):
+                admitted.set_result(None)
 
-    def _out_of_patience(self, asked: float) -> bool:
-        """Whether a call asked then would have met nothing but refusals for longer than the patience when the pause ends."""
-        since = max(asked, min(self._refused_since, _now()))
-        return self._paused_until - since > self.patience
+    def _is_out_of_patience(self, since: float) -> bool:
+        """Whether a call will have seen nothing but refusals for longer than the patience when the pause ends."""
+        refused_since = max(since, min(self._refused_since, _now()))
+        return self._paused_until - refused_since > self.patience
 
-    def _rest(self, probe: bool, change: int) -> None:
-        if probe:
+    def _change_resting(self, is_probe: bool, change: int) -> None:
+        if is_probe:
             self._resting_probes += change
         else:
             self._resting += change
         if change < 0:
-            self._open()
+            self._admit()
 
-    def _open(self) -> None:
-        """Let in whom the limits allow now; where only time is missing, come back then."""
+    def _admit(self) -> None:
+        """Admit queued calls as far as the limits allow now; if only time is missing, set a timer."""
         now = _now()
-        while self._queue and len(self._out) < self._limit:
+        while self._queue and len(self._in_flight) < self._limit:
             wait = max(self._paused_until - now, self.requests.wait(now), self.tokens.wait(now))
             if wait > 0:
-                self._come_back(wait)
+                self._set_timer(wait)
                 return
-            _, _, tokens, waiting = heapq.heappop(self._queue)
-            if not waiting.done():
-                self._count()
-                self._out.add(slot := Slot(len(self._out) + 1))
+            _, _, tokens, admitted = heapq.heappop(self._queue)
+            if not admitted.done():
+                self._account()
+                self._in_flight.add(slot := Slot(len(self._in_flight) + 1))
                 self.requests.take(1, now)
                 self.tokens.take(tokens, now)
-                waiting.set_result(slot)
+                admitted.set_result(slot)
 
-    def _come_back(self, seconds: float) -> None:
+    def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._open)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._admit)
 
-    def _count(self) -> None:
+    def _account(self) -> None:
         """Add the time since the last change to the sums behind the mean concurrency."""
         now = _now()
-        if self._out or self._queue:
-            self.busy_seconds += now - self._counted
-            self.call_seconds += len(self._out) * (now - self._counted)
-        self._counted = now
+        if self._in_flight or self._queue:
+            self.busy_seconds += now - self._accounted_until
+            self.call_seconds += len(self._in_flight) * (now - self._accounted_until)
+        self._accounted_until = now
 
 
 class BudgetLedger:
-    """Tokens paid for so far, those of earlier runs included, and those that calls in flight may still take."""
+    """Tokens paid for, those of earlier runs included, and tokens reserved for calls in flight."""
 
     def __init__(self, tokens_in: int = 0, tokens_out: int = 0) -> None:
         self.tokens_in, self.tokens_out = tokens_in, tokens_out
@@ -210,8 +234,8 @@ class BudgetLedger:
         self._turn, self._settled = asyncio.Lock(), asyncio.Event()
 
     async def reserve(self, call: Tokens, budget: Budget, price: Price) -> bool:
-        """Set a call's tokens aside; False where they do not fit even if the calls in flight turn out to cost nothing."""
-        async with self._turn:  # in the order asked, and one wakes, not all
+        """Reserve the tokens of a call; False if they do not fit even if the calls in flight turn out to cost nothing."""
+        async with self._turn:  # first come, first served; one waiter wakes, not all
             while not self._fits(call, budget, price, self._reserved_in, self._reserved_out):
                 if not self._fits(call, budget, price, 0, 0):
                     return False
@@ -222,7 +246,7 @@ class BudgetLedger:
             return True
 
     def settle(self, reserved: Tokens, used: Tokens) -> None:
-        """Replace what was set aside for a call by what it took."""
+        """Replace the reservation of a call by its actual tokens."""
         self._reserved_in -= reserved.prompt
         self._reserved_out -= reserved.generated
         self.tokens_in += used.prompt

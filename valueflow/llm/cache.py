@@ -1,7 +1,7 @@
-"""The call cache: one small file per answered call, shared between jobs. Errors never come here.
+"""The call cache: one small file per answered call, shared between jobs; errors are not cached.
 
-`{url}/{first two digits of the key}/{key}.json`. A file is written whole or not at all, two writers of one key write the same
-question's answers, and a file that cannot be read is a miss: concurrent writers and crashes need no lock.
+`{url}/{first two digits of the key}/{key}.json`. A file is written completely or not at all, concurrent writers of one key
+write answers to the same question, and an unreadable file is a miss: concurrent writers and crashes need no lock.
 """
 
 import hashlib
@@ -12,19 +12,25 @@ from valueflow import store
 
 
 class Reply(NamedTuple):
-    """What came back for one question; exactly one of text and error is not empty, unless the model said nothing."""
+    """Reply to one question; exactly one of text and error is not empty, unless the model answered nothing.
+
+    `first_probability`: probability of the first option among the options, if log-probabilities were requested.
+    """
 
     text: str
     error: str
     tokens_in: int
     tokens_out: int
-    first: float | None = None  # probability of the first choice among the choices, where log-probabilities were asked for
+    first_probability: float | None = None
 
 
 def call_key(model: str, revision: str, messages: list[dict], sampling: dict, round_: int) -> str:
-    """Return the key of a call: what decides its answer. Equal questions of different rounds are different samples."""
-    asked = json.dumps([model, revision, messages, sampling, round_], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
+    """Return the key of a call, a hash of all that determines its answer.
+
+    Equal questions of different rounds are different samples.
+    """
+    call = json.dumps([model, revision, messages, sampling, round_], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(call.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class CallCache:
@@ -34,17 +40,17 @@ class CallCache:
         self.url = url.rstrip("/")
 
     def get(self, key: str) -> Reply | None:
-        """Return the reply of an earlier call, None where there is none that can be read."""
+        """Return the reply of an earlier call; None if there is none or its file is unreadable."""
         try:
-            text, tokens_in, tokens_out, first = json.loads(store.read_bytes(self._path(key)))
+            text, tokens_in, tokens_out, first_probability = json.loads(store.read_bytes(self._path(key)))
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        return Reply(text, "", tokens_in, tokens_out, first)
+        return Reply(text, "", tokens_in, tokens_out, first_probability)
 
     def put(self, key: str, reply: Reply) -> None:
-        """Keep a reply; one with an error is not kept."""
+        """Store a reply, unless it is an error."""
         if not reply.error:
-            content = json.dumps([reply.text, reply.tokens_in, reply.tokens_out, reply.first])
+            content = json.dumps([reply.text, reply.tokens_in, reply.tokens_out, reply.first_probability])
             store.write_bytes(self._path(key), content.encode("utf-8", "surrogatepass"))
 
     def _path(self, key: str) -> str:

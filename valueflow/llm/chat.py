@@ -1,33 +1,88 @@
-"""A chat as the tokens of a model's chat template."""
+"""Chats as tokens of a model's chat template."""
 
 import functools
-from typing import Any
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from valueflow.models import locate
 
+# A system message that no template contains by itself.
+PROBE = "system-role-probe-7f3a"
+Messages = list[dict[str, str]]
 
-def chat_tokens(model: str, revision: str, messages: list[dict[str, str]], trust_remote_code: bool) -> list[int]:
-    """Return the token ids of a chat that the model is to answer, special tokens only where its chat template writes them.
 
-    A text that spells a special token, to forge a turn of the chat, gets a space after the token's first character.
+class _Chat(NamedTuple):
+    processor: Any  # holds the chat template; more than a tokenizer for models that read more than text
+    tokenizer: Any
+    special: list[str]
+
+
+def chat_tokens(
+    model: str, revision: str, messages: Messages, trust_remote_code: bool, template_args: Mapping[str, Any] | None = None
+) -> list[int]:
+    """Return the token ids of a chat that ends where the model's answer begins.
+
+    Special tokens appear only where the chat template writes them: a text that spells one, to forge a turn of the chat, gets a
+    space after the token's first character. If the template has no system role (it raises an error, or drops the message), the
+    system message becomes the beginning of the first user message.
+
+    Args:
+        model: hub name, folder or `package://…`, see `models.locate`.
+        revision: of a hub model; "" for the newest.
+        messages: role and content.
+        trust_remote_code: allow the model's own Python code.
+        template_args: arguments of the chat template, for example `{"enable_thinking": False}`.
     """
-    processor, tokenizer, special = _chat(model, revision, trust_remote_code)
-    harmless = []
-    for message in messages:
-        content = message["content"]
-        for token in special:
-            content = content.replace(token, f"{token[0]} {token[1:]}")
-        harmless.append(message | {"content": content})
-    prompt = processor.apply_chat_template(harmless, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    chat = _load(model, revision, trust_remote_code)
+    args = dict(template_args or {})
+    if messages and messages[0]["role"] == "system" and not _has_system_role(
+        model, revision, trust_remote_code, json.dumps(args, sort_keys=True)
+    ):  # fmt: skip
+        messages = merge_system(messages)
+    escaped = [message | {"content": _escape(message["content"], chat.special)} for message in messages]
+    return list(chat.tokenizer(_render(chat, escaped, args), add_special_tokens=False)["input_ids"])
+
+
+def merge_system(messages: Messages) -> Messages:
+    """Return a chat whose leading system message is the beginning of the first user message, or becomes it."""
+    (system, *others) = messages
+    position = next((i for i, message in enumerate(others) if message["role"] == "user"), None)
+    if position is None:
+        return [system | {"role": "user"}, *others]
+    user = others[position]
+    merged = user | {"content": f"{system['content']}\n\n{user['content']}"}
+    return [*others[:position], merged, *others[position + 1 :]]
+
+
+def _render(chat: _Chat, messages: Messages, args: dict[str, Any]) -> str:
+    prompt: str = chat.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **args)
+    return prompt
+
+
+def _escape(text: str, special: list[str]) -> str:
+    for token in special:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
 
 
 @functools.cache
-def _chat(model: str, revision: str, trust_remote_code: bool) -> tuple[Any, Any, list[str]]:
-    """What has a model's chat template (more than a tokenizer where it reads more than text), its tokenizer, special tokens."""
+def _load(model: str, revision: str, trust_remote_code: bool) -> _Chat:
     from transformers import AutoProcessor
 
     processor = AutoProcessor.from_pretrained(locate(model), revision=revision or None, trust_remote_code=trust_remote_code)
     tokenizer = getattr(processor, "tokenizer", processor)
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return processor, tokenizer, sorted(added | set(tokenizer.all_special_tokens))
+    return _Chat(processor, tokenizer, sorted(added | set(tokenizer.all_special_tokens)))
+
+
+@functools.cache
+def _has_system_role(model: str, revision: str, trust_remote_code: bool, args: str) -> bool:
+    """Whether the template writes a system message; `args`: its arguments as JSON."""
+    from jinja2 import TemplateError
+
+    probe = [{"role": "system", "content": PROBE}, {"role": "user", "content": "Hello."}]
+    try:
+        return PROBE in _render(_load(model, revision, trust_remote_code), probe, json.loads(args))
+    except TemplateError:
+        return False

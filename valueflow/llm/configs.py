@@ -1,81 +1,145 @@
-"""Settings of the language models that can be called: vLLM engines and OpenAI-compatible endpoints."""
+"""Settings of the LLMs that can be called: vLLM engines and OpenAI-compatible endpoints."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from valueflow.config import Config
+from valueflow.config import Config, Resources
+
+# Settings of an LLM that change how it is called or how fast it answers, but no answer; they are in no fingerprint.
+RESOURCES = {
+    "name", "batch_size", "num_cpus", "num_engines", "cpus_per_engine", "gpus_per_engine", "env", "cache", "price",
+    "budget", "key_env", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries", "patience", "url",
+}  # fmt: skip
 
 
 class Price(Config):
-    """What calls cost; the currency is whatever the numbers are in."""
+    """Price of calls, in any currency."""
 
     tokens_in: float = Field(0.0, ge=0, description="per million prompt tokens")
     tokens_out: float = Field(0.0, ge=0, description="per million generated tokens")
-    hour: float = Field(0.0, ge=0, description="per hour and engine, for engines that are rented by time")
+    hour: float = Field(0.0, ge=0, description="per hour and engine, for engines rented by time")
     currency: str = "USD"
 
     def of(self, tokens_in: int, tokens_out: int) -> float:
-        """Return the price of some tokens; hours are not in it."""
+        """Return the price of tokens, without hours."""
         return (tokens_in * self.tokens_in + tokens_out * self.tokens_out) / 1e6
 
 
-class VllmModel(Config):
-    """An LLM in vLLM engines run by ray.data.llm, on GPUs or CPUs."""
-
-    kind: Literal["vllm"] = "vllm"
-    name: str = Field(min_length=1)
-    model: str = Field(description="hub name, folder, or package://… (a packaged GGUF is converted once)")
-    revision: str = ""
-    engine: dict = Field({}, description="vLLM engine arguments, passed on as they are")
-    temperature: float = Field(0.0, ge=0)
-    logprobs: bool = Field(False, description="k=2: use the probability of the choice as a weighted preference")
-    max_chars: int = Field(2000, ge=50, description="longer texts are cut, with an ellipsis")
-    num_engines: int = Field(1, ge=1)
-    cpus_per_engine: float = Field(1, ge=0)
-    gpus_per_engine: float = Field(1, ge=0)
-    batch_size: int = Field(64, ge=1, description="windows per batch; also what a crash can cost")
-    env: dict[str, str] = Field({}, description="environment of the engine, for example VLLM_CPU_KVCACHE_SPACE")
-    cache: bool = Field(True, description="keep every reply under <root>/cache and use those of earlier jobs")
-    price: Price = Price()
-
-
 class Budget(Config):
-    """What a build may spend on one judge, earlier runs of the same build included; null is without limit."""
+    """Spending limit of a build for one LLM, earlier runs of the same build included; null: no limit."""
 
     tokens: int | None = Field(None, ge=1, description="prompt and generated tokens")
     money: float | None = Field(None, gt=0, description="in the currency of price")
 
 
-class EndpointModel(Config):
+class LlmModel(Config):
+    """Settings that every LLM has; `AnyLlm` is the union of the kinds, and the only place that lists them."""
+
+    name: str = Field(min_length=1)
+    model: str
+    revision: str = ""
+    logprobs: bool = Field(False, description="k=2: use the probability of the choice as a weighted preference")
+    chat_template_args: dict = Field(
+        {},
+        description="arguments of the model's chat template, for example {enable_thinking: false}",
+        exclude_if=lambda args: not args,  # an empty value is in no fingerprint, so that ids from before the setting hold
+    )
+    max_chars: int = Field(2000, ge=50, description="longer texts are truncated, with an ellipsis")
+    batch_size: int = Field(64, ge=1, description="questions that are committed together")
+    price: Price = Price()
+    cache: bool = Field(True, description="keep every reply under <root>/cache and reuse those of earlier jobs")
+
+    @property
+    def spending_limit(self) -> Budget:
+        """Limit on the tokens and money of a build."""
+        return Budget()
+
+    @property
+    def hidden_tokens(self) -> int:
+        """Tokens generated per call before the answer, by models that think first."""
+        return 0
+
+    @property
+    def rented_engines(self) -> int:
+        """Number of engines that are billed by the hour."""
+        return 0
+
+
+class VllmModel(LlmModel):
+    """An LLM in vLLM engines run by ray.data.llm, on GPUs or CPUs."""
+
+    kind: Literal["vllm"] = "vllm"
+    model: str = Field(description="hub name, folder, or package://… (a packaged GGUF is converted once)")
+    engine: dict = Field({}, description="vLLM engine arguments, passed on unchanged")
+    temperature: float = Field(0.0, ge=0)
+    num_engines: int = Field(1, ge=1)
+    cpus_per_engine: float = Field(1, ge=0)
+    gpus_per_engine: float = Field(1, ge=0)
+    batch_size: int = Field(64, ge=1, description="windows per batch; also the most that a crash can cost")
+    env: dict[str, str] = Field({}, description="environment of the engine, for example VLLM_CPU_KVCACHE_SPACE")
+
+    @property
+    def rented_engines(self) -> int:
+        """Number of engines that are billed by the hour."""
+        return self.num_engines
+
+    @property
+    def resources(self) -> Resources:
+        """Resources of a job: all engines, and two CPUs for the tasks around them."""
+        return Resources(self.num_engines * self.cpus_per_engine + 2, self.num_engines * self.gpus_per_engine)
+
+    @property
+    def replica_resources(self) -> Resources:
+        """Resources of one served replica."""
+        return Resources(self.cpus_per_engine, self.gpus_per_engine)
+
+
+class EndpointModel(LlmModel):
     """An LLM behind an OpenAI-compatible chat-completions URL."""
 
     kind: Literal["openai"] = "openai"
-    name: str = Field(min_length=1)
     url: str = Field("https://api.openai.com/v1", pattern=r"^https?://", description="base URL, without /chat/completions")
     model: str = Field(min_length=1)
-    revision: str = Field("", description="anything that tells two models of one name apart; part of the cache key")
+    revision: str = Field("", description="any label that distinguishes two models of one name; part of the cache key")
     key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the API key; '' for none")
     structured: Literal["json_schema", "choice", "none"] = Field(
         "json_schema", description="how the server constrains answers: OpenAI's response_format, vLLM's choice, or not at all"
     )
     temperature: float | None = Field(0.0, ge=0, description="null for models that accept no temperature")
     logprobs: bool = Field(False, description="k=2, structured other than json_schema: weighted preferences")
-    extra: dict = Field({}, description="more fields of the request body, passed on as they are")
+    extra: dict = Field({}, description="more fields of the request body, passed on unchanged")
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     extra_tokens: int = Field(0, ge=0, description="added to the answer's length, for models that think before they answer")
-    max_chars: int = Field(2000, ge=50, description="longer texts are cut, with an ellipsis")
-    concurrency: int = Field(64, ge=1, description="most calls in flight; fewer where the server answers 429")
+    concurrency: int = Field(64, ge=1, description="maximum number of calls in flight; fewer where the server answers 429")
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
     timeout: float = Field(60.0, gt=0, description="seconds for one answer, connection included")
-    retries: int = Field(5, ge=0, description="after errors that cost nothing: no connection, 5xx; 429 is waited out")
+    retries: int = Field(5, ge=0, description="after errors that cost nothing: no connection, 5xx; 429 has no such limit")
     patience: float = Field(600.0, gt=0, description="seconds that one call may wait on 429 in all")
     budget: Budget = Budget()
-    price: Price = Price()
-    cache: bool = Field(True, description="keep every reply under <root>/cache and use those of earlier jobs")
-    batch_size: int = Field(64, ge=1, description="questions that are committed together")
-    num_cpus: float = Field(0.5, ge=0)
+    num_cpus: float = Field(0.5, ge=0, description="of the actor, or the served replica, that calls the URL")
+
+    @property
+    def spending_limit(self) -> Budget:
+        """Limit on the tokens and money of a build."""
+        return self.budget
+
+    @property
+    def hidden_tokens(self) -> int:
+        """Tokens generated per call before the answer, by models that think first."""
+        return self.extra_tokens
+
+    @property
+    def resources(self) -> Resources:
+        """Resources of a job: the calling actor, and one CPU for the tasks around it."""
+        return Resources(self.num_cpus + 1)
+
+    @property
+    def replica_resources(self) -> Resources:
+        """Resources of one served replica."""
+        return Resources(self.num_cpus)
 
 
-LlmModel = VllmModel | EndpointModel
+AnyLlm = VllmModel | EndpointModel
+LlmConfig = Annotated[AnyLlm, Field(discriminator="kind")]

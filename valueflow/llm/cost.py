@@ -1,29 +1,28 @@
-"""What a job will cost before it starts, and what it did cost."""
+"""Cost of calls to an LLM: estimated before a job starts, and summarized after it."""
 
 from typing import NamedTuple
 
-from valueflow.judging.configs import AnyJudge
-from valueflow.judging.tasks import RANK
-from valueflow.llm.configs import EndpointModel, VllmModel
+from valueflow.llm.configs import AnyLlm, LlmModel
 from valueflow.llm.question import Task
 
-# Characters in a token of English text, roughly; a measured count replaces the guess where there is one.
+# Rough number of characters per token of English text; a measured number of tokens replaces the guess where there is one.
 CHARACTERS = 4
 OVERHEAD = 12  # tokens that a chat template adds
 
 
 class MeasuredSpeed(NamedTuple):
-    """What an audit measured of a judge: windows per second, tokens per window."""
+    """Speed and size of earlier calls: questions per second, tokens per question, and the answer table of those questions."""
 
     per_second: float
     tokens_in: float
     tokens_out: float
+    table: str = "rankings"
 
 
 class CostEstimate(NamedTuple):
-    """What some questions to one judge will take; seconds is None where nothing was measured."""
+    """Estimated cost of some questions to one LLM or judge; seconds is None where no speed was measured."""
 
-    judge: str
+    name: str
     calls: int
     tokens_in: int
     tokens_out: int
@@ -32,12 +31,36 @@ class CostEstimate(NamedTuple):
     currency: str
 
 
-def total(judge: AnyJudge, calls: int, tokens_in: int, tokens_out: int, seconds: float) -> str:
-    """Return in words what answers cost: all tokens behind them, and the time of this run."""
-    said = f"{calls:,} calls, {tokens_in:,} tokens in, {tokens_out:,} out"
-    if isinstance(judge, VllmModel | EndpointModel) and (money := _money(judge, tokens_in, tokens_out, seconds)) is not None:
-        said += f", {f'{money:,.4f}'.rstrip('0').rstrip('.')} {judge.price.currency}"
-    return f"{said}; {duration(seconds)} in this run"
+def cost_summary(calls: int, tokens_in: int, tokens_out: int, seconds: float, model: LlmModel | None) -> str:
+    """Return a line about the cost of answers: all their tokens, their price, and the time of this run.
+
+    Args:
+        calls: number of answers.
+        tokens_in: prompt tokens, those of earlier runs included.
+        tokens_out: generated tokens, those of earlier runs included.
+        seconds: of this run.
+        model: the LLM; None for a judge without tokens.
+    """
+    summary = f"{calls:,} calls, {tokens_in:,} tokens in, {tokens_out:,} out"
+    if model and (money := _money(model, tokens_in, tokens_out, seconds)) is not None:
+        summary += f", {f'{money:,.4f}'.rstrip('0').rstrip('.')} {model.price.currency}"
+    return f"{summary}; {duration(seconds)} in this run"
+
+
+def estimate(model: AnyLlm, task: Task, sample: list[dict], calls: int, measured: MeasuredSpeed | None = None) -> CostEstimate:
+    """Return the estimated cost of `calls` questions like the sample's (rows of a plan with their texts), without retries.
+
+    Tokens are the measured ones if the same type of question was measured, else guessed from the length of the prompts; the
+    time follows from the measured tokens per second.
+    """
+    same = measured is not None and measured.table == task.table
+    per_in, per_out = (measured.tokens_in, measured.tokens_out) if measured and same else _guess(model, task, sample)
+    tokens_in, tokens_out = round(calls * per_in), round(calls * per_out)
+    seconds = None
+    if measured and measured.tokens_in + measured.tokens_out:
+        seconds = (tokens_in + tokens_out) / measured.per_second / (measured.tokens_in + measured.tokens_out)
+    money = _money(model, tokens_in, tokens_out, seconds)
+    return CostEstimate(model.name, calls, tokens_in, tokens_out, seconds, money, model.price.currency)
 
 
 def duration(seconds: float) -> str:
@@ -46,37 +69,18 @@ def duration(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds < 90 else f"{minutes:,.0f} min" if minutes < 90 else f"{hours:,.1f} h"
 
 
-def estimate(
-    judge: AnyJudge, task: Task, sample: list[dict], calls: int, measured: MeasuredSpeed | None = None
-) -> CostEstimate:
-    """Return what `calls` questions like those of the sample (rows of a plan with their texts) will cost, without retries.
-
-    Tokens are those that the audit measured where the questions are windows, else guessed from the prompts' lengths; the time
-    follows from the measured tokens per second, or questions per second for a judge without tokens.
-    """
-    if not isinstance(judge, VllmModel | EndpointModel):
-        return CostEstimate(judge.name, calls, 0, 0, calls / measured.per_second if measured else None, 0.0, "")
-    per_in, per_out = (measured.tokens_in, measured.tokens_out) if measured and task is RANK else _guess(judge, task, sample)
-    tokens_in, tokens_out = round(calls * per_in), round(calls * per_out)
-    seconds = None
-    if measured and measured.tokens_in + measured.tokens_out:
-        seconds = (tokens_in + tokens_out) / measured.per_second / (measured.tokens_in + measured.tokens_out)
-    money = _money(judge, tokens_in, tokens_out, seconds)
-    return CostEstimate(judge.name, calls, tokens_in, tokens_out, seconds, money, judge.price.currency)
-
-
-def _money(judge: VllmModel | EndpointModel, tokens_in: int, tokens_out: int, seconds: float | None) -> float | None:
-    """None where no price is set, or one by the hour but no speed was measured."""
-    price, engines = judge.price, judge.num_engines if isinstance(judge, VllmModel) else 0
+def _money(model: LlmModel, tokens_in: int, tokens_out: int, seconds: float | None) -> float | None:
+    """None if no price is set, or if the price is by the hour and no speed was measured."""
+    price, engines = model.price, model.rented_engines
     if not (price.tokens_in or price.tokens_out or price.hour) or (price.hour and engines and seconds is None):
         return None
     return price.of(tokens_in, tokens_out) + price.hour * engines * (seconds or 0.0) / 3600
 
 
-def _guess(judge: VllmModel | EndpointModel, task: Task, sample: list[dict]) -> tuple[float, float]:
-    questions = [task.question(row, judge) for row in sample]
+def _guess(model: AnyLlm, task: Task, sample: list[dict]) -> tuple[float, float]:
+    """Mean prompt and generated tokens of a question."""
+    questions = [task.question(row, model) for row in sample]
     characters = sum(len(message["content"]) for question in questions for message in question.messages)
-    thinking = judge.extra_tokens if isinstance(judge, EndpointModel) else 0
-    generated = sum(question.max_tokens + thinking for question in questions)
+    generated = sum(question.max_tokens + model.hidden_tokens for question in questions)
     count = max(len(sample), 1)
     return characters / CHARACTERS / count + OVERHEAD, generated / count

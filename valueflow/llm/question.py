@@ -1,56 +1,73 @@
-"""A question to a language model and its reply, as columns of a batch."""
+"""Questions to an LLM and its replies, as columns of a batch."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from valueflow.judging.configs import AnyJudge
-from valueflow.llm.cache import Reply, call_key
-from valueflow.llm.configs import LlmModel, VllmModel
+from valueflow.llm.cache import Reply
+from valueflow.llm.configs import AnyLlm
 
-REPLY = {"reply": pa.string(), "failure": pa.string(), "tokens_in": pa.int32(), "tokens_out": pa.int32(), "first": pa.float64()}
+# Columns of a batch of replies; see `cache.Reply`.
+REPLY = {
+    "reply": pa.string(), "failure": pa.string(), "tokens_in": pa.int32(), "tokens_out": pa.int32(),
+    "first_probability": pa.float64(),
+}  # fmt: skip
 
 
 class Question(NamedTuple):
-    """One call: chat messages and how the answer is constrained (vLLM's structured-outputs form)."""
+    """One call: chat messages, and a constraint on the answer in the form of vLLM's structured outputs; None: free text."""
 
     messages: list[dict[str, str]]
-    constraint: dict[str, object]
+    constraint: dict[str, object] | None
     max_tokens: int
     logprobs: bool = False
 
+    @property
+    def options(self) -> list[str]:
+        """The answers to choose from; none if the constraint is not a choice."""
+        options = (self.constraint or {}).get("choice", [])
+        return list(options) if isinstance(options, list) else []
+
 
 class Task(NamedTuple):
-    """What is asked: the plan's columns, a row's question, and the answer table of a batch of replies."""
+    """One type of question: the plan's columns, the question of a row, and the answer table of a batch of replies.
+
+    A batch of questions carries the columns of its plan, `folder` (where its answers are written) and the texts; a batch of
+    replies carries the columns of `REPLY` as well.
+    """
 
     table: str
     id_column: str
     columns: tuple[str, ...]
-    question: Callable[[dict, LlmModel], Question]
-    read: Callable[[pa.Table, AnyJudge], pa.Table]
-
-
-def sampling(question: Question, judge: VllmModel) -> dict:
-    """Return vLLM's sampling parameters of a question."""
-    settings = {
-        "temperature": judge.temperature, "max_tokens": question.max_tokens, "structured_outputs": question.constraint,
-    }  # fmt: skip
-    return settings | ({"logprobs": 5} if question.logprobs else {})
-
-
-def vllm_key(question: Question, judge: VllmModel, round_: int) -> str:
-    """Return the call's key in the cache; quantisation, data type and the like are part of what answers."""
-    model = f"vllm {judge.model} {sorted(judge.engine.items())}"
-    return call_key(model, judge.revision, question.messages, sampling(question, judge), round_)
+    question: Callable[[dict, AnyLlm], Question]
+    read: Callable[[pa.Table, AnyLlm], pa.Table]
 
 
 def with_replies(batch: pa.Table, replies: list[Reply]) -> pa.Table:
-    """Add the columns of replies, one a row."""
-    columns = [
-        [r.text for r in replies], [r.error for r in replies], [r.tokens_in for r in replies],
-        [r.tokens_out for r in replies], [r.first for r in replies],
-    ]  # fmt: skip
+    """Return the batch with the columns of replies, one reply per row."""
+    columns = list(zip(*replies, strict=True)) or [()] * len(REPLY)
     for (name, kind), column in zip(REPLY.items(), columns, strict=True):
         batch = batch.append_column(name, pa.array(column, kind))
     return batch
+
+
+def first_option_probability(logprobs: Iterable[tuple[str, float]], options: list[str]) -> float | None:
+    """Return P(first option | one of the options) by the alternatives of an answer's first token.
+
+    Args:
+        logprobs: token and log-probability of each alternative; tokens may have white space around them.
+        options: the answers to choose from.
+
+    Returns:
+        A probability; None if no alternative is an option.
+    """
+    probability: dict[str, float] = {}
+    for token, logprob in logprobs:
+        option = token.strip()
+        if option in options:
+            # Rounding may put a log-probability above 0.
+            probability[option] = probability.get(option, 0.0) + math.exp(min(logprob, 0.0))
+    total = sum(probability.values())
+    return probability.get(options[0], 0.0) / total if total else None

@@ -6,7 +6,7 @@ import numpy as np
 import yaml
 from matplotlib.axes import Axes
 
-from valueflow.judging.audit.exam import AuditMetric, AuditResult, Group
+from valueflow.judging.audit.result import AccuracyGroup, AuditMetric, AuditResult
 from valueflow.report.formatting import decimal
 from valueflow.report.plots import FIRST, INK, SECOND, Plot, svg
 from valueflow.report.templates import render
@@ -31,7 +31,7 @@ def audit_page(result: AuditResult, judge: dict[str, Any], rated_texts: str = ""
     )
 
 
-def _distances(groups: list[Group]) -> Plot | None:
+def _distances(groups: list[AccuracyGroup]) -> Plot | None:
     """Accuracy against the difference of the ratings; no plot if all windows failed."""
     measured = [group for group in groups if group.estimate is not None]
     if not measured:

@@ -47,7 +47,7 @@ def cost_table(estimates: Sequence[CostEstimate]) -> str:
     ]
     rows = [
         [
-            e.judge,
+            e.name,
             f"{e.calls:,}",
             f"{e.tokens_in:,}",
             f"{e.tokens_out:,}",

@@ -26,14 +26,16 @@ def local(root: str, version: str = "current", judge: AnyJudge | None = None, fa
         InputError: nothing is published, or the judge runs under Ray Serve only.
     """
     loaded = vidb.load(root, version)
-    judge = judge or builder_of(loaded) or EncoderJudge()
+    judge = judge_of(loaded, judge)
     return Service(loaded, judge, online_judge(judge, store.cache_url(root)), _space(loaded) if fast else None)
 
 
-def builder_of(version: Vidb) -> AnyJudge | None:
-    """Return the judge that built a version; None for an imported one."""
-    made = version.details.resolved.get("judge")
-    return TypeAdapter(JudgeConfig).validate_python(made) if made else None
+def judge_of(version: Vidb, configured: AnyJudge | None) -> AnyJudge:
+    """Return the judge to use with a version: the configured one, else its builder, else (an imported version) the encoder."""
+    if configured:
+        return configured
+    builder = version.details.resolved.get("judge")
+    return TypeAdapter(JudgeConfig).validate_python(builder) if builder else EncoderJudge()
 
 
 def _space(version: Vidb) -> Space:

@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 import pytest
 
 from valueflow.errors import InputError
-from valueflow.judging.audit.exam import AuditConfig, examine, plan
+from valueflow.judging.audit.audit import audit_result, plan_audit
 from valueflow.judging.audit.rated_texts import NUM_NEUTRAL, SAMPLE, rated_texts, with_judge_truth
+from valueflow.judging.audit.result import AuditConfig
 from valueflow.judging.audit.triples import RATED_TEXTS
 from valueflow.judging.configs import EncoderJudge, SimulatedJudge
 from valueflow.judging.encoder import exemplars
@@ -96,10 +97,10 @@ def test_a_simulated_judge_is_held_to_its_own_truth(sample, spread):
     truth = with_judge_truth(judge, sample)
     assert truth.schema == RATED_TEXTS
     assert truth.drop_columns("rating").equals(sample.drop_columns("rating"))
-    answered = SimulatedRanker(judge)(plan(truth, AuditConfig(triples=4)))
-    verdict = examine(truth, answered, AuditConfig(triples=4), 1.0, None)
+    answered = SimulatedRanker(judge)(plan_audit(truth, AuditConfig(triples=4)))
+    verdict = audit_result(truth, answered, AuditConfig(triples=4), 1.0, None)
     assert verdict.metric("accuracy").estimate > 0.99
-    asked_of_ratings = examine(
-        sample, SimulatedRanker(judge)(plan(sample, AuditConfig(triples=4))), AuditConfig(triples=4), 1.0, None
+    asked_of_ratings = audit_result(
+        sample, SimulatedRanker(judge)(plan_audit(sample, AuditConfig(triples=4))), AuditConfig(triples=4), 1.0, None
     )
     assert asked_of_ratings.metric("accuracy").estimate < 0.6  # its truth has nothing to do with the texts

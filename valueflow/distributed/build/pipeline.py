@@ -22,7 +22,8 @@ from valueflow.distributed.build.rank import rank
 from valueflow.distributed.texts import ValueTexts
 from valueflow.distributed.panel.vote import PanelConfig, collect_votes, plausibility_flags, vote_builds
 from valueflow.errors import InputError
-from valueflow.llm.cost import CostEstimate, estimate
+from valueflow.judging.cost import estimate
+from valueflow.llm.cost import CostEstimate
 from valueflow.judging.configs import AnyJudge, JudgeConfig
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK, VOTE

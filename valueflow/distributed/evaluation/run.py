@@ -29,9 +29,10 @@ from valueflow.evaluation.official_files import score_rankings, scores_csv
 from valueflow.evaluation.responses import save_responses
 from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, check_anchors
 from valueflow.judging.configs import AnyJudge
+from valueflow.judging.cost import estimate
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK
-from valueflow.llm.cost import CostEstimate, estimate
+from valueflow.llm.cost import CostEstimate
 from valueflow.ranking.windows import with_texts
 from valueflow.records import SCHEMAS, ValueId, digest, text_id
 from valueflow.store import Build, EvaluationsDetails, RankingsDetails

@@ -14,16 +14,17 @@ from pydantic import Field
 
 from valueflow import __version__, store
 from valueflow.config import Config
+from valueflow.distributed.actor_pools import warm_pools
 from valueflow.distributed.answer import check_answers
 from valueflow.distributed.audit import check_panel_admitted, measured_speed
 from valueflow.distributed.cluster import ClusterConfig
-from valueflow.distributed.judge import warm_pools
 from valueflow.distributed.panel.chunks import ChunkTexts, chunks_of
 from valueflow.distributed.panel.vote import PanelConfig, collect_votes, vote_builds
 from valueflow.errors import InputError
+from valueflow.judging.cost import estimate
 from valueflow.judging.fingerprint import voter_fingerprint
 from valueflow.judging.tasks import VOTE
-from valueflow.llm.cost import CostEstimate, estimate
+from valueflow.llm.cost import CostEstimate
 from valueflow.records import SCHEMAS, digest
 from valueflow.store import BallotsDetails, Build, LabelsDetails, QueueDetails, VotesDetails
 from valueflow.theories import resolve_theory, theories

@@ -19,7 +19,6 @@ from valueflow.config import Config
 from valueflow.distributed.answer import collect_answers
 from valueflow.distributed.audit import Policy
 from valueflow.distributed.commit import pending_parts
-from valueflow.distributed.judge import resources
 from valueflow.distributed.texts import TextSource
 from valueflow.errors import BudgetSpent, InputError
 from valueflow.judging.answers import ABSTAINED_PREFIX
@@ -186,7 +185,7 @@ def _abstain(voter: AnyJudge, plan: Build, out: Build, reason: str) -> None:
         table = ballots_for_voter(voter, store.read_part(plan, file.path), folder)
         table = table.filter(store.missing_from(table["vote_id"], done))
         if table.num_rows:
-            rows = vote_rows(table, voter, [None] * table.num_rows, [f"{ABSTAINED_PREFIX}{reason}"[:500]] * table.num_rows)
+            rows = vote_rows(table, voter.name, [None] * table.num_rows, [f"{ABSTAINED_PREFIX}{reason}"[:500]] * table.num_rows)
             store.write_part(out, rows.drop_columns("folder"), digest(table["vote_id"].to_pylist()), folder)
 
 
@@ -205,7 +204,7 @@ def plausibility_flags(votes: Iterable[Build]) -> dict[tuple[ValueId, str], int]
 def _max_parallel(voters: list[AnyJudge]) -> int:
     """Return how many voters fit in the cluster together, counted from the largest; at least 1."""
     available, count, cpus, gpus = ray.cluster_resources(), 0, 0.0, 0.0
-    for need in sorted((resources(voter) for voter in voters), reverse=True):
+    for need in sorted((voter.resources for voter in voters), reverse=True):
         cpus, gpus = cpus + need.cpus, gpus + need.gpus
         # One CPU is reserved for the small tasks around the judges.
         if cpus > available.get("CPU", 0) - 1 or gpus > available.get("GPU", 0):

@@ -1,7 +1,7 @@
-"""What the answers of an audit say about a judge: estimates with 95 % intervals, triples being the unit of chance.
+"""Metrics of an audit: estimates with 95 % intervals, whose sampling unit is the triple.
 
-Shapes as in valueflow/judging/audit.py: won_TPSR is 1 where the higher rated text of a pair won, 0 where the lower did, nan
-where there is no answer (T triples, P pairs, S presentations: higher rated text first, last; R repeats).
+Shapes as in `audit.py`: won_TPSR is 1 if the higher rated text of a pair won, 0 if the lower did, nan if there is no valid
+answer (T triples, P pairs, S presentations: higher rated text first, last; R repeats).
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ RIDGE = 0.1
 
 
 class Interval(NamedTuple):
-    """An estimate with its 95 % interval, and how many things were counted; nan where there is nothing to count."""
+    """An estimate with its 95 % interval and the number of units behind it; nan if there are none."""
 
     estimate: float
     low: float
@@ -28,7 +28,7 @@ UNKNOWN = Interval(np.nan, np.nan, np.nan, 0)
 
 
 def broken(won_TPSR: np.ndarray) -> Interval:
-    """Return the share of windows without an order."""
+    """Return the share of windows without a valid answer."""
     return share(np.isnan(won_TPSR), np.ones_like(won_TPSR))
 
 
@@ -38,32 +38,35 @@ def accuracy(won_TPSR: np.ndarray) -> Interval:
 
 
 def order_consistency(won_TPSR: np.ndarray) -> Interval:
-    """Return the share of pairs, shown both ways, that the same text won both times."""
+    """Return the share of pairs, of those answered in both presentations, that the same text won both times."""
     both_TPR = ~np.isnan(won_TPSR).any(axis=2)
     return share(won_TPSR[:, :, 0] == won_TPSR[:, :, 1], both_TPR)
 
 
 def position_effect(won_TPSR: np.ndarray) -> Interval:
-    """Return the share of answers that the first place won, less one half; of pairs shown both ways, so that texts cancel."""
+    """Return the share of answers that the first position won, less one half.
+
+    Of pairs answered in both presentations, so that the effect of the texts cancels.
+    """
     both_TPR = ~np.isnan(won_TPSR).any(axis=2)
     first_TPR = np.where(both_TPR, won_TPSR[:, :, 0] + 1 - won_TPSR[:, :, 1], 0.0)
-    found = share(first_TPR, 2 * both_TPR)
-    return Interval(found.estimate - 0.5, found.low - 0.5, found.high - 0.5, found.n)
+    first = share(first_TPR, 2 * both_TPR)
+    return Interval(first.estimate - 0.5, first.low - 0.5, first.high - 0.5, first.n)
 
 
 def retest(won_TPSR: np.ndarray) -> Interval:
-    """Return the share of pairs of repeats of one question (same texts, same places) that agree."""
-    asked = (~np.isnan(won_TPSR)).sum(axis=3)
+    """Return the share of pairs of repeats of one question (same texts, same positions) that agree."""
+    answered = (~np.isnan(won_TPSR)).sum(axis=3)
     high = np.nansum(won_TPSR, axis=3)
-    low = asked - high
-    return share((high * (high - 1) + low * (low - 1)) / 2, asked * (asked - 1) / 2)
+    low = answered - high
+    return share((high * (high - 1) + low * (low - 1)) / 2, answered * (answered - 1) / 2)
 
 
 def transitivity(won_TPSR: np.ndarray) -> Interval:
-    """Return the share of triples without a cycle; each pair goes to the majority of its answers.
+    """Return the share of triples without a cycle; the majority of its answers decides each pair.
 
-    A tie is either way with probability one half. So a judge that always takes the same place, all of whose pairs tie, gets
-    3/4 like one that answers at random, not 1.
+    A tie counts half for either text. So a judge that always answers the same position, all of whose pairs tie, gets 3/4 like
+    one that answers at random, not 1.
     """
     lead_TP = np.nansum(2 * won_TPSR - 1, axis=(2, 3))
     p_TP = (1 + np.sign(lead_TP)) / 2
@@ -73,10 +76,11 @@ def transitivity(won_TPSR: np.ndarray) -> Interval:
 
 
 def share(hits: np.ndarray, of: np.ndarray) -> Interval:
-    """Return sum(hits) / sum(of) with a Wilson interval that counts triples (the first axis) as clusters.
+    """Return sum(hits) / sum(of) with a Wilson interval whose clusters are triples (the first axis).
 
-    Answers within a triple are alike, so the interval is Wilson's at the number of independent answers that would vary as much
-    as the triples do. Where all triples agree that variation is unknown, and every triple counts as one answer.
+    Answers within a triple are correlated, so the interval is Wilson's at the effective sample size: the number of independent
+    answers with the variance that the triples have. If all triples agree, that variance is unknown, and every triple counts as
+    one answer.
     """
     hits_T, of_T = (x.reshape(len(x), -1).sum(axis=1, dtype=float) for x in (np.where(of > 0, hits, 0), of))
     hits_T, of_T = hits_T[of_T > 0], of_T[of_T > 0]
@@ -94,58 +98,58 @@ def share(hits: np.ndarray, of: np.ndarray) -> Interval:
 
 
 def spearman(triples: Triples, won_TPSR: np.ndarray) -> Interval:
-    """Return the rank correlation of ratings and the order fitted to a value's answers, its mean over values.
+    """Return the rank correlation between ratings and the order fitted to a value's answers, as the mean over values.
 
-    Texts are placed by least squares: differences of worth explain the answers. (Plackett-Luce gives the same within 0.01 for
-    audits of this size, and cannot be fitted once a triple.) The interval is the jackknife's, leaving out one triple at a time;
-    in simulation it covers 94 % for a coin flip and more for good judges, where a bootstrap over triples covers 70 %.
+    The order is fitted by least squares: differences of worth explain the answers. (Plackett-Luce gives the same within 0.01
+    for audits of this size, and cannot be fitted once per triple.) The interval is the jackknife's over triples; in simulation
+    it covers 94 % for a coin flip and more for good judges, where a bootstrap over triples covers 70 %.
     """
-    found, variances, count, freedom = [], [], 0, 0
+    correlations, variances, count, freedom = [], [], 0, 0
     for number in range(len(triples.values)):
-        mine = triples.value_T == number
-        size = int(mine.sum())
+        mask_T = triples.value_T == number
+        size = int(mask_T.sum())
         worth_BN, rows_N = _worths(
-            triples.rows_T3[mine], won_TPSR[mine], np.concatenate([np.ones((1, size)), 1 - np.eye(size)])
+            triples.rows_T3[mask_T], won_TPSR[mask_T], np.concatenate([np.ones((1, size)), 1 - np.eye(size)])
         )
         rating_N = triples.rating_N[rows_N]
         if len(rows_N) < 3 or np.ptp(rating_N) == 0:
             continue
         whole, *without = _rank_correlation(rating_N, worth_BN)
-        found.append(whole)
+        correlations.append(whole)
         variances.append((size - 1) * np.var(without) if size > 1 else np.inf)
         count, freedom = count + len(rows_N), freedom + size - 1
-    if not found:
+    if not correlations:
         return UNKNOWN
-    half = float(t.ppf(0.975, max(freedom, 1)) * np.sqrt(np.sum(variances)) / len(found))
-    estimate = float(np.mean(found))
+    half = float(t.ppf(0.975, max(freedom, 1)) * np.sqrt(np.sum(variances)) / len(correlations))
+    estimate = float(np.mean(correlations))
     return Interval(estimate, max(estimate - half, -1.0), min(estimate + half, 1.0), count)
 
 
 def _worths(rows_T3: np.ndarray, won_TPSR: np.ndarray, weight_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares worth (B, N) of the texts that were answered about, for each weighting of the triples, and their rows."""
+    """Least-squares worth (B, N) of the texts with answers, for each weighting of the triples, and their rows in the table."""
     rows_N, local = np.unique(rows_T3, return_inverse=True)
     pairs_TP2 = local.reshape(rows_T3.shape)[:, PAIRS]
     answered_TP = (~np.isnan(won_TPSR)).sum(axis=(2, 3))
     lead_TP = np.nansum(2 * won_TPSR - 1, axis=(2, 3))
     num_triples, size = len(rows_T3), len(rows_N)
-    meets_TNN, gain_TN = np.zeros((num_triples, size, size)), np.zeros((num_triples, size))
+    laplacian_TNN, gain_TN = np.zeros((num_triples, size, size)), np.zeros((num_triples, size))
     for pair in range(len(PAIRS)):
         triple, higher, lower = np.arange(num_triples), pairs_TP2[:, pair, 0], pairs_TP2[:, pair, 1]
         for a, b in ((higher, lower), (lower, higher)):
-            meets_TNN[triple, a, a] += answered_TP[:, pair]
-            meets_TNN[triple, a, b] -= answered_TP[:, pair]
+            laplacian_TNN[triple, a, a] += answered_TP[:, pair]
+            laplacian_TNN[triple, a, b] -= answered_TP[:, pair]
         gain_TN[triple, higher] += lead_TP[:, pair]
         gain_TN[triple, lower] -= lead_TP[:, pair]
-    answered_N = np.flatnonzero(np.diagonal(meets_TNN.sum(0)) > 0)
-    left = (weight_BT @ meets_TNN.reshape(num_triples, -1)).reshape(-1, size, size) + RIDGE * np.eye(size)
-    worth_BN = np.linalg.solve(left, (weight_BT @ gain_TN)[:, :, None])[:, :, 0]
+    answered_N = np.flatnonzero(np.diagonal(laplacian_TNN.sum(0)) > 0)
+    matrix = (weight_BT @ laplacian_TNN.reshape(num_triples, -1)).reshape(-1, size, size) + RIDGE * np.eye(size)
+    worth_BN = np.linalg.solve(matrix, (weight_BT @ gain_TN)[:, :, None])[:, :, 0]
     return worth_BN[:, answered_N], rows_N[answered_N]
 
 
 def _rank_correlation(rating_N: np.ndarray, worth_BN: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of the ratings with each row; a row without differences orders nothing and gets 0."""
+    """Spearman's correlation of the ratings with each row of worths; 0 for a row without differences."""
     rating = rankdata(rating_N) - (len(rating_N) + 1) / 2
-    # Equal worths come out of the solver with rounding errors, which are no order.
+    # Equal worths differ by rounding errors of the solver.
     worth = rankdata(np.round(worth_BN, 9), axis=1) - (len(rating_N) + 1) / 2
     length = np.sqrt((worth**2).sum(1) * (rating**2).sum())
     return np.divide(worth @ rating, length, out=np.zeros(len(worth)), where=length > 0)

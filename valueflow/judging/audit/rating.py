@@ -1,17 +1,17 @@
-"""Rating against ranking: the same judges score the same texts both ways; how far judges, re-prompts, a reference differ.
+"""Rating compared with ranking of the same texts by the same judges: agreement of judges, of re-prompts, and with a reference.
 
-Shapes: J judges, R repeats (re-prompts) of a judge, T texts (a text of two values is two), B draws of the bootstrap.
+Shapes: J judges, R repeats (re-prompts) of a judge, T texts (a text of two values counts twice), B draws of the bootstrap.
 
-Sign of a score: above zero 1, below -1, and 0 for a score of zero (up to `ZERO`). Zero is no sign, so:
-- a **flip** is one score above zero and another below; a zero flips with nothing. Raters that answer 0 often therefore look
-  steady, and the row `zeros` says how often they do.
-- against a reference, a zero is half right, as a coin would be.
+Sign of a score: 1 above zero, -1 below, and 0 for a score of zero (up to `ZERO`). Zero is no sign, so:
+- a **flip** is one score above zero and another below; a zero never flips. Raters that often answer 0 therefore look stable,
+  and the row `zeros` is the share of such answers.
+- against a reference, a zero counts half, like a coin flip.
 
-Every row is a statistic over texts, and the bootstrap draws texts with all that was said about them, the same draws for both
-methods. The difference is over judges and texts that have a score by both, so that no method gains by breaking on hard texts;
-where one broke it is not exactly the difference of the columns. Judges, prompts and reference are taken as given: an interval
-says how much the choice of texts matters, and nothing about other judges. In simulation (tests/judging) intervals cover
-90-99 % with 60 texts and 91-97 % with 200. A share of exactly 0 or 1 has an interval without width.
+Every row is a statistic over texts. The bootstrap draws texts with all their scores, the same draws for both methods. The
+difference is over judges and texts with a score by both methods, so that no method gains from invalid answers to hard texts; if
+there are invalid answers, it is not exactly the difference of the columns. Judges, prompts and reference are fixed: an interval
+is about the choice of texts, not about other judges. In simulation (tests/judging) intervals cover 90-99 % with 60 texts and
+91-97 % with 200. A share of exactly 0 or 1 has an interval of width 0.
 """
 
 from typing import Literal, NamedTuple
@@ -27,7 +27,7 @@ METHODS = ("rating", "ranking")
 
 
 class Scores(NamedTuple):
-    """What judges said by one method, in [-10, 10]; nan is an unusable answer, or a text without reference."""
+    """Scores by one method, in [-10, 10]; nan for an invalid answer, or a text without reference."""
 
     method: Literal["rating", "ranking"]
     score_JRT: np.ndarray
@@ -36,7 +36,7 @@ class Scores(NamedTuple):
 
 
 class RatingEstimate(NamedTuple):
-    """A row's number and its 95 % interval, nan where it cannot be had, and how many texts went into it."""
+    """A statistic with its 95 % interval (nan if undefined) and its number of texts."""
 
     value: float
     low: float
@@ -45,7 +45,7 @@ class RatingEstimate(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One statistic of each method, from all its scores, and ranking less rating where both have scores."""
+    """One statistic of each method, from all its scores, and ranking less rating from the texts with scores by both."""
 
     key: str
     rating: RatingEstimate
@@ -54,7 +54,7 @@ class Row(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The rows of all judges together and of each alone, and the scores that they come from."""
+    """The rows of all judges together and of each alone, and their scores."""
 
     judges: list[str]
     rows: dict[str, Row]
@@ -66,15 +66,15 @@ class Comparison(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """The texts of a value that have a reference: of `met` answers, `won` put the text of the row above that of the column."""
+    """The texts of a value with a reference: of `pairs_NN` scored pairs, `won_NN` order the row's text above the column's."""
 
     index_N: np.ndarray
     won_NN: np.ndarray
-    met_NN: np.ndarray
+    pairs_NN: np.ndarray
 
 
 class _Terms(NamedTuple):
-    """What the rows are sums of: per text a numerator and a denominator, per pair of texts, per text mean and variance."""
+    """Terms of the sums behind the rows: numerators, denominators, means and variances of texts, and pairs of texts."""
 
     ratios: dict[str, tuple[np.ndarray, np.ndarray]]
     blocks: list[_Block]
@@ -87,7 +87,7 @@ class _Terms(NamedTuple):
 def compare(scores: list[Scores], judges: list[str], seed: int, num_draws: int = NUM_DRAWS) -> Comparison:
     """Return every row for rating, ranking and ranking less rating, with 95 % percentile bootstrap intervals over texts.
 
-    The rows; "a score" is one answer of one judge, "a judge's score" the mean over the judge's repeats:
+    The rows, where "a score" is one answer of one judge, and "a judge's score" the mean over its repeats:
     - judge_variance: variance (n - 1) of the judges' scores of a text, mean over texts with two or more judges.
     - judge_flips: share of these texts on which one judge's score is above zero and another's below.
     - judge_pair_flips: the same as a share of pairs of judges.
@@ -99,10 +99,10 @@ def compare(scores: list[Scores], judges: list[str], seed: int, num_draws: int =
     - pairwise_accuracy: share of pairs of texts of one value, of different reference, that scores of one judge and repeat
       order as the reference does; tied scores count half.
     - deviation: mean absolute difference of score and reference.
-    - zeros, broken: share of answers that are zero; share of answers that could not be used.
+    - zeros, broken: share of answers that are zero; share of invalid answers.
 
     Raises:
-        InputError: not one rating and one ranking, over the same judges, texts, values and references, in [-10, 10].
+        InputError: not one rating and one ranking of the same judges, texts, values and references, in [-10, 10].
     """
     rating, ranking = _checked(scores, judges)
     weight_BT = _weights(len(rating.value_T), seed, num_draws)
@@ -113,7 +113,7 @@ def compare(scores: list[Scores], judges: list[str], seed: int, num_draws: int =
 
 
 def judge_scores(scores: Scores) -> np.ndarray:
-    """Return each judge's score of each text, the mean over repeats (J, T); nan where all are broken."""
+    """Return each judge's score of each text, the mean over repeats (J, T); nan if all are invalid."""
     return _moments(scores.score_JRT, 1)[0]
 
 
@@ -123,31 +123,31 @@ def judge_spread(scores: Scores) -> np.ndarray:
 
 
 def _checked(scores: list[Scores], judges: list[str]) -> tuple[Scores, Scores]:
-    by_method = {given.method: given for given in scores}
+    by_method = {each.method: each for each in scores}
     if len(scores) != 2 or set(by_method) != set(METHODS):
-        raise InputError(f"a baseline compares the methods {METHODS}, each once; got {[given.method for given in scores]}")
+        raise InputError(f"a comparison is of the methods {METHODS}, each once; got {[each.method for each in scores]}")
     rating, ranking = by_method["rating"], by_method["ranking"]
-    for given in (rating, ranking):
-        shape, num_texts = given.score_JRT.shape, len(given.value_T)
-        if len(shape) != 3 or shape[0] != len(judges) or shape[2] != num_texts or given.reference_T.shape != (num_texts,):
+    for each in (rating, ranking):
+        shape, num_texts = each.score_JRT.shape, len(each.value_T)
+        if len(shape) != 3 or shape[0] != len(judges) or shape[2] != num_texts or each.reference_T.shape != (num_texts,):
             raise InputError(
-                f"{given.method} scores must be judges x repeats x texts; got {shape} for {len(judges)} judges, "
-                f"{num_texts} value ids and references {given.reference_T.shape}"
+                f"{each.method} scores must be judges x repeats x texts; got {shape} for {len(judges)} judges, "
+                f"{num_texts} value ids and references {each.reference_T.shape}"
             )
         if not all(shape):
-            raise InputError(f"{given.method} scores are empty: {shape} judges x repeats x texts")
-        for name, array in (("scores", given.score_JRT), ("references", given.reference_T)):
+            raise InputError(f"{each.method} scores are empty: {shape} judges x repeats x texts")
+        for name, array in (("scores", each.score_JRT), ("references", each.reference_T)):
             outside = array[np.abs(array) > LIMIT]
             if len(outside):
-                raise InputError(f"{given.method} {name} must lie in [-{LIMIT:g}, {LIMIT:g}] or be nan; got {outside[0]}")
+                raise InputError(f"{each.method} {name} must lie in [-{LIMIT:g}, {LIMIT:g}] or be nan; got {outside[0]}")
     same = np.array_equal(rating.reference_T, ranking.reference_T, equal_nan=True)
     if not (same and np.array_equal(rating.value_T, ranking.value_T)):
-        raise InputError("rating and ranking must be of the same texts in the same order: their values or references differ")
+        raise InputError("rating and ranking must be of the same texts in the same order, but values or references differ")
     return rating, ranking
 
 
 def _weights(num_texts: int, seed: int, num_draws: int) -> np.ndarray:
-    """How often each draw holds each text (B, T); the first row is the data itself."""
+    """Multiplicity of each text in each draw (B, T); the first row is the data itself."""
     drawn = np.random.default_rng(seed).integers(num_texts, size=(num_draws, num_texts))
     cell = drawn + num_texts * np.arange(num_draws)[:, None]
     counts = np.bincount(cell.ravel(), minlength=num_draws * num_texts).reshape(num_draws, num_texts)
@@ -156,30 +156,32 @@ def _weights(num_texts: int, seed: int, num_draws: int) -> np.ndarray:
 
 def _rows(rating: Scores, ranking: Scores, weight_BT: np.ndarray) -> dict[str, Row]:
     has_rating, has_ranking = np.isfinite(judge_scores(rating)), np.isfinite(judge_scores(ranking))
-    own = [_evaluated(each, weight_BT) for each in (rating, ranking)]
-    shared = own
+    separate = [_evaluated(each, weight_BT) for each in (rating, ranking)]
+    shared = separate
     if not np.array_equal(has_rating, has_ranking):
         both = (has_rating & has_ranking)[:, None]
         masked = [each._replace(score_JRT=np.where(both, each.score_JRT, np.nan)) for each in (rating, ranking)]
-        shared = [_evaluated(each, weight_BT) | {"broken": whole["broken"]} for each, whole in zip(masked, own, strict=True)]
+        shared = [
+            _evaluated(each, weight_BT) | {"broken": whole["broken"]} for each, whole in zip(masked, separate, strict=True)
+        ]
     rows = {}
-    for key in own[0]:
+    for key in separate[0]:
         (rating_B, in_rating), (ranking_B, in_ranking) = shared[0][key], shared[1][key]
         difference = _estimate(ranking_B - rating_B, in_rating & in_ranking)
-        rows[key] = Row(key, _estimate(*own[0][key]), _estimate(*own[1][key]), difference)
+        rows[key] = Row(key, _estimate(*separate[0][key]), _estimate(*separate[1][key]), difference)
     return rows
 
 
 def _evaluated(scores: Scores, weight_BT: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Every row under every weighting of the texts (B,), and which texts go into it (T,)."""
+    """Every row under every weighting of the texts (B,), and a mask of its texts (T,)."""
     terms = _terms(scores)
-    found, counted = _statistics(terms, weight_BT), _counted(terms)
-    return {key: (found[key], counted[key]) for key in found}
+    statistics, masks = _statistics(terms, weight_BT), _masks(terms)
+    return {key: (statistics[key], masks[key]) for key in statistics}
 
 
-def _estimate(value_B: np.ndarray, counted_T: np.ndarray) -> RatingEstimate:
-    """The statistic of the data and the quantiles of its draws; one text tells nothing about other texts."""
-    num_texts = int(counted_T.sum())
+def _estimate(value_B: np.ndarray, mask_T: np.ndarray) -> RatingEstimate:
+    """The statistic of the data and the quantiles of its draws; no interval from one text."""
+    num_texts = int(mask_T.sum())
     draws = value_B[1:][np.isfinite(value_B[1:])]
     if num_texts < 2 or not len(draws) or not np.isfinite(value_B[0]):
         return RatingEstimate(float(value_B[0]), np.nan, np.nan, num_texts)
@@ -220,50 +222,50 @@ def _blocks(scores: Scores) -> list[_Block]:
             continue
         reference_N = scores.reference_T[index_N]
         higher = reference_N[:, None] - reference_N > ZERO
-        won, met = np.zeros(higher.shape), np.zeros(higher.shape)
+        won, pairs = np.zeros(higher.shape), np.zeros(higher.shape)
         for score_N in scores.score_JRT[:, :, index_N].reshape(-1, len(index_N)):
             apart = score_N[:, None] - score_N
-            met += higher & np.isfinite(apart)
+            pairs += higher & np.isfinite(apart)
             won += higher * ((apart > ZERO) + 0.5 * (np.abs(apart) <= ZERO))
-        blocks.append(_Block(index_N, won, met))
+        blocks.append(_Block(index_N, won, pairs))
     return blocks
 
 
-def _counted(terms: _Terms) -> dict[str, np.ndarray]:
-    """Which texts go into each row (T,)."""
-    counted = {key: below_T > 0 for key, (_, below_T) in terms.ratios.items()}
+def _masks(terms: _Terms) -> dict[str, np.ndarray]:
+    """Mask of the texts of each row (T,)."""
+    masks = {key: below_T > 0 for key, (_, below_T) in terms.ratios.items()}
     paired = np.zeros(len(terms.value_T), bool)
-    for index_N, _, met_NN in terms.blocks:
-        paired[index_N] = (met_NN + met_NN.T).any(1)
-    return counted | {"pairwise_accuracy": paired, "reliability": np.isfinite(terms.variance_T)}
+    for index_N, _, pairs_NN in terms.blocks:
+        paired[index_N] = (pairs_NN + pairs_NN.T).any(1)
+    return masks | {"pairwise_accuracy": paired, "reliability": np.isfinite(terms.variance_T)}
 
 
 def _statistics(terms: _Terms, weight_BT: np.ndarray) -> dict[str, np.ndarray]:
     """Every row under every weighting of the texts: key -> (B,)."""
-    found = {key: _ratio(weight_BT @ above, weight_BT @ below) for key, (above, below) in terms.ratios.items()}
-    won_B, met_B = np.zeros(len(weight_BT)), np.zeros(len(weight_BT))
-    for index_N, won_NN, met_NN in terms.blocks:
+    ratios = {key: _ratio(weight_BT @ above, weight_BT @ below) for key, (above, below) in terms.ratios.items()}
+    won_B, pairs_B = np.zeros(len(weight_BT)), np.zeros(len(weight_BT))
+    for index_N, won_NN, pairs_NN in terms.blocks:
         weight_BN = weight_BT[:, index_N]
         won_B += (weight_BN @ won_NN * weight_BN).sum(1)
-        met_B += (weight_BN @ met_NN * weight_BN).sum(1)
-    return found | {"pairwise_accuracy": _ratio(won_B, met_B), "reliability": _reliability(terms, weight_BT)}
+        pairs_B += (weight_BN @ pairs_NN * weight_BN).sum(1)
+    return ratios | {"pairwise_accuracy": _ratio(won_B, pairs_B), "reliability": _reliability(terms, weight_BT)}
 
 
 def _reliability(terms: _Terms, weight_BT: np.ndarray) -> np.ndarray:
     """Intraclass correlation from the analysis of variance of judges within texts within values."""
-    known = np.isfinite(terms.variance_T)
-    if not known.any():
+    mask_T = np.isfinite(terms.variance_T)
+    if not mask_T.any():
         return np.full(len(weight_BT), np.nan)
-    weight_BN, variance_N = weight_BT[:, known], terms.variance_T[known]
-    values, of_N = np.unique(terms.value_T[known], return_inverse=True)
-    is_NV = np.equal.outer(of_N, np.arange(len(values))).astype(float)
-    mean_N = terms.mean_T[known]
-    mean_N = mean_N - (mean_N @ is_NV / is_NV.sum(0))[of_N]  # centred, so that the squares below do not cancel
+    weight_BN, variance_N = weight_BT[:, mask_T], terms.variance_T[mask_T]
+    values, value_N = np.unique(terms.value_T[mask_T], return_inverse=True)
+    is_NV = np.equal.outer(value_N, np.arange(len(values))).astype(float)
+    mean_N = terms.mean_T[mask_T]
+    mean_N = mean_N - (mean_N @ is_NV / is_NV.sum(0))[value_N]  # centered, so that the squares below do not cancel
     size_BV, total_BV = weight_BN @ is_NV, weight_BN @ (mean_N[:, None] * is_NV)
     squares_B = weight_BN @ mean_N**2 - (total_BV**2 / np.maximum(size_BV, 1)).sum(1)
     num_B = weight_BN.sum(1)
     within_B = _ratio(weight_BN @ variance_N, num_B)
-    noise_B = _ratio(weight_BN @ (variance_N / terms.num_judges_T[known]), num_B)
+    noise_B = _ratio(weight_BN @ (variance_N / terms.num_judges_T[mask_T]), num_B)
     between_B = _ratio(squares_B, np.maximum(size_BV - 1, 0).sum(1)) - noise_B
     return _ratio(between_B, between_B + within_B)
 
@@ -279,20 +281,20 @@ def _flips(sign: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _moments(x: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance (n - 1) of the known entries along an axis; nan where there is not one, not two."""
-    known = np.isfinite(x)
-    count = known.sum(axis, keepdims=True)
-    mean = np.where(known, x, 0.0).sum(axis, keepdims=True) / np.maximum(count, 1)
-    squares = np.where(known, (x - mean) ** 2, 0.0).sum(axis, keepdims=True)
+    """Mean and variance (n - 1) of the finite entries along an axis; nan with fewer than one, or two, entries."""
+    finite = np.isfinite(x)
+    count = finite.sum(axis, keepdims=True)
+    mean = np.where(finite, x, 0.0).sum(axis, keepdims=True) / np.maximum(count, 1)
+    squares = np.where(finite, (x - mean) ** 2, 0.0).sum(axis, keepdims=True)
     variance = np.where(count > 1, squares / np.maximum(count - 1, 1), np.nan)
     return np.where(count > 0, mean, np.nan).squeeze(axis), variance.squeeze(axis)
 
 
 def _cells(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per text (the last axis) the sum and number of the known entries."""
+    """Sum and number of the finite entries of each text (the last axis)."""
     flat = x.reshape(-1, x.shape[-1])
-    known = np.isfinite(flat)
-    return np.where(known, flat, 0.0).sum(0), known.sum(0).astype(float)
+    finite = np.isfinite(flat)
+    return np.where(finite, flat, 0.0).sum(0), finite.sum(0).astype(float)
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ from scipy.stats import binomtest, spearmanr
 from valueflow.errors import InputError
 from valueflow.judging.answers import answers
 from valueflow.judging.audit import measures
-from valueflow.judging.audit.exam import AuditConfig, AuditResult, examine, plan
+from valueflow.judging.audit.audit import audit_result, plan_audit
+from valueflow.judging.audit.result import AuditConfig, AuditResult
 from valueflow.judging.audit.triples import RATED_TEXTS, triples_of
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.simulated import SimulatedRanker, true_theta
@@ -45,7 +46,7 @@ def rated(ratings: list[float]) -> pa.Table:
 
 
 def audit(known: pa.Table, config: AuditConfig = CONFIG, **judge) -> AuditResult:
-    return examine(known, SimulatedRanker(SimulatedJudge(**judge))(plan(known, config)), config, 10.0, None)
+    return audit_result(known, SimulatedRanker(SimulatedJudge(**judge))(plan_audit(known, config)), config, 10.0, None)
 
 
 def failed(verdict: AuditResult) -> set[str]:
@@ -95,8 +96,8 @@ def test_a_judge_that_has_the_order_reversed_is_refused_though_it_agrees_with_it
 
 def test_good_answers_too_few_to_exclude_chance_are_refused_in_words():
     ratings = rated([0.0, 1.0, 2.0])
-    windows = plan(ratings, CONFIG)
-    verdict = examine(ratings, told(windows, lambda a, b: a > b), CONFIG, 1.0, None)
+    windows = plan_audit(ratings, CONFIG)
+    verdict = audit_result(ratings, told(windows, lambda a, b: a > b), CONFIG, 1.0, None)
     assert verdict.metric("accuracy").estimate == 1.0
     assert not verdict.passed
     assert verdict.reasons == [
@@ -141,7 +142,7 @@ def expected(windows: pa.Table, judge: SimulatedJudge) -> dict[str, float]:
 @pytest.mark.parametrize("judge", [{}, {"sharpness": 0.4, "position_effect": [1.5]}, {"sharpness": 0.0}, {"broken_share": 0.2}])
 def test_measures_are_those_that_the_judges_truth_implies(judge):
     known = known_texts(num_values=12)
-    truth, verdict = expected(plan(known, CONFIG), SimulatedJudge(**judge)), audit(known, **judge)
+    truth, verdict = expected(plan_audit(known, CONFIG), SimulatedJudge(**judge)), audit(known, **judge)
     for name in SHARES:
         metric = verdict.metric(name)
         # Twice the interval: five measures and four judges would leave one interval now and then.
@@ -156,7 +157,7 @@ def test_intervals_cover_what_many_audits_find_on_average():
     for seed in range(80):
         known = known_texts(num_values=2, num_texts=12, seed=seed)
         draws.append(audit(known, **judge))
-        truth.append(expected(plan(known, CONFIG), SimulatedJudge(**judge)))
+        truth.append(expected(plan_audit(known, CONFIG), SimulatedJudge(**judge)))
     targets = {name: float(np.mean([one[name] for one in truth])) for name in SHARES if name != "transitivity"}
     # With broken answers fewer decide a pair; and the mean of a rank correlation is known by drawing only.
     targets |= {name: float(np.mean([one.metric(name).estimate for one in draws])) for name in ("transitivity", "spearman")}
@@ -209,14 +210,14 @@ def test_transitivity_counts_cycles_and_ties():
 def test_rank_correlation_is_that_of_plackett_luce_within_a_hair():
     known = known_texts(num_values=6)
     for sharpness in (0.3, 1.0):
-        rankings = SimulatedRanker(SimulatedJudge(sharpness=sharpness))(plan(known, CONFIG))
+        rankings = SimulatedRanker(SimulatedJudge(sharpness=sharpness))(plan_audit(known, CONFIG))
         found = []
         for value in range(6):
             rows = rankings.filter(pc.equal(rankings["value"], f"v{value}"))
             ids = sorted({i for shown in rows["text_ids"].to_pylist() for i in shown})
             fit = plackett_luce.fit(LikelihoodShard(len(ids), orders_of(rows, ids)), 3.0)
             found.append(spearmanr([true_theta(f"v{value}", i, 3.0) for i in ids], fit.theta_N).statistic)
-        assert examine(known, rankings, CONFIG, 1.0, None).metric("spearman").estimate == pytest.approx(
+        assert audit_result(known, rankings, CONFIG, 1.0, None).metric("spearman").estimate == pytest.approx(
             np.mean(found), abs=0.015
         )
 
@@ -270,24 +271,24 @@ def test_verdicts_survive_json(broken):
 
 def test_a_verdict_is_a_function_of_the_answers_whatever_their_order():
     known = known_texts(num_values=2)
-    rankings = SimulatedRanker(SimulatedJudge())(plan(known, CONFIG))
+    rankings = SimulatedRanker(SimulatedJudge())(plan_audit(known, CONFIG))
     again = rankings.take(np.random.default_rng(0).permutation(rankings.num_rows))
     twice = pa.concat_tables([rankings, rankings.slice(0, 50)])
-    assert len({examine(known, one, CONFIG, 10.0, None).model_dump_json() for one in (rankings, again, twice)}) == 1
+    assert len({audit_result(known, one, CONFIG, 10.0, None).model_dump_json() for one in (rankings, again, twice)}) == 1
 
 
 def test_speed_tokens_and_cost_are_per_window():
     known = known_texts(num_values=1)
-    windows = plan(known, CONFIG)
+    windows = plan_audit(known, CONFIG)
     count = windows.num_rows
     columns = ([[0, 1]] * count, ["A"] * count, [None] * count, None, [300] * count, [2] * count)
-    verdict = examine(
+    verdict = audit_result(
         known, answers(windows, "j", *columns), CONFIG, 4.0, Price(tokens_in=1.0, tokens_out=5.0, currency="EUR"), "now"
     )
     assert (verdict.judge, verdict.created, verdict.currency) == ("j", "now", "EUR")
     assert (verdict.tokens_in, verdict.tokens_out, verdict.windows_per_second) == (300, 2, count / 4)
     assert verdict.cost_per_thousand == pytest.approx((300 * 1.0 + 2 * 5.0) / 1e6 * 1000)
-    free = examine(known, answers(windows, "j", *columns), CONFIG, 0.0, None)
+    free = audit_result(known, answers(windows, "j", *columns), CONFIG, 0.0, None)
     assert (free.windows_per_second, free.cost_per_thousand) == (None, None)
 
 
@@ -295,7 +296,7 @@ def test_speed_tokens_and_cost_are_per_window():
 def test_a_plan_asks_every_pair_both_ways_and_again(num_texts, num_triples, repeats):
     config = AuditConfig(triples=num_triples, repeats=repeats)
     known = known_texts(num_values=2, num_texts=num_texts)
-    windows = plan(known, config)
+    windows = plan_audit(known, config)
     assert windows.schema == SCHEMAS["windows"]
     assert len(set(windows["window_id"].to_pylist())) == windows.num_rows == 2 * num_triples * 3 * 2 * repeats
     asked: dict[tuple, list[int]] = {}
@@ -325,12 +326,12 @@ def test_a_plan_is_a_function_of_seed_and_texts():
     shuffled = known.take(np.random.default_rng(3).permutation(known.num_rows)).append_column(
         "more", pa.array([0] * len(known))
     )
-    assert plan(shuffled, CONFIG).equals(plan(known, CONFIG))
-    assert plan(shuffled, CONFIG.model_copy(update={"max_broken": 0.5})).equals(plan(known, CONFIG))
-    ids = [set(plan(known, AuditConfig(seed=seed))["window_id"].to_pylist()) for seed in (0, 1)]
+    assert plan_audit(shuffled, CONFIG).equals(plan_audit(known, CONFIG))
+    assert plan_audit(shuffled, CONFIG.model_copy(update={"max_broken": 0.5})).equals(plan_audit(known, CONFIG))
+    ids = [set(plan_audit(known, AuditConfig(seed=seed))["window_id"].to_pylist()) for seed in (0, 1)]
     assert ids[0] != ids[1]
     alone = known.filter(pc.equal(known["value"], "v1"))
-    assert set(plan(alone, CONFIG)["window_id"].to_pylist()) < set(plan(known, CONFIG)["window_id"].to_pylist())
+    assert set(plan_audit(alone, CONFIG)["window_id"].to_pylist()) < set(plan_audit(known, CONFIG)["window_id"].to_pylist())
 
 
 @given(ratings=st.lists(st.integers(-3, 3), min_size=3, max_size=30), seed=st.integers(0, 5))
@@ -369,19 +370,19 @@ def change(table: pa.Table, name: str, row: int, value: object) -> pa.Table:
 )
 def test_known_texts_that_cannot_be_used_are_refused(known, message):
     with pytest.raises(InputError, match=message):
-        plan(known, CONFIG)
+        plan_audit(known, CONFIG)
 
 
 def test_rankings_that_do_not_fit_the_plan_are_refused():
     known = known_texts(num_values=1)
-    windows = plan(known, CONFIG)
+    windows = plan_audit(known, CONFIG)
     rankings = SimulatedRanker(SimulatedJudge())(windows)
     with pytest.raises(InputError, match=r"4 of 144 windows have no row in rankings, the first is [0-9a-f]{16}; rank them all"):
-        examine(known, rankings.slice(0, 140), CONFIG, 1.0, None)
+        audit_result(known, rankings.slice(0, 140), CONFIG, 1.0, None)
     with pytest.raises(InputError, match=r"answers are of windows outside the plan, .*triples, repeats and seed"):
-        examine(known, rankings, CONFIG.model_copy(update={"seed": 1}), 1.0, None)
+        audit_result(known, rankings, CONFIG.model_copy(update={"seed": 1}), 1.0, None)
     both = pa.concat_tables([rankings, change(rankings.slice(0, 1), "judge", 0, "another")])
     with pytest.raises(InputError, match=r"an audit is of one judge, the rankings are of 2: another, simulated"):
-        examine(known, both, CONFIG, 1.0, None)
+        audit_result(known, both, CONFIG, 1.0, None)
     with pytest.raises(InputError, match="lacks column"):
-        examine(known, windows, CONFIG, 1.0, None)
+        audit_result(known, windows, CONFIG, 1.0, None)

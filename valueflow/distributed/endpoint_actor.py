@@ -1,0 +1,55 @@
+"""LLMs behind an OpenAI-compatible endpoint, called from one actor per job."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+
+import pyarrow as pa
+import ray
+from ray.data import Dataset
+
+from valueflow.llm.admission import BudgetLedger
+from valueflow.llm.cache import CallCache, Reply
+from valueflow.llm.configs import EndpointModel
+from valueflow.llm.endpoint import Endpoint
+from valueflow.llm.question import Task, with_replies
+
+
+def answer_by_endpoint(config: EndpointModel, task: Task, cache: str, spent: tuple[int, int]) -> Callable[[Dataset], Dataset]:
+    """Return the function that answers datasets by an endpoint, cache first."""
+
+    def answer(questions: Dataset) -> Dataset:
+        # One actor keeps thousands of calls in flight. It holds enough batches at once to fill the server's concurrency while
+        # the slowest calls of other batches are still in flight.
+        batches = math.ceil(2 * config.concurrency / config.batch_size) + 1
+        return questions.map_batches(
+            EndpointActor,
+            fn_constructor_kwargs={"config": config, "task": task, "cache": cache, "spent": spent},
+            batch_format="pyarrow",
+            batch_size=config.batch_size,
+            compute=ray.data.ActorPoolStrategy(
+                size=1, max_tasks_in_flight_per_actor=batches, max_concurrent_calls_per_actor=batches
+            ),
+            num_cpus=config.num_cpus,
+        )
+
+    return answer
+
+
+class EndpointActor:
+    """Actor that calls the endpoint (one per job); rows beyond the budget are dropped."""
+
+    def __init__(self, config: EndpointModel, task: Task, cache: str, spent: tuple[int, int]) -> None:
+        self.config, self.task = config, task
+        self.endpoint = Endpoint(config, CallCache(cache) if cache else None, BudgetLedger(*spent))
+
+    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
+        """Yield the answers to a batch, whose questions are put at once."""
+        replies = await asyncio.gather(*(self._reply(row) for row in batch.to_pylist()))
+        rows = [i for i, reply in enumerate(replies) if reply is not None]
+        if rows:
+            batch = batch.take(pa.array(rows, pa.int64()))
+            yield self.task.read(with_replies(batch, [reply for reply in replies if reply is not None]), self.config)
+
+    async def _reply(self, row: dict) -> Reply | None:
+        return await self.endpoint.ask(self.task.question(row, self.config), round_=row["round"])

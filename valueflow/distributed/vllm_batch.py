@@ -1,0 +1,144 @@
+"""LLMs in vLLM engines run by ray.data.llm, and their replies from the call cache."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+from ray.data import Dataset
+
+from valueflow import store
+from valueflow.distributed.cluster import STAGE_CPUS
+from valueflow.errors import InputError
+from valueflow.llm.cache import CallCache, Reply
+from valueflow.llm.configs import VllmModel
+from valueflow.llm.question import REPLY, Task, first_option_probability, with_replies
+from valueflow.llm.vllm import NEEDS_VLLM, engine_settings, first_token_logprobs, prompt_tokens, sampling, vllm_key
+from valueflow.models import locate
+
+# Number of cached replies read or written at once: object stores answer slowly but in parallel.
+CACHE_THREADS = 16
+
+
+def answer_by_engines(config: VllmModel, task: Task, cache: str, _: tuple[int, int]) -> Callable[[Dataset], Dataset]:
+    """Return the function that answers datasets by vLLM engines and writes their replies to the call cache.
+
+    Raises:
+        InputError: vLLM is not installed, or the model is missing.
+    """
+    try:
+        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+    except ImportError as error:
+        raise InputError(NEEDS_VLLM) from error
+    bundle = {"CPU": config.cpus_per_engine} | ({"GPU": config.gpus_per_engine} if config.gpus_per_engine else {})
+    processor = build_processor(
+        vLLMEngineProcessorConfig(
+            model_source=locate(config.model),
+            engine_kwargs=engine_settings(config),
+            concurrency=config.num_engines,
+            batch_size=config.batch_size,
+            accelerator_type=None,
+            placement_group_config={"bundles": [bundle]},
+            # _Preprocess does it in the task that renders the prompt: three processes fewer, and the tokens that vLLM's own
+            # chat would use (Ray's tokenizer stage adds a second begin-of-text before templates that write one).
+            chat_template_stage=False,
+            tokenize_stage=False,
+            detokenize_stage=False,
+            should_continue_on_error=True,
+            log_engine_metrics=False,
+            runtime_env={"env_vars": config.env},
+        ),
+        preprocess=_Preprocess(config, task),
+        postprocess=_Postprocess(task),
+        preprocess_map_kwargs={"num_cpus": STAGE_CPUS},
+        postprocess_map_kwargs={"num_cpus": STAGE_CPUS},
+    )
+
+    def answer(questions: Dataset) -> Dataset:
+        return processor(questions).map_batches(
+            _read_replies,
+            fn_kwargs={"config": config, "task": task, "cache": cache},
+            batch_format="pyarrow",
+            batch_size=config.batch_size,
+            num_cpus=STAGE_CPUS,
+        )
+
+    return answer
+
+
+def answer_from_cache(config: VllmModel, task: Task, cache: str) -> Callable[[Dataset], Dataset] | None:
+    """Return the function that answers the questions whose replies are cached, and drops the others; None without a cache."""
+    if not store.exists(cache):
+        return None
+    return lambda questions: questions.map_batches(
+        _read_cache,
+        fn_kwargs={"config": config, "task": task, "cache": cache},
+        batch_format="pyarrow",
+        batch_size=config.batch_size,
+        num_cpus=STAGE_CPUS,
+    )
+
+
+class _Preprocess:
+    """A planned row with the tokens of its chat, the sampling parameters, and the key in the call cache."""
+
+    def __init__(self, config: VllmModel, task: Task) -> None:
+        self.config, self.task = config, task
+
+    def __call__(self, row: dict) -> dict:
+        question = self.task.question(row, self.config)
+        return row | {
+            "key": vllm_key(question, self.config, row["round"]),
+            "sampling_params": sampling(question, self.config),
+            "tokenized_prompt": prompt_tokens(question, self.config),
+            "options_json": json.dumps(question.options if question.logprobs else []),
+        }
+
+
+class _Postprocess:
+    """The columns that `Task.read` needs, as plain strings and numbers."""
+
+    def __init__(self, task: Task) -> None:
+        self.columns = (*task.columns, "folder", "key")
+
+    def __call__(self, row: dict) -> dict:
+        error = row.get("__inference_error__") or ""
+        columns = {name: [str(i) for i in row[name]] if _is_list(row[name]) else row[name] for name in self.columns}
+        logprobs, options = first_token_logprobs(row.get("logprobs")), json.loads(row["options_json"])
+        probability = first_option_probability(logprobs, options) if options else None
+        return columns | {
+            "reply": "" if error else str(row.get("generated_text") or ""),
+            "failure": str(error)[:500],
+            "tokens_in": int(row.get("num_input_tokens") or 0),
+            "tokens_out": int(row.get("num_generated_tokens") or 0),
+            # nan and not None: a column of nothing but nulls has no type.
+            "first_probability": math.nan if probability is None else probability,
+        }
+
+
+def _is_list(column: Any) -> bool:
+    return hasattr(column, "__iter__") and not isinstance(column, str)
+
+
+def _read_replies(batch: pa.Table, config: VllmModel, task: Task, cache: str) -> pa.Table:
+    name = "first_probability"
+    probabilities = [None if math.isnan(p) else p for p in batch[name].to_pylist()]
+    batch = batch.set_column(batch.column_names.index(name), name, pa.array(probabilities, pa.float64()))
+    if cache:
+        calls = CallCache(cache)
+        columns = (batch[name].to_pylist() for name in ("key", *REPLY))
+        with ThreadPoolExecutor(CACHE_THREADS) as pool:
+            list(pool.map(lambda row: calls.put(row[0], Reply(*row[1:])), zip(*columns, strict=True)))
+    return task.read(batch, config)
+
+
+def _read_cache(batch: pa.Table, config: VllmModel, task: Task, cache: str) -> Iterator[pa.Table]:
+    calls = CallCache(cache)
+    rows = batch.to_pylist()
+    with ThreadPoolExecutor(CACHE_THREADS) as pool:
+        replies = list(pool.map(lambda row: calls.get(vllm_key(task.question(row, config), config, row["round"])), rows))
+    cached = [i for i, reply in enumerate(replies) if reply is not None]
+    if cached:
+        yield task.read(with_replies(batch.take(cached), [reply for reply in replies if reply is not None]), config)

@@ -1,0 +1,31 @@
+"""The record of a kind of judge."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+# Windows or ballots with their texts -> rows of `rankings` or `votes`, one for each, in the same order.
+Worker = Callable[[pa.Table], pa.Table]
+OnlineJudge = Callable[[pa.Table], Awaitable[pa.Table]]
+
+
+class JudgeKind(NamedTuple):
+    """All that distinguishes a kind of judge from the others; every function takes the judge's settings first.
+
+    ranking_knowledge: content beside the settings that can change orders of windows, for the fingerprint.
+    voting_knowledge: content beside the settings that can change votes, for the fingerprint.
+    ranker, voter: worker classes that answer windows or ballots in a process of their own; None for an LLM.
+    online: the judge of an LLM in an event loop, given the URL of the call cache; None if `ranker` runs in a thread or if the
+        LLM needs processes of its own.
+    check: raises InputError early, where a missing model or key would otherwise end an actor.
+    true_rating: the truth about a text (settings, node, text id); None for judges that are rated by people's ratings.
+    """
+
+    ranking_knowledge: Callable[[Any], object]
+    voting_knowledge: Callable[[Any], object]
+    ranker: Callable[[Any], Worker] | None = None
+    voter: Callable[[Any], Worker] | None = None
+    online: Callable[[Any, str], OnlineJudge] | None = None
+    check: Callable[[Any], object] = lambda _: None
+    true_rating: Callable[[Any, str, str], float] | None = None

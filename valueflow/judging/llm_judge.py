@@ -1,0 +1,56 @@
+"""LLMs as judges: what their prompts say beside the texts, and the judge behind an endpoint in an event loop."""
+
+import asyncio
+
+import pyarrow as pa
+
+from valueflow.judging.kind import JudgeKind
+from valueflow.judging.tasks import RANK
+from valueflow.llm.admission import BudgetLedger
+from valueflow.llm.cache import CallCache, Reply
+from valueflow.llm.configs import EndpointModel
+from valueflow.llm.question import with_replies
+from valueflow.prompts.render import prompt_hash
+from valueflow.records import digest
+from valueflow.theories import operational, theories
+
+
+class EndpointJudge:
+    """Judge behind an endpoint; all windows of a table are put at once."""
+
+    def __init__(self, config: EndpointModel, cache: str) -> None:
+        from valueflow.llm.endpoint import Endpoint  # imports httpx
+
+        self.config = config
+        self.endpoint = Endpoint(config, CallCache(cache) if cache and config.cache else None, BudgetLedger())
+
+    async def __call__(self, windows: pa.Table) -> pa.Table:
+        """Return the `rankings` rows of the windows, in their order."""
+        replies = await asyncio.gather(*(self._reply(row) for row in windows.to_pylist()))
+        return RANK.read(with_replies(windows, replies), self.config)
+
+    async def _reply(self, row: dict) -> Reply:
+        reply = await self.endpoint.ask(RANK.question(row, self.config), round_=row["round"])
+        return reply or Reply("", f"the budget of judge {self.config.name!r} is spent; raise its budget", 0, 0)
+
+
+def _ranking_knowledge(_: object) -> str:
+    """Hash of the prompt of a window without its texts: the template and the words about each value."""
+    nodes = [theories()[value.theory].node(value.node) for value in operational()]
+    return digest(prompt_hash("rank"), [[n.name, n.definition, n.supports, n.opposes] for n in nodes])
+
+
+def _voting_knowledge(_: object) -> str:
+    """Hash of the prompts of ballots without their texts."""
+    prompts = [prompt_hash(kind) for kind in ("child", "direction", "plausible", "rating")]
+    return digest(prompts, [[n.id, n.name, n.definition] for t in theories().values() for n in t.nodes])
+
+
+def _check_endpoint(config: EndpointModel) -> None:
+    from valueflow.llm.endpoint import Endpoint
+
+    Endpoint(config, None, BudgetLedger())
+
+
+VLLM = JudgeKind(_ranking_knowledge, _voting_knowledge)
+ENDPOINT = JudgeKind(_ranking_knowledge, _voting_knowledge, online=EndpointJudge, check=_check_endpoint)

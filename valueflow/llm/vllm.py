@@ -1,0 +1,46 @@
+"""Calls to vLLM, without vLLM: sampling parameters, cache key, prompt tokens, engine arguments."""
+
+from typing import Any
+
+from valueflow.llm.cache import call_key
+from valueflow.llm.chat import chat_tokens
+from valueflow.llm.configs import VllmModel
+from valueflow.llm.question import Question
+
+NEEDS_VLLM = "LLM kind 'vllm' needs vLLM: pip install 'valueflow[llm]' (GPU) or run `make llm` (CPU)"
+TOP_LOGPROBS = 5  # alternatives requested for each token
+
+
+def sampling(question: Question, config: VllmModel) -> dict[str, Any]:
+    """Return vLLM's sampling parameters for a question; without `structured_outputs` if the answer is free text."""
+    settings: dict[str, Any] = {"temperature": config.temperature, "max_tokens": question.max_tokens}
+    if question.constraint is not None:
+        settings["structured_outputs"] = question.constraint
+    return settings | ({"logprobs": TOP_LOGPROBS} if question.logprobs else {})
+
+
+def vllm_key(question: Question, config: VllmModel, round_: int) -> str:
+    """Return the call's key in the cache; engine arguments such as quantization and data type are part of it."""
+    model = f"vllm {config.model} {sorted(config.engine.items())}"
+    if config.chat_template_args:
+        model += f" {sorted(config.chat_template_args.items())}"
+    return call_key(model, config.revision, question.messages, sampling(question, config), round_)
+
+
+def prompt_tokens(question: Question, config: VllmModel) -> list[int]:
+    """Return a question's chat as token ids of the model."""
+    trust_remote_code = bool(config.engine.get("trust_remote_code"))
+    return chat_tokens(config.model, config.revision, question.messages, trust_remote_code, config.chat_template_args)
+
+
+def engine_settings(config: VllmModel) -> dict[str, Any]:
+    """Return the arguments of vLLM's engine other than the model."""
+    return config.engine | ({"revision": config.revision} if config.revision else {})
+
+
+def first_token_logprobs(logprobs: Any) -> list[tuple[str, float]]:
+    """Return the alternatives of the first token in vLLM's log-probabilities (objects or dicts), [] without them."""
+    if logprobs is None or not len(logprobs):
+        return []
+    entries = [entry if isinstance(entry, dict) else vars(entry) for entry in logprobs[0].values()]
+    return [(str(entry["decoded_token"]), entry["logprob"]) for entry in entries]
