@@ -241,7 +241,7 @@ def test_an_llm_names_the_anchors_and_equal_names_are_one_anchor(minilm, server,
     path.write_text(yaml.safe_dump(settings))
     build_anchors.main(load(build_anchors.SCHEMA, str(path), ["dry_run=true"]))
     assert not Namer.calls
-    with pytest.raises(InputError, match=r"name: 1 of 20 questions \(5.0%\) have no usable answer.*longer than a name"):
+    with pytest.raises(InputError, match=r"name: 1 of 20 questions \(5.0%\) have no valid answer.*longer than a name"):
         build_anchors.main(load(build_anchors.SCHEMA, str(path), ["max_error_share=0.01"]))
     assert len(Namer.calls) == 20
     with caplog.at_level(logging.WARNING):

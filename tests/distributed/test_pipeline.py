@@ -181,7 +181,7 @@ def test_broken_answers_are_rows_and_too_many_stop_the_job(built):
     few = build_vidb.main(build_config(root, "judge.broken_share=0.02", "publish=false"))
     details = store.details_of(few.rankings[0], store.RankingsDetails)
     assert 0 < details.errors < 0.05 * details.windows
-    with pytest.raises(InputError, match=r"have no usable answer, max_error_share is 5.0%.*not an order of letters"):
+    with pytest.raises(InputError, match=r"have no valid answer, max_error_share is 5.0%.*not an order of letters"):
         build_vidb.main(build_config(root, "judge.broken_share=0.3"))
 
 

@@ -414,6 +414,24 @@ def test_the_other_forms_on_the_wire(server):
     assert server.seen()["last"]["body"] == {"model": "m", "messages": messages, "max_completion_tokens": 56}
 
 
+@pytest.mark.parametrize("structured", ["json_schema", "choice", "none"])
+def test_free_text_is_neither_constrained_nor_unwrapped(server, structured):
+    done = Asked(judge(server, structured=structured), ["Write a story."], constraint=None)
+    body = server.seen()["last"]["body"]
+    assert body == {"model": "m", "messages": chat("Write a story."), "max_tokens": 6, "temperature": 0.0}
+    assert done.reply == Reply("A > B > C", "", 30, 6, None)
+    server.reset(faults={"no answer": 1.0})
+    assert Asked(judge(server, structured=structured), ["Write JSON."], constraint=None).reply.text == '{"order": "A"}'
+
+
+def test_template_arguments_on_the_wire(server, tmp_path):
+    Asked(judge(server), ["which?"], str(tmp_path))
+    assert "chat_template_kwargs" not in server.seen()["last"]["body"]
+    Asked(judge(server, chat_template_args={"enable_thinking": False}), ["which?"], str(tmp_path))
+    assert server.seen()["last"]["body"]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert server.seen()["seen"] == {"which?": 2}  # another question to the cache
+
+
 def test_log_probabilities_become_the_share_of_the_first_choice(server):
     server.reset(logprobs={"A": -0.2231, " A": -3.0, "B": -1.6094, "C": -0.1})
     asked = Asked(judge(server), ["which?"], constraint={"choice": ["A", "B"]}, logprobs=True)

@@ -1,4 +1,4 @@
-"""Judges of known faults get the verdict they deserve, and the measures are the ones that their truth implies."""
+"""Judges with known faults fail for these faults, and the metrics are those that their truth implies."""
 
 import itertools
 import json
@@ -49,8 +49,8 @@ def audit(known: pa.Table, config: AuditConfig = CONFIG, **judge) -> AuditResult
     return audit_result(known, SimulatedRanker(SimulatedJudge(**judge))(plan_audit(known, config)), config, 10.0, None)
 
 
-def failed(verdict: AuditResult) -> set[str]:
-    return {metric.name for metric in verdict.metrics if not metric.passed}
+def failed(result: AuditResult) -> set[str]:
+    return {metric.name for metric in result.metrics if not metric.passed}
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def failed(verdict: AuditResult) -> set[str]:
     ],
 )
 def test_a_judge_fails_the_marks_of_its_faults_and_no_others(judge, fails):
-    verdict = audit(known_texts(), **judge)
-    assert failed(verdict) == fails
-    assert verdict.passed == (not fails)
-    assert len(verdict.reasons) == len(fails)
-    assert len(verdict.advice) == 1 + len(fails)
+    result = audit(known_texts(), **judge)
+    assert failed(result) == fails
+    assert result.passed == (not fails)
+    assert len(result.reasons) == len(fails)
+    assert len(result.advice) == 1 + len(fails)
     for name in fails:
-        metric = verdict.metric(name)
-        reason = next(reason for reason in verdict.reasons if reason.startswith(metric.label))
+        metric = result.metric(name)
+        reason = next(reason for reason in result.reasons if reason.startswith(metric.label))
         assert f"{metric.estimate:.3f}" in reason
         assert f"{metric.setting} {metric.mark:g}" in reason
 
@@ -87,22 +87,21 @@ def test_one_value_is_enough_to_pass_and_to_fail():
 
 
 def test_a_judge_that_has_the_order_reversed_is_refused_though_it_agrees_with_itself():
-    verdict = audit(known_texts(sign=-1))
-    assert failed(verdict) == {"accuracy", "spearman"}
-    assert verdict.metric("accuracy").high < 0.2
-    assert verdict.metric("spearman").high < -0.9
-    assert any("the wrong way round" in step for step in verdict.advice)
+    result = audit(known_texts(sign=-1))
+    assert failed(result) == {"accuracy", "spearman"}
+    assert result.metric("accuracy").high < 0.2
+    assert result.metric("spearman").high < -0.9
+    assert any("reversed" in step for step in result.advice)
 
 
 def test_good_answers_too_few_to_exclude_chance_are_refused_in_words():
     ratings = rated([0.0, 1.0, 2.0])
     windows = plan_audit(ratings, CONFIG)
-    verdict = audit_result(ratings, told(windows, lambda a, b: a > b), CONFIG, 1.0, None)
-    assert verdict.metric("accuracy").estimate == 1.0
-    assert not verdict.passed
-    assert verdict.reasons == [
-        "Accuracy is 1.000 (95 % interval 0.207 to 1.000): the interval reaches down to chance, 0.5; ask about more triples or "
-        "values."
+    result = audit_result(ratings, told(windows, lambda a, b: a > b), CONFIG, 1.0, None)
+    assert result.metric("accuracy").estimate == 1.0
+    assert not result.passed
+    assert result.reasons == [
+        "Accuracy is 1.000 (95 % interval 0.207 to 1.000): the interval includes chance, 0.5; audit more triples or values."
     ]
 
 
@@ -142,13 +141,13 @@ def expected(windows: pa.Table, judge: SimulatedJudge) -> dict[str, float]:
 @pytest.mark.parametrize("judge", [{}, {"sharpness": 0.4, "position_effect": [1.5]}, {"sharpness": 0.0}, {"broken_share": 0.2}])
 def test_measures_are_those_that_the_judges_truth_implies(judge):
     known = known_texts(num_values=12)
-    truth, verdict = expected(plan_audit(known, CONFIG), SimulatedJudge(**judge)), audit(known, **judge)
+    truth, result = expected(plan_audit(known, CONFIG), SimulatedJudge(**judge)), audit(known, **judge)
     for name in SHARES:
-        metric = verdict.metric(name)
+        metric = result.metric(name)
         # Twice the interval: five measures and four judges would leave one interval now and then.
         half = metric.high - metric.low
         assert abs(metric.estimate - truth[name]) < half, name
-    broken = verdict.metric("broken")
+    broken = result.metric("broken")
     assert broken.low <= judge.get("broken_share", 0.0) <= broken.high
 
 
@@ -223,13 +222,13 @@ def test_rank_correlation_is_that_of_plackett_luce_within_a_hair():
 
 
 def test_accuracy_grows_with_distance_and_groups_hold_every_answer():
-    verdict = audit(known_texts(), sharpness=0.7)
-    shares = [group.estimate for group in verdict.by_distance]
+    result = audit(known_texts(), sharpness=0.7)
+    shares = [group.estimate for group in result.by_distance]
     assert len(shares) == 5
     assert shares == sorted(shares)
     assert shares[0] < 0.75 < 0.97 < shares[-1]
-    assert sum(group.n for group in verdict.by_distance) == sum(group.n for group in verdict.by_value) == verdict.num_windows
-    assert [group.label for group in verdict.by_value] == [f"svt:v{v}" for v in range(8)]
+    assert sum(group.n for group in result.by_distance) == sum(group.n for group in result.by_value) == result.num_windows
+    assert [group.label for group in result.by_value] == [f"svt:v{v}" for v in range(8)]
     steps = audit(rated([-2.0, -1.0, 0.0, 1.0, 2.0] * 4)).by_distance
     assert [group.label for group in steps] == ["1", "2", "3", "4"]
 
@@ -249,24 +248,23 @@ def test_contradictions_are_pairs_whose_presentations_differ_farthest_first():
 
 
 def test_a_judge_that_answers_nothing_usable_is_refused_and_its_verdict_is_json():
-    verdict = audit(known_texts(num_values=2), broken_share=1.0)
-    assert failed(verdict) == {metric.name for metric in verdict.metrics}
-    assert verdict.reasons == [
-        "Broken share is 1.000 (95 % interval 0.862 to 1.000), more than max_broken 0.05 allows: share of windows without "
-        "a usable answer.",
-        "There are too few usable answers to measure order consistency, position effect, transitivity, retest reliability, "
+    result = audit(known_texts(num_values=2), broken_share=1.0)
+    assert failed(result) == {metric.name for metric in result.metrics}
+    assert result.reasons == [
+        "Broken share is 1.000 (95 % interval 0.862 to 1.000), above max_broken 0.05: share of windows without a valid answer.",
+        "There are too few valid answers to measure order consistency, position effect, transitivity, retest reliability, "
         "accuracy, rank correlation.",
     ]
-    assert verdict.advice[1].startswith("Read the column error")
-    content = verdict.model_dump_json()
+    assert result.advice[1].startswith("Read the column error")
+    content = result.model_dump_json()
     assert json.loads(content)["metrics"][5]["estimate"] is None
-    assert AuditResult.model_validate_json(content) == verdict
+    assert AuditResult.model_validate_json(content) == result
 
 
 @pytest.mark.parametrize("broken", [0.0, 0.5, 0.95, 0.99])
 def test_verdicts_survive_json(broken):
-    verdict = audit(known_texts(num_values=1), broken_share=broken)
-    assert AuditResult.model_validate_json(verdict.model_dump_json()) == verdict
+    result = audit(known_texts(num_values=1), broken_share=broken)
+    assert AuditResult.model_validate_json(result.model_dump_json()) == result
 
 
 def test_a_verdict_is_a_function_of_the_answers_whatever_their_order():
@@ -282,12 +280,12 @@ def test_speed_tokens_and_cost_are_per_window():
     windows = plan_audit(known, CONFIG)
     count = windows.num_rows
     columns = ([[0, 1]] * count, ["A"] * count, [None] * count, None, [300] * count, [2] * count)
-    verdict = audit_result(
+    result = audit_result(
         known, answers(windows, "j", *columns), CONFIG, 4.0, Price(tokens_in=1.0, tokens_out=5.0, currency="EUR"), "now"
     )
-    assert (verdict.judge, verdict.created, verdict.currency) == ("j", "now", "EUR")
-    assert (verdict.tokens_in, verdict.tokens_out, verdict.windows_per_second) == (300, 2, count / 4)
-    assert verdict.cost_per_thousand == pytest.approx((300 * 1.0 + 2 * 5.0) / 1e6 * 1000)
+    assert (result.judge, result.created, result.currency) == ("j", "now", "EUR")
+    assert (result.tokens_in, result.tokens_out, result.windows_per_second) == (300, 2, count / 4)
+    assert result.cost_per_thousand == pytest.approx((300 * 1.0 + 2 * 5.0) / 1e6 * 1000)
     free = audit_result(known, answers(windows, "j", *columns), CONFIG, 0.0, None)
     assert (free.windows_per_second, free.cost_per_thousand) == (None, None)
 
@@ -377,12 +375,12 @@ def test_rankings_that_do_not_fit_the_plan_are_refused():
     known = known_texts(num_values=1)
     windows = plan_audit(known, CONFIG)
     rankings = SimulatedRanker(SimulatedJudge())(windows)
-    with pytest.raises(InputError, match=r"4 of 144 windows have no row in rankings, the first is [0-9a-f]{16}; rank them all"):
+    with pytest.raises(InputError, match=r"4 of 144 windows have no row in rankings, the first is [0-9a-f]{16}"):
         audit_result(known, rankings.slice(0, 140), CONFIG, 1.0, None)
     with pytest.raises(InputError, match=r"answers are of windows outside the plan, .*triples, repeats and seed"):
         audit_result(known, rankings, CONFIG.model_copy(update={"seed": 1}), 1.0, None)
     both = pa.concat_tables([rankings, change(rankings.slice(0, 1), "judge", 0, "another")])
-    with pytest.raises(InputError, match=r"an audit is of one judge, the rankings are of 2: another, simulated"):
+    with pytest.raises(InputError, match=r"2: another, simulated"):
         audit_result(known, both, CONFIG, 1.0, None)
     with pytest.raises(InputError, match="lacks column"):
         audit_result(known, windows, CONFIG, 1.0, None)

@@ -78,10 +78,10 @@ def test_of_a_text_given_twice_the_first_counts(tmp_path):
 
 
 def test_a_value_without_anchors_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"'sample' have no 'svt:benevolance'; did you mean 'svt:benevolence'\?"):
+    with pytest.raises(InputError, match=r"'sample' have no texts of 'svt:benevolance'; did you mean 'svt:benevolence'\?"):
         rated_texts(SAMPLE, ["svt:power", "svt:benevolance"])
     path = official(tmp_path, BENEVOLENCE)
-    with pytest.raises(InputError, match=r"benevolence_svt\.csv' have no 'duty:justice'; allowed: svt:benevolence"):
+    with pytest.raises(InputError, match=r"benevolence_svt\.csv' have no texts of 'duty:justice'; allowed: svt:benevolence"):
         rated_texts(path, ["svt:benevolence", "duty:justice"])
     with pytest.raises(InputError, match=r"nowhere_svt\.csv|unknown value"):
         rated_texts(str(tmp_path / "nowhere_svt.csv"), [])
