@@ -357,10 +357,10 @@ def change(table: pa.Table, name: str, row: int, value: object) -> pa.Table:
     [
         (
             rated([1.0, 1.0, 2.0]),
-            r"svt:power: an audit needs texts of 3 or more distinct ratings, these have 2 \(1, 2\); rate more",
+            r"svt:power: an audit needs texts of 3 or more distinct ratings, but these have 2 \(1, 2\); rate more",
         ),
         (rated([1.0, 2.0, 3.0]).drop_columns("rating"), r"rated texts lack column\(s\) \['rating'\]"),
-        (rated([]), "there are no known texts"),
+        (rated([]), "there are no rated texts"),
         (rated([1.0, 2.0, float("nan")]), "svt:power: the rating of text t2 is nan; give it a number"),
         (change(rated([1.0, 2.0, 3.0]), "rating", 1, None), "svt:power: the rating of text t1 is None"),
         (change(rated([1.0, 2.0, 3.0]), "text_id", 1, "t0"), "svt:power: text t0 is rated more than once"),

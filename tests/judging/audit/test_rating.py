@@ -222,7 +222,7 @@ def change(**changes):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda scores: scores[:1], "compares the methods ('rating', 'ranking'), each once; got ['rating']"),
+        (lambda scores: scores[:1], "of the methods ('rating', 'ranking'), each once; got ['rating']"),
         (lambda scores: [scores[0], scores[0]], "each once; got ['rating', 'rating']"),
         (change(score_JRT=TINY[:1]), "ranking scores must be judges x repeats x texts; got (1, 2, 3) for 2 judges"),
         (change(score_JRT=TINY[0]), "got (2, 3) for 2 judges"),
@@ -231,7 +231,7 @@ def change(**changes):
         (change(score_JRT=TINY * 2), "ranking scores must lie in [-10, 10] or be nan; got 16.0"),
         (change(score_JRT=np.where(TINY == 5, np.inf, TINY)), "must lie in [-10, 10] or be nan; got inf"),
         (change(reference_T=TINY_REFERENCE + 6), "ranking references must lie in [-10, 10] or be nan; got 11.0"),
-        (change(reference_T=TINY_REFERENCE + 1), "same texts in the same order: their values or references differ"),
+        (change(reference_T=TINY_REFERENCE + 1), "same texts in the same order, but values or references differ"),
         (change(value_T=np.array(["a", "a", "b"])), "same texts in the same order"),
     ],
 )
