@@ -22,11 +22,12 @@ from scipy.stats import spearmanr
 from valueflow import api, vidb
 from valueflow.cli.commands import read_judge
 from valueflow.distributed.embed import Embedder, EmbedderConfig
-from valueflow.evaluation.regression import IntensityRegression, Published, fit, texts_of
+from valueflow.evaluation.regression import IntensityRegression, TrainingTexts, fit, training_texts
 from valueflow.hives.encoder import Encoder
 from valueflow.hives.near_duplicates import near_duplicates
 from valueflow.llm.configs import VllmModel
 from valueflow.models import MINILM
+from valueflow.service.local import LOCAL_LIMITS
 from valueflow.service.service import Service
 from valueflow.vidb.version import Vidb
 
@@ -34,11 +35,11 @@ SPLITS, TIMED, RANKED = 10, 500, 32
 RANKED_BY = "conf/build_vidb/tiny-llm.yaml"
 
 
-def held_out(z_ND: np.ndarray, unit_N: np.ndarray, published: dict[str, Published], seed: int) -> dict[str, np.ndarray]:
+def held_out(z_ND: np.ndarray, unit_N: np.ndarray, published: dict[str, TrainingTexts], seed: int) -> dict[str, np.ndarray]:
     """Truth, prediction, low, high, baseline and stated coverage of each value's held-out texts, shape (6, texts)."""
     held_U = np.random.default_rng(seed).permutation(int(unit_N.max()) + 1) % SPLITS == 0
     held_N = held_U[unit_N]
-    seen = {v: Published(p.text_M[~held_N[p.text_M]], p.intensity_M[~held_N[p.text_M]]) for v, p in published.items()}
+    seen = {v: TrainingTexts(p.text_M[~held_N[p.text_M]], p.intensity_M[~held_N[p.text_M]]) for v, p in published.items()}
     found = fit(z_ND, unit_N, seen, seed)
     fast = IntensityRegression(
         "", "", {v: line for v, (line, _) in found.items()}, {v: agreement for v, (_, agreement) in found.items()}
@@ -72,7 +73,7 @@ async def ranked(version: Vidb, texts: list[str], value: str) -> float:
     assert isinstance(judge, VllmModel)
     judge = judge.model_copy(update={"engine": judge.engine | {"max_model_len": 2048}})  # six texts of the demo
     engine = OnlineEngine(judge)
-    service = Service(version, judge, engine)
+    service = Service(version, judge, engine, LOCAL_LIMITS)
     await service.score(api.ScoreRequest(texts=["A first text."], values=[value]), "warm")
     started = time.monotonic()
     await service.score(api.ScoreRequest(texts=texts, values=[value]), "timed")
@@ -98,7 +99,7 @@ def main() -> None:
     words = [word for word in sys.argv[2:] if word != "ranked"]
     version, model = vidb.load(sys.argv[1]), (words or [MINILM])[0]
     encoder = Embedder(EmbedderConfig(model=model)).encoder
-    texts, published = texts_of(version)
+    texts, published = training_texts(version)
     timed = texts[:TIMED]
     encoder.embed(timed[:64])
     started = time.monotonic()

@@ -35,7 +35,7 @@ from valueflow.judging.simulated import true_theta
 from valueflow.llm.configs import VllmModel
 from valueflow.ranking.likelihood import Layout
 from valueflow.ranking.plackett_luce import fit
-from valueflow.service.local import local
+from valueflow.service.local import local_service
 from valueflow.store import Build
 
 pytestmark = pytest.mark.ray
@@ -168,7 +168,7 @@ def test_a_service_gives_the_very_numbers_of_the_batch_job(built):
     rows = store.read_table(scored.build).to_pylist()
     texts = list(dict.fromkeys(row["response"] for row in rows))
     asked = ScoreRequest(texts=texts, values=["svt:benevolence", "duty:fidelity"], seed=3)
-    served = asyncio.run(local(str(root)).score(asked, "r"))
+    served = asyncio.run(local_service(str(root)).score(asked, "r"))
     assert served.judge == "sim"
     mine = {(texts[s.index], s.value): (s.intensity, s.low, s.high, s.num_windows) for s in served.scores}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Intervals of mode fast hold what they promise, a stored fit is the same fit, and what cannot be scored is refused."""
+"""Mode fast: coverage of intervals, stored fits are reproduced, and unusable input is refused."""
 
 import json
 import re
@@ -13,14 +13,14 @@ from valueflow.evaluation.regression import (
     MIN_TEXTS,
     NUM_FOLDS,
     IntensityRegression,
-    Published,
     RidgeLine,
+    TrainingTexts,
     fit,
     load_or_fit,
-    texts_of,
+    training_texts,
 )
 from valueflow.hives.near_duplicates import near_duplicates
-from valueflow.records import text_id
+from valueflow.records import ValueId, text_id
 from valueflow.store import Build
 
 D = 16
@@ -40,13 +40,13 @@ def truth(z_ND: np.ndarray, weights_D: np.ndarray, noise: str, rng: np.random.Ge
 
 
 def simulated(size: int, noise: str, num_values: int, seed: int) -> tuple[float, float, float]:
-    """Coverage on 1000 fresh texts a value, coverage as stated, and the radius; values share a direction and the texts."""
+    """Coverage on 1000 fresh texts a value, stated coverage, and the radius; values share a direction and the texts."""
     rng = np.random.default_rng(seed)
     weights_VD = 3 * (rng.normal(size=(num_values, D)) + rng.normal(size=D))
     z_ND, fresh_TD = unit_vectors(rng, size), unit_vectors(rng, 1000)
-    published = {f"v{i}": Published(np.arange(size), truth(z_ND, w, noise, rng)) for i, w in enumerate(weights_VD)}
-    found = fit(z_ND, np.arange(size), published, seed)
-    fast = IntensityRegression("toy", "v", {v: line for v, (line, _) in found.items()}, {v: a for v, (_, a) in found.items()})
+    training = {f"v{i}": TrainingTexts(np.arange(size), truth(z_ND, w, noise, rng)) for i, w in enumerate(weights_VD)}
+    fits = fit(z_ND, np.arange(size), training, seed)
+    fast = IntensityRegression("toy", "v", {v: line for v, (line, _) in fits.items()}, {v: a for v, (_, a) in fits.items()})
     covered = []
     for i, weights_D in enumerate(weights_VD):
         intensity_T, low_T, high_T = fast(fresh_TD, f"v{i}")
@@ -68,7 +68,7 @@ def test_intervals_cover_95_percent_and_the_stated_coverage_is_honest(size, num_
     assert 0.93 <= stated <= 0.97
 
 
-def test_intervals_are_no_wider_than_the_noise_asks_for():
+def test_intervals_are_as_wide_as_the_noise_requires():
     radius = np.mean([simulated(3000, "even", 1, seed)[2] for seed in range(4)])
     assert radius == pytest.approx(1.96 * 2.0, rel=0.05)
 
@@ -77,57 +77,57 @@ def test_a_value_with_few_texts_learns_from_the_others():
     rng = np.random.default_rng(0)
     z_ND, shared_D = unit_vectors(rng, 1200), 6 * rng.normal(size=D)
     y_N = truth(z_ND, shared_D, "even", rng)
-    few, many = Published(np.arange(45), y_N[:45]), Published(np.arange(200, 1200), -y_N[200:])
+    few, many = TrainingTexts(np.arange(45), y_N[:45]), TrainingTexts(np.arange(200, 1200), -y_N[200:])
     alone = fit(z_ND, np.arange(1200), {"few": few}, 0)["few"][1]
-    beside = fit(z_ND, np.arange(1200), {"few": few, "many": many}, 0)["few"][1]
-    assert beside.spearman > alone.spearman
-    assert beside.mean_absolute_error < 0.9 * alone.mean_absolute_error
+    together = fit(z_ND, np.arange(1200), {"few": few, "many": many}, 0)["few"][1]
+    assert together.spearman > alone.spearman
+    assert together.mean_absolute_error < 0.9 * alone.mean_absolute_error
 
 
-def test_what_is_learnt_does_not_depend_on_more_dimensions_than_texts():
+def test_unused_dimensions_do_not_change_the_fit():
     rng = np.random.default_rng(0)
     z_ND = unit_vectors(rng, 60)
-    published = {"v": Published(np.arange(60), truth(z_ND, 3 * np.ones(D), "even", rng))}
+    training = {"v": TrainingTexts(np.arange(60), truth(z_ND, 3 * np.ones(D), "even", rng))}
     wide_ND = np.concatenate([z_ND, np.zeros((60, 100))], axis=1)
-    narrow, wide = (fit(z, np.arange(60), published, 0)["v"] for z in (z_ND, wide_ND))
+    narrow, wide = (fit(z, np.arange(60), training, 0)["v"] for z in (z_ND, wide_ND))
     np.testing.assert_allclose(wide[0].weights_D[:D], narrow[0].weights_D, rtol=1e-6)
     assert wide[0].radius == pytest.approx(narrow[0].radius)
-    of_wide, of_narrow = (load_or_fit[1].model_dump(exclude={"value"}) for load_or_fit in (wide, narrow))
-    assert of_wide == pytest.approx(of_narrow)
+    agreements = [fitted[1].model_dump(exclude={"value"}) for fitted in (wide, narrow)]
+    assert agreements[0] == pytest.approx(agreements[1])
 
 
 def test_identical_texts_and_near_duplicates_share_a_fold():
-    """Each text stands there twice, with an intensity that only its twin tells: seen apart, errors would be small."""
+    """Each text occurs twice, and only its twin predicts its intensity: in different folds, errors would be small."""
     rng = np.random.default_rng(0)
     spelt = [f"The {rng.integers(10**9)} of {rng.integers(10**9)} was {rng.integers(10**9)} then." for _ in range(150)]
     texts = [*spelt, *(text.upper().replace(" ", "  ") for text in spelt)]
     z_D = np.eye(150)[np.arange(300) % 150]
     y_N = np.tile(rng.uniform(-10, 10, 150), 2)
-    published = {"v": Published(np.arange(300), y_N)}
-    together = fit(z_D, near_duplicates(texts), published, 0)["v"][1]
-    apart = fit(z_D, np.arange(300), published, 0)["v"][1]
+    training = {"v": TrainingTexts(np.arange(300), y_N)}
+    together = fit(z_D, near_duplicates(texts), training, 0)["v"][1]
+    apart = fit(z_D, np.arange(300), training, 0)["v"][1]
     baseline = np.abs(y_N - y_N.mean()).mean()
     assert apart.mean_absolute_error < 0.6 * baseline
     assert together.mean_absolute_error > 0.95 * baseline
     assert together.coverage >= 0.9
 
 
-def test_intensities_that_are_all_the_same_are_said_to_have_no_order():
+def test_constant_intensities_have_no_rank_correlation():
     rng = np.random.default_rng(0)
-    line, agreement = fit(unit_vectors(rng, 60), np.arange(60), {"v": Published(np.arange(60), np.full(60, 4.0))}, 0)["v"]
+    line, agreement = fit(unit_vectors(rng, 60), np.arange(60), {"v": TrainingTexts(np.arange(60), np.full(60, 4.0))}, 0)["v"]
     assert agreement.spearman is None
     assert agreement.mean_absolute_error == pytest.approx(0, abs=1e-9)
     np.testing.assert_allclose(line.predict(unit_vectors(rng, 5)), 4.0)
 
 
 class Toy:
-    """An encoder whose vectors follow from the words, and which counts what it is asked."""
+    """An encoder whose vectors are a hash of the text; records its calls."""
 
     def __init__(self, salt: str = "") -> None:
-        self.salt, self.asked = salt, []
+        self.salt, self.calls = salt, []
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        self.asked.append(list(texts))
+        self.calls.append(list(texts))
         seeds = [int(text_id(self.salt + text), 16) for text in texts]
         return np.concatenate([unit_vectors(np.random.default_rng(seed), 1) for seed in seeds]).astype(np.float32)
 
@@ -138,21 +138,21 @@ def version(tmp_path) -> vidb.Vidb:
     weights_D, noise = 20 * np.eye(D)[0], np.random.default_rng(0)
 
     def anchor(value: str, number: int) -> str:
-        theory, _, node = value.partition(":")
+        value_id = ValueId(value)
         text = f"Somebody did the thing that has number {number}."
         y = truth(Toy()([text]), weights_D, "even", noise)[0]
-        return json.dumps({"theory": theory, "value": node, "text": text, "intensity": y})
+        return json.dumps({"theory": value_id.theory, "value": value_id.node, "text": text, "intensity": y})
 
     path = tmp_path / "anchors.jsonl"
-    places = [(CARE, range(80)), (LOYALTY, range(40, 120)), (POWER, range(10))]
-    path.write_text("\n".join(anchor(value, number) for value, numbers in places for number in numbers))
+    numbers_by_value = [(CARE, range(80)), (LOYALTY, range(40, 120)), (POWER, range(10))]
+    path.write_text("\n".join(anchor(value, number) for value, numbers in numbers_by_value for number in numbers))
     build, _ = vidb.import_version([str(path)], "MIT", "here", str(tmp_path / "root"))
     return vidb.load(str(tmp_path / "root"), build.build_id)
 
 
 def folder(version: vidb.Vidb) -> Path:
-    (found,) = Path(version.build.root, "fast").iterdir()
-    return found
+    (path,) = Path(version.build.root, "fast").iterdir()
+    return path
 
 
 def same(first: IntensityRegression, second: IntensityRegression, value: str) -> bool:
@@ -163,11 +163,11 @@ def same(first: IntensityRegression, second: IntensityRegression, value: str) ->
 def test_a_fit_is_stored_and_loaded_without_embedding_again(version):
     embed = Toy()
     first = load_or_fit(version, "toy", embed)
-    probe, texts = embed.asked
+    probe, texts = embed.calls
     assert len(probe) == 1
     assert sorted(texts) == sorted({f"Somebody did the thing that has number {n}." for n in range(120)})  # each once
     second = load_or_fit(version, "toy", embed)
-    assert embed.asked[2:] == [probe]
+    assert embed.calls[2:] == [probe]
     assert (second.model, second.version, second.agreement) == ("toy", version.build.build_id, first.agreement)
     assert list(first.agreement) == [CARE, LOYALTY]
     assert all(same(first, second, value) for value in first.agreement)
@@ -177,17 +177,17 @@ def test_a_fit_is_stored_and_loaded_without_embedding_again(version):
     assert store.finished(version.build.root, "fast") == [folder(version).name]
 
 
-def test_the_texts_of_a_version_are_distinct_and_have_their_intensities(version):
-    texts, published = texts_of(version)
+def test_the_training_texts_a_version_are_distinct_and_have_their_intensities(version):
+    texts, training = training_texts(version)
     assert len(texts) == len(set(texts)) == 120
-    for value, (text_m, intensity_m) in published.items():
+    for value, (text_m, intensity_m) in training.items():
         rows = store.read_table(version.build, ["text", "intensity"], store.value_folder(value))
         assert dict(zip([texts[i] for i in text_m], intensity_m, strict=True)) == dict(
             zip(rows["text"].to_pylist(), rows["intensity"].to_pylist(), strict=True)
         )
 
 
-def test_what_was_half_written_is_not_read(version):
+def test_a_half_written_fit_is_not_read(version):
     first = load_or_fit(version, "toy", Toy())
     written = folder(version)
     (written / "_manifest.json").unlink()
@@ -195,7 +195,7 @@ def test_what_was_half_written_is_not_read(version):
     arrays.write_bytes(arrays.read_bytes()[:100])
     embed = Toy()
     again = load_or_fit(version, "toy", embed)
-    assert len(embed.asked) == 2
+    assert len(embed.calls) == 2
     assert same(first, again, CARE)
     assert len(list(written.glob("fit-*.npz"))) == 2
 
@@ -212,7 +212,7 @@ def test_a_damaged_fit_is_named(version):
 
 def test_a_model_that_makes_other_vectors_under_its_old_name_is_refused(version):
     load_or_fit(version, "toy", Toy())
-    expected = rf"'toy' no longer makes the vectors that {re.escape(str(folder(version)))} was fitted on.*delete that folder"
+    expected = rf"'toy' no longer returns the vectors that {re.escape(str(folder(version)))} was fitted on.*delete that folder"
     with pytest.raises(InputError, match=expected):
         load_or_fit(version, "toy", Toy(salt="retrained"))
     with pytest.raises(InputError, match=expected):
@@ -235,25 +235,25 @@ def test_a_value_that_cannot_be_scored_is_refused(version, caplog):
     fast = load_or_fit(version, "toy", Toy())
     assert f"mode fast leaves out {POWER}: fewer than {MIN_TEXTS} texts in VIDB {version.build.build_id}" in caplog.text
     z_TD = Toy()(["A response."])
-    with pytest.raises(InputError, match=r"mode fast has no 'svt:power'; allowed: .* needs 40 texts .* use mode ranked"):
+    with pytest.raises(InputError, match=r"mode fast has no 'svt:power'; allowed: .* 40 texts per value.* mode ranked"):
         fast(z_TD, POWER)
     with pytest.raises(InputError, match="did you mean 'mft:care-harm'"):
         fast(z_TD, "mft:care-harn")
 
 
-def test_a_version_without_enough_texts_of_any_value_loads_and_refuses(tmp_path):
+def test_a_version_without_enough_training_texts_any_value_loads_and_refuses(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"theory": "svt", "value": "power", "text": "I lead.", "intensity": 5}))
     build, _ = vidb.import_version([str(path)], "MIT", "here", str(tmp_path))
     fast = load_or_fit(vidb.load(str(tmp_path), build.build_id), "toy", Toy())
     assert fast.agreement == {}
-    with pytest.raises(InputError, match="mode fast has no 'svt:power'; it has none"):
+    with pytest.raises(InputError, match="mode fast has no 'svt:power'; it has no values"):
         fast(Toy()(["A response."]), POWER)
 
 
 def test_vectors_that_are_not_the_encoders_are_refused():
     fast = IntensityRegression("toy", "v", {CARE: RidgeLine(np.ones(D), 0.0, 1.0)}, {})
-    with pytest.raises(InputError, match=rf"vectors have shape \(2, 8\); .* 'toy', .* {D} columns"):
+    with pytest.raises(InputError, match=rf"vectors have shape \(2, 8\); .* 'toy' .* {D} columns"):
         fast(np.ones((2, 8)), CARE)
     with pytest.raises(InputError, match=r"vectors have shape \(16,\)"):
         fast(np.ones(D), CARE)
@@ -281,9 +281,9 @@ def test_predictions_and_intervals_end_where_the_scale_ends():
     assert high_T.tolist() == [-7, 3, 10, 10]
 
 
-def test_few_independent_texts_are_no_ground_for_an_interval():
+def test_too_few_independent_texts_give_no_regression():
     rng = np.random.default_rng(0)
     z_ND, y_N = unit_vectors(rng, 400), rng.uniform(-10, 10, 400)
     units = np.arange(400) % (MIN_TEXTS - 1)
     assert NUM_FOLDS < MIN_TEXTS
-    assert fit(z_ND, units, {"v": Published(np.arange(400), y_N)}, 0) == {}
+    assert fit(z_ND, units, {"v": TrainingTexts(np.arange(400), y_N)}, 0) == {}

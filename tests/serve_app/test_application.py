@@ -26,7 +26,7 @@ from valueflow.errors import InputError
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.simulated import true_theta
 from valueflow.records import text_id
-from valueflow.service.local import local
+from valueflow.service.local import local_service
 from valueflow.store import current, publish
 
 pytestmark = pytest.mark.ray
@@ -113,7 +113,7 @@ def replica(kind: str) -> psutil.Process:
 
 def test_a_served_score_is_that_of_the_service_in_process(served, root):
     asked = api.ScoreRequest(texts=["one text", "another text"], values=VALUES, seed=4)
-    here = asyncio.run(local(root, judge=SimulatedJudge(name="sim", spread=3.0)).score(asked, "r"))
+    here = asyncio.run(local_service(root, judge=SimulatedJudge(name="sim", spread=3.0)).score(asked, "r"))
     with Client(served) as client:
         there = client.score(asked.texts, VALUES, seed=4)
     assert there.scores == here.scores

@@ -13,18 +13,18 @@ from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.online import MicroBatcher, online_judge
 from valueflow.judging.simulated import true_theta
 from valueflow.llm.configs import VllmModel
-from valueflow.records import text_id
-from valueflow.service.local import local
+from valueflow.records import ValueId, text_id
+from valueflow.service.local import LOCAL_LIMITS, local_service
 from valueflow.service.service import Service
 from valueflow.store import current, publish
 
-VALUES = ["svt:power", "mft:care-harm"]
+VALUES = [ValueId("svt:power"), ValueId("mft:care-harm")]
 JUDGE = SimulatedJudge(spread=3.0)
 TEXTS = [f"a text to score, number {i}" for i in range(40)]
 
 
-def truth(value: str, text: str) -> float:
-    return float(np.clip(true_theta(value.partition(":")[2], text_id(text), JUDGE.spread), -10, 10))
+def truth(value: ValueId, text: str) -> float:
+    return float(np.clip(true_theta(value.node, text_id(text), JUDGE.spread), -10, 10))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def root(tmp_path_factory) -> str:
     """A published version whose intensities are the simulated judge's truth, in nats."""
     folder = tmp_path_factory.mktemp("root")
     rows = [
-        {"theory": value.partition(":")[0], "value": value.partition(":")[2], "text": text, "intensity": truth(value, text)}
+        {"theory": value.theory, "value": value.node, "text": text, "intensity": truth(value, text)}
         for value in VALUES
         for text in (f"anchor {i}" for i in range(150))
     ]
@@ -44,22 +44,21 @@ def root(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def service(root) -> Service:
-    return local(root, judge=JUDGE)
+    return local_service(root, judge=JUDGE)
 
 
 def scores(service: Service, texts: list[str], **settings) -> list[api.Scored]:
-    asked = api.ScoreRequest(texts=texts, **settings)
-    return asyncio.run(service.score(asked, "r")).scores
+    return asyncio.run(service.score(api.ScoreRequest(texts=texts, **settings), "r")).scores
 
 
 def test_intervals_hold_the_truth_and_the_order_is_that_of_the_request(service):
-    found = scores(service, TEXTS, values=["all"], m=4)
-    assert [(s.index, s.value) for s in found] == [(i, value) for i in range(len(TEXTS)) for value in VALUES]
-    held = [s.low <= truth(s.value, TEXTS[s.index]) <= s.high for s in found]
-    assert np.mean(held) > 0.85
-    error = [abs(s.intensity - truth(s.value, TEXTS[s.index])) for s in found]
+    results = scores(service, TEXTS, values=["all"], m=4)
+    assert [(s.index, s.value) for s in results] == [(i, value) for i in range(len(TEXTS)) for value in VALUES]
+    covered = [s.low <= truth(ValueId(s.value), TEXTS[s.index]) <= s.high for s in results]
+    assert np.mean(covered) > 0.85
+    error = [abs(s.intensity - truth(ValueId(s.value), TEXTS[s.index])) for s in results]
     assert np.mean(error) < 1.2
-    assert all((s.num_windows, s.num_failed, s.error) == (4, 0, None) for s in found)
+    assert all((s.num_windows, s.num_failed, s.error) == (4, 0, None) for s in results)
 
 
 def test_a_score_depends_on_the_seed_and_on_nothing_else_in_the_request(service):
@@ -72,8 +71,8 @@ def test_a_score_depends_on_the_seed_and_on_nothing_else_in_the_request(service)
 
 def test_a_stream_is_the_scores_line_by_line(service):
     async def streamed() -> list:
-        asked = api.StreamRequest(texts=TEXTS * 2, values=VALUES)
-        return [line async for line in service.stream(asked, "r")]
+        request = api.StreamRequest(texts=TEXTS * 2, values=VALUES)
+        return [line async for line in service.stream(request, "r")]
 
     start, *lines, end = asyncio.run(streamed())
     assert (start.num_scores, end.num_scores, end.problem) == (160, 160, None)
@@ -94,15 +93,15 @@ def test_windows_of_many_callers_go_to_the_judge_together(root):
 
     merged = online_judge(JUDGE)
     merged.worker = Slow()
-    service = Service(vidb.load(root), JUDGE, merged)
+    service = Service(vidb.load(root), JUDGE, merged, LOCAL_LIMITS)
 
     async def many() -> list[api.ScoreResponse]:
-        asked = (api.ScoreRequest(texts=[text], values=VALUES) for text in TEXTS)
-        return await asyncio.gather(*(service.score(one, "r") for one in asked))
+        requests = (api.ScoreRequest(texts=[text], values=VALUES) for text in TEXTS)
+        return await asyncio.gather(*(service.score(one, "r") for one in requests))
 
     together = [one.scores for one in asyncio.run(many())]
     assert max(sizes) > 20
-    apart = scores(local(root, judge=JUDGE), TEXTS, values=VALUES)
+    apart = scores(local_service(root, judge=JUDGE), TEXTS, values=VALUES)
     assert [(s.value, s.intensity, s.low) for one in together for s in one] == [(s.value, s.intensity, s.low) for s in apart]
 
 
@@ -113,16 +112,16 @@ def test_a_round_of_all_values_is_one_call(root):
         calls.append(windows.num_rows)
         return await online_judge(JUDGE)(windows)
 
-    service = Service(vidb.load(root), JUDGE, MicroBatcher(ask))
-    asked = api.ScoreRequest(texts=TEXTS[:3], values=VALUES, m=4)
-    asyncio.run(service.score(asked, "r"))
+    service = Service(vidb.load(root), JUDGE, MicroBatcher(ask), LOCAL_LIMITS)
+    request = api.ScoreRequest(texts=TEXTS[:3], values=VALUES, m=4)
+    asyncio.run(service.score(request, "r"))
     calls.clear()
-    found = asyncio.run(service.score(asked, "r")).scores
+    results = asyncio.run(service.score(request, "r")).scores
     assert calls == [6, 6, 6, 6]
-    assert found == scores(local(root, judge=JUDGE), TEXTS[:3], values=VALUES, m=4)
+    assert results == scores(local_service(root, judge=JUDGE), TEXTS[:3], values=VALUES, m=4)
 
 
-def test_a_call_whose_callers_all_went_away_is_taken_back():
+def test_a_judge_call_is_cancelled_once_all_its_callers_have_cancelled():
     cancelled = []
 
     async def ask(windows: pa.Table) -> pa.Table:
@@ -134,8 +133,8 @@ def test_a_call_whose_callers_all_went_away_is_taken_back():
         return windows
 
     async def run() -> None:
-        together, windows = MicroBatcher(ask), pa.table({"window_id": ["a"]})
-        callers = [asyncio.ensure_future(together(windows)) for _ in range(2)]
+        batcher, windows = MicroBatcher(ask), pa.table({"window_id": ["a"]})
+        callers = [asyncio.ensure_future(batcher(windows)) for _ in range(2)]
         await asyncio.sleep(0.05)
         callers[0].cancel()
         await asyncio.sleep(0.05)
@@ -147,16 +146,16 @@ def test_a_call_whose_callers_all_went_away_is_taken_back():
     assert cancelled == [2]
 
 
-def test_the_text_with_more_of_a_value_is_told(service):
+def test_the_text_with_the_higher_intensity_is_the_more_probable_one(service):
     async def compared(first: str, second: str) -> list[api.Compared]:
-        asked = api.CompareRequest(first=first, second=second, values=VALUES, m=4)
-        return (await service.compare(asked, "r")).comparisons
+        request = api.CompareRequest(first=first, second=second, values=VALUES, m=4)
+        return (await service.compare(request, "r")).comparisons
 
     right = []
     for first, second in zip(TEXTS[::2], TEXTS[1::2], strict=True):
         for one, other in zip(asyncio.run(compared(first, second)), asyncio.run(compared(second, first)), strict=True):
             assert one.probability + other.probability == pytest.approx(1)
-            likely = truth(one.value, first) > truth(one.value, second)
+            likely = truth(ValueId(one.value), first) > truth(ValueId(one.value), second)
             right.append(one.probability if likely else 1 - one.probability)
     assert np.mean(right) > 0.8
     same = asyncio.run(compared(TEXTS[0], TEXTS[0]))
@@ -164,9 +163,9 @@ def test_the_text_with_more_of_a_value_is_told(service):
 
 
 def test_a_profile_is_the_mean_with_an_interval_that_holds_it(service):
-    asked = api.ProfileRequest(texts=TEXTS, values=VALUES)
-    for one in asyncio.run(service.profile(asked, "r")).profile:
-        mean = np.mean([truth(one.value, text) for text in TEXTS])
+    request = api.ProfileRequest(texts=TEXTS, values=VALUES)
+    for one in asyncio.run(service.profile(request, "r")).profile:
+        mean = np.mean([truth(ValueId(one.value), text) for text in TEXTS])
         assert one.low < mean < one.high
         assert one.num_texts == len(TEXTS)
         assert one.band == "neutral"
@@ -175,13 +174,13 @@ def test_a_profile_is_the_mean_with_an_interval_that_holds_it(service):
     assert (alone.intensity, alone.low, alone.high) == (score.intensity, score.low, score.high)
 
 
-def test_failures_are_counted_and_said(root):
-    broken = local(root, judge=JUDGE.model_copy(update={"broken_share": 1.0}))
-    # Without a sharpness of its own it is asked for nothing but prose: the prior stays.
-    found = scores(broken, ["a text"], values=VALUES[:1])[0]
-    assert (found.intensity, found.low, found.high, found.num_windows, found.num_failed) == (None, None, None, 0, 3)
-    assert found.error
-    empty = scores(local(root, judge=JUDGE), ["a text", " \n "], values=VALUES[:1])[1]
+def test_failed_windows_are_counted_and_their_error_is_reported(root):
+    broken = local_service(root, judge=JUDGE.model_copy(update={"broken_share": 1.0}))
+    # All windows fail, those that estimate its sharpness too: only the prior is left.
+    failed = scores(broken, ["a text"], values=VALUES[:1])[0]
+    assert (failed.intensity, failed.low, failed.high, failed.num_windows, failed.num_failed) == (None, None, None, 0, 3)
+    assert failed.error
+    empty = scores(local_service(root, judge=JUDGE), ["a text", " \n "], values=VALUES[:1])[1]
     assert (empty.intensity, empty.error) == (None, "the text is empty")
 
 
@@ -195,25 +194,25 @@ def test_anchors_of_a_value_are_paged_in_order_and_examples_span_the_scale(servi
     assert about.examples[0].intensity == intensity[0]
     assert about.examples[-1].intensity == intensity[-1]
     assert about.paths[0][-1] == "power"
-    there = [node.id for theory in service.theories().theories for node in theory.nodes if node.scored]
-    assert sorted(there) == sorted(VALUES)
+    scored = [node.id for theory in service.theories().theories for node in theory.nodes if node.scored]
+    assert sorted(scored) == sorted(VALUES)
     assert service.vidb().values == dict.fromkeys(VALUES, 150)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"values": ["svt:powr"]}, "did you mean 'power'|svt:power"),
         ({"values": ["svt:benevolence"]}, "has no anchors here; VIDB .* holds: svt:power, mft:care-harm"),
         ({"values": ["duty"]}, "has no value of 'duty'"),
         ({"values": ["svt:growth"]}, "above the values that are scored"),
-        ({"k": 10, "m": 50}, "needs 451"),
-        ({"k": 2}, "k of 3 or more"),
+        ({"k": 10, "m": 50}, "k=10, m=50"),
+        ({"k": 2}, "k=2"),
         ({"mode": "fast"}, "use mode 'ranked'"),
     ],
 )
-def test_what_cannot_be_scored_is_refused_in_words(service, settings, said):
-    with pytest.raises(InputError, match=said):
+def test_what_cannot_be_scored_is_refused(service, settings, message):
+    with pytest.raises(InputError, match=message):
         scores(service, ["a text"], **{"values": VALUES} | settings)
 
 
@@ -223,42 +222,42 @@ def test_an_engine_needs_a_server():
 
 
 def test_a_failing_judge_fails_the_request_and_not_the_next(root):
-    class Falls:
-        fall = True
+    class Fails:
+        fail = True
 
         def __call__(self, windows: pa.Table) -> pa.Table:
-            if self.fall:
+            if self.fail:
                 raise RuntimeError("out of memory")
             return online_judge(JUDGE).worker(windows)
 
-    falls, asks = Falls(), online_judge(JUDGE)
-    asks.worker = falls
-    service = Service(vidb.load(root), JUDGE, asks)
+    failing, judge = Fails(), online_judge(JUDGE)
+    judge.worker = failing
+    service = Service(vidb.load(root), JUDGE, judge, LOCAL_LIMITS)
     with pytest.raises(RuntimeError, match="out of memory"):
         scores(service, ["a text"], values=VALUES)
-    falls.fall = False
+    failing.fail = False
     assert scores(service, ["a text"], values=VALUES)[0].intensity is not None
 
 
-def test_a_caller_that_went_away_is_not_asked_for(root):
-    asked: list[int] = []
+def test_windows_of_a_cancelled_request_do_not_reach_the_judge(root):
+    window_ids: list[str] = []
 
     class Counts:
         def __call__(self, windows: pa.Table) -> pa.Table:
-            asked.extend(windows["window_id"].to_pylist())
+            window_ids.extend(windows["window_id"].to_pylist())
             return online_judge(JUDGE).worker(windows)
 
     async def run() -> None:
-        asks = online_judge(JUDGE)
-        asks.worker = Counts()
-        service = Service(vidb.load(root), JUDGE, asks)
+        judge = online_judge(JUDGE)
+        judge.worker = Counts()
+        service = Service(vidb.load(root), JUDGE, judge, LOCAL_LIMITS)
         await service.score(api.ScoreRequest(texts=["warm up"], values=VALUES), "r")
-        before = len(asked)
+        before = len(window_ids)
         going = [asyncio.ensure_future(service.score(api.ScoreRequest(texts=[t], values=VALUES, m=5), "r")) for t in TEXTS]
         await asyncio.sleep(0)
         for task in going[1:]:
             task.cancel()
         await going[0]
-        assert len(asked) - before < 5 * 2 * len(TEXTS) / 2
+        assert len(window_ids) - before < 5 * 2 * len(TEXTS) / 2
 
     asyncio.run(run())

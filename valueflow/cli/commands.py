@@ -1,14 +1,13 @@
-"""What the commands of `valueflow.cli.main` do: read texts, ask a server or a service in this process, show the answer."""
+"""The commands: read texts, send them to a server or a service in this process, and write the result."""
 
 import contextlib
-import functools
 import os
 import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,302 +19,262 @@ from valueflow import api, store
 from valueflow.cli import output
 from valueflow.cli.options import FORMATS, ROOT
 from valueflow.cli.output import Lines, Row, Sheet
-from valueflow.client import AsyncClient, Settings
-from valueflow.client.protocol import SERVER_ENV, Line, ValueFlowError, fitting, flat
+from valueflow.client import AsyncClient, LocalClient, Settings, ValueFlowError
+from valueflow.client.protocol import SERVER_ENV, flat_row
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, JudgeConfig, SimulatedJudge
 from valueflow.records import UNDECODABLE
 from valueflow.tabular import KINDS, cell, columns, rows
 
-if TYPE_CHECKING:
-    from valueflow.service.service import Service
-
 ROOT_ENV = "VALUEFLOW_ROOT"
 SETTINGS = ("mode", "k", "m", "sampling", "seed")
 
 
-class Local:
-    """A service in this process, asked as `AsyncClient` asks a server; loaded once a request is known to be well formed."""
-
-    def __init__(self, root: str, version: str, judge: AnyJudge | None, fast: bool) -> None:
-        self.root, self.version, self.judge, self.fast = root, version, judge, fast
-
-    @functools.cached_property
-    def service(self) -> "Service":
-        """The service."""
-        from valueflow.service import local
-
-        return local.local(self.root, self.version, self.judge, self.fast)
-
-    def stream(self, texts: list[str], values: list[str], **settings: Any) -> AsyncIterator[Line]:
-        """Yield a start, scores and an end."""
-        body = fitting(api.StreamRequest, {"texts": texts, "values": values, **settings})
-        return self.service.stream(body, "local")
-
-    async def compare(self, first: str, second: str, values: list[str], **settings: Any) -> api.CompareResponse:
-        """Return which of two texts expresses each value more."""
-        body = fitting(api.CompareRequest, {"first": first, "second": second, "values": values, **settings})
-        return await self.service.compare(body, "local")
-
-    async def profile(self, texts: list[str], values: list[str], **settings: Any) -> api.ProfileResponse:
-        """Return the values of a person or group."""
-        body = fitting(api.ProfileRequest, {"texts": texts, "values": values, **settings})
-        return await self.service.profile(body, "local")
-
-    async def extract(self, texts: list[str], theories: list[str] | None, top: int) -> api.ExtractResponse:
-        """Return the nodes that texts may express."""
-        body = fitting(api.ExtractRequest, {"texts": texts, "theories": theories, "top": top})
-        return await self.service.extract(body, "local")
-
-    async def theories(self) -> api.TheoriesResponse:
-        """Return the theories and their nodes."""
-        return self.service.theories()
-
-    async def value(self, value: str) -> api.ValueResponse:
-        """Return what a value means."""
-        return self.service.value(value)
-
-
-async def score(asked: Namespace) -> None:
-    """Score texts, and write each score as soon as it is there."""
-    texts = read_texts(asked.texts, asked.column)
-    async with backend(asked) as asks:
-        with sheet(asked, output.scores) as out, progress(len(texts), asked) as bar:
-            async for line in asks.stream(texts, asked.value or ["all"], **settings(asked)):
+async def score(args: Namespace) -> None:
+    """Score texts and write each score as it arrives."""
+    texts = read_texts(args.texts, args.column)
+    async with backend(args) as client:
+        with sheet(args, output.scores) as out, progress(len(texts), args) as bar:
+            async for line in client.stream(texts, args.value or ["all"], **settings(args)):
                 if isinstance(line, api.StreamStart):
-                    out.made = line.model_dump(exclude={"type", "num_scores"})
+                    out.header = line.model_dump(exclude={"type", "num_scores"})
                 elif isinstance(line, api.StreamScore):
-                    out.add(flat(line, texts))
+                    out.add(flat_row(line, texts))
                     bar.update(line.index - bar.n)
                 elif line.problem:
                     raise ValueFlowError(f"{line.problem.title}: {line.problem.detail}", line.problem)
 
 
-async def compare(asked: Namespace) -> None:
-    """Tell for each value which of two texts expresses it more."""
-    async with backend(asked) as asks:
-        answer = await asks.compare(asked.first, asked.second, asked.value or ["all"], **settings(asked))
-    with sheet(asked, output.comparisons) as out:
-        out.made = answer.model_dump(exclude={"comparisons"})
-        for compared in answer.comparisons:
-            sides = {"first": compared.first, "second": compared.second}
-            named = {
-                f"{side}_{name}": getattr(scored, name)
-                for side, scored in sides.items()
+async def compare(args: Namespace) -> None:
+    """Write for each value the probability that the first of two texts expresses it more."""
+    async with backend(args) as client:
+        answer = await client.compare(args.first, args.second, args.value or ["all"], **settings(args))
+    with sheet(args, output.comparisons) as out:
+        out.header = answer.model_dump(exclude={"comparisons"})
+        for comparison in answer.comparisons:
+            sides = {"first": comparison.first, "second": comparison.second}
+            columns = {
+                f"{side}_{name}": getattr(score, name)
+                for side, score in sides.items()
                 for name in ("intensity", "low", "high", "num_windows", "num_failed", "error")
             }
-            out.add({"value": compared.value, "probability": compared.probability, **named})
+            out.add({"value": comparison.value, "probability": comparison.probability, **columns})
 
 
-async def profile(asked: Namespace) -> None:
-    """Show the mean intensity of values over texts."""
-    texts = read_texts(asked.texts, asked.column)
-    async with backend(asked) as asks:
-        answer = await asks.profile(texts, asked.value or ["all"], **settings(asked))
-    with sheet(asked, output.profiles) as out:
-        out.made = answer.model_dump(exclude={"profile"})
+async def profile(args: Namespace) -> None:
+    """Write the mean intensity of values over texts."""
+    texts = read_texts(args.texts, args.column)
+    async with backend(args) as client:
+        answer = await client.profile(texts, args.value or ["all"], **settings(args))
+    with sheet(args, output.profiles) as out:
+        out.header = answer.model_dump(exclude={"profile"})
         for profiled in answer.profile:
             out.add(profiled.model_dump())
 
 
-async def extract(asked: Namespace) -> None:
-    """Show the nodes that texts may express."""
-    texts = read_texts(asked.texts, asked.column)
-    async with backend(asked) as asks:
-        answer = await asks.extract(texts, asked.theory, asked.top)
-    with sheet(asked, output.nodes) as out:
-        out.made = answer.model_dump(exclude={"texts"})
-        for found in answer.texts:
-            for node in found.nodes:
-                out.add({"index": found.index, "text": texts[found.index], **node.model_dump(), "path": " > ".join(node.path)})
+async def extract(args: Namespace) -> None:
+    """Write the nodes that texts may express."""
+    texts = read_texts(args.texts, args.column)
+    async with backend(args) as client:
+        answer = await client.extract(texts, args.theory, args.top)
+    with sheet(args, output.nodes) as out:
+        out.header = answer.model_dump(exclude={"texts"})
+        for text in answer.texts:
+            for node in text.nodes:
+                out.add({"index": text.index, "text": texts[text.index], **node.model_dump(), "path": " > ".join(node.path)})
 
 
-async def values(asked: Namespace) -> None:
-    """Show all values, those of a theory, or one with its place and examples."""
-    # Nobody is asked to judge: the judge that needs nothing will do.
-    async with backend(asked, SimulatedJudge()) as asks:
-        theories = (await asks.theories()).theories
-        shown = [theory for theory in theories if asked.name in (None, theory.id)]
-        meaning = None if shown else await asks.value(asked.name)
-    with sheet(asked, output.meaning if meaning else output.definitions) as out:
-        if meaning:
-            out.made = meaning.model_dump(exclude={"examples"})
-            for anchor in meaning.examples:
+async def values(args: Namespace) -> None:
+    """Write all values, those of a theory, or one with its paths and examples."""
+    # No judging happens: use the judge that is cheapest to load.
+    async with backend(args, SimulatedJudge()) as client:
+        theories = (await client.theories()).theories
+        selected = [theory for theory in theories if args.name in (None, theory.id)]
+        value = None if selected else await client.value(args.name)
+    with sheet(args, output.definition if value else output.definitions) as out:
+        if value:
+            out.header = value.model_dump(exclude={"examples"})
+            for anchor in value.examples:
                 out.add(anchor.model_dump())
-        for theory in shown:
+        for theory in selected:
             for node in theory.nodes:
                 out.add(node.model_dump(include={"id", "name", "scored", "definition"}))
 
 
-async def vidb(asked: Namespace) -> None:
-    """List the finished versions, or show one."""
-    await {"list": _versions, "show": _version}[asked.action](asked)
+async def vidb(args: Namespace) -> None:
+    """Write the list of finished versions, or the contents of one."""
+    await {"list": _versions, "show": _version}[args.action](args)
 
 
-async def _versions(asked: Namespace) -> None:
-    root = root_of(asked)
+async def _versions(args: Namespace) -> None:
+    root = root_of(args)
     published = store.current(root).version
-    with sheet(asked, output.versions) as out:
+    with sheet(args, output.versions) as out:
         for version in store.finished(root, "vidb"):
-            made = store.require_manifest(store.Build(root, "vidb", version))
-            details = made.details(store.VidbDetails)
+            manifest = store.require_manifest(store.Build(root, "vidb", version))
+            details = manifest.details(store.VidbDetails)
             out.add(
                 {
-                    "version": version, "created": made.created[:19], "texts": made.num_rows,
+                    "version": version, "created": manifest.created[:19], "texts": manifest.num_rows,
                     "values": len(details.calibrations), "judge": details.judge,
                     "current": "current" if version == published else "",
                 }
             )  # fmt: skip
 
 
-async def _version(asked: Namespace) -> None:
-    if url := server_of(asked):
+async def _version(args: Namespace) -> None:
+    if url := server_of(args):
         async with AsyncClient(url) as client:
             answer = (await client.vidb()).model_dump()
-        if asked.version not in (None, answer["version"]):
+        if args.version not in (None, answer["version"]):
             raise InputError(
-                f"the server uses VIDB {answer['version']}, not {asked.version}; give --root to look there instead"
+                f"the server uses VIDB {answer['version']}, not {args.version}; use --root to read versions without the server"
             )
     else:
-        answer = _described(root_of(asked), asked.version or "current")
-    with sheet(asked, output.version) as out:
-        out.made = {name: content for name, content in answer.items() if name != "values"}
+        answer = _describe(root_of(args), args.version or "current")
+    with sheet(args, output.version) as out:
+        out.header = {name: content for name, content in answer.items() if name != "values"}
         for value, number in answer["values"].items():
             out.add({"value": value, "anchors": number})
 
 
-def _described(root: str, name: str) -> Row:
-    """A version in the words of api.VidbResponse, as far as they do not speak of a server."""
+def _describe(root: str, name: str) -> Row:
+    """The fields of `api.VidbResponse` that do not depend on a server."""
     from valueflow import vidb as vidbs
 
     version = vidbs.load(root, name)
-    made = version.manifest
-    numbers: Counter[str] = Counter()
+    manifest = version.manifest
+    num_anchors: Counter[str] = Counter()
     for value in version.calibrations:
         folder = store.value_folder(value)
-        numbers[value] = sum(file.rows for file in made.files if file.path.startswith(f"{folder}/"))
+        num_anchors[value] = sum(file.rows for file in manifest.files if file.path.startswith(f"{folder}/"))
     return {
-        "version": version.build.build_id, "judge": version.details.judge, "values": dict(numbers),
-        "num_texts": made.num_rows, "licenses": version.details.licenses or vidbs.licenses(version),
-        "lineage": [source.url for source in made.inputs], "created": made.created, "valueflow": made.code_version,
+        "version": version.build.build_id, "judge": version.details.judge, "values": dict(num_anchors),
+        "num_texts": manifest.num_rows, "licenses": version.details.licenses or vidbs.licenses(version),
+        "lineage": [source.url for source in manifest.inputs], "created": manifest.created, "valueflow": manifest.code_version,
     }  # fmt: skip
 
 
-def server_of(asked: Namespace) -> str:
-    """Return the server to ask, "" for none: what is said on the command line goes before the environment."""
-    here = [f"--{name}" for name in ("root", "vidb", "judge") if getattr(asked, name, None)]
-    if asked.server and here:
-        raise InputError(f"{here[0]} is for work in this process, --server {asked.server} for a server's; leave one out")
-    return asked.server or ("" if here else os.environ.get(SERVER_ENV, ""))
+def server_of(args: Namespace) -> str:
+    """Return the address of the server, "" for none; the command line takes precedence over the environment."""
+    local = [f"--{name}" for name in ("root", "vidb", "judge") if getattr(args, name, None)]
+    if args.server and local:
+        raise InputError(f"{local[0]} is for scoring in this process and excludes --server {args.server}; leave one out")
+    return args.server or ("" if local else os.environ.get(SERVER_ENV, ""))
 
 
-def root_of(asked: Namespace) -> str:
-    """Return the folder of tables for work in this process."""
-    return asked.root or os.environ.get(ROOT_ENV) or ROOT
+def root_of(args: Namespace) -> str:
+    """Return the folder or URL of the tables for scoring in this process."""
+    return args.root or os.environ.get(ROOT_ENV) or ROOT
 
 
 @contextlib.asynccontextmanager
-async def backend(asked: Namespace, judge: AnyJudge | None = None) -> AsyncIterator[AsyncClient | Local]:
-    """Give the server, or a service in this process with the judge of --judge, else `judge`."""
-    if url := server_of(asked):
+async def backend(args: Namespace, judge: AnyJudge | None = None) -> AsyncIterator[AsyncClient | LocalClient]:
+    """Yield a client of the server, or of a service in this process with the judge of --judge, else `judge`."""
+    if url := server_of(args):
         async with AsyncClient(url) as client:
             yield client
     else:
-        fast = getattr(asked, "mode", None) == "fast"
-        yield Local(root_of(asked), asked.vidb or "current", read_judge(asked.judge) if asked.judge else judge, fast)
+        fast = getattr(args, "mode", None) == "fast"
+        yield LocalClient(root_of(args), args.vidb or "current", read_judge(args.judge) if args.judge else judge, fast)
 
 
-def settings(asked: Namespace) -> Settings:
-    """Return how texts are scored, as far as the command line says."""
-    return cast(Settings, {name: value for name in SETTINGS if (value := getattr(asked, name)) is not None})
+def settings(args: Namespace) -> Settings:
+    """Return the scoring settings given on the command line."""
+    return cast(Settings, {name: value for name in SETTINGS if (value := getattr(args, name)) is not None})
 
 
 @contextlib.contextmanager
-def sheet(asked: Namespace, lines: Lines) -> Iterator[Sheet]:
-    """Give the sheet that rows go to: the file of --output, else standard output."""
-    kind = kind_of(asked)
-    if not asked.output:
-        with Sheet(kind, sys.stdout, lines) as out:
+def sheet(args: Namespace, lines: Lines) -> Iterator[Sheet]:
+    """Yield the sheet for the rows; it writes to the file of --output, else to standard output."""
+    format_ = format_of(args)
+    if not args.output:
+        with Sheet(format_, sys.stdout, lines) as out:
             yield out
     else:
-        with open(asked.output, "w", encoding="utf-8", newline="") as file, Sheet(kind, file, lines) as out:
+        with open(args.output, "w", encoding="utf-8", newline="") as file, Sheet(format_, file, lines) as out:
             yield out
 
 
-def kind_of(asked: Namespace) -> str:
-    """Return the format of the output; InputError where the name of the file does not tell it."""
-    ending = (asked.output or "x.txt").rpartition(".")[2].lower()
-    if asked.format or ending in FORMATS:
-        return asked.format or ending
-    if ending != "txt":
-        raise InputError(f"--output {asked.output} does not tell the format: give --format {'|'.join(FORMATS)}")
+def format_of(args: Namespace) -> str:
+    """Return the output format.
+
+    Raises:
+        InputError: the extension of the output file is unknown and --format is absent.
+    """
+    extension = (args.output or "x.txt").rpartition(".")[2].lower()
+    if args.format or extension in FORMATS:
+        return args.format or extension
+    if extension != "txt":
+        raise InputError(f"--output {args.output} has no known extension; set --format {'|'.join(FORMATS)}")
     return "table"
 
 
-def progress(num_texts: int, asked: Namespace) -> tqdm:
-    """Return a bar on standard error: for people, and where it does not run through the rows."""
-    mixed = kind_of(asked) in ("csv", "jsonl") and not asked.output and sys.stdout.isatty()
+def progress(num_texts: int, args: Namespace) -> tqdm:
+    """Return a progress bar on standard error; disabled if not a terminal, or if rows go to the same terminal."""
+    mixed = format_of(args) in ("csv", "jsonl") and not args.output and sys.stdout.isatty()
     return tqdm(total=num_texts, unit=" texts", leave=False, disable=num_texts < 2 or mixed or not sys.stderr.isatty())
 
 
 def read_judge(path: str) -> AnyJudge:
-    """Return the judge of a YAML file: a judge itself, or a config that has one.
+    """Return the judge in a YAML file: the file is a judge's config, or has one under `judge`.
 
     Raises:
-        InputError: there is no such file, or no judge in it.
+        InputError: the file is unreadable or has no valid judge.
     """
     try:
-        found = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        given = found.get("judge", found) if isinstance(found, dict) else found
-        judge: AnyJudge = TypeAdapter(JudgeConfig).validate_python(given)
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        config = content.get("judge", content) if isinstance(content, dict) else content
+        judge: AnyJudge = TypeAdapter(JudgeConfig).validate_python(config)
     except ValidationError as error:
-        wrong = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(['judge', *map(str, wrong['loc'])])}: {wrong['msg']}") from None
+        first = error.errors()[0]
+        raise InputError(f"{path}: {'.'.join(['judge', *map(str, first['loc'])])}: {first['msg']}") from None
     except (OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no config of a judge: {error}") from None
+        raise InputError(f"{path} is not the config of a judge: {error}") from None
     return judge
 
 
-def read_texts(named: str, column: str) -> list[str]:
-    """Return the texts that an argument stands for; what is left out is counted on standard error.
+def read_texts(argument: str, column: str) -> list[str]:
+    """Return the texts of an argument: a text, a file, or - for standard input; rows left out are counted on standard error.
 
     Raises:
-        InputError: the file is missing or not readable, has no such column, or holds no text.
+        InputError: the file is missing or unreadable, has no such column, or contains no text.
     """
-    if named == "-":
-        found = _lines(sys.stdin.buffer.read(), "standard input")
-    elif os.path.isfile(named):
-        found = _lines(Path(named).read_bytes(), named) if named.lower().endswith(".txt") else _cells(named, column)
-    elif named.lower().endswith(tuple(f".{kind}" for kind in (*KINDS, "txt"))) and len(named.split()) == 1:
-        raise InputError(f"file {named!r} does not exist")
+    if argument == "-":
+        items = _lines(sys.stdin.buffer.read(), "standard input")
+    elif os.path.isfile(argument):
+        is_text = argument.lower().endswith(".txt")
+        items = _lines(Path(argument).read_bytes(), argument) if is_text else _cells(argument, column)
+    elif argument.lower().endswith(tuple(f".{kind}" for kind in (*KINDS, "txt"))) and len(argument.split()) == 1:
+        raise InputError(f"file {argument!r} does not exist")
     else:
-        return [named]
-    texts, left_out = [], []
-    for place, text, error in found:
+        return [argument]
+    texts, skipped = [], []
+    for place, text, error in items:
         error = error or ("bytes that are not UTF-8" if UNDECODABLE.search(text) else "" if text.strip() else "no text")
         if error:
-            left_out.append(f"{place}: {error}")
+            skipped.append(f"{place}: {error}")
         else:
             texts.append(text)
-    if left_out:
-        print(f"{len(left_out)} of {len(left_out) + len(texts)} rows left out (first: {left_out[0]})", file=sys.stderr)
+    if skipped:
+        print(f"{len(skipped)} of {len(skipped) + len(texts)} rows left out (first: {skipped[0]})", file=sys.stderr)
     if not texts:
-        raise InputError(f"{named} holds no text")
+        raise InputError(f"{argument} holds no text")
     return texts
 
 
 def _lines(content: bytes, name: str) -> Iterator[tuple[str, str, str]]:
-    """Place, text and error of each line that is not blank."""
+    """Location, text and error of each line that is not blank."""
     for number, line in enumerate(content.decode("utf-8-sig", "surrogateescape").split("\n"), 1):
         if line.strip():
             yield f"{name}:{number}", line.rstrip("\r"), ""
 
 
 def _cells(path: str, column: str) -> Iterator[tuple[str, str, str]]:
-    """Place, text and error of each row of a table."""
-    there = columns(path)
-    if column not in there:
-        raise InputError(f"{path} has no column {column!r}; name one of {', '.join(there) or 'none'} with --column")
+    """Location, text and error of each row of a table."""
+    available = columns(path)
+    if column not in available:
+        raise InputError(f"{path} has no column {column!r}; set --column to one of: {', '.join(available) or 'none'}")
     for row in rows(path, [column]):
         try:
             yield row.row_id, cell(row.fields, column), row.error

@@ -1,4 +1,4 @@
-"""The command `valueflow`: what can be asked in a terminal; `valueflow.cli.commands` does it.
+"""Entry point of the command `valueflow`; `valueflow.cli.commands` has the commands.
 
 valueflow score "We looked after the neighbours' children." --value svt:benevolence
 """
@@ -16,23 +16,23 @@ INTERRUPTED, PIPE_CLOSED = 130, 141
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code; what the user can mend is one line on stderr and code 2."""
-    asked = parser().parse_args(argv)
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # an encoder that loads is no news
+    """Run one command and return its exit code; a user's mistake is one line on stderr and code 2."""
+    args = parser().parse_args(argv)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # no progress bars while an encoder loads
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("valueflow.client.protocol").setLevel(logging.INFO)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        # Not before: they take a second to load, and --help needs none of them.
+        # Imported here: they take a second to load, and --help does not need them.
         from valueflow.cli.commands import COMMANDS
         from valueflow.client import ValueFlowError
 
         try:
-            _run(COMMANDS[asked.command](asked))
+            _run(COMMANDS[args.command](args))
             sys.stdout.flush()
         except BrokenPipeError:
-            # Who read the output has had enough; what is still buffered must not fail once more when Python ends.
+            # The reader of the output has closed the pipe; flushing at exit must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return PIPE_CLOSED
         except (InputError, ValueFlowError, OSError) as error:
@@ -48,7 +48,7 @@ def _run(work: Coroutine[None, None, None]) -> None:
     try:
         runner.run(work)
     except KeyboardInterrupt:
-        # A judge may be at work in a thread: nobody waits for it. What was to be kept has been written and flushed.
+        # Do not wait for a judge that runs in a thread; all output has been written and flushed.
         os._exit(INTERRUPTED)
     finally:
         runner.close()

@@ -1,6 +1,7 @@
-"""The Python client of the service, synchronous and asynchronous."""
+"""Python clients of the service: over HTTP, blocking or in asyncio, and in this process."""
 
-from valueflow.client.client import AsyncClient, Client, Settings
-from valueflow.client.protocol import ValueFlowError
+from valueflow.client.client import AsyncClient, Client
+from valueflow.client.local import LocalClient
+from valueflow.client.protocol import Scores, Settings, ValueFlowError
 
-__all__ = ["AsyncClient", "Client", "Settings", "ValueFlowError"]
+__all__ = ["AsyncClient", "Client", "LocalClient", "Scores", "Settings", "ValueFlowError"]

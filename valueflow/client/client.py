@@ -1,4 +1,4 @@
-"""Ask a ValueFlow server from Python: `Client` waits for its answers, `AsyncClient` is awaited; otherwise they are the same."""
+"""Clients of a ValueFlow server: `Client` blocks, `AsyncClient` is awaited; their methods are the same."""
 
 import asyncio
 import contextlib
@@ -14,14 +14,14 @@ from valueflow import api
 from valueflow.client.protocol import (
     ApiCall,
     ClientProtocol,
-    Line,
     ModelT,
     ResumableStream,
     Scores,
     Settings,
+    StreamLine,
     ValueFlowError,
-    fitting,
-    listed,
+    as_list,
+    build_request,
 )
 
 __all__ = ["AsyncClient", "Client", "Scores", "Settings", "ValueFlowError"]
@@ -31,67 +31,69 @@ VIDB = ApiCall("GET", "/v1/vidb", api.VidbResponse)
 
 
 class Client:
-    """A ValueFlow server, asked one call after another; may be shared by threads, and closed with `with`.
+    """Blocking client; threads may share it. Close it, or use it in a `with` statement.
 
     Args:
-        url: the server; default: VALUEFLOW_SERVER, else http://127.0.0.1:8000.
-        key: its API key; default: VALUEFLOW_API_KEY.
-        timeout: seconds in which nothing comes.
-        retries: further tries of a call that was refused for now (429, 503), not connected, or cut off.
+        url: address of the server; default: VALUEFLOW_SERVER, else http://127.0.0.1:8000.
+        key: API key; default: VALUEFLOW_API_KEY.
+        timeout: seconds without any data from the server.
+        retries: attempts after the first one if the server is busy (429, 503), unreachable, or drops the connection.
     """
 
     def __init__(self, url: str | None = None, key: str | None = None, timeout: float = 300.0, retries: int = 8) -> None:
-        self._calls = ClientProtocol(url, key, timeout, retries)
+        self._protocol = ClientProtocol(url, key, timeout, retries)
         self._http = httpx.Client()
 
     def __repr__(self) -> str:
-        return f"Client({self._calls.url!r})"
+        return f"Client({self._protocol.url!r})"
 
     def score(self, texts: Words, values: Words = "all", **settings: Unpack[Settings]) -> Scores:
-        """Return the intensity of each value in each text; a list of any length, in its order."""
-        asked, rest = self._known(listed(texts, "texts")), _rest(values, settings)
-        if len(self._calls.fits(asked, 0, rest)) < len(asked):
-            return _collected(asked, list(self._streamed(asked, rest)))
-        return Scores(**dict(self._call(_score(asked, rest))), texts=asked)
+        """Return the intensity of each value in each text, in the order of the texts; a list may have any length."""
+        items, options = as_list(texts, "texts"), _options(values, settings)
+        self._load_limits(items)
+        if len(self._protocol.first_batch(items, 0, options)) < len(items):
+            return _collect(items, list(self._stream(items, options)))
+        return Scores(**dict(self._call(_score(items, options))), texts=items)
 
-    def stream(self, texts: Words, values: Words = "all", **settings: Unpack[Settings]) -> Iterator[Line]:
-        """Yield a StreamStart, each StreamScore as soon as it is there, and a StreamEnd; goes on where a connection was cut.
+    def stream(self, texts: Words, values: Words = "all", **settings: Unpack[Settings]) -> Iterator[StreamLine]:
+        """Yield a StreamStart, each StreamScore as soon as it is available, and a StreamEnd; lost connections are resumed.
 
         Raises:
-            ValueFlowError: what ended it early; its num_scores says how many scores had come.
+            ValueFlowError: the stream ended early; `num_scores` is the number of scores received.
         """
-        return self._streamed(*_streaming(texts, values, settings))
+        return self._stream(*_stream_arguments(texts, values, settings))
 
     def compare(self, first: str, second: str, values: Words = "all", **settings: Unpack[Settings]) -> api.CompareResponse:
-        """Return which of two texts expresses each value more, as a probability."""
-        return self._call(_compare(first, second, _rest(values, settings)))
+        """Return for each value the probability that the first text has the higher intensity."""
+        return self._call(_compare(first, second, _options(values, settings)))
 
     def profile(self, texts: Words, values: Words = "all", **settings: Unpack[Settings]) -> api.ProfileResponse:
         """Return the mean intensity of each value over the texts of one person or group."""
-        return self._call(_profile(listed(texts, "texts"), _rest(values, settings)))
+        return self._call(_profile(as_list(texts, "texts"), _options(values, settings)))
 
     def extract(self, texts: Words, theories: Words | None = None, top: int = 3) -> api.ExtractResponse:
         """Return the nodes of each theory that each text may express, best first."""
-        asked = self._known(listed(texts, "texts"))
-        parts = _extract(self._calls, asked, None if theories is None else listed(theories, "theories"), top)
-        return _joined(parts, [self._call(part) for part in parts])
+        items = as_list(texts, "texts")
+        self._load_limits(items)
+        calls = _extract(self._protocol, items, None if theories is None else as_list(theories, "theories"), top)
+        return _merge(calls, [self._call(call) for call in calls])
 
     def theories(self) -> api.TheoriesResponse:
         """Return the theories and their nodes."""
         return self._call(THEORIES)
 
     def value(self, value: str) -> api.ValueResponse:
-        """Return what a value means, where it stands, and examples along its scale."""
+        """Return a value's definition, its paths in the theory, and example anchors."""
         return self._call(_value(value))
 
     def anchors(self, value: str, offset: int = 0, limit: int = 100) -> api.AnchorsResponse:
-        """Return anchors of a value, weakest first."""
+        """Return anchors of a value in ascending order of intensity."""
         return self._call(_anchors(value, offset, limit))
 
     def vidb(self) -> api.VidbResponse:
-        """Return the VIDB version in use, and what the server takes."""
-        self._calls.vidb = self._call(VIDB)
-        return self._calls.vidb
+        """Return the VIDB version in use and the capabilities and limits of the server."""
+        self._protocol.vidb = self._call(VIDB)
+        return self._protocol.vidb
 
     def close(self) -> None:
         """Close the connections."""
@@ -103,107 +105,109 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _known(self, texts: list[str]) -> list[str]:
-        """The texts, once it is known how many a request may hold."""
-        if len(texts) > 1 and self._calls.vidb is None:
+    def _load_limits(self, texts: list[str]) -> None:
+        """Load the server's limits if the texts may exceed them."""
+        if len(texts) > 1 and self._protocol.vidb is None:
             self.vidb()
-        return texts
 
-    def _call(self, ask: ApiCall[ModelT]) -> ModelT:
+    def _call(self, call: ApiCall[ModelT]) -> ModelT:
         for attempt in itertools.count():
             try:
-                response = self._http.send(self._calls.request(ask))
+                response = self._http.send(self._protocol.request(call))
             except httpx.RequestError as error:
-                failure = self._calls.lost(ask, error)
+                failure = self._protocol.connection_failure(call, error)
             else:
                 if response.is_success:
-                    return self._calls.read(ask, response)
-                failure = self._calls.refused(ask, response)
-            time.sleep(self._calls.wait(failure, attempt))
+                    return self._protocol.parse(call, response)
+                failure = self._protocol.refusal(call, response)
+            time.sleep(self._protocol.wait(failure, attempt))
         raise AssertionError("itertools.count ends")
 
-    def _streamed(self, texts: list[str], rest: dict[str, Any]) -> Iterator[Line]:
-        course = ResumableStream(self._calls, self._known(texts), rest)
-        while ask := course.ask():
+    def _stream(self, texts: list[str], options: dict[str, Any]) -> Iterator[StreamLine]:
+        self._load_limits(texts)
+        stream = ResumableStream(self._protocol, texts, options)
+        while call := stream.next_call():
             failure = None
             try:
-                with contextlib.closing(self._http.send(self._calls.request(ask), stream=True)) as response:
+                with contextlib.closing(self._http.send(self._protocol.request(call), stream=True)) as response:
                     if response.is_success:
-                        for received in response.iter_bytes():
-                            yield from course.take(received)
+                        for chunk in response.iter_bytes():
+                            yield from stream.feed(chunk)
                     else:
                         response.read()
-                        failure = self._calls.refused(ask, response)
+                        failure = self._protocol.refusal(call, response)
             except httpx.RequestError as error:
-                failure = self._calls.lost(ask, error)
-            time.sleep(course.wait(failure))
-        yield course.end()
+                failure = self._protocol.connection_failure(call, error)
+            time.sleep(stream.wait(failure))
+        yield stream.end()
 
 
 class AsyncClient:
-    """A ValueFlow server, asked from asyncio; many calls may be under way at once. Closed with `async with`.
+    """Client for asyncio; calls may run concurrently. Close it, or use it in an `async with` statement.
 
     Args:
-        url: the server; default: VALUEFLOW_SERVER, else http://127.0.0.1:8000.
-        key: its API key; default: VALUEFLOW_API_KEY.
-        timeout: seconds in which nothing comes.
-        retries: further tries of a call that was refused for now (429, 503), not connected, or cut off.
+        url: address of the server; default: VALUEFLOW_SERVER, else http://127.0.0.1:8000.
+        key: API key; default: VALUEFLOW_API_KEY.
+        timeout: seconds without any data from the server.
+        retries: attempts after the first one if the server is busy (429, 503), unreachable, or drops the connection.
     """
 
     def __init__(self, url: str | None = None, key: str | None = None, timeout: float = 300.0, retries: int = 8) -> None:
-        self._calls = ClientProtocol(url, key, timeout, retries)
+        self._protocol = ClientProtocol(url, key, timeout, retries)
         self._http = httpx.AsyncClient()
 
     def __repr__(self) -> str:
-        return f"AsyncClient({self._calls.url!r})"
+        return f"AsyncClient({self._protocol.url!r})"
 
     async def score(self, texts: Words, values: Words = "all", **settings: Unpack[Settings]) -> Scores:
-        """Return the intensity of each value in each text; a list of any length, in its order."""
-        asked, rest = await self._known(listed(texts, "texts")), _rest(values, settings)
-        if len(self._calls.fits(asked, 0, rest)) < len(asked):
-            return _collected(asked, [line async for line in self._streamed(asked, rest)])
-        return Scores(**dict(await self._call(_score(asked, rest))), texts=asked)
+        """Return the intensity of each value in each text, in the order of the texts; a list may have any length."""
+        items, options = as_list(texts, "texts"), _options(values, settings)
+        await self._load_limits(items)
+        if len(self._protocol.first_batch(items, 0, options)) < len(items):
+            return _collect(items, [line async for line in self._stream(items, options)])
+        return Scores(**dict(await self._call(_score(items, options))), texts=items)
 
-    def stream(self, texts: Words, values: Words = "all", **settings: Unpack[Settings]) -> AsyncIterator[Line]:
-        """Yield a StreamStart, each StreamScore as soon as it is there, and a StreamEnd; goes on where a connection was cut.
+    def stream(self, texts: Words, values: Words = "all", **settings: Unpack[Settings]) -> AsyncIterator[StreamLine]:
+        """Yield a StreamStart, each StreamScore as soon as it is available, and a StreamEnd; lost connections are resumed.
 
         Raises:
-            ValueFlowError: what ended it early; its num_scores says how many scores had come.
+            ValueFlowError: the stream ended early; `num_scores` is the number of scores received.
         """
-        return self._streamed(*_streaming(texts, values, settings))
+        return self._stream(*_stream_arguments(texts, values, settings))
 
     async def compare(
         self, first: str, second: str, values: Words = "all", **settings: Unpack[Settings]
     ) -> api.CompareResponse:
-        """Return which of two texts expresses each value more, as a probability."""
-        return await self._call(_compare(first, second, _rest(values, settings)))
+        """Return for each value the probability that the first text has the higher intensity."""
+        return await self._call(_compare(first, second, _options(values, settings)))
 
     async def profile(self, texts: Words, values: Words = "all", **settings: Unpack[Settings]) -> api.ProfileResponse:
         """Return the mean intensity of each value over the texts of one person or group."""
-        return await self._call(_profile(listed(texts, "texts"), _rest(values, settings)))
+        return await self._call(_profile(as_list(texts, "texts"), _options(values, settings)))
 
     async def extract(self, texts: Words, theories: Words | None = None, top: int = 3) -> api.ExtractResponse:
         """Return the nodes of each theory that each text may express, best first."""
-        asked = await self._known(listed(texts, "texts"))
-        parts = _extract(self._calls, asked, None if theories is None else listed(theories, "theories"), top)
-        return _joined(parts, [await self._call(part) for part in parts])
+        items = as_list(texts, "texts")
+        await self._load_limits(items)
+        calls = _extract(self._protocol, items, None if theories is None else as_list(theories, "theories"), top)
+        return _merge(calls, [await self._call(call) for call in calls])
 
     async def theories(self) -> api.TheoriesResponse:
         """Return the theories and their nodes."""
         return await self._call(THEORIES)
 
     async def value(self, value: str) -> api.ValueResponse:
-        """Return what a value means, where it stands, and examples along its scale."""
+        """Return a value's definition, its paths in the theory, and example anchors."""
         return await self._call(_value(value))
 
     async def anchors(self, value: str, offset: int = 0, limit: int = 100) -> api.AnchorsResponse:
-        """Return anchors of a value, weakest first."""
+        """Return anchors of a value in ascending order of intensity."""
         return await self._call(_anchors(value, offset, limit))
 
     async def vidb(self) -> api.VidbResponse:
-        """Return the VIDB version in use, and what the server takes."""
-        self._calls.vidb = await self._call(VIDB)
-        return self._calls.vidb
+        """Return the VIDB version in use and the capabilities and limits of the server."""
+        self._protocol.vidb = await self._call(VIDB)
+        return self._protocol.vidb
 
     async def close(self) -> None:
         """Close the connections."""
@@ -215,56 +219,56 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _known(self, texts: list[str]) -> list[str]:
-        """The texts, once it is known how many a request may hold."""
-        if len(texts) > 1 and self._calls.vidb is None:
+    async def _load_limits(self, texts: list[str]) -> list[str]:
+        """Load the server's limits if the texts may exceed them."""
+        if len(texts) > 1 and self._protocol.vidb is None:
             await self.vidb()
-        return texts
 
-    async def _call(self, ask: ApiCall[ModelT]) -> ModelT:
+    async def _call(self, call: ApiCall[ModelT]) -> ModelT:
         for attempt in itertools.count():
             try:
-                response = await self._http.send(self._calls.request(ask))
+                response = await self._http.send(self._protocol.request(call))
             except httpx.RequestError as error:
-                failure = self._calls.lost(ask, error)
+                failure = self._protocol.connection_failure(call, error)
             else:
                 if response.is_success:
-                    return self._calls.read(ask, response)
-                failure = self._calls.refused(ask, response)
-            await asyncio.sleep(self._calls.wait(failure, attempt))
+                    return self._protocol.parse(call, response)
+                failure = self._protocol.refusal(call, response)
+            await asyncio.sleep(self._protocol.wait(failure, attempt))
         raise AssertionError("itertools.count ends")
 
-    async def _streamed(self, texts: list[str], rest: dict[str, Any]) -> AsyncIterator[Line]:
-        course = ResumableStream(self._calls, await self._known(texts), rest)
-        while ask := course.ask():
+    async def _stream(self, texts: list[str], options: dict[str, Any]) -> AsyncIterator[StreamLine]:
+        await self._load_limits(texts)
+        stream = ResumableStream(self._protocol, texts, options)
+        while call := stream.next_call():
             failure = None
             try:
-                response = await self._http.send(self._calls.request(ask), stream=True)
+                response = await self._http.send(self._protocol.request(call), stream=True)
                 async with contextlib.aclosing(response):
                     if response.is_success:
-                        async for received in response.aiter_bytes():
-                            for line in course.take(received):
+                        async for chunk in response.aiter_bytes():
+                            for line in stream.feed(chunk):
                                 yield line
                     else:
                         await response.aread()
-                        failure = self._calls.refused(ask, response)
+                        failure = self._protocol.refusal(call, response)
             except httpx.RequestError as error:
-                failure = self._calls.lost(ask, error)
-            await asyncio.sleep(course.wait(failure))
-        yield course.end()
+                failure = self._protocol.connection_failure(call, error)
+            await asyncio.sleep(stream.wait(failure))
+        yield stream.end()
 
 
-def _score(texts: list[str], rest: dict[str, Any]) -> ApiCall[api.ScoreResponse]:
-    return ApiCall("POST", "/v1/score", api.ScoreResponse, fitting(api.ScoreRequest, {"texts": texts, **rest}))
+def _score(texts: list[str], options: dict[str, Any]) -> ApiCall[api.ScoreResponse]:
+    return ApiCall("POST", "/v1/score", api.ScoreResponse, build_request(api.ScoreRequest, {"texts": texts, **options}))
 
 
-def _compare(first: str, second: str, rest: dict[str, Any]) -> ApiCall[api.CompareResponse]:
-    body = fitting(api.CompareRequest, {"first": first, "second": second, **rest})
+def _compare(first: str, second: str, options: dict[str, Any]) -> ApiCall[api.CompareResponse]:
+    body = build_request(api.CompareRequest, {"first": first, "second": second, **options})
     return ApiCall("POST", "/v1/compare", api.CompareResponse, body)
 
 
-def _profile(texts: list[str], rest: dict[str, Any]) -> ApiCall[api.ProfileResponse]:
-    return ApiCall("POST", "/v1/profile", api.ProfileResponse, fitting(api.ProfileRequest, {"texts": texts, **rest}))
+def _profile(texts: list[str], options: dict[str, Any]) -> ApiCall[api.ProfileResponse]:
+    return ApiCall("POST", "/v1/profile", api.ProfileResponse, build_request(api.ProfileRequest, {"texts": texts, **options}))
 
 
 def _value(name: str) -> ApiCall[api.ValueResponse]:
@@ -277,44 +281,44 @@ def _anchors(name: str, offset: int, limit: int) -> ApiCall[api.AnchorsResponse]
 
 
 def _extract(
-    calls: ClientProtocol, texts: list[str], theories: list[str] | None, top: int
+    protocol: ClientProtocol, texts: list[str], theories: list[str] | None, top: int
 ) -> list[ApiCall[api.ExtractResponse]]:
-    """The requests that a list takes; at least one, which refuses an empty list."""
-    parts: list[ApiCall[api.ExtractResponse]] = []
+    """The requests for a list of texts; for an empty list one request, which fails validation."""
+    calls: list[ApiCall[api.ExtractResponse]] = []
     start = 0
-    while start < len(texts) or not parts:
-        part = calls.fits(texts, start, rest := {"theories": theories, "top": top})
-        body = fitting(api.ExtractRequest, {"texts": part, **rest})
-        parts.append(ApiCall("POST", "/v1/extract", api.ExtractResponse, body, num_texts=len(part)))
-        start += len(part)
-    return parts
+    while start < len(texts) or not calls:
+        batch = protocol.first_batch(texts, start, options := {"theories": theories, "top": top})
+        body = build_request(api.ExtractRequest, {"texts": batch, **options})
+        calls.append(ApiCall("POST", "/v1/extract", api.ExtractResponse, body, num_texts=len(batch)))
+        start += len(batch)
+    return calls
 
 
-def _joined(asks: list[ApiCall[api.ExtractResponse]], answers: list[api.ExtractResponse]) -> api.ExtractResponse:
-    """The answers to the parts of a list as one; `request_id` names all of them."""
-    starts = itertools.accumulate((ask.num_texts for ask in asks), initial=0)
-    found = [
+def _merge(calls: list[ApiCall[api.ExtractResponse]], responses: list[api.ExtractResponse]) -> api.ExtractResponse:
+    """Merge the responses of several requests; `request_id` lists all of theirs."""
+    starts = itertools.accumulate((call.num_texts for call in calls), initial=0)
+    texts = [
         text.model_copy(update={"index": start + text.index})
-        for start, answer in zip(starts, answers, strict=False)
-        for text in answer.texts
+        for start, response in zip(starts, responses, strict=False)
+        for text in response.texts
     ]
-    request_id = " ".join(answer.request_id for answer in answers)
-    return api.ExtractResponse(request_id=request_id, model=answers[0].model, texts=found)
+    request_id = " ".join(response.request_id for response in responses)
+    return api.ExtractResponse(request_id=request_id, model=responses[0].model, texts=texts)
 
 
-def _collected(texts: list[str], lines: list[Line]) -> Scores:
-    """A stream that came to its end, as one answer."""
+def _collect(texts: list[str], lines: list[StreamLine]) -> Scores:
+    """Turn the lines of a complete stream into one response."""
     start = next(line for line in lines if isinstance(line, api.StreamStart))
     scores = [api.Scored(**line.model_dump(exclude={"type"})) for line in lines if isinstance(line, api.StreamScore)]
     return Scores(**start.model_dump(include=set(api.ScoreResponse.model_fields)), scores=scores, texts=texts)
 
 
-def _rest(values: Words, settings: Settings) -> dict[str, Any]:
-    return {"values": listed(values, "values"), **settings}
+def _options(values: Words, settings: Settings) -> dict[str, Any]:
+    return {"values": as_list(values, "values"), **settings}
 
 
-def _streaming(texts: Words, values: Words, settings: Settings) -> tuple[list[str], dict[str, Any]]:
-    """The texts and the rest of a stream's request; what is wrong with them is said before anything is sent."""
-    asked, rest = listed(texts, "texts"), _rest(values, settings)
-    fitting(api.StreamRequest, {"texts": asked[:1], **rest})
-    return asked, rest
+def _stream_arguments(texts: Words, values: Words, settings: Settings) -> tuple[list[str], dict[str, Any]]:
+    """The texts and the other fields of a stream's request, validated before anything is sent."""
+    items, options = as_list(texts, "texts"), _options(values, settings)
+    build_request(api.StreamRequest, {"texts": items[:1], **options})
+    return items, options

@@ -1,4 +1,4 @@
-"""All of a client that does no waiting: requests, how answers and failures are read, lists in parts, streams that go on."""
+"""Client protocol without I/O: building requests, parsing responses, retry decisions, batching, resuming streams."""
 
 import itertools
 import logging
@@ -22,19 +22,18 @@ from valueflow.theories import operational
 
 log = logging.getLogger(__name__)
 SERVER_ENV, KEY_ENV, SERVER = "VALUEFLOW_SERVER", "VALUEFLOW_API_KEY", "http://127.0.0.1:8000"
-# Seconds that a server may ask to wait before another try; whether to wait longer is for the caller to decide.
-LONGEST_WAIT = 120.0
+MAX_WAIT_SECONDS = 120.0  # longest Retry-After that is obeyed; beyond it the caller decides
 BUSY, OUT_OF_TIME = (429, 503), 504
-# Nothing came back, or less than was announced. A timeout is not among them: the server may still be at work.
-LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
+# No or an incomplete response. Timeouts are not retried: the server may still be working on the request.
+CONNECTION_LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
-Line = api.StreamStart | api.StreamScore | api.StreamEnd
-LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="type")])
+StreamLine = api.StreamStart | api.StreamScore | api.StreamEnd
+STREAM_LINE: TypeAdapter[StreamLine] = TypeAdapter(Annotated[StreamLine, Field(discriminator="type")])
 
 
 class Settings(TypedDict, total=False):
-    """How texts are scored (see valueflow.api.ScoreRequest); what is left out is for the server to choose."""
+    """Scoring settings (see `valueflow.api.ScoringRequest`); the server's defaults apply to absent ones."""
 
     mode: api.Mode
     k: int
@@ -44,11 +43,11 @@ class Settings(TypedDict, total=False):
 
 
 class ValueFlowError(Exception):
-    """The server refused, was not reached, or broke off.
+    """The server refused a request, was unreachable, or dropped the connection.
 
     Attributes:
-        problem: the server's own account (RFC 9457); None where it gave none.
-        num_scores: scores of a stream that had come; None where nothing was streamed.
+        problem: the error response (RFC 9457); None without one.
+        num_scores: scores of a stream received before the error; None outside streams.
     """
 
     def __init__(self, message: str, problem: api.Problem | None = None) -> None:
@@ -57,54 +56,62 @@ class ValueFlowError(Exception):
         self.num_scores: int | None = None
 
     def __str__(self) -> str:
-        return super().__str__() + (f"; {self.num_scores} scores had come until then" if self.num_scores else "")
+        return super().__str__() + (f"; {self.num_scores} scores were received before" if self.num_scores else "")
 
 
 class Scores(api.ScoreResponse):
-    """The scores of a list of texts, however many requests it took."""
+    """Scores of a list of texts, merged over all requests."""
 
     texts: list[str]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one flat dict for each score, with its text; `pandas.DataFrame(scores.rows())` makes a table of them."""
-        return [flat(scored, self.texts) for scored in self.scores]
+        """Return one flat dict per score, with its text, for example for `pandas.DataFrame(scores.rows())`."""
+        return [flat_row(score, self.texts) for score in self.scores]
 
 
-def flat(scored: api.Scored, texts: list[str]) -> dict[str, Any]:
+def flat_row(score: api.Scored, texts: list[str]) -> dict[str, Any]:
     """Return a score as a flat dict with its text."""
-    return {"index": scored.index, "text": texts[scored.index], **scored.model_dump(exclude={"index", "type"})}
+    return {"index": score.index, "text": texts[score.index], **score.model_dump(exclude={"index", "type"})}
 
 
-def fitting(schema: type[ModelT], fields: dict[str, Any]) -> ModelT:
-    """Return the body of a request; InputError naming the field and its value where it does not fit."""
+def build_request(schema: type[ModelT], fields: dict[str, Any]) -> ModelT:
+    """Return a request body.
+
+    Raises:
+        InputError: a field is unknown or invalid; the message names it and its value.
+    """
     try:
         return schema(**fields)
     except ValidationError as error:
-        wrong = error.errors()[0]
-        name = ".".join(map(str, wrong["loc"]))
-        if wrong["type"] == "extra_forbidden":
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
             raise InputError(f"there is no setting {name!r}; {allowed(name, schema.model_fields)}") from None
-        raise InputError(f"{name}: {wrong['msg']} (got {str(wrong['input'])[:80]!r})") from None
+        raise InputError(f"{name}: {first['msg']} (got {str(first['input'])[:80]!r})") from None
 
 
-def listed(words: str | Iterable[str], what: str) -> list[str]:
-    """Return one string or several as a list; InputError where one is empty or no string of Unicode."""
-    found = [words] if isinstance(words, str) else list(words)
-    for number, word in enumerate(found):
-        if not isinstance(word, str) or not word:
-            raise InputError(f"{what}[{number}] is {word!r}; a string that is not empty is needed")
-        if UNDECODABLE.search(word):
-            raise InputError(f"{what}[{number}] has bytes that are not UTF-8, or lone surrogates: {word[:80]!r}")
-    return found
+def as_list(strings: str | Iterable[str], name: str) -> list[str]:
+    """Return one string or several as a list.
+
+    Raises:
+        InputError: an item is empty, not a string, or cannot be encoded as UTF-8; `name` is that of the argument.
+    """
+    items = [strings] if isinstance(strings, str) else list(strings)
+    for i, item in enumerate(items):
+        if not isinstance(item, str) or not item:
+            raise InputError(f"{name}[{i}] is {item!r}; it must be a non-empty string")
+        if UNDECODABLE.search(item):
+            raise InputError(f"{name}[{i}] has bytes that are not UTF-8, or lone surrogates: {item[:80]!r}")
+    return items
 
 
 @dataclass(frozen=True)
 class ApiCall(Generic[ModelT]):
-    """One call; by `key` the server knows a retry for what it is."""
+    """One API call; all its attempts send `key` as Idempotency-Key."""
 
     method: str
     path: str
-    answer: type[ModelT]
+    response: type[ModelT]
     body: BaseModel | None = None
     params: dict[str, int] | None = None
     num_texts: int = 0
@@ -112,170 +119,188 @@ class ApiCall(Generic[ModelT]):
 
 
 class Failure(NamedTuple):
-    """What went wrong, whether asking again may help, and for how many seconds the server asked to wait."""
+    """A failed attempt: the error, whether a retry may succeed, and the server's Retry-After in seconds."""
 
     error: ValueFlowError
-    again: bool
-    after: float | None = None
+    retryable: bool
+    retry_after: float | None = None
 
 
 class ClientProtocol:
-    """A server and how it is asked: the requests, and what their answers and failures mean."""
+    """Requests to one server, and the interpretation of its responses and failures."""
 
     def __init__(self, url: str | None, key: str | None, timeout: float, retries: int) -> None:
         self.url = _address(os.environ.get(SERVER_ENV) or SERVER if url is None else url)
         self.retries = retries
-        self.vidb: api.VidbResponse | None = None  # what the server takes, once it has been asked
-        self._key = _bare(os.environ.get(KEY_ENV, "") if key is None else key)
-        # Waiting for a connection of the client's own pool is not the server's fault: no limit.
+        self.vidb: api.VidbResponse | None = None  # set once loaded; it holds the server's limits
+        self._key = _stripped(os.environ.get(KEY_ENV, "") if key is None else key)
+        # No limit on waiting for a connection of the client's own pool.
         self.timeout = httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=None)
 
-    def request(self, ask: ApiCall[Any]) -> httpx.Request:
-        """Return the request of one try."""
+    def request(self, call: ApiCall[Any]) -> httpx.Request:
+        """Return the HTTP request of one attempt."""
         headers = {"User-Agent": "valueflow"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
         body = None
-        if ask.body is not None:
-            headers |= {"Content-Type": "application/json", "Idempotency-Key": ask.key}
-            body = ask.body.model_dump_json(exclude_unset=True)
+        if call.body is not None:
+            headers |= {"Content-Type": "application/json", "Idempotency-Key": call.key}
+            body = call.body.model_dump_json(exclude_unset=True)
         timeout = {"timeout": self.timeout.as_dict()}
         return httpx.Request(
-            ask.method, self.url + ask.path, params=ask.params, headers=headers, content=body, extensions=timeout
+            call.method, self.url + call.path, params=call.params, headers=headers, content=body, extensions=timeout
         )
 
-    def read(self, ask: ApiCall[ModelT], response: httpx.Response) -> ModelT:
-        """Return an answer; ValueFlowError where it is not what API version 1 says."""
+    def parse(self, call: ApiCall[ModelT], response: httpx.Response) -> ModelT:
+        """Return the body of a successful response.
+
+        Raises:
+            ValueFlowError: the body does not conform to API version 1.
+        """
         try:
-            return ask.answer.model_validate_json(response.content)
+            return call.response.model_validate_json(response.content)
         except ValidationError as error:
-            wrong = error.errors()[0]
-            why = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
-            raise self.foreign(ask, f"was not answered in API version 1 ({why})") from None
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise self.protocol_error(call, f"was not answered in API version 1 ({reason})") from None
 
-    def foreign(self, ask: ApiCall[Any], what: str) -> ValueFlowError:
-        """Return the error of a server that answers something else than API version 1."""
-        return ValueFlowError(f"{ask.method} {self.url}{ask.path} {what}; is this a ValueFlow server of the same API version?")
+    def protocol_error(self, call: ApiCall[Any], message: str) -> ValueFlowError:
+        """Return the error for a server that does not speak API version 1."""
+        return ValueFlowError(
+            f"{call.method} {self.url}{call.path} {message}; is this a ValueFlow server of the same API version?"
+        )
 
-    def refused(self, ask: ApiCall[Any], response: httpx.Response) -> Failure:
-        """Return what an answer says that is not a success."""
+    def refusal(self, call: ApiCall[Any], response: httpx.Response) -> Failure:
+        """Return the failure of an error response."""
         text = response.text.replace(self._key, "[key]") if self._key else response.text
-        again = response.status_code in BUSY
+        retryable = response.status_code in BUSY
         try:
             problem = api.Problem.model_validate_json(text)
         except ValidationError:
-            # Not the server's own words but those of what stands before it, as when the process that had the request died.
-            again = again or response.status_code >= 500
+            # Not from the application but from a proxy before it, for example because the process with the request died.
+            retryable = retryable or response.status_code >= 500
             request_id = response.headers.get("x-request-id", "")
             detail = " ".join(text.split())[:200]
             problem = api.Problem(
                 title=response.reason_phrase, status=response.status_code, detail=detail, request_id=request_id
             )
-        return self.problem(ask, problem, retry_after(response.headers))._replace(again=again)
+        return self.problem(call, problem, retry_after(response.headers))._replace(retryable=retryable)
 
-    def problem(self, ask: ApiCall[Any], problem: api.Problem, after: float | None = None) -> Failure:
-        """Return what the server's own account of an error comes to."""
-        said = [problem.detail, *(": ".join(fault.values()) for fault in problem.errors)]
+    def problem(self, call: ApiCall[Any], problem: api.Problem, after: float | None = None) -> Failure:
+        """Return the failure that a problem body (RFC 9457) describes."""
+        details = [problem.detail, *(": ".join(error.values()) for error in problem.errors)]
         if problem.status == 401:
-            said.append(f"the key is given by key= or {KEY_ENV}")
-        why = "; ".join(filter(None, said))
+            details.append(f"set the key with key= or {KEY_ENV}")
+        detail = "; ".join(filter(None, details))
         request = f" (request {problem.request_id})" if problem.request_id else ""
-        message = f"{ask.method} {self.url}{ask.path}: {problem.status} {problem.title}{': ' if why else ''}{why}{request}"
+        message = (
+            f"{call.method} {self.url}{call.path}: {problem.status} {problem.title}{': ' if detail else ''}{detail}{request}"
+        )
         return Failure(ValueFlowError(message, problem), problem.status in BUSY, after)
 
-    def lost(self, ask: ApiCall[Any], error: httpx.RequestError) -> Failure:
-        """Return what became of a call that got no answer, or not the whole of it."""
-        what = f"{ask.method} {self.url}{ask.path}"
+    def connection_failure(self, call: ApiCall[Any], error: httpx.RequestError) -> Failure:
+        """Return the failure of a call without a complete response."""
+        target = f"{call.method} {self.url}{call.path}"
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            message = f"cannot reach {self.url} ({error}); is the server running? Its address is given by url= or {SERVER_ENV}"
+            message = f"cannot reach {self.url} ({error}); is the server running? Set its address with url= or {SERVER_ENV}"
         elif isinstance(error, httpx.TimeoutException):
-            message = f"{what}: nothing came for {self.timeout.read:g} s; raise timeout=, or ask for less at once"
+            message = f"{target}: no data for {self.timeout.read:g} s; raise timeout=, or send fewer texts per request"
         else:
-            message = f"{what}: the connection was cut ({str(error) or type(error).__name__})"
-        return Failure(ValueFlowError(message), isinstance(error, LOST))
+            message = f"{target}: the connection was lost ({str(error) or type(error).__name__})"
+        return Failure(ValueFlowError(message), isinstance(error, CONNECTION_LOST))
 
     def wait(self, failure: Failure, attempt: int) -> float:
-        """Return the seconds to wait after attempt `attempt` (from 0); raises the failure where no other is to follow."""
-        if failure.again and attempt < self.retries:
-            seconds = (failure.after or 0.0) + backoff(attempt)
-            if seconds <= LONGEST_WAIT:
-                log.info("%s; asking again in %.1f s", failure.error, seconds)
+        """Return the seconds to wait after attempt number `attempt` (from 0).
+
+        Raises:
+            ValueFlowError: no further attempt is made.
+        """
+        if failure.retryable and attempt < self.retries:
+            seconds = (failure.retry_after or 0.0) + backoff(attempt)
+            if seconds <= MAX_WAIT_SECONDS:
+                log.info("%s; retrying in %.1f s", failure.error, seconds)
                 return seconds
         raise failure.error
 
-    def fits(self, texts: list[str], start: int, rest: dict[str, Any], streamed: bool = False) -> list[str]:
-        """Return the texts from `start` on that one request may hold: by number, by texts times values, by bytes."""
-        most, room = api.MAX_STREAMED if streamed else api.MAX_TEXTS, float("inf")
+    def first_batch(self, texts: list[str], start: int, options: dict[str, Any], streamed: bool = False) -> list[str]:
+        """Return as many texts from `start` on as the limits of one request allow: texts, texts times values, bytes."""
+        max_texts, max_bytes = api.MAX_STREAMED if streamed else api.MAX_TEXTS, float("inf")
         if self.vidb:
             limits = self.vidb.limits
-            units = limits.max_units // num_values(rest["values"]) if "values" in rest else most
-            most = min(most, limits.max_streamed if streamed else limits.max_texts, max(1, units))
-            room = limits.max_body_bytes - len(to_json(rest)) - len('{"texts":[],}')
-        sizes = itertools.accumulate(len(to_json(text)) + 1 for text in itertools.islice(texts, start, start + most))
-        return texts[start : start + max(1, sum(1 for _ in itertools.takewhile(lambda size: size <= room, sizes)))]
+            by_units = limits.max_units // num_values(options["values"]) if "values" in options else max_texts
+            max_texts = min(max_texts, limits.max_streamed if streamed else limits.max_texts, max(1, by_units))
+            max_bytes = limits.max_body_bytes - len(to_json(options)) - len('{"texts":[],}')
+        sizes = itertools.accumulate(len(to_json(text)) + 1 for text in itertools.islice(texts, start, start + max_texts))
+        return texts[start : start + max(1, sum(1 for _ in itertools.takewhile(lambda size: size <= max_bytes, sizes)))]
 
 
-def changed(first: api.Made, then: api.Made) -> str:
-    """Return what of that which made scores is no longer the same, in words; "" where all is."""
-    names = [name for name in api.Made.model_fields if name != "request_id" and getattr(first, name) != getattr(then, name)]
-    return ", ".join(f"{name} from {getattr(first, name)} to {getattr(then, name)}" for name in names)
+def provenance_changes(before: api.Provenance, after: api.Provenance) -> str:
+    """Return the differences between two provenances as text; "" if only the request ids differ."""
+    names = [name for name in api.Provenance.model_fields if name != "request_id"]
+    names = [name for name in names if getattr(before, name) != getattr(after, name)]
+    return ", ".join(f"{name} from {getattr(before, name)} to {getattr(after, name)}" for name in names)
 
 
 class ResumableStream:
-    """A streamed list over as many requests and retries as it takes: what is asked next, and which lines are new."""
+    """One streamed list of texts over several requests and retries: decides the next request and filters repeated lines."""
 
-    def __init__(self, calls: ClientProtocol, texts: list[str], rest: dict[str, Any]) -> None:
-        self._calls, self._texts, self._rest = calls, texts, rest
+    def __init__(self, protocol: ClientProtocol, texts: list[str], options: dict[str, Any]) -> None:
+        self._protocol, self._texts, self._options = protocol, texts, options
         self._start: api.StreamStart | None = None  # of the whole list
-        self._num_values = 1  # of each text, once it is known
-        self._come = self._attempt = 0  # scores passed on; failures since the last of them
-        self._at, self._asked = 0, self._from(0)  # the text that the request begins with
+        self._num_values = 1  # per text, once known
+        self._num_scores = self._attempt = 0  # scores passed on; failures since the last of them
+        self._first, self._call = 0, self._call_from(0)  # index of the first text of the current request
 
-    def ask(self) -> ApiCall[api.StreamEnd] | None:
-        """Return the next request, the same where nothing came of it; None when all scores have come."""
-        if self._start and self._come == self._start.num_scores:
+    def next_call(self) -> ApiCall[api.StreamEnd] | None:
+        """Return the next request (the same one again if no text was completed), or None after the last score."""
+        if self._start and self._num_scores == self._start.num_scores:
             return None
-        at = self._come // self._num_values
-        if at > self._at:
-            self._at, self._asked = at, self._from(at)
-        self._begun, self._seen, self._piece = False, 0, b""  # seen: scores of this try; piece: of a line that goes on
-        self._before = self._come
+        first = self._num_scores // self._num_values
+        if first > self._first:
+            self._first, self._call = first, self._call_from(first)
+        self._begun, self._seen, self._rest = False, 0, b""  # seen: scores of this attempt; rest: an incomplete line
+        self._before = self._num_scores
         self._end: api.StreamEnd | None = None
-        return self._asked
+        return self._call
 
-    def take(self, received: bytes) -> Iterator[Line]:
-        """Yield the new lines in what came next."""
-        # Lines end at line feeds alone; httpx's own would also end at separators that JSON strings may hold as they are.
-        *lines, self._piece = (self._piece + received).split(b"\n")
+    def feed(self, chunk: bytes) -> Iterator[StreamLine]:
+        """Yield the new lines in the next bytes of a response."""
+        # Lines end at line feeds only; httpx would also split at separators that may occur inside JSON strings.
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
         try:
-            for text in filter(bytes.strip, lines):  # an empty line keeps the connection alive
-                yield from self._line(text)
+            for line in filter(bytes.strip, lines):  # empty lines keep the connection alive
+                yield from self._parse_line(line)
         except ValueFlowError as error:
-            error.num_scores = self._come
+            error.num_scores = self._num_scores
             raise
 
     def wait(self, failure: Failure | None) -> float:
-        """Return the seconds to wait before the next request; raises where the list cannot go on."""
-        failure = self._failure(failure)
+        """Return the seconds to wait before the next request.
+
+        Raises:
+            ValueFlowError: the stream cannot be resumed.
+        """
+        failure = self._diagnose(failure)
         if failure is None:
             return 0.0
-        failure.error.num_scores = self._come
-        seconds = self._calls.wait(failure, self._attempt)
+        failure.error.num_scores = self._num_scores
+        seconds = self._protocol.wait(failure, self._attempt)
         self._attempt += 1
         return seconds
 
     def end(self) -> api.StreamEnd:
         """Return the last line of the whole list."""
-        return api.StreamEnd(num_scores=self._come)
+        return api.StreamEnd(num_scores=self._num_scores)
 
-    def _from(self, start: int) -> ApiCall[api.StreamEnd]:
-        part = self._calls.fits(self._texts, start, self._rest, streamed=True)
-        body = fitting(api.StreamRequest, {"texts": part, **self._rest})
-        return ApiCall("POST", "/v1/score/stream", api.StreamEnd, body, num_texts=len(part))
+    def _call_from(self, start: int) -> ApiCall[api.StreamEnd]:
+        batch = self._protocol.first_batch(self._texts, start, self._options, streamed=True)
+        body = build_request(api.StreamRequest, {"texts": batch, **self._options})
+        return ApiCall("POST", "/v1/score/stream", api.StreamEnd, body, num_texts=len(batch))
 
-    def _line(self, text: bytes) -> Iterator[Line]:
+    def _parse_line(self, text: bytes) -> Iterator[StreamLine]:
         try:
-            line = LINE.validate_json(text)
+            line = STREAM_LINE.validate_json(text)
         except ValidationError:
-            raise self._foreign(f"sent a line that is not of API version 1: {text[:100].decode(errors='replace')!r}") from None
+            excerpt = text[:100].decode(errors="replace")
+            raise self._protocol_error(f"sent a line that is not of API version 1: {excerpt!r}") from None
         if isinstance(line, api.StreamStart):
             yield from self._begin(line)
         elif isinstance(line, api.StreamEnd):
@@ -283,70 +308,69 @@ class ResumableStream:
         else:
             yield from self._score(line)
 
-    def _begin(self, start: api.StreamStart) -> Iterator[Line]:
-        num_values, odd = divmod(start.num_scores, self._asked.num_texts)
+    def _begin(self, start: api.StreamStart) -> Iterator[StreamLine]:
+        num_values, odd = divmod(start.num_scores, self._call.num_texts)
         if odd or not num_values or (self._start and num_values != self._num_values):
-            raise self._foreign(f"announced {start.num_scores} scores for {self._asked.num_texts} texts")
+            raise self._protocol_error(f"announced {start.num_scores} scores for {self._call.num_texts} texts")
         self._begun, self._num_values = True, num_values
         if self._start is None:
             self._start = start.model_copy(update={"num_scores": num_values * len(self._texts)})
             yield self._start
-        elif different := changed(self._start, start):
-            raise ValueFlowError(f"the server changed {different} within one list of texts; ask again for all of it")
+        elif changes := provenance_changes(self._start, start):
+            raise ValueFlowError(f"the server changed {changes} within one list of texts; send the whole list again")
 
-    def _score(self, score: api.StreamScore) -> Iterator[Line]:
+    def _score(self, score: api.StreamScore) -> Iterator[StreamLine]:
         expected = self._seen // self._num_values
-        if not self._begun or score.index != expected or expected == self._asked.num_texts:
-            raise self._foreign(f"sent a score of text {score.index} that is not due (it is the turn of text {expected})")
-        place = self._at * self._num_values + self._seen
+        if not self._begun or score.index != expected or expected == self._call.num_texts:
+            raise self._protocol_error(f"sent a score of text {score.index} out of order (expected text {expected})")
+        number = self._first * self._num_values + self._seen
         self._seen += 1
-        if place == self._come:
-            self._come, self._attempt = self._come + 1, 0
-            yield score.model_copy(update={"index": self._at + score.index})
+        if number == self._num_scores:
+            self._num_scores, self._attempt = self._num_scores + 1, 0
+            yield score.model_copy(update={"index": self._first + score.index})
 
-    def _failure(self, failure: Failure | None) -> Failure | None:
-        """Why what was asked for has not come, if it has not."""
+    def _diagnose(self, failure: Failure | None) -> Failure | None:
+        """The failure of the current request; None if all its scores were received."""
         if self._end and self._end.problem:
-            told = self._calls.problem(self._asked, self._end.problem)
-            # A server gives a stream so much time; what it did not reach may well fit into the next.
-            out_of_time = self._end.problem.status == OUT_OF_TIME and self._come > self._before
-            return told._replace(again=told.again or out_of_time)
-        if self._begun and self._seen == self._num_values * self._asked.num_texts:
+            reported = self._protocol.problem(self._call, self._end.problem)
+            # The server limits the time of a stream; the remaining texts may well fit into the next one.
+            out_of_time = self._end.problem.status == OUT_OF_TIME and self._num_scores > self._before
+            return reported._replace(retryable=reported.retryable or out_of_time)
+        if self._begun and self._seen == self._num_values * self._call.num_texts:
             return None
         if failure:
             return failure
         if self._end:
-            return Failure(self._foreign(f"ended a stream after {self._seen} scores, before the last"), again=False)
-        return Failure(
-            ValueFlowError(f"{self._asked.method} {self._calls.url}{self._asked.path}: the stream was cut"), again=True
-        )
+            return Failure(self._protocol_error(f"ended a stream after {self._seen} scores, before the last"), retryable=False)
+        message = f"{self._call.method} {self._protocol.url}{self._call.path}: the stream was cut off"
+        return Failure(ValueFlowError(message), retryable=True)
 
-    def _foreign(self, what: str) -> ValueFlowError:
-        return self._calls.foreign(self._asked, what)
+    def _protocol_error(self, message: str) -> ValueFlowError:
+        return self._protocol.protocol_error(self._call, message)
 
 
 def _address(url: str) -> str:
-    """The server's address without a slash at its end; it is not shown where it may hold a password."""
+    """The server's address without a trailing slash; error messages do not show it if it may contain a password."""
     if "@" in url:
-        raise InputError(f"the server's address holds a user or a password; give the key by key= or {KEY_ENV} instead")
+        raise InputError(f"the server's address contains a user or a password; set the key with key= or {KEY_ENV} instead")
     try:
         parsed = httpx.URL(url.strip())
     except httpx.InvalidURL as error:
-        raise InputError(f"the server's address is no URL ({error}); change url= or {SERVER_ENV}") from None
+        raise InputError(f"the server's address is not a URL ({error}); change url= or {SERVER_ENV}") from None
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
         raise InputError(f"the server's address {url!r} is not of the form {SERVER}; change url= or {SERVER_ENV}")
     return str(parsed).rstrip("/")
 
 
-def _bare(key: str) -> str:
-    """The key without white space around it; it is never shown, not even where it is refused."""
+def _stripped(key: str) -> str:
+    """The key without surrounding white space; no error message shows it."""
     if not re.fullmatch(r"[!-~]*", key.strip()):
-        raise InputError(f"the API key (key= or {KEY_ENV}) holds spaces or characters beyond ASCII; check how it was copied")
+        raise InputError(f"the API key (key= or {KEY_ENV}) contains spaces or non-ASCII characters; check how it was copied")
     return key.strip()
 
 
 def num_values(names: list[str]) -> int:
-    """Return no fewer than the values that names stand for: a name that is no id may be a theory in any of its spellings."""
-    sizes = Counter(value.partition(":")[0] for value in operational())
-    named = sum(1 if ":" in name else sizes.get(name, max(sizes.values())) for name in names)
-    return len(operational()) if "all" in names else min(named, len(operational()))
+    """Return an upper bound on the number of values that names stand for: a name that is not an id may be a theory."""
+    sizes = Counter(value.theory for value in operational())
+    total = sum(1 if ":" in name else sizes.get(name, max(sizes.values())) for name in names)
+    return len(operational()) if "all" in names else min(total, len(operational()))

@@ -1,4 +1,4 @@
-"""Responses that are to be scored: read from a file, stored as a build, found by text id."""
+"""Responses to be scored: reading them from a file, storing them as a build, and looking their texts up by id."""
 
 import functools
 import itertools
@@ -19,8 +19,10 @@ COLUMNS = ("query", "dataset", "response")
 def save_responses(url: str, root: str, limit: int | None = None) -> Build:
     """Store the responses of a CSV, JSONL or Parquet file and return their build.
 
+    Unreadable rows are counted, logged and left out. `limit` is the maximum number of rows read per file.
+
     Raises:
-        InputError: the file or a column is missing; the message names both and says what exists.
+        InputError: the file or a column is missing; the message names both and lists what exists.
     """
     table: dict[str, list[str]] = {name: [] for name in ("response_id", *COLUMNS)}
     unreadable = 0
@@ -36,16 +38,16 @@ def save_responses(url: str, root: str, limit: int | None = None) -> Build:
                 table[name].append(value)
             table["response_id"].append(digest(row.row_id, *fields.values()))
     if not table["response"]:
-        raise InputError(f"{url} holds no response")
+        raise InputError(f"{url} has no response")
     out = Build(root, "responses", digest(table))
     if not store.manifest(out):
-        written = [store.write_part(out, pa.table(table), "0")]
+        parts = [store.write_part(out, pa.table(table), "0")]
         details = ResponsesDetails(path=url, responses=len(table["response"]), unreadable=unreadable)
-        store.commit(out, details, [url], written)
+        store.commit(out, details, [url], parts)
     return out
 
 
 @functools.lru_cache(maxsize=4)
 def response_texts(responses: Build) -> dict[str, str]:
-    """Return the distinct texts of stored responses by id; kept per process."""
+    """Return the distinct texts of stored responses by text id; cached per process."""
     return {text_id(text): text for text in store.read_table(responses, ["response"])["response"].to_pylist()}

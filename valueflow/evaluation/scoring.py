@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from valueflow import defaults
 from valueflow.config import Config
 from valueflow.errors import InputError
 from valueflow.evaluation import posterior_kernels
@@ -33,10 +34,10 @@ ADAPTIVE_SPREAD = 0.6
 class EvaluatorConfig(Config):
     """How a response is compared with the anchors."""
 
-    k: int = Field(6, ge=2, le=10, description="texts in a window, the response included")
-    m: int = Field(3, ge=1, le=100, description="windows per response and value")
-    sampling: Literal["adaptive", "bucket", "random", "fixed"] = "adaptive"
-    seed: int = 0
+    k: int = Field(defaults.K, ge=2, le=10, description="texts in a window, the response included")
+    m: int = Field(defaults.M, ge=1, le=100, description="windows per response and value")
+    sampling: Literal["adaptive", "bucket", "random", "fixed"] = defaults.SAMPLING
+    seed: int = defaults.SEED
     sharpness: float | None = Field(
         None, gt=0, description="the judge's nats per unit of theta; null: 1 for the judge that built the VIDB, else estimated"
     )

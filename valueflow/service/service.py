@@ -1,22 +1,21 @@
-"""The evaluator for one request at a time: scores, comparisons, profiles and extraction over a published VIDB, in asyncio.
+"""Scores, comparisons, profiles and extraction for one request at a time, in asyncio, over a published VIDB.
 
-The windows are those of the batch job (`evaluation.scoring.Scoring`), so a score is the same number wherever it is made. The
-function that answers them is an argument: Ray Serve passes one that merges the windows of many callers,
-`valueflow.service.local` one that runs in this process.
+Windows are planned as in the batch job (`evaluation.scoring.Scoring`), so that both give the same score. The function that
+answers windows is an argument: Ray Serve passes one that merges the windows of many callers, `valueflow.service.local` one
+that runs in this process.
 """
 
 import asyncio
-import functools
 import itertools
 from collections import ChainMap
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from valueflow import api, store, vidb
-from valueflow.errors import InputError, allowed
+from valueflow import api, vidb
+from valueflow.errors import InputError
 from valueflow.evaluation.comparison import TextScore, mean_profile, probability_higher, to_api
 from valueflow.evaluation.regression import IntensityRegression
 from valueflow.evaluation.scoring import EvaluatorConfig, Score, Scoring, check_anchors, estimate_sharpness
@@ -26,25 +25,28 @@ from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.online import OnlineJudge
 from valueflow.ranking.windows import with_texts
 from valueflow.records import ValueId, clean, text_id
-from valueflow.theories import operational, resolve, resolve_theory, theories
+from valueflow.service.catalog import Catalog
+from valueflow.theories import resolve_theory
 from valueflow.theories.taxonomy import THEORIES
 from valueflow.vidb.version import Vidb
 
-# Texts of one value that are planned and scored together.
-CHUNK = 256
-# Texts whose windows are planned without a thread: some milliseconds.
-FEW = 32
-# Texts of a stream that are scored together, and how many such groups are under way at once.
-GROUP, GROUPS = 32, 2
-# Anchors of a value that a judge orders first where its sharpness is not known.
-PROBES = 60
-EXAMPLES = 9
+CHUNK = 256  # texts of one value that are planned and scored together
+MAX_INLINE_TEXTS = 32  # windows of up to so many texts are planned on the event loop: it takes milliseconds
+GROUP, GROUPS = 32, 2  # texts of a stream that are scored together; groups in progress at once
+PROBES = 60  # anchors of a value whose order estimates a judge's sharpness
 T = TypeVar("T")
 Embed = Callable[[list[str]], Awaitable[np.ndarray]]
 
 
-class Space(NamedTuple):
-    """An encoder's embeddings and what is made of them; texts -> unit vectors (T, D)."""
+class EmbeddingBackend(NamedTuple):
+    """An encoder and the models on its embeddings.
+
+    Attributes:
+        model: name of the encoder.
+        embed: texts -> unit vectors, shape (T, D).
+        fast: regression of mode fast; None if the mode is not offered.
+        extractor: None if extraction is not offered.
+    """
 
     model: str
     embed: Embed
@@ -52,328 +54,266 @@ class Space(NamedTuple):
     extractor: Extractor | None = None
 
 
-class Service:
-    """Scores texts with a judge against one version of the VIDB; every method may run many times at once.
+class Service(Catalog):
+    """Scores texts with a judge against one version of the VIDB; all methods may run concurrently.
 
     Args:
         version: the VIDB.
-        judge: who answers.
-        ask: how the judge is asked.
-        space: of mode fast and of extraction; None where neither is offered.
-        limits: what a request may hold.
+        judge: its config, for the sharpness and the name in responses.
+        ask_judge: answers windows.
+        limits: reported by `vidb`; the HTTP layer enforces them.
+        embedding: for mode fast and extraction; None if neither is offered.
     """
 
     def __init__(
-        self, version: Vidb, judge: AnyJudge, ask: OnlineJudge, space: Space | None = None, limits: api.Limits | None = None
+        self,
+        version: Vidb,
+        judge: AnyJudge,
+        ask_judge: OnlineJudge,
+        limits: api.Limits,
+        embedding: EmbeddingBackend | None = None,
     ) -> None:
-        self.version, self.judge, self.ask, self.space = version, judge, ask, space
-        self._judged_by = fingerprint(judge)
-        self.limits = limits or api.Limits(
-            max_texts=api.MAX_TEXTS, max_streamed=api.MAX_STREAMED, max_chars=20_000, max_units=10_000, max_body_bytes=2**26
-        )
-        self._anchors = functools.lru_cache(maxsize=None)(version.anchors)
-        self._texts = functools.lru_cache(maxsize=None)(self._texts_of)
-        self._rows = functools.lru_cache(maxsize=8)(self._rows_of)
-        self._sharpness: dict[str, asyncio.Task[float]] = {}
+        super().__init__(version)
+        self.judge, self.limits, self.embedding = judge, limits, embedding
+        self._ask_judge, self._judge_fingerprint = ask_judge, fingerprint(judge)
+        self._sharpness: dict[ValueId, asyncio.Task[float]] = {}
 
-    async def score(self, asked: api.ScoreRequest, request_id: str) -> api.ScoreResponse:
+    async def score(self, request: api.ScoreRequest, request_id: str, values: list[ValueId] | None = None) -> api.ScoreResponse:
         """Return the score of every text on every value.
 
+        Args:
+            request: texts and settings.
+            request_id: repeated in the response.
+            values: result of `resolve(request)` if the caller has it.
+
         Raises:
-            InputError: a value is not known or not in the version, the mode is not offered, or the anchors are too few.
+            InputError: see `resolve`.
         """
-        values = self._checked(asked)
-        scores = await self._scored(asked, asked.texts, values)
-        return api.ScoreResponse(**self._made(asked, request_id), scores=scores, agreement=self._agreement(asked, values))
+        values = values or self.resolve(request)
+        scores = await self._scores(request, request.texts, values)
+        provenance = self._provenance(request, request_id)
+        return api.ScoreResponse(**provenance, scores=scores, agreement=self._agreement(request, values))
 
     async def stream(
-        self, asked: api.StreamRequest, request_id: str
+        self, request: api.StreamRequest, request_id: str, values: list[ValueId] | None = None
     ) -> AsyncGenerator[api.StreamStart | api.StreamScore | api.StreamEnd, None]:
-        """Yield what `score` returns, text by text, with few texts in memory."""
-        values = self._checked(asked)
-        number = len(asked.texts) * len(values)
-        yield api.StreamStart(**self._made(asked, request_id), num_scores=number, agreement=self._agreement(asked, values))
-        starts = iter(range(0, len(asked.texts), GROUP))
-        waiting = [self._group(asked, values, start) for start in itertools.islice(starts, GROUPS)]
+        """Yield the scores of `score` text by text, with few texts in memory."""
+        values = values or self.resolve(request)
+        num_scores = len(request.texts) * len(values)
+        provenance = self._provenance(request, request_id)
+        yield api.StreamStart(**provenance, num_scores=num_scores, agreement=self._agreement(request, values))
+
+        def begin(start: int) -> asyncio.Task[list[api.Scored]]:
+            return asyncio.ensure_future(self._scores(request, request.texts[start : start + GROUP], values, start))
+
+        starts = iter(range(0, len(request.texts), GROUP))
+        groups = [begin(start) for start in itertools.islice(starts, GROUPS)]
         try:
-            while waiting:
-                scores = await waiting.pop(0)
-                waiting += [self._group(asked, values, start) for start in itertools.islice(starts, 1)]
-                for to_api in scores:
-                    yield api.StreamScore(**to_api.model_dump())
+            while groups:
+                scores = await groups.pop(0)
+                groups += [begin(start) for start in itertools.islice(starts, 1)]
+                for score in scores:
+                    yield api.StreamScore(**score.model_dump())
         finally:
-            for task in waiting:
+            for task in groups:
                 task.cancel()
-        yield api.StreamEnd(num_scores=number)
+        yield api.StreamEnd(num_scores=num_scores)
 
-    async def compare(self, asked: api.CompareRequest, request_id: str) -> api.CompareResponse:
-        """Return for each value the probability that the first text's intensity is higher than the second's.
+    async def compare(
+        self, request: api.CompareRequest, request_id: str, values: list[ValueId] | None = None
+    ) -> api.CompareResponse:
+        """Return for each value the probability that the first text has the higher intensity.
 
-        Both are placed among anchors by windows of their own; the probability is that of their posteriors (ranked), or of
-        normal errors as wide as the conformal intervals (fast).
+        Each text is ranked among anchors in windows of its own. The probability is computed from the two posteriors (mode
+        ranked), or from normal errors as wide as the conformal intervals (mode fast).
         """
-        values = self._checked(asked)
-        by_value, compared = await self._standings(asked, [asked.first, asked.second], values), []
-        for value, (first, second) in zip(values, by_value, strict=True):
-            one, two = to_api(0, value, first), to_api(1, value, second)
-            compared.append(api.Compared(value=value, probability=probability_higher(first, second), first=one, second=two))
-        return api.CompareResponse(**self._made(asked, request_id), comparisons=compared)
+        values = values or self.resolve(request)
+        by_value = await self._text_scores(request, [request.first, request.second], values)
+        comparisons = [
+            api.Compared(
+                value=value,
+                probability=probability_higher(first, second),
+                first=to_api(0, value, first),
+                second=to_api(1, value, second),
+            )
+            for value, (first, second) in zip(values, by_value, strict=True)
+        ]
+        return api.CompareResponse(**self._provenance(request, request_id), comparisons=comparisons)
 
-    async def profile(self, asked: api.ProfileRequest, request_id: str) -> api.ProfileResponse:
-        """Return for each value the mean intensity of the texts, with the 95 % interval of that mean."""
-        values = self._checked(asked)
-        scores = await self._scored(asked, asked.texts, values)
-        return api.ProfileResponse(**self._made(asked, request_id), profile=[mean_profile(value, scores) for value in values])
+    async def profile(
+        self, request: api.ProfileRequest, request_id: str, values: list[ValueId] | None = None
+    ) -> api.ProfileResponse:
+        """Return for each value the mean intensity of the texts with its 95 % interval."""
+        values = values or self.resolve(request)
+        scores = await self._scores(request, request.texts, values)
+        profile = [mean_profile(value, scores) for value in values]
+        return api.ProfileResponse(**self._provenance(request, request_id), profile=profile)
 
-    async def extract(self, asked: api.ExtractRequest, request_id: str) -> api.ExtractResponse:
+    async def extract(self, request: api.ExtractRequest, request_id: str) -> api.ExtractResponse:
         """Return the nodes that each text may express.
 
         Raises:
-            InputError: extraction is not offered, or a theory is not known.
+            InputError: extraction is not offered, or a theory is unknown.
         """
-        if self.space is None or self.space.extractor is None:
-            raise InputError("this server extracts nothing; start it with hives (a trained encoder) and labelled texts")
-        wanted = list(THEORIES) if asked.theories is None else [resolve_theory(name) for name in asked.theories]
-        z_TD = await self.space.embed([clean(text) for text in asked.texts])
-        found = await asyncio.to_thread(self.space.extractor, z_TD, asked.top)
+        if self.embedding is None or self.embedding.extractor is None:
+            raise InputError("extraction is not offered by this server; start it with `extraction` set (labelled texts)")
+        names = list(THEORIES) if request.theories is None else [resolve_theory(name) for name in request.theories]
+        z_TD = await self.embedding.embed([clean(text) for text in request.texts])
+        nodes_by_text = await asyncio.to_thread(self.embedding.extractor, z_TD, request.top)
         texts = []
-        for index, by_theory in enumerate(found):
-            nodes = [node for theory in wanted for node in by_theory.get(theory, [])]
+        for index, by_theory in enumerate(nodes_by_text):
+            nodes = [node for theory in names for node in by_theory.get(theory, [])]
             extracted = [api.Extracted(**node._asdict() | {"path": list(node.path)}) for node in nodes]
             texts.append(api.ExtractedText(index=index, nodes=extracted))
-        return api.ExtractResponse(request_id=request_id, model=self.space.model, texts=texts)
-
-    def theories(self) -> api.TheoriesResponse:
-        """Return all theories, and which of their nodes the version has anchors for."""
-        found = []
-        for theory in theories().values():
-            nodes = [
-                api.NodeInfo(
-                    id=f"{theory.id}:{node.id}", name=node.name, definition=node.definition,
-                    parents=[f"{theory.id}:{parent}" for parent in node.parents],
-                    scored=f"{theory.id}:{node.id}" in self.version.calibrations,
-                )
-                for node in theory.nodes
-            ]  # fmt: skip
-            found.append(api.TheoryInfo(id=theory.id, name=theory.name, nodes=nodes))
-        return api.TheoriesResponse(theories=found)
-
-    def value(self, id: str) -> api.ValueResponse:  # noqa: A002
-        """Return what a value means, where it stands, and anchors spread over its scale.
-
-        Raises:
-            InputError: there is no such value.
-        """
-        value = resolve(id)
-        theory, _, name = value.partition(":")
-        node = theories()[theory].node(name)
-        examples: list[api.Anchor] = []
-        if value in self.version.calibrations:
-            rows = self._rows(value)
-            intensity = rows["intensity"].to_numpy()
-            spread = np.linspace(intensity[0], intensity[-1], EXAMPLES)
-            nearest = sorted({int(np.abs(intensity - at).argmin()) for at in spread})
-            examples = [api.Anchor(**row) for row in rows.take(nearest).to_pylist()]
-        return api.ValueResponse(
-            id=value, name=node.name, definition=node.definition, supports=node.supports, opposes=node.opposes,
-            paths=[list(path) for path in theories()[theory].paths(name)],
-            scored=value in self.version.calibrations, examples=examples,
-        )  # fmt: skip
-
-    def anchors(self, id: str, offset: int, limit: int) -> api.AnchorsResponse:  # noqa: A002
-        """Return some of a value's anchors, weakest first.
-
-        Raises:
-            InputError: there is no such value, or the version has no anchors for it.
-        """
-        value = self._held(resolve(id))
-        rows = self._rows(value)
-        shown = [api.Anchor(**row) for row in rows.slice(offset, limit).to_pylist()]
-        return api.AnchorsResponse(value=value, vidb_version=self.version.build.build_id, total=rows.num_rows, anchors=shown)
+        return api.ExtractResponse(request_id=request_id, model=self.embedding.model, texts=texts)
 
     def vidb(self) -> api.VidbResponse:
-        """Return the version in use and what can be asked."""
-        made, space = self.version.manifest, self.space
-        counts = {value: len(self._anchors(value).theta_A) for value in self.version.calibrations}
+        """Return the version in use and the capabilities and limits of this service."""
+        manifest, details, embedding = self.version.manifest, self.version.details, self.embedding
+        counts: dict[str, int] = {value: len(self._anchors(value).theta_A) for value in self.version.calibrations}
         return api.VidbResponse(
-            version=self.version.build.build_id, judge=self.judge.name, values=counts, num_texts=made.num_rows,
-            modes=["ranked", "fast"] if space and space.fast else ["ranked"], extract=bool(space and space.extractor),
-            licenses=self.version.details.licenses or vidb.licenses(self.version),
-            lineage=[f"{table}/{build}" for table, build in self.version.details.builds.items()]
-            or [source.url for source in made.inputs],
-            created=made.created, valueflow=made.code_version, limits=self.limits,
+            version=self.version.build.build_id, judge=self.judge.name, values=counts, num_texts=manifest.num_rows,
+            modes=["ranked", "fast"] if embedding and embedding.fast else ["ranked"],
+            extract=bool(embedding and embedding.extractor),
+            licenses=details.licenses or vidb.licenses(self.version),
+            lineage=[f"{table}/{build}" for table, build in details.builds.items()] or [source.url for source in manifest.inputs],
+            created=manifest.created, valueflow=manifest.code_version, limits=self.limits,
         )  # fmt: skip
 
-    def values(self, names: Sequence[str]) -> list[ValueId]:
-        """Return the values that names, theories and `all` stand for, each once.
+    def resolve(self, request: api.ScoringRequest) -> list[ValueId]:
+        """Return the values that a request is scored on.
+
+        In mode fast, `all` stands for the values that have a regression.
 
         Raises:
-            InputError: a name is not known, or the version has no anchors for the value.
+            InputError: a value is unknown or not in the version, the mode is not offered, or a value has too few anchors.
         """
-        there = list(self.version.calibrations)
-        found: list[ValueId] = []
-        for name in names:
-            if name == "all":
-                found += there
-            elif name.strip().lower() in _theory_names():
-                theory = resolve_theory(name)
-                of_theory = [value for value in there if value.startswith(f"{theory}:")]
-                if not of_theory:
-                    raise InputError(f"VIDB {self.version.build.build_id} has no value of {theory!r}; {allowed(name, there)}")
-                found += of_theory
-            else:
-                found.append(self._held(resolve(name)))
-        return list(dict.fromkeys(found))
-
-    def warm(self, value: str) -> None:
-        """Read what the first request on a value would read."""
-        self._anchors(value)
-        self._texts(value)
-
-    def _held(self, value: ValueId) -> ValueId:
-        if value not in self.version.calibrations:
-            there = ", ".join(self.version.calibrations)
-            kind = "is a node above the values that are scored" if value not in operational() else "has no anchors here"
-            raise InputError(f"{value} {kind}; VIDB {self.version.build.build_id} holds: {there}")
-        return value
-
-    def _checked(self, asked: "Asked") -> list[ValueId]:
-        """The values asked, for which everything that scoring needs is there."""
-        values = self.values(asked.values)
-        if asked.mode == "fast":
-            if self.space is None or self.space.fast is None:
-                raise InputError("this server has no mode 'fast'; use mode 'ranked', or start it with fast: true")
-            fitted = self.space.fast.agreement
-            if few := [value for value in values if value not in fitted and "all" not in asked.values]:
+        values = self.values(request.values)
+        if request.mode == "fast":
+            if self.embedding is None or self.embedding.fast is None:
+                raise InputError("mode 'fast' is not offered by this server; use mode 'ranked', or start it with fast: true")
+            fitted = self.embedding.fast.agreement
+            if "all" not in request.values and (missing := [value for value in values if value not in fitted]):
                 raise InputError(
-                    f"{few[0]} has too few anchors for mode 'fast'; use mode 'ranked', or values: {', '.join(fitted)}"
+                    f"{missing[0]} has too few anchors for mode 'fast'; use mode 'ranked', or values: {', '.join(fitted)}"
                 )
             return [value for value in values if value in fitted]
-        config = _evaluator(asked)
+        config = _evaluator_config(request)
         for value in values:
             check_anchors(self._anchors(value), config)
-            if config.k == 2 and self.version.sharpness(self._judged_by, value) is None:
+            if config.k == 2 and self.version.sharpness(self._judge_fingerprint, value) is None:
                 raise InputError(
-                    f"k=2 shows one anchor a window, too few for a judge ({self.judge.name}) that did not build this VIDB; "
-                    "use k of 3 or more"
+                    f"k=2 shows one anchor per window, too few to estimate the sharpness of judge {self.judge.name}, which did "
+                    "not build this VIDB; use k of 3 or more"
                 )
         return values
 
-    async def _scored(self, asked: "Asked", texts: list[str], values: list[ValueId], first: int = 0) -> list[api.Scored]:
-        by_text = zip(*await self._standings(asked, texts, values), strict=True)
-        return [to_api(first + i, v, found) for i, row in enumerate(by_text) for v, found in zip(values, row, strict=True)]
+    async def _scores(
+        self, request: api.ScoringRequest, texts: list[str], values: list[ValueId], first: int = 0
+    ) -> list[api.Scored]:
+        """Scores ordered by text, then value; `first` is the index of the first text in the request."""
+        by_text = zip(*await self._text_scores(request, texts, values), strict=True)
+        return [
+            to_api(first + i, value, score)
+            for i, scores in enumerate(by_text)
+            for value, score in zip(values, scores, strict=True)
+        ]
 
-    def _group(self, asked: api.StreamRequest, values: list[ValueId], start: int) -> asyncio.Task[list[api.Scored]]:
-        return asyncio.ensure_future(self._scored(asked, asked.texts[start : start + GROUP], values, start))
-
-    async def _standings(self, asked: "Asked", texts: list[str], values: list[ValueId]) -> list[list[TextScore]]:
-        """The standing of each text on each value; texts that are the same are asked once."""
+    async def _text_scores(self, request: api.ScoringRequest, texts: list[str], values: list[ValueId]) -> list[list[TextScore]]:
+        """By value, the score of each text; equal texts are scored once."""
         cleaned = [clean(text) for text in texts]
         ids = [text_id(text) if text else "" for text in cleaned]
-        # The order of the ids decides nothing, but a chunk is then the same for the same texts.
+        # Scores do not depend on the order; sorted, equal sets of texts make equal chunks.
         distinct = sorted({i: text for i, text in zip(ids, cleaned, strict=True) if i}.items())
         chunks = [dict(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK)]
-        stand = self._fast if asked.mode == "fast" else self._ranked
-        parts = await asyncio.gather(*(stand(asked, values, chunk) for chunk in chunks))
+        if request.mode == "fast":
+            by_chunk = await asyncio.gather(*(self._regress(values, chunk) for chunk in chunks))
+            parts = list(itertools.chain(*by_chunk))
+        else:
+            parts = await asyncio.gather(*(self._rank(request, value, chunk) for chunk in chunks for value in values))
         empty = {"": TextScore(None, 0, 0, "the text is empty")}
-        by_value = (ChainMap(empty, *(part[v] for part in parts)) for v in range(len(values)))
-        return [[standings[i] for i in ids] for standings in by_value]
+        by_value = (ChainMap(empty, *parts[v :: len(values)]) for v in range(len(values)))
+        return [[scores[i] for i in ids] for scores in by_value]
 
-    async def _ranked(self, asked: "Asked", values: list[ValueId], texts: dict[str, str]) -> list[dict[str, TextScore]]:
-        """By value, what the judge's windows tell."""
-        return await asyncio.gather(*(self._placed(asked, value, texts) for value in values))
-
-    async def _placed(self, asked: "Asked", value: str, texts: dict[str, str]) -> dict[str, TextScore]:
-        """Windows, round by round, and the posterior of each text."""
-        config, numbers = _evaluator(asked), [[0, 0] for _ in texts]
+    async def _rank(self, request: api.ScoringRequest, value: ValueId, texts: dict[str, str]) -> dict[str, TextScore]:
+        """Score texts (by id) on one value: windows round by round, then the posterior of each text."""
+        config, counts = _evaluator_config(request), [[0, 0] for _ in texts]
         scoring = Scoring(self._anchors(value), list(texts), await self._sharpness_of(value), config)
-        shown = ChainMap(texts, self._texts(value))
+        lookup = ChainMap(texts, self._texts(value))
         errors: list[str | None] = [None] * len(texts)
         for round_ in range(config.m):
-            answers = await self._answers(await _aside(len(texts), scoring.plan, round_), shown)
+            answers = await self._answer(await _run(len(texts), scoring.plan, round_), lookup)
             for unit, row in enumerate(answers):
-                numbers[unit][row["order"] is None] += 1
+                counts[unit][row["order"] is None] += 1
                 errors[unit] = row["error"] or errors[unit]
-            await _aside(len(texts), scoring.take, enumerate(answers))
+            await _run(len(texts), scoring.take, enumerate(answers))
         scores = scoring.posterior.scores()
-        # Only a comparison looks at whole posteriors, which take more time and memory than scores.
-        p_UG = scoring.posterior.probabilities() if isinstance(asked, api.CompareRequest) else [None] * len(texts)
+        # Whole posteriors cost more time and memory than scores, and only a comparison uses them.
+        p_UG = scoring.posterior.probabilities() if isinstance(request, api.CompareRequest) else [None] * len(texts)
         return {
-            text: TextScore(scores[unit] if answered else None, answered, failed, errors[unit], p_UG[unit])
-            for unit, (text, (answered, failed)) in enumerate(zip(texts, numbers, strict=True))
+            text: TextScore(scores[unit] if valid else None, valid, failed, errors[unit], p_UG[unit])
+            for unit, (text, (valid, failed)) in enumerate(zip(texts, counts, strict=True))
         }
 
-    async def _fast(self, asked: "Asked", values: list[ValueId], texts: dict[str, str]) -> list[dict[str, TextScore]]:
-        """By value, what regression on the embedding tells."""
-        del asked
-        assert self.space  # _checked refuses the mode otherwise
-        assert self.space.fast
-        z_TD = await self.space.embed(list(texts.values()))
-        scores = [map(Score, *(bound.tolist() for bound in self.space.fast(z_TD, value))) for value in values]
-        return [{i: TextScore(score, 0, 0, None) for i, score in zip(texts, found, strict=True)} for found in scores]
+    async def _regress(self, values: list[ValueId], texts: dict[str, str]) -> list[dict[str, TextScore]]:
+        """Score texts (by id) in mode fast; one dict per value."""
+        assert self.embedding  # `resolve` refuses the mode otherwise
+        assert self.embedding.fast
+        z_TD = await self.embedding.embed(list(texts.values()))
+        by_value = []
+        for value in values:
+            scores = map(Score, *(column.tolist() for column in self.embedding.fast(z_TD, value)))
+            by_value.append({i: TextScore(score, 0, 0, None) for i, score in zip(texts, scores, strict=True)})
+        return by_value
 
-    async def _answers(self, windows: pa.Table, texts: Mapping[str, str]) -> list[dict]:
-        """The judge's rows, in the order of the windows."""
-        rows = {row["window_id"]: row for row in (await self.ask(with_texts(windows, texts))).to_pylist()}
+    async def _answer(self, windows: pa.Table, texts: Mapping[str, str]) -> list[dict]:
+        """The judge's rows of `rankings` in the order of the windows."""
+        rows = {row["window_id"]: row for row in (await self._ask_judge(with_texts(windows, texts))).to_pylist()}
         return [rows[i] for i in windows["window_id"].to_pylist()]
 
-    async def _sharpness_of(self, value: str) -> float:
-        """The judge's nats per unit of theta: that of the version, or estimated once from how it orders anchors."""
-        known = self.version.sharpness(self._judged_by, value)
-        if known is not None:
-            return known
+    async def _sharpness_of(self, value: ValueId) -> float:
+        """The judge's nats per unit of theta: stored with the version, or estimated once from how it orders anchors."""
+        stored = self.version.sharpness(self._judge_fingerprint, value)
+        if stored is not None:
+            return stored
         if value not in self._sharpness:
-            self._sharpness[value] = asyncio.ensure_future(self._estimated(value))
+            self._sharpness[value] = asyncio.ensure_future(self._estimate_sharpness(value))
         try:
-            # A caller that goes away must not take the estimate from the others that wait for it.
+            # Other callers wait for the same estimate: a caller that disconnects must not cancel it.
             return await asyncio.shield(self._sharpness[value])
         except Exception:
             self._sharpness.pop(value, None)
             raise
 
-    async def _estimated(self, value: str) -> float:
-        """Anchors as if they were to be scored, one window each: the order of all but one of its texts tells."""
+    async def _estimate_sharpness(self, value: ValueId) -> float:
+        """Rank anchors as if they were responses, one window each, and fit to the order of the other anchors in it."""
         anchors = self._anchors(value)
         probes = anchors.text_ids[np.linspace(0, len(anchors.text_ids) - 1, min(PROBES, len(anchors.text_ids))).astype(int)]
         scoring = Scoring(anchors, probes.tolist(), 1.0, EvaluatorConfig(sampling="bucket", m=1))
-        answers = await self._answers(scoring.plan(0), self._texts(value))
+        answers = await self._answer(scoring.plan(0), self._texts(value))
         theta = dict(zip(anchors.text_ids, anchors.theta_A, strict=True))
-        answered = [row for row in answers if row["order"] is not None]
-        shown = [np.array([theta[i] for i in row["text_ids"]]) for row in answered]
-        return estimate_sharpness(shown, [row["order"] for row in answered])
+        valid = [row for row in answers if row["order"] is not None]
+        theta_of_windows = [np.array([theta[i] for i in row["text_ids"]]) for row in valid]
+        return estimate_sharpness(theta_of_windows, [row["order"] for row in valid])
 
-    def _texts_of(self, value: str) -> dict[str, str]:
-        return dict(zip(*(self._rows(value)[name].to_pylist() for name in ("text_id", "text")), strict=True))
-
-    def _rows_of(self, value: str) -> pa.Table:
-        columns, folder = ["text_id", *api.Anchor.model_fields], store.value_folder(value)
-        return store.read_table(self.version.build, columns, folder).sort_by("intensity")
-
-    def _agreement(self, asked: "Asked", values: list[ValueId]) -> list[api.Agreement] | None:
-        if asked.mode == "ranked" or self.space is None or self.space.fast is None:
+    def _agreement(self, request: api.ScoringRequest, values: list[ValueId]) -> list[api.Agreement] | None:
+        if request.mode == "ranked" or self.embedding is None or self.embedding.fast is None:
             return None
-        return [self.space.fast.agreement[value] for value in values]
+        return [self.embedding.fast.agreement[value] for value in values]
 
-    def _made(self, asked: "Asked", request_id: str) -> dict:
-        ranked = asked.mode == "ranked"
-        made = {name: getattr(asked, name) if ranked else None for name in ("k", "m", "sampling", "seed")}
-        by = self.judge.name if ranked or self.space is None else self.space.model
-        return made | {
-            "request_id": request_id, "vidb_version": self.version.build.build_id, "judge": by, "mode": asked.mode,
-        }  # fmt: skip
-
-
-Asked = api.ScoreRequest | api.StreamRequest | api.CompareRequest | api.ProfileRequest
+    def _provenance(self, request: api.ScoringRequest, request_id: str) -> dict:
+        """Fields of `api.Provenance`."""
+        ranked = request.mode == "ranked"
+        settings = {name: getattr(request, name) if ranked else None for name in ("k", "m", "sampling", "seed")}
+        judge = self.judge.name if ranked or self.embedding is None else self.embedding.model
+        version = self.version.build.build_id
+        return settings | {"request_id": request_id, "vidb_version": version, "judge": judge, "mode": request.mode}
 
 
-async def _aside(num_texts: int, work: Callable[..., T], given: object) -> T:
-    """Return what the work returns, done in a thread where it would keep other requests waiting."""
-    return work(given) if num_texts <= FEW else await asyncio.to_thread(work, given)
+async def _run(num_texts: int, work: Callable[..., T], argument: object) -> T:
+    """Return `work(argument)`, computed in a thread if it would block other requests."""
+    return work(argument) if num_texts <= MAX_INLINE_TEXTS else await asyncio.to_thread(work, argument)
 
 
-def _theory_names() -> set[str]:
-    return {name.lower() for theory in theories().values() for name in (theory.id, theory.name, *theory.aliases)}
-
-
-def _evaluator(asked: Asked) -> EvaluatorConfig:
-    return EvaluatorConfig(k=asked.k, m=asked.m, sampling=asked.sampling, seed=asked.seed)
+def _evaluator_config(request: api.ScoringRequest) -> EvaluatorConfig:
+    return EvaluatorConfig(k=request.k, m=request.m, sampling=request.sampling, seed=request.seed)

@@ -1,0 +1,73 @@
+"""Request bodies."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from valueflow import defaults
+
+Mode = Literal["ranked", "fast"]
+Sampling = Literal["adaptive", "bucket", "random", "fixed"]
+# Upper bounds of the format itself; a server may allow less (limits in GET /v1/vidb).
+MAX_TEXTS, MAX_STREAMED, MAX_VALUES = 1000, 100_000, 64
+Text = Annotated[str, StringConstraints(min_length=1)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Values = Annotated[
+    list[Name],
+    Field(
+        min_length=1,
+        max_length=MAX_VALUES,
+        description="value ids (svt:benevolence), node names that only one theory has, theories (svt: all its values), or all",
+        examples=[["svt:benevolence", "mft"]],
+    ),
+]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ScoringRequest(_Body):
+    """Settings shared by all requests that score texts."""
+
+    values: Values = ["all"]
+    mode: Mode = Field("ranked", description="ranked: a judge ranks each text among anchors; fast: regression on an embedding")
+    k: int = Field(defaults.K, ge=2, le=10, description="texts in a window, the scored one included")
+    m: int = Field(defaults.M, ge=1, le=100, description="windows per text and value")
+    sampling: Sampling = Field(defaults.SAMPLING, description="how the anchors of a window are chosen")
+    seed: int = Field(
+        defaults.SEED, ge=0, le=2**31 - 1, description="the same seed, VIDB version and judge give the same score"
+    )
+
+
+class ScoreRequest(ScoringRequest):
+    """Texts to be scored on values."""
+
+    texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
+
+
+class StreamRequest(ScoringRequest):
+    """A long list of texts to be scored on values."""
+
+    texts: list[Text] = Field(min_length=1, max_length=MAX_STREAMED)
+
+
+class CompareRequest(ScoringRequest):
+    """Two texts to be compared on values."""
+
+    first: Text
+    second: Text
+
+
+class ProfileRequest(ScoringRequest):
+    """The texts of one person or group."""
+
+    texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
+
+
+class ExtractRequest(_Body):
+    """Texts from which to extract the values they express."""
+
+    texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
+    theories: list[Name] | None = Field(None, max_length=16, description="null: all")
+    top: int = Field(3, ge=1, le=20, description="maximum number of nodes per theory")

@@ -1,0 +1,227 @@
+"""Response bodies, the lines of a stream, and errors."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from valueflow.api.requests import Mode, Sampling
+
+
+class Provenance(BaseModel):
+    """What the scores of a response were computed with."""
+
+    request_id: str
+    vidb_version: str
+    judge: str = Field(description="name of the judge; of the encoder in mode fast")
+    mode: Mode
+    k: int | None = Field(description="null in mode fast, like m, sampling and seed")
+    m: int | None
+    sampling: Sampling | None
+    seed: int | None
+
+
+class Agreement(BaseModel):
+    """Agreement of mode fast with the intensities of the VIDB, on held-out texts."""
+
+    value: str
+    texts: int = Field(description="held-out texts of the value")
+    spearman: float | None = Field(description="rank correlation with the VIDB's intensity; null if undefined (no variation)")
+    mean_absolute_error: float = Field(description="points of intensity")
+    coverage: float = Field(description="share of the held-out texts whose VIDB intensity lies in their 95 % interval")
+    width: float = Field(description="mean width of the 95 % intervals of the held-out texts, points of intensity")
+
+
+class Scored(BaseModel):
+    """The intensity of one value in one text."""
+
+    index: int = Field(description="index of the text in the request, from 0")
+    value: str
+    intensity: float | None = Field(description="null if no window has a valid answer")
+    low: float | None
+    high: float | None
+    num_windows: int = Field(description="windows with a valid answer; 0 in mode fast")
+    num_failed: int = Field(description="windows without a valid answer")
+    error: str | None = Field(None, description="reason for a missing intensity or failed windows")
+
+
+class ScoreResponse(Provenance):
+    """Scores in the order of the texts, and of the values within a text."""
+
+    scores: list[Scored]
+    agreement: list[Agreement] | None = Field(None, description="mode fast only")
+
+
+class StreamStart(Provenance):
+    """First line of a stream."""
+
+    type: Literal["start"] = "start"
+    num_scores: int = Field(description="number of score lines in a complete stream")
+    agreement: list[Agreement] | None = Field(None, description="mode fast only")
+
+
+class StreamScore(Scored):
+    """One score of a stream; lines are ordered by text, the values of a text together."""
+
+    type: Literal["score"] = "score"
+
+
+class StreamEnd(BaseModel):
+    """Last line of a stream; a stream without it is incomplete."""
+
+    type: Literal["end"] = "end"
+    num_scores: int
+    problem: "Problem | None" = Field(None, description="reason for an early end")
+
+
+class Compared(BaseModel):
+    """Comparison of two texts on one value."""
+
+    value: str
+    probability: float | None = Field(
+        description="probability that the first intensity is higher; null if either text has no score"
+    )
+    first: Scored
+    second: Scored
+
+
+class CompareResponse(Provenance):
+    """One comparison per value."""
+
+    comparisons: list[Compared]
+
+
+class Profiled(BaseModel):
+    """Mean intensity of a value over the texts of a person or group."""
+
+    value: str
+    intensity: float | None
+    low: float | None = Field(description="95 % interval of the mean: spread of the texts and uncertainty of the scores")
+    high: float | None
+    num_texts: int = Field(description="texts with a score")
+    band: Literal["very low", "low", "neutral", "high", "very high"] | None
+
+
+class ProfileResponse(Provenance):
+    """Value profile of a person or group."""
+
+    profile: list[Profiled]
+
+
+class Extracted(BaseModel):
+    """A node that a text may express."""
+
+    theory: str
+    node: str
+    path: list[str] = Field(description="nodes from the root of the theory")
+    distance: float = Field(description="1 - cosine to the nearest labelled text of the node")
+    direction: Literal[-1, 0, 1] = Field(description="1 supports, -1 opposes, 0 undecided")
+    confidence: float = Field(ge=0, le=1, description="share of correct predictions of this kind on the labelled texts")
+
+
+class ExtractedText(BaseModel):
+    """The nodes of one text, best first within a theory."""
+
+    index: int
+    nodes: list[Extracted]
+
+
+class ExtractResponse(BaseModel):
+    """Extracted nodes of each text."""
+
+    request_id: str
+    model: str
+    texts: list[ExtractedText]
+
+
+class NodeInfo(BaseModel):
+    """A node of a theory's hierarchy."""
+
+    id: str
+    name: str
+    definition: str
+    parents: list[str]
+    scored: bool = Field(description="whether the VIDB has anchors for it")
+
+
+class TheoryInfo(BaseModel):
+    """A value theory."""
+
+    id: str
+    name: str
+    nodes: list[NodeInfo]
+
+
+class TheoriesResponse(BaseModel):
+    """All theories."""
+
+    theories: list[TheoryInfo]
+
+
+class Anchor(BaseModel):
+    """A text of the VIDB on a value's scale."""
+
+    text: str
+    intensity: float
+    low: float | None
+    high: float | None
+    source: str
+    license: str
+
+
+class AnchorsResponse(BaseModel):
+    """Anchors along a value's scale, weakest first."""
+
+    value: str
+    vidb_version: str
+    total: int = Field(description="anchors of the value in the version")
+    anchors: list[Anchor]
+
+
+class ValueResponse(BaseModel):
+    """Definition of a value, its paths in the theory, and example anchors."""
+
+    id: str
+    name: str
+    definition: str
+    supports: str
+    opposes: str
+    paths: list[list[str]] = Field(description="every path from the root of the theory to the value")
+    scored: bool
+    examples: list[Anchor] = Field(description="anchors spread evenly over the value's scale, weakest first")
+
+
+class Limits(BaseModel):
+    """Limits of one request."""
+
+    max_texts: int
+    max_streamed: int
+    max_chars: int = Field(description="characters per text")
+    max_units: int = Field(description="texts times values")
+    max_body_bytes: int
+
+
+class VidbResponse(BaseModel):
+    """The VIDB version in use and the capabilities of the server."""
+
+    version: str
+    judge: str
+    modes: list[Mode]
+    extract: bool = Field(description="whether POST /v1/extract is served")
+    values: dict[str, int] = Field(description="number of anchors by value id")
+    num_texts: int
+    licenses: dict[str, int]
+    lineage: list[str] = Field(description="builds that the version was computed from")
+    created: str
+    valueflow: str = Field(description="ValueFlow version that built it")
+    limits: Limits
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457, application/problem+json)."""
+
+    type: str = Field("about:blank", description="a URI that names the kind of problem: urn:valueflow:REASON")
+    title: str
+    status: int
+    detail: str = Field("", description="the error, the offending value, what is allowed, and where to change it")
+    request_id: str = ""
+    errors: list[dict[str, str]] = Field([], description="validation errors of the request, each with field and message")
