@@ -1,11 +1,11 @@
-"""Calls per second of the endpoint client against the openai SDK on a server with a hard limit, and what each pays for twice.
+"""The endpoint client and the openai SDK against a server with a concurrency limit: calls per second, and calls paid twice.
 
 python -m benchmarks.endpoint
 
-2,000 calls; the server (tests.fault_server.py, its own process) holds 40 at once and answers after 50 to 100 ms, with
-and without faults in a fifth of the calls. The SDK is told the limit (a semaphore of 40); the endpoint finds it (concurrency
-64). Mean concurrency is the server's, until every prompt has been sent once. "Paid twice" are prompts that the server had
-answered, or had begun to, when they were sent again.
+2,000 calls; the server (tests/fault_server.py, its own process) accepts 40 at once and answers after 50 to 100 ms, with and
+without faults in a fifth of the calls. The SDK knows the limit (a semaphore of 40); the endpoint adapts to it (concurrency 64).
+Mean concurrency is measured by the server until every prompt has been sent once. "Paid twice" counts prompts that were sent
+again after the server had answered them or had begun to.
 """
 
 import asyncio

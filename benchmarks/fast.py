@@ -1,14 +1,14 @@
-"""Mode fast on texts that it has not seen: coverage and width of its 95 % intervals, Spearman, mean absolute error; its speed.
+"""Mode fast on held-out texts: coverage and width of its 95 % intervals, Spearman, mean absolute error; and its speed.
 
 OMP_NUM_THREADS=1 python -m benchmarks.fast ROOT [MODEL]    # the version published under ROOT; MODEL: default MiniLM
-python -m benchmarks.fast ROOT [MODEL] ranked                # then mode ranked with a vLLM judge beside it (CPU: SmolLM2)
+python -m benchmarks.fast ROOT [MODEL] ranked                # also mode ranked with a vLLM judge (CPU: SmolLM2)
 
-Ten times a random tenth of the texts (near-duplicates together) is held out and all else fitted on the rest. For each value,
-and for all pooled, it prints the held-out texts, the share that lies in its interval, the mean width after clipping, Spearman
-(pooled: mean over values) and mean absolute error beside that of a baseline that says the value's mean; `stated` is the
-coverage that the fit itself states. Then seconds to fit, and texts per second of embedding and of regression on all values.
-With `ranked`: texts per second of one value (k=6, m=3) from a vLLM engine that has started and whose sharpness is known, beside
-those of mode fast on the same texts, embedding included, and their ratio.
+Ten times, a random tenth of the texts (near-duplicates together) is held out and the model is fitted on the rest. By value and
+pooled: the number of held-out texts, coverage of the intervals, mean width after clipping, Spearman (pooled: mean over values),
+and mean absolute error of the model and of a baseline that predicts the value's mean; `stated` is the coverage that the fit
+itself reports. Then seconds to fit, and texts per second of embedding and of regression on all values. With `ranked`: texts
+per second of one value (k=6, m=3) with a running vLLM engine of known sharpness, those of mode fast on the same texts
+(embedding included), and their ratio.
 """
 
 import asyncio
@@ -35,23 +35,23 @@ SPLITS, TIMED, RANKED = 10, 500, 32
 RANKED_BY = "conf/build_vidb/tiny-llm.yaml"
 
 
-def held_out(z_ND: np.ndarray, unit_N: np.ndarray, published: dict[str, TrainingTexts], seed: int) -> dict[str, np.ndarray]:
+def held_out(z_ND: np.ndarray, unit_N: np.ndarray, training: dict[str, TrainingTexts], seed: int) -> dict[str, np.ndarray]:
     """Truth, prediction, low, high, baseline and stated coverage of each value's held-out texts, shape (6, texts)."""
-    held_U = np.random.default_rng(seed).permutation(int(unit_N.max()) + 1) % SPLITS == 0
-    held_N = held_U[unit_N]
-    seen = {v: TrainingTexts(p.text_M[~held_N[p.text_M]], p.intensity_M[~held_N[p.text_M]]) for v, p in published.items()}
-    found = fit(z_ND, unit_N, seen, seed)
+    out_U = np.random.default_rng(seed).permutation(int(unit_N.max()) + 1) % SPLITS == 0
+    out_N = out_U[unit_N]
+    remaining = {v: TrainingTexts(t.text_M[~out_N[t.text_M]], t.intensity_M[~out_N[t.text_M]]) for v, t in training.items()}
+    fits = fit(z_ND, unit_N, remaining, seed)
     fast = IntensityRegression(
-        "", "", {v: line for v, (line, _) in found.items()}, {v: agreement for v, (_, agreement) in found.items()}
+        "", "", {v: line for v, (line, _) in fits.items()}, {v: agreement for v, (_, agreement) in fits.items()}
     )
     rows = {}
     for value in fast.lines:
-        text_M, y_M = published[value]
-        chosen = held_N[text_M]
-        said = fast(z_ND[text_M[chosen]], value)
+        text_M, y_M = training[value]
+        chosen = out_N[text_M]
+        predictions = fast(z_ND[text_M[chosen]], value)
         same = np.ones(chosen.sum())
-        baseline, stated = seen[value].intensity_M.mean() * same, fast.agreement[value].coverage * same
-        rows[value] = np.stack([y_M[chosen], *said, baseline, stated])
+        baseline, stated = remaining[value].intensity_M.mean() * same, fast.agreement[value].coverage * same
+        rows[value] = np.stack([y_M[chosen], *predictions, baseline, stated])
     return rows
 
 
@@ -77,9 +77,9 @@ async def ranked(version: Vidb, texts: list[str], value: str) -> float:
     await service.score(api.ScoreRequest(texts=["A first text."], values=[value]), "warm")
     started = time.monotonic()
     await service.score(api.ScoreRequest(texts=texts, values=[value]), "timed")
-    took = time.monotonic() - started
+    seconds = time.monotonic() - started
     engine.engine.shutdown()
-    return len(texts) / took
+    return len(texts) / seconds
 
 
 def compare(version: Vidb, fast: IntensityRegression, encoder: Encoder, texts: list[str]) -> None:
@@ -99,7 +99,7 @@ def main() -> None:
     words = [word for word in sys.argv[2:] if word != "ranked"]
     version, model = vidb.load(sys.argv[1]), (words or [MINILM])[0]
     encoder = Embedder(EmbedderConfig(model=model)).encoder
-    texts, published = training_texts(version)
+    texts, training = training_texts(version)
     timed = texts[:TIMED]
     encoder.embed(timed[:64])
     started = time.monotonic()
@@ -107,9 +107,9 @@ def main() -> None:
     embedding = time.monotonic() - started
     z_ND, unit_N = encoder.embed(texts), np.unique(near_duplicates(texts), return_inverse=True)[1]
 
-    print(f"VIDB {version.build.build_id}: {len(texts):,} texts, {len(published)} values; {SPLITS} splits; {model}")
+    print(f"VIDB {version.build.build_id}: {len(texts):,} texts, {len(training)} values; {SPLITS} splits; {model}")
     print(f"{'value':28}{'texts':>6} {'coverage':>9} {'stated':>7} {'width':>6} {'Spearman':>9} {'error':>6} {'baseline':>9}")
-    splits = [held_out(z_ND, unit_N, published, seed) for seed in range(SPLITS)]
+    splits = [held_out(z_ND, unit_N, training, seed) for seed in range(SPLITS)]
     values = sorted({value for rows in splits for value in rows})
     pooled = {value: np.concatenate([rows[value] for rows in splits if value in rows], axis=1) for value in values}
     spearman = {value: float(spearmanr(*rows[:2]).statistic) for value, rows in pooled.items()}
@@ -118,9 +118,9 @@ def main() -> None:
     print(line("all", np.concatenate(list(pooled.values()), axis=1), float(np.mean(list(spearman.values())))))
 
     started = time.monotonic()
-    found = fit(z_ND, unit_N, published, 0)
+    fits = fit(z_ND, unit_N, training, 0)
     fitting = time.monotonic() - started
-    fast = IntensityRegression(model, version.build.build_id, {v: line_ for v, (line_, _) in found.items()}, {})
+    fast = IntensityRegression(model, version.build.build_id, {v: line_ for v, (line_, _) in fits.items()}, {})
     started = time.monotonic()
     for value in fast.lines:
         fast(z_ND[: len(timed)], value)

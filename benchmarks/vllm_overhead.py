@@ -1,8 +1,7 @@
 """Tokens per second of the judge pipeline against bare vLLM on the same prompts (SmolLM2-135M, CPU).
 
-Both clocks start when the engine is ready and stop at the last answer, nothing is in flight at the start, and both engines
-compute with the same number of unbound threads (left alone, vLLM would keep one core free for its scheduler in one of the two
-ways of starting it and not in the other).
+Both clocks start when the engine is ready, with nothing in flight, and stop at the last answer. Both engines use the same
+number of unbound threads: by default, vLLM reserves one core for its scheduler in one of the two ways of starting it only.
 
 python -m benchmarks.vllm_overhead [windows]
 """
@@ -57,7 +56,7 @@ print("RESULT", sum(len(d.prompt_token_ids) + len(d.outputs[0].token_ids) for d 
 
 
 def plan(root: str, count: int) -> tuple[Build, Build]:
-    """Windows over sample texts, with the texts as candidates."""
+    """Build windows over sample texts, with the texts as candidates."""
     from valueflow.corpora import CorpusConfig, read
 
     corpus = CorpusConfig(format="generic", path="valueflow/samples/corpus.csv", license="MIT", columns={"text": "text"})
@@ -78,7 +77,7 @@ def plan(root: str, count: int) -> tuple[Build, Build]:
 
 
 def pipeline(pool: Build, windows: Build) -> tuple[int, float, list[dict]]:
-    """Tokens, seconds from the engine's readiness to the last answer, and the requests that were sent."""
+    """Return tokens, seconds from the engine's readiness to the last answer, and the requests."""
     import numpy as np
     import ray
 

@@ -1,1 +1,1 @@
-"""The evaluator as a service: HTTP in front of `valueflow.service.service.Service`."""
+"""HTTP API of `valueflow.service.Service` and its deployment with Ray Serve."""

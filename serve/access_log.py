@@ -1,4 +1,4 @@
-"""What is known of each request: its id, a log line without secrets, and its part in the metrics."""
+"""Request ids, one log line per request without secrets, and request metrics."""
 
 import json
 import logging
@@ -18,20 +18,20 @@ from serve.problems import Refused, refusal
 
 log = logging.getLogger(__name__)
 
-GONE = 499  # the status that logs and metrics show where the client did not wait for its answer
-SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+CLIENT_CLOSED_REQUEST = 499  # status in logs and metrics if the client disconnected before the response
+VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
 
 
 @dataclass
 class Call:
-    """One request, as the log tells of it; it travels in the ASGI scope under "call"."""
+    """The log record of one request; passed on in the ASGI scope under "call"."""
 
     request_id: str
     method: str
     route: str
     started: float = field(default_factory=time.perf_counter)
-    status: int = GONE
+    status: int = CLIENT_CLOSED_REQUEST
     key: str = ""
     reason: str = ""
     repeated: bool = False
@@ -40,7 +40,7 @@ class Call:
     num_units: int = 0
 
     def fail(self, error: Exception) -> Refused:
-        """Note an error and return the answer to it."""
+        """Record an error and return the response to it."""
         refused = refusal(error)
         self.reason = refused.reason
         self.error = error if refused.reason == "internal" else None
@@ -48,20 +48,20 @@ class Call:
 
 
 class AccessLogMiddleware:
-    """Outermost: gives each request an id, its answer the common headers, and the log and the metrics their numbers."""
+    """Outermost middleware: sets request ids and common headers, writes the log line and updates the metrics."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log_texts: bool) -> None:
         self._app, self._metrics, self._log_texts = app, metrics, log_texts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and report how it went."""
+        """Pass a request on and log its outcome."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        client_id = Headers(scope=scope).get("x-request-id", "")
+        request_id = client_id if VALID_ID.fullmatch(client_id) else uuid.uuid4().hex
         call = scope["call"] = Call(request_id, scope["method"], _route(scope))
 
-        async def marked(message: Message) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 call.status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -71,7 +71,7 @@ class AccessLogMiddleware:
             await send(message)
 
         try:
-            return await self._app(scope, receive, marked)
+            return await self._app(scope, receive, with_headers)
         finally:
             self._report(call)
 
@@ -97,21 +97,21 @@ class AccessLogMiddleware:
             "repeated": call.repeated,
             "reason": call.reason,
         }
-        line |= {"traceback": "".join(_described(call.error, self._log_texts))} if call.error else {}
+        line |= {"traceback": "".join(_traceback(call.error, self._log_texts))} if call.error else {}
         line |= {"texts": call.texts} if self._log_texts else {}
         log.log(logging.ERROR if call.error else logging.INFO, "%s", json.dumps(line))
 
 
 def _route(scope: Scope) -> str:
-    """The path as the application declares it (`/v1/values/{id}`), so that labels stay few."""
+    """The path template of the route (`/v1/values/{id}`), so that metrics have few labels."""
     routes = scope["app"].routes
     return next((route.path for route in routes if route.matches(scope)[0] is not Match.NONE), "none")
 
 
-def _described(error: BaseException, with_message: bool) -> list[str]:
-    """Traceback of an error and its causes; without messages, which may hold a text, unless asked for."""
-    if with_message:
+def _traceback(error: BaseException, with_messages: bool) -> list[str]:
+    """Traceback of an error and its causes, without their messages (they may contain texts) by default."""
+    if with_messages:
         return traceback.format_exception(error)
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    here = [*traceback.format_tb(error.__traceback__), f"{type(error).__module__}.{type(error).__qualname__}\n"]
-    return [*_described(cause, False), *here] if cause else here
+    lines = [*traceback.format_tb(error.__traceback__), f"{type(error).__module__}.{type(error).__qualname__}\n"]
+    return [*_traceback(cause, False), *lines] if cause else lines

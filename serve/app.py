@@ -1,4 +1,4 @@
-"""The evaluator as a Ray Serve application: an HTTP front, a judge, and an encoder for fast scores and extraction.
+"""The Ray Serve application: deployments for the HTTP API, the judge, and the encoder (mode fast and extraction).
 
 serve run serve.app:builder root=runs/demo
 serve deploy infra/serve/laptop.yaml
@@ -32,76 +32,76 @@ from valueflow.judging.kind import OnlineJudge
 from valueflow.judging.online import MicroBatcher, online_judge
 from valueflow.llm.configs import VllmModel
 from valueflow.service.local import judge_of
-from valueflow.service.service import Service, Space
+from valueflow.service.service import EmbeddingBackend, Service
 
-TRIES = 6  # of a call whose replica is lost
-DRAIN = 60.0  # seconds that a replica may take to end what it has begun
+MAX_ATTEMPTS = 6  # of a call before the last one, if its replica dies
+DRAIN_SECONDS = 60.0  # time for a replica to finish its requests before it is stopped
 
 
 class ServeConfig(config.Config):
-    """What is served; how many replicas do it is set by deployment in Serve's own config (infra/serve)."""
+    """Arguments of the application; replicas are configured per deployment in the Serve config (infra/serve)."""
 
     root: str = Field(description="folder or URL under which all tables live")
-    vidb: str = Field("current", description="version served at first; user_config of deployment `evaluator` swaps it live")
+    vidb: str = Field("current", description="version at start; user_config of deployment `evaluator` swaps it live")
     judge: JudgeConfig | None = Field(None, description="null: the judge that built the version")
-    fast: bool = Field(True, description="offer mode fast: regression on the encoder's embedding, fitted when a version loads")
-    # Two CPUs hold the defaults of the front (0.5), the judge (1) and the encoder.
-    encoder: EmbedderConfig = Field(EmbedderConfig(num_cpus=0.5), description="its num_cpus and num_gpus are per replica")
+    fast: bool = Field(True, description="offer mode fast: regression on the embedding, fitted when a version is loaded")
+    # The defaults of evaluator (0.5), judge (1) and encoder fit on two CPUs.
+    encoder: EmbedderConfig = Field(EmbedderConfig(num_cpus=0.5), description="num_cpus and num_gpus are per replica")
     extraction: ExtractionConfig | None = Field(None, description="null: no POST /v1/extract")
     http: HttpConfig = HttpConfig()
 
 
 class JudgeReplica:
-    """Answers windows of all callers together."""
+    """Deployment of the judge: answers the windows of all requests."""
 
     def __init__(self, judge: AnyJudge, cache: str) -> None:
         if isinstance(judge, VllmModel):
             from valueflow.distributed.vllm_engine import OnlineEngine
 
-            self.judge: OnlineJudge = OnlineEngine(judge)
+            self.ask_judge: OnlineJudge = OnlineEngine(judge)
         else:
-            self.judge = online_judge(judge, cache)
-        self.asking, self.since, self.busy = 0, 0.0, 0.0
+            self.ask_judge = online_judge(judge, cache)
+        self.num_calls, self.since, self.busy = 0, 0.0, 0.0
 
     async def rank(self, windows: bytes) -> bytes:
-        """Return rows of `rankings`, one a window (both packed)."""
-        asked = _unpacked(windows)
-        if not self.asking:
+        """Return the rows of `rankings`, one per window (both serialized as Arrow)."""
+        table = _deserialized(windows)
+        if not self.num_calls:
             self.since = time.perf_counter()
-        self.asking += 1
+        self.num_calls += 1
         try:
-            return _packed(await self.judge(asked))
+            return _serialized(await self.ask_judge(table))
         finally:
-            self.asking -= 1
-            if not self.asking:
+            self.num_calls -= 1
+            if not self.num_calls:
                 self.busy += time.perf_counter() - self.since
 
     def seconds(self) -> float:
-        """Return for how long there has been something to answer, for benchmarks."""
+        """Return the total time with at least one call in progress, for benchmarks."""
         return self.busy
 
 
 class EncoderReplica:
-    """Embeds texts."""
+    """Deployment of the encoder: embeds texts."""
 
     def __init__(self, encoder: EmbedderConfig) -> None:
         from valueflow.distributed.embed import Embedder
 
         self.encoder, self.size = Embedder(encoder).encoder, encoder.batch_size
-        self.free = asyncio.Lock()
+        self.lock = asyncio.Lock()
 
     async def embed(self, texts: list[str]) -> np.ndarray:
-        """Return unit vectors (T, D)."""
-        async with self.free:
+        """Return unit vectors, shape (T, D)."""
+        async with self.lock:
             return await asyncio.to_thread(self.encoder.embed, texts, self.size)
 
 
 class EvaluatorReplica:
-    """The HTTP front: holds a version of the VIDB and asks the judge; a new version replaces it between two requests."""
+    """Deployment of the HTTP API over one VIDB version; a new version replaces it between two requests."""
 
     def __init__(self, served: ServeConfig, judge: DeploymentHandle, encoder: DeploymentHandle | None) -> None:
         self.served, self.judge, self.encoder = served, judge, encoder
-        self.ask = MicroBatcher(self._rank)
+        self.ask_judge = MicroBatcher(self._rank)
         self.service: Service | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -109,99 +109,101 @@ class EvaluatorReplica:
         return create(lambda: self.service, self.served.http, page)
 
     async def reconfigure(self, user_config: dict) -> None:
-        """Load the version that user_config names (`{"vidb": "v-…"}`); requests under way end with the one before.
+        """Load the version in user_config (`{"vidb": "v-…"}`); running requests finish with the previous one.
 
         Raises:
-            InputError: there is no such version; the one before stays.
+            InputError: there is no such version; the previous one stays in use.
         """
         unknown = set(user_config) - {"vidb"}
         if unknown:
             raise InputError(f"user_config of deployment 'evaluator' has the unknown key {unknown.pop()!r}; allowed: vidb")
         self.service = await asyncio.to_thread(
-            self._loaded, str(user_config.get("vidb", self.served.vidb)), asyncio.get_running_loop()
+            self._load, str(user_config.get("vidb", self.served.vidb)), asyncio.get_running_loop()
         )
 
-    def _loaded(self, version: str, loop: asyncio.AbstractEventLoop) -> Service:
+    def _load(self, version: str, loop: asyncio.AbstractEventLoop) -> Service:
         served = self.served
         loaded = vidb.load(served.root, version)
 
         def embed_now(texts: list[str]) -> np.ndarray:
             return asyncio.run_coroutine_threadsafe(self._embed(texts), loop).result()
 
-        space = None
+        embedding = None
         if self.encoder is not None:
             fast: IntensityRegression | None = load_or_fit(loaded, served.encoder.model, embed_now) if served.fast else None
-            space = Space(served.encoder.model, self._embed, fast, _extractor(served) if served.extraction else None)
-        service = Service(loaded, judge_of(loaded, served.judge), self.ask, space, served.http.limits())
+            extractor = _extractor(served) if served.extraction else None
+            embedding = EmbeddingBackend(served.encoder.model, self._embed, fast, extractor)
+        judge = judge_of(loaded, served.judge)
+        service = Service(loaded, judge, self.ask_judge, served.http.limits(), embedding)
         for value in loaded.calibrations:
             service.warm(value)
         return service
 
     async def _rank(self, windows: pa.Table) -> pa.Table:
-        return _unpacked(await _asked(self.judge.rank, _packed(windows)))
+        return _deserialized(await _call(self.judge.rank, _serialized(windows)))
 
     async def _embed(self, texts: list[str]) -> np.ndarray:
         assert self.encoder
-        return await _asked(self.encoder.embed, texts)
+        return await _call(self.encoder.embed, texts)
 
 
-def _packed(table: pa.Table) -> bytes:
-    """A small table for a handle: Arrow's own format, since Ray takes milliseconds to serialise a table."""
+def _serialized(table: pa.Table) -> bytes:
+    """A table in the Arrow stream format; Ray would take milliseconds to serialize a small one."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     return sink.getvalue().to_pybytes()
 
 
-def _unpacked(packed: bytes) -> pa.Table:
-    return pa.ipc.open_stream(packed).read_all()
+def _deserialized(content: bytes) -> pa.Table:
+    return pa.ipc.open_stream(content).read_all()
 
 
-async def _asked(method: DeploymentHandle, given: Any) -> Any:
-    """Ask a replica, and another one where it is lost before it answers: what is asked has no effect but its answer."""
-    for attempt in range(TRIES):
+async def _call(method: DeploymentHandle, argument: Any) -> Any:
+    """Call a replica, and another one if it dies before it answers; the calls have no side effects."""
+    for attempt in range(MAX_ATTEMPTS):
         try:
-            return await method.remote(given)
+            return await method.remote(argument)
         except RayActorError:
             await asyncio.sleep(0.2 * 2**attempt)
-    return await method.remote(given)
+    return await method.remote(argument)
 
 
 def builder(args: dict[str, Any]) -> Application:
-    """Return the application that arguments describe (see `ServeConfig`; on a command line `key=value`, dotted where nested).
+    """Return the application for the arguments of `ServeConfig` (on a command line `key=value`, nested keys dotted).
 
     Raises:
-        InputError: a key is unknown or a value not allowed; nothing is published under root; the judge lacks something.
+        InputError: a key is unknown or a value invalid; nothing is published under root; builds for extraction are missing.
     """
-    asked = config.parse(ServeConfig, args, "serve arguments")
-    judge = judge_of(vidb.load(asked.root, asked.vidb), asked.judge)
-    # The version is not among what replicas are made with: a change of it alone goes to those that run.
-    served = asked.model_copy(update={"judge": judge, "vidb": "current"})
+    settings = config.parse(ServeConfig, args, "serve arguments")
+    judge = judge_of(vidb.load(settings.root, settings.vidb), settings.judge)
+    # Replicas are created without the version, so that changing it alone reconfigures the running ones.
+    served = settings.model_copy(update={"judge": judge, "vidb": "current"})
     if served.extraction:
-        _extraction_builds(served)  # what is missing is said here, not by a dying replica
+        _extraction_builds(served)  # fail here with a clear error rather than in a replica
     encoder = None
     if served.fast or served.extraction:
         options = _actor_options(Resources(served.encoder.num_cpus, served.encoder.num_gpus))
         shape = serve.deployment(
-            name="encoder", ray_actor_options=options, max_ongoing_requests=64, graceful_shutdown_timeout_s=DRAIN
+            name="encoder", ray_actor_options=options, max_ongoing_requests=64, graceful_shutdown_timeout_s=DRAIN_SECONDS
         )
         encoder = shape(EncoderReplica).bind(served.encoder)
     shape = serve.deployment(
         name="judge",
         ray_actor_options=_actor_options(judge.replica_resources),
         max_ongoing_requests=256,
-        graceful_shutdown_timeout_s=DRAIN,
+        graceful_shutdown_timeout_s=DRAIN_SECONDS,
     )
-    asking = shape(JudgeReplica).bind(judge, store.cache_url(served.root))
+    judge_app = shape(JudgeReplica).bind(judge, store.cache_url(served.root))
     shape = serve.deployment(
         name="evaluator",
         ray_actor_options={"num_cpus": 0.5},
-        # More than the application takes: it refuses by itself what is too much, with a reason and the time to come back.
+        # Above the application's own limit: it refuses excess requests itself, with a reason and Retry-After.
         max_ongoing_requests=2 * (served.http.max_in_flight + served.http.max_queued),
-        user_config={"vidb": asked.vidb},
-        graceful_shutdown_timeout_s=DRAIN,
+        user_config={"vidb": settings.vidb},
+        graceful_shutdown_timeout_s=DRAIN_SECONDS,
     )
-    return shape(serve.ingress()(EvaluatorReplica)).bind(served, asking, encoder)
+    return shape(serve.ingress()(EvaluatorReplica)).bind(served, judge_app, encoder)
 
 
 def _extraction_builds(served: ServeConfig) -> tuple[store.Build, store.Build, store.Build]:

@@ -1,11 +1,11 @@
-"""Routes over a service, version 1 (`valueflow.api`); `serve.admission` guards the way in."""
+"""Routes of API version 1 (`valueflow.api`) over a service; `serve.admission` is the middleware in front of them."""
 
 import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from fastapi import FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -35,6 +35,7 @@ from valueflow.api import (
     ProfileResponse,
     ScoreRequest,
     ScoreResponse,
+    ScoringRequest,
     StreamEnd,
     StreamRequest,
     StreamScore,
@@ -44,6 +45,7 @@ from valueflow.api import (
     VidbResponse,
 )
 from valueflow.errors import InputError
+from valueflow.records import ValueId
 from valueflow.theories import operational
 
 if TYPE_CHECKING:
@@ -51,22 +53,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AnswerT = TypeVar("AnswerT")
+ResultT = TypeVar("ResultT")
 StreamLine = StreamStart | StreamScore | StreamEnd
-ValueId = Annotated[str, Path(alias="id", max_length=100, description="a value, as svt:benevolence")]
+ValueName = Annotated[str, Path(alias="id", max_length=100, description="a value, for example svt:benevolence")]
 PAGE_POLICY = (
     "default-src 'none'; style-src 'nonce-{0}'; script-src 'nonce-{0}'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-WORK_PROBLEMS = problems(400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
+SCORING_PROBLEMS = problems(400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
 READ_PROBLEMS = problems(401, 429, 500, 503)
 
 
 class StrictRequest(Request):
-    """A request whose JSON has no NaN, no broken Unicode, no endless numbers and no endless nesting."""
+    """A request whose JSON must be valid UTF-8 without NaN, lone surrogates, overlong numbers or deep nesting."""
 
     async def json(self) -> Any:
-        """Return the body, or refuse it with the place of the fault."""
+        """Return the parsed body.
+
+        Raises:
+            Refused: 400, with the position of the error.
+        """
         try:
             return from_json(await self.body(), allow_inf_nan=False)
         except ValueError as error:
@@ -74,10 +80,10 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route that reads its body by `StrictRequest`."""
+    """A route that parses its body with `StrictRequest`."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
-        """Return FastAPI's handler, given another request."""
+        """Return FastAPI's handler, called with a `StrictRequest`."""
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
@@ -86,14 +92,14 @@ class StrictRoute(APIRoute):
         return strict
 
 
-class Lines(StreamingResponse):
-    """A stream of JSON lines; what makes them is closed as soon as the answer ends, however it ends."""
+class JsonLines(StreamingResponse):
+    """A stream of JSON lines; its generator is closed as soon as the response ends, also on errors."""
 
     media_type = NDJSON
     body_iterator: AsyncGenerator[str, None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send each line as it comes; the client is watched by `serve.admission`, not here once more."""
+        """Send the lines; unlike the base class, do not watch for a disconnect, which `serve.admission` does."""
         async with aclosing(self.body_iterator):
             await self.stream_response(send)
 
@@ -101,45 +107,45 @@ class Lines(StreamingResponse):
 router = APIRouter(route_class=StrictRoute)
 
 
-@router.post("/v1/score", responses=WORK_PROBLEMS)
-async def score(asked: ScoreRequest, request: Request) -> ScoreResponse:
+@router.post("/v1/score", responses=SCORING_PROBLEMS)
+async def score(body: ScoreRequest, request: Request) -> ScoreResponse:
     """Score texts on values."""
-    service, call = begin(request, asked.texts, asked.values)
-    return await service.score(asked, call.request_id)
+    job = admit(request, body, body.texts)
+    return await job.service.score(body, job.call.request_id, job.values)
 
 
-@router.post(STREAM, responses=WORK_PROBLEMS, response_class=Lines)
-async def stream_scores(asked: StreamRequest, request: Request) -> Lines:
-    """Score many texts on values, an answer line for each score as soon as it is there.
+@router.post(STREAM, responses=SCORING_PROBLEMS, response_class=JsonLines)
+async def stream_scores(body: StreamRequest, request: Request) -> JsonLines:
+    """Score many texts on values; each score is sent as one line as soon as it is available.
 
-    An error after the first line comes as the `problem` of the last one. Answers are not kept under an Idempotency-Key.
+    An error after the first line is the `problem` of the last line. Streams are not stored under an Idempotency-Key.
     """
-    service, call = begin(request, asked.texts, asked.values)
-    lines = service.stream(asked, call.request_id)
-    # What is wrong with the request shows before the first line, while there can still be another status than 200.
+    job = admit(request, body, body.texts)
+    lines = job.service.stream(body, job.call.request_id, job.values)
+    # Await the first line here: an error before it still gets its own status.
     first = await anext(lines)
-    return Lines(written(first, lines, call, request.app.state.settings.stream_seconds))
+    return JsonLines(json_lines(first, lines, job.call, request.app.state.settings.stream_seconds))
 
 
-@router.post("/v1/compare", responses=WORK_PROBLEMS)
-async def compare(asked: CompareRequest, request: Request) -> CompareResponse:
-    """Tell which of two texts expresses each value more."""
-    service, call = begin(request, [asked.first, asked.second], asked.values)
-    return await service.compare(asked, call.request_id)
+@router.post("/v1/compare", responses=SCORING_PROBLEMS)
+async def compare(body: CompareRequest, request: Request) -> CompareResponse:
+    """Return for each value the probability that the first text has the higher intensity."""
+    job = admit(request, body, [body.first, body.second])
+    return await job.service.compare(body, job.call.request_id, job.values)
 
 
-@router.post("/v1/profile", responses=WORK_PROBLEMS)
-async def profile(asked: ProfileRequest, request: Request) -> ProfileResponse:
-    """Measure the values of a person or group by their texts."""
-    service, call = begin(request, asked.texts, asked.values)
-    return await service.profile(asked, call.request_id)
+@router.post("/v1/profile", responses=SCORING_PROBLEMS)
+async def profile(body: ProfileRequest, request: Request) -> ProfileResponse:
+    """Measure the values of a person or group from their texts."""
+    job = admit(request, body, body.texts)
+    return await job.service.profile(body, job.call.request_id, job.values)
 
 
-@router.post("/v1/extract", responses=WORK_PROBLEMS)
-async def extract(asked: ExtractRequest, request: Request) -> ExtractResponse:
-    """Find the nodes of the theories that texts may express."""
-    service, call = begin(request, asked.texts, [])
-    return await service.extract(asked, call.request_id)
+@router.post("/v1/extract", responses=SCORING_PROBLEMS)
+async def extract(body: ExtractRequest, request: Request) -> ExtractResponse:
+    """Return the nodes of the theories that texts may express."""
+    job = admit(request, body, body.texts)
+    return await job.service.extract(body, job.call.request_id)
 
 
 @router.get("/v1/theories", responses=READ_PROBLEMS)
@@ -149,52 +155,52 @@ def list_theories(request: Request) -> TheoriesResponse:
 
 
 @router.get("/v1/values/{id}", responses=READ_PROBLEMS | problems(404, 422))
-def show_value(value: ValueId, request: Request) -> ValueResponse:
-    """Tell what a value means, with examples along its scale."""
+def show_value(value: ValueName, request: Request) -> ValueResponse:
+    """Return a value's definition, its paths in the theory, and example anchors."""
     service = ready(request)
-    return found(lambda: service.value(value))
+    return or_not_found(lambda: service.value(value))
 
 
 @router.get("/v1/values/{id}/anchors", responses=READ_PROBLEMS | problems(404, 422))
 def list_anchors(
-    value: ValueId,
+    value: ValueName,
     request: Request,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> AnchorsResponse:
-    """List anchor texts of a value, weakest first."""
+    """List anchors of a value in ascending order of intensity."""
     service = ready(request)
-    return found(lambda: service.anchors(value, offset, limit))
+    return or_not_found(lambda: service.anchors(value, offset, limit))
 
 
 @router.get("/v1/vidb", responses=READ_PROBLEMS)
 def show_vidb(request: Request) -> VidbResponse:
-    """Tell which VIDB version is in use, and what this server takes in one request."""
-    return ready(request).vidb().model_copy(update={"limits": request.app.state.settings.limits()})
+    """Return the VIDB version in use and the limits of one request."""
+    return ready(request).vidb()
 
 
 @router.get("/healthz", response_class=PlainTextResponse, responses=problems(500))
 async def healthz() -> str:
-    """Tell that the process lives."""
+    """Return ok while the process is alive."""
     return "ok\n"
 
 
 @router.get("/readyz", response_class=PlainTextResponse, responses=problems(500, 503))
 async def readyz(request: Request) -> str:
-    """Tell whether requests can be answered."""
+    """Return ready if requests can be answered."""
     ready(request)
     return "ready\n"
 
 
 @router.get("/metrics", response_class=PlainTextResponse, responses=problems(401, 429, 500))
 async def metrics(request: Request) -> Response:
-    """Show the numbers of this process in Prometheus' text format."""
+    """Return the metrics of this process in the Prometheus text format."""
     return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/", include_in_schema=False)
 async def page(request: Request) -> HTMLResponse:
-    """Show the page for browsers."""
+    """Return the page for browsers."""
     if request.app.state.page is None:
         raise HTTPException(404)
     nonce = secrets.token_urlsafe(16)
@@ -203,62 +209,85 @@ async def page(request: Request) -> HTMLResponse:
 
 
 def ready(request: Request) -> "Service":
-    """Return the service of the moment; 503 while there is none."""
+    """Return the current service.
+
+    Raises:
+        Refused: 503, it is not loaded yet.
+    """
     service = request.app.state.service()
     if service is None:
         raise Refused(503, "not-ready", "the server is starting; try again in a few seconds", {"Retry-After": "5"})
     return service
 
 
-def begin(request: Request, texts: list[str], values: list[str]) -> tuple["Service", Call]:
-    """Return the service for a request that keeps the limits, and note its size."""
+class AdmittedRequest(NamedTuple):
+    """A request within the limits: the service for it, the ids of its values, and its log record."""
+
+    service: "Service"
+    values: list[ValueId]
+    call: Call
+
+
+def admit(request: Request, body: ScoringRequest | ExtractRequest, texts: list[str]) -> AdmittedRequest:
+    """Check a request against the limits and record its size for log and metrics.
+
+    Raises:
+        Refused: 503, no service is loaded; 422, the request exceeds a limit.
+        InputError: see `Service.resolve`.
+    """
     service, settings, call = ready(request), request.app.state.settings, request.scope["call"]
-    call.texts, call.num_units = texts, len(texts) * (len(service.values(values)) if values else 1)
-    most = settings.max_streamed if call.route == STREAM else settings.max_texts
-    if len(texts) > most:
-        raise beyond("max_texts" if most == settings.max_texts else "max_streamed", f"{len(texts)} texts", f"{most}")
+    values = service.resolve(body) if isinstance(body, ScoringRequest) else []
+    call.texts, call.num_units = texts, len(texts) * (len(values) if isinstance(body, ScoringRequest) else 1)
+    name = "max_streamed" if call.route == STREAM else "max_texts"
+    if len(texts) > getattr(settings, name):
+        raise over_limit(name, f"{len(texts)} texts", getattr(settings, name))
     longest = max(range(len(texts)), key=lambda i: len(texts[i]))
     if len(texts[longest]) > settings.max_chars:
-        raise beyond("max_chars", f"texts[{longest}] with {len(texts[longest])} characters", f"{settings.max_chars}")
+        raise over_limit("max_chars", f"texts[{longest}] with {len(texts[longest])} characters", settings.max_chars)
     if call.num_units > settings.max_units:
-        raise beyond("max_units", f"{len(texts)} texts, {call.num_units} units (texts x values)", f"{settings.max_units}")
-    return service, call
+        size = f"{len(texts)} texts, {call.num_units} units (texts x values)"
+        raise over_limit("max_units", size, settings.max_units)
+    return AdmittedRequest(service, values, call)
 
 
-def beyond(limit: str, given: str, most: str) -> Refused:
-    """Return the answer to a request above one of the limits."""
-    return Refused(422, "limits", f"{given}: more than this server's {limit}, {most} (GET /v1/vidb: limits); ask in parts")
+def over_limit(name: str, size: str, limit: int) -> Refused:
+    """Return the refusal of a request above the limit `name`."""
+    return Refused(422, "limits", f"{size}: above this server's {name}, {limit} (GET /v1/vidb: limits); send several requests")
 
 
-def found(look: Callable[[], AnswerT]) -> AnswerT:
-    """Return what a look-up finds; 404 where it finds nothing."""
+def or_not_found(look_up: Callable[[], ResultT]) -> ResultT:
+    """Return the result of a look-up.
+
+    Raises:
+        Refused: 404, the look-up raised InputError.
+    """
     try:
-        return look()
+        return look_up()
     except InputError as error:
         raise Refused(404, "unknown-value", str(error)) from None
 
 
-async def written(
+async def json_lines(
     first: StreamLine, lines: AsyncGenerator[StreamLine, None], call: Call, seconds: float
 ) -> AsyncGenerator[str, None]:
-    """Yield the lines of a stream as JSON; an error becomes its last line."""
-    until, num_scores = asyncio.get_running_loop().time() + seconds, 0
+    """Yield the lines of a stream as JSON; an error becomes the `problem` of the last line."""
+    deadline, num_scores = asyncio.get_running_loop().time() + seconds, 0
     line: StreamLine | None = first
     async with aclosing(lines):
         try:
             while line is not None:
                 num_scores += isinstance(line, StreamScore)
                 yield line.model_dump_json() + "\n"
-                async with asyncio.timeout_at(until) as limit:
+                async with asyncio.timeout_at(deadline) as limit:
                     line = await anext(lines, None)
-        except Exception as error:  # noqa: BLE001 - too late for a status; Trace logs what nobody expected
+        except Exception as error:  # noqa: BLE001 - too late for a status; AccessLogMiddleware logs unexpected errors
             late = isinstance(error, TimeoutError) and limit.expired()
             problem = call.fail(timed_out(seconds) if late else error).problem(call.request_id)
             yield StreamEnd(num_scores=num_scores, problem=problem).model_dump_json() + "\n"
 
 
 async def problem(request: Request, error: Exception) -> Response:
-    """Answer an error of a route."""
+    """Return the response to an error of a route."""
     call: Call = request.scope["call"]
     return call.fail(error).response(call.request_id)
 
@@ -267,17 +296,17 @@ def create(service: Callable[[], "Service | None"], settings: HttpConfig, page: 
     """Return the application.
 
     Args:
-        service: gives the service of the moment, None while it is not ready; a request keeps the one it started with.
-        settings: keys, limits and habits.
-        page: the HTML of `/`; `__NONCE__` in it becomes the nonce of its scripts and styles.
+        service: returns the current service, None while it is not ready; a request keeps the one it started with.
+        settings: keys, limits and timeouts.
+        page: the HTML of `/`; `__NONCE__` in it is replaced by the nonce of its scripts and styles.
 
     Raises:
-        InputError: the file of keys cannot be used.
+        InputError: `keys_file` is unusable.
     """
-    keys, numbers = Keys(settings.all_keys()), Metrics()
+    keys, registry = Keys(settings.all_keys()), Metrics()
     if not keys:
-        log.warning("no API keys are set (settings keys, keys_file): everybody who reaches this server may use it")
-    operational()  # read now, so that the first request does not wait for it
+        log.warning("no API keys are set (settings keys, keys_file): everyone who reaches this server may use it")
+    operational()  # load the theories now, not in the first request
     handled = (InputError, RequestValidationError, HTTPException)
     app = FastAPI(
         title="ValueFlow",
@@ -288,11 +317,11 @@ def create(service: Callable[[], "Service | None"], settings: HttpConfig, page: 
         generate_unique_id_function=lambda route: route.name,
         exception_handlers=dict.fromkeys(handled, problem),
     )
-    app.state.service, app.state.settings, app.state.metrics, app.state.page = service, settings, numbers, page
+    app.state.service, app.state.settings, app.state.metrics, app.state.page = service, settings, registry, page
     app.include_router(router)
     app.openapi = lambda: describe(app.routes, open_paths(settings), bool(keys))  # type: ignore[method-assign]
-    # The one added last is outermost.
-    app.add_middleware(AdmissionMiddleware, settings=settings, metrics=numbers, keys=keys)
+    # The middleware added last is outermost.
+    app.add_middleware(AdmissionMiddleware, settings=settings, metrics=registry, keys=keys)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -301,5 +330,5 @@ def create(service: Callable[[], "Service | None"], settings: HttpConfig, page: 
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Request-Id"],
             expose_headers=["X-Request-Id", "Retry-After", "Idempotency-Replayed"],
         )
-    app.add_middleware(AccessLogMiddleware, metrics=numbers, log_texts=settings.log_texts)
+    app.add_middleware(AccessLogMiddleware, metrics=registry, log_texts=settings.log_texts)
     return app

@@ -1,4 +1,4 @@
-"""Answers kept for a while, so that a request sent again under the same Idempotency-Key is not worked on again."""
+"""Responses stored for a while, so that a request repeated under its Idempotency-Key is not processed again."""
 
 import asyncio
 import hashlib
@@ -10,75 +10,75 @@ from typing import NamedTuple
 from serve.problems import Refused
 
 
-class Answer(NamedTuple):
-    """A complete answer with status 200."""
+class StoredResponse(NamedTuple):
+    """A complete response with status 200."""
 
     headers: list[tuple[bytes, bytes]]
     body: bytes
 
 
-class _Kept:
-    """What belongs to one key: the hash of its request, and the answer once there is one."""
+class _Entry:
+    """The request under one key: its fingerprint and, once finished, its response."""
 
-    def __init__(self, fingerprint: bytes, until: float) -> None:
-        self.fingerprint, self.until = fingerprint, until
-        self.answer: Answer | None = None
-        self.done = asyncio.Event()
+    def __init__(self, fingerprint: bytes) -> None:
+        self.fingerprint, self.expires = fingerprint, float("inf")
+        self.response: StoredResponse | None = None
+        self.finished = asyncio.Event()
 
     @property
     def size(self) -> int:
-        return len(self.answer.body) if self.answer else 0
+        return len(self.response.body) if self.response else 0
 
 
 class IdempotencyStore:
-    """Kept answers by caller and Idempotency-Key, oldest first; bounded in number, bytes and time."""
+    """Responses by caller and Idempotency-Key, oldest first; bounded in number, bytes and time."""
 
-    def __init__(self, answers: int, seconds: float, max_bytes: int) -> None:
-        self._answers, self._seconds, self._max_bytes = answers, seconds, max_bytes
-        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+    def __init__(self, max_responses: int, seconds: float, max_bytes: int) -> None:
+        self._max_responses, self._seconds, self._max_bytes = max_responses, seconds, max_bytes
+        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self._bytes = 0
 
-    async def answer(
-        self, caller: str, key: str, route: str, body: bytes, work: Callable[[], Awaitable[Answer | None]]
-    ) -> Answer | None:
-        """Return the kept answer, after waiting for it where it is being made; None where `work` was done now.
+    async def respond(
+        self, caller: str, key: str, route: str, body: bytes, work: Callable[[], Awaitable[StoredResponse | None]]
+    ) -> StoredResponse | None:
+        """Return the stored response, waiting for it if the same request is in progress; else run `work` and return None.
 
-        A `work` that fails or gives no answer leaves nothing behind: the next request with the key works anew.
+        If `work` fails or returns None, nothing is stored, and the next request with the key runs its own work.
 
         Raises:
             Refused: 422, the key was used with another body or route.
         """
-        place, fingerprint = (caller, key), hashlib.sha256(route.encode() + b"\0" + body).digest()
-        while (kept := self._find(place)) is not None:
-            if kept.fingerprint != fingerprint:
+        index, fingerprint = (caller, key), hashlib.sha256(route.encode() + b"\0" + body).digest()
+        while (entry := self._lookup(index)) is not None:
+            if entry.fingerprint != fingerprint:
                 raise Refused(422, "idempotency", "this Idempotency-Key was used for another request; send a new one")
-            await kept.done.wait()
-            if kept.answer:
-                return kept.answer
-        kept = self._kept[place] = _Kept(fingerprint, float("inf"))
+            await entry.finished.wait()
+            if entry.response:
+                return entry.response
+        entry = self._entries[index] = _Entry(fingerprint)
         try:
-            kept.answer = await work()
+            entry.response = await work()
         finally:
-            self._settle(place, kept)
+            self._finish(index, entry)
         return None
 
-    def _find(self, place: tuple[str, str]) -> _Kept | None:
+    def _lookup(self, index: tuple[str, str]) -> _Entry | None:
         now = time.monotonic()
-        for old in [place for place, kept in self._kept.items() if kept.until <= now]:
-            self._drop(old)
-        return self._kept.get(place)
+        for expired in [index for index, entry in self._entries.items() if entry.expires <= now]:
+            self._remove(expired)
+        return self._entries.get(index)
 
-    def _settle(self, place: tuple[str, str], kept: _Kept) -> None:
-        """Keep the answer as the newest, make room by dropping the oldest, and wake who waits."""
-        del self._kept[place]
-        if kept.answer and kept.size <= self._max_bytes and self._answers:
-            kept.until = time.monotonic() + self._seconds
-            self._kept[place] = kept
-            self._bytes += kept.size
-            finished = [place for place, kept in self._kept.items() if kept.answer]
-            while len(finished) > self._answers or self._bytes > self._max_bytes:
-                self._drop(finished.pop(0))
-        kept.done.set()
+    def _finish(self, index: tuple[str, str], entry: _Entry) -> None:
+        """Store the response as the newest, remove the oldest above the limits, and wake waiting requests."""
+        del self._entries[index]
+        if entry.response and entry.size <= self._max_bytes and self._max_responses:
+            entry.expires = time.monotonic() + self._seconds
+            self._entries[index] = entry
+            self._bytes += entry.size
+            stored = [index for index, entry in self._entries.items() if entry.response]
+            while len(stored) > self._max_responses or self._bytes > self._max_bytes:
+                self._remove(stored.pop(0))
+        entry.finished.set()
 
-    def _drop(self, place: tuple[str, str]) -> None:
-        self._bytes -= self._kept.pop(place).size
+    def _remove(self, index: tuple[str, str]) -> None:
+        self._bytes -= self._entries.pop(index).size

@@ -1,4 +1,4 @@
-"""Who asks, and how often: API keys with a rate and a number of requests at a time."""
+"""API keys with a rate limit and a concurrency limit."""
 
 import contextlib
 import hashlib
@@ -16,55 +16,68 @@ CHALLENGE = {"WWW-Authenticate": 'Bearer realm="valueflow"'}
 
 
 class Caller:
-    """One key: its token bucket and how many of its requests are inside."""
+    """The state of one key: its token bucket and its requests in flight."""
 
     def __init__(self, key: KeyConfig) -> None:
         self.name, self._key = key.name, key
-        self._tokens, self._filled, self._inside = float(key.requests_per_minute), time.monotonic(), 0
+        self._tokens, self._filled, self._in_flight = float(key.requests_per_minute), time.monotonic(), 0
 
-    def spend(self) -> None:
-        """Take a token; refuse with 429 where there is none."""
+    def take_token(self) -> None:
+        """Take a token from the bucket.
+
+        Raises:
+            Refused: 429, the bucket is empty.
+        """
         now, rate = time.monotonic(), self._key.requests_per_minute / 60
         self._tokens = min(self._key.requests_per_minute, self._tokens + (now - self._filled) * rate)
         self._filled = now
         if self._tokens < 1:
             wait = math.ceil((1 - self._tokens) / rate)
-            detail = f"key {self.name!r} may send {self._key.requests_per_minute} requests a minute"
+            detail = f"rate limit of key {self.name!r} reached ({self._key.requests_per_minute} requests per minute)"
             raise Refused(429, "rate", f"{detail}; try again in {wait} s", {"Retry-After": str(wait)})
         self._tokens -= 1
 
     @contextlib.contextmanager
-    def present(self) -> Iterator[None]:
-        """Count a request while it is inside; refuse with 429 above the key's number."""
-        if self._inside >= self._key.concurrency:
-            detail = f"key {self.name!r} may have {self._key.concurrency} requests at a time, and has them; wait for one to end"
+    def in_flight(self) -> Iterator[None]:
+        """Count a request while it is in flight.
+
+        Raises:
+            Refused: 429, the concurrency limit of the key is reached.
+        """
+        if self._in_flight >= self._key.concurrency:
+            limit = self._key.concurrency
+            detail = f"concurrency limit of key {self.name!r} reached ({limit} requests at a time); retry when one has ended"
             raise Refused(429, "concurrency", detail, {"Retry-After": "1"})
-        self._inside += 1
+        self._in_flight += 1
         try:
             yield
         finally:
-            self._inside -= 1
+            self._in_flight -= 1
 
 
 class Keys:
-    """All callers, found by the hash of the key they send."""
+    """All callers, looked up by the hash of the key they send."""
 
     def __init__(self, keys: list[KeyConfig]) -> None:
         self._callers = [(bytes.fromhex(key.sha256), Caller(key)) for key in keys]
 
     def __bool__(self) -> bool:
-        """Whether keys are asked for at all."""
+        """Whether requests need a key."""
         return bool(self._callers)
 
     def caller(self, headers: Headers) -> Caller:
-        """Return who sent the key in `Authorization: Bearer` or `X-API-Key`; 401 for none or a wrong one."""
+        """Return the caller whose key is in `Authorization: Bearer` or `X-API-Key`.
+
+        Raises:
+            Refused: 401, the key is missing or unknown.
+        """
         scheme, _, token = headers.get("authorization", "").partition(" ")
         sent = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if not sent:
-            raise Refused(401, "key", "an API key is needed: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'", CHALLENGE)
-        # Headers come decoded as latin-1; every known hash is compared, so that time tells nothing about them.
+            raise Refused(401, "key", "an API key is required: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'", CHALLENGE)
+        # Headers arrive decoded as latin-1. Every hash is compared, so that the time taken reveals nothing about them.
         digest = hashlib.sha256(sent.encode("latin-1")).digest()
-        found = [caller for known, caller in self._callers if hmac.compare_digest(known, digest)]
-        if not found:
-            raise Refused(401, "key", "the API key is not one of this server's", CHALLENGE)
-        return found[0]
+        callers = [caller for sha256, caller in self._callers if hmac.compare_digest(sha256, digest)]
+        if not callers:
+            raise Refused(401, "key", "the API key is unknown to this server", CHALLENGE)
+        return callers[0]

@@ -1,4 +1,4 @@
-"""The OpenAPI description: what FastAPI finds in the routes, plus errors, headers, keys and the lines of a stream."""
+"""The OpenAPI document: FastAPI's, plus errors, headers, keys and the lines of a stream."""
 
 from http import HTTPStatus
 from typing import Any
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
-from serve.admission import SANE_KEY, STREAM, WORK
+from serve.admission import SCORING_ROUTES, STREAM, VALID_IDEMPOTENCY_KEY
 from serve.problems import MEDIA_TYPE
 from valueflow import __version__
 from valueflow.api import Problem, StreamEnd, StreamScore, StreamStart
@@ -17,27 +17,27 @@ REF = "#/components/schemas/{model}"
 NDJSON = "application/x-ndjson"
 TEXT = {"schema": {"type": "string"}}
 HEADERS = {
-    "X-Request-Id": {"description": "the id of this request, also in its body and in the server's log", **TEXT},
-    "Retry-After": {"description": "seconds until it is worth trying again", "schema": {"type": "integer"}},
+    "X-Request-Id": {"description": "request id, also in the body and in the server's log", **TEXT},
+    "Retry-After": {"description": "seconds to wait before a retry", "schema": {"type": "integer"}},
 }
 REQUEST_ID = {
     "name": "X-Request-Id",
     "in": "header",
-    "description": "the caller's own id; the server makes one where it is missing or not 1 to 64 characters of A-Za-z0-9._-",
+    "description": "request id of the caller; replaced if missing or not 1 to 64 characters of A-Za-z0-9._-",
     **TEXT,
 }
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "a request sent again under the same key gets the first answer again (with the first request_id), for some "
-    "minutes; the key with another request gets 422",
-    "schema": {"type": "string", "pattern": f"^{SANE_KEY.pattern}$"},
+    "description": "a request repeated under the same key within some minutes gets the first response again (with the first "
+    "request_id); another request under the key gets 422",
+    "schema": {"type": "string", "pattern": f"^{VALID_IDEMPOTENCY_KEY.pattern}$"},
 }
 LINES = {"oneOf": [{"$ref": REF.format(model=name)} for name in ("StreamStart", "StreamScore", "StreamEnd")]}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the description of error answers."""
+    """Return the descriptions of error responses by status."""
     return {
         status: {
             "description": HTTPStatus(status).phrase,
@@ -72,13 +72,13 @@ def describe(routes: list[BaseRoute], open_paths: set[str], with_keys: bool) -> 
         document["security"] = [{"bearer": []}, {"header": []}]
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            added = [REQUEST_ID, IDEMPOTENCY_KEY] if path in WORK - {STREAM} else [REQUEST_ID]
-            operation["parameters"] = operation.get("parameters", []) + added
+            parameters = [REQUEST_ID, IDEMPOTENCY_KEY] if path in SCORING_ROUTES - {STREAM} else [REQUEST_ID]
+            operation["parameters"] = operation.get("parameters", []) + parameters
             operation["responses"]["200"]["headers"] = _headers("X-Request-Id")
             if with_keys and path in open_paths:
                 operation["security"] = []
-    good = document["paths"][STREAM]["post"]["responses"]["200"]
-    good |= {"description": "a JSON object a line: a start, a score for each text and value, an end"}
-    # Set here, since FastAPI adds `type: string` to what is no JSON document as a whole.
-    good["content"] = {NDJSON: {"schema": LINES}}
+    ok = document["paths"][STREAM]["post"]["responses"]["200"]
+    ok |= {"description": "one JSON object per line: a start, a score for each text and value, an end"}
+    # Set here because FastAPI declares `type: string` for responses that are not one JSON document.
+    ok["content"] = {NDJSON: {"schema": LINES}}
     return document

@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457): one exception for what is refused, one table of what other errors become."""
+"""Errors as problem details (RFC 9457): the exception for refused requests, and the mapping of other exceptions."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -12,12 +12,12 @@ from valueflow.api import Problem
 from valueflow.errors import BudgetSpent, InputError
 
 MEDIA_TYPE = "application/problem+json"
-MAX_FAULTS = 20  # of a body that does not fit; more help nobody
+MAX_ERRORS = 20  # validation errors in one response
 REASONS = {404: "not-found", 405: "method"}
 
 
 class Refused(HTTPException):
-    """A request that gets an error as its answer; `reason` names the kind in logs, metrics and the problem's type."""
+    """A refused request; `reason` names the kind of error in logs, metrics and the problem type."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Refused(HTTPException):
         self.reason, self.errors = reason, list(errors)
 
     def problem(self, request_id: str) -> Problem:
-        """Return the body of the answer."""
+        """Return the body of the response."""
         return Problem(
             type=f"urn:valueflow:{self.reason}",
             title=HTTPStatus(self.status_code).phrase,
@@ -42,34 +42,34 @@ class Refused(HTTPException):
         )
 
     def response(self, request_id: str) -> Response:
-        """Return the answer."""
+        """Return the response."""
         return Response(self.problem(request_id).model_dump_json(), self.status_code, self.headers, MEDIA_TYPE)
 
 
 def refusal(error: Exception) -> Refused:
-    """Return what the caller is told about an error; nothing of one that nobody expected."""
+    """Return the refusal for an exception; details of unexpected ones are not disclosed."""
     match error:
         case Refused():
             return error
         case RequestValidationError():
-            return _misfit(error)
+            return _invalid(error)
         case BudgetSpent():
-            return Refused(503, "budget", "the judge of this server has used up its budget; its operator can raise it")
+            return Refused(503, "budget", "the judge of this server has spent its budget; the operator can raise it")
         case InputError():
             return Refused(422, "input", str(error))
         case HTTPException():
             return Refused(error.status_code, REASONS.get(error.status_code, "http"), error.detail, error.headers)
-    return Refused(500, "internal", "the server failed; its operator finds the cause in the log by this request_id")
+    return Refused(500, "internal", "internal error; the operator finds the cause in the log under this request_id")
 
 
-def _misfit(error: RequestValidationError) -> Refused:
-    """A body or parameter that does not fit its schema; what was sent is not repeated."""
-    found = error.errors()
-    faults = [{"field": _field(item["loc"]), "message": item["msg"]} for item in found[:MAX_FAULTS]]
-    detail = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults[:3])
-    return Refused(422, "schema", f"{detail}; and {len(found) - 3} more" if len(found) > 3 else detail, errors=faults)
+def _invalid(error: RequestValidationError) -> Refused:
+    """The refusal of a body or parameter that does not match its schema; the input is not repeated."""
+    items = error.errors()
+    errors = [{"field": _field(item["loc"]), "message": item["msg"]} for item in items[:MAX_ERRORS]]
+    detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors[:3])
+    return Refused(422, "schema", f"{detail}; and {len(items) - 3} more" if len(items) > 3 else detail, errors=errors)
 
 
 def _field(location: Sequence[Any]) -> str:
-    """`body.texts.3`, cut where the caller's own key is long."""
+    """Location as `body.texts.3`; long keys of the caller are truncated."""
     return ".".join(str(part)[:100] for part in location)

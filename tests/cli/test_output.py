@@ -1,4 +1,4 @@
-"""What people see: bars, aligned columns, and what a stream can show."""
+"""Output for people: bars, aligned columns, and the capabilities of streams."""
 
 import io
 
@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valueflow.cli.output import BAR, Screen, Sheet, aligned, bar, measured, screen, signed
+from valueflow.cli.output import BAR, Screen, Sheet, aligned, bar, intensity_cells, screen, signed
 
-PAPER = Screen(terminal=False, width=120, unicode=True)
+SCREEN = Screen(terminal=False, width=120, unicode=True)
 POINTS = st.floats(-10, 10)
 
 
 @pytest.mark.parametrize(
-    ("scored", "shown"),
+    ("scored", "expected"),
     [
         ((0.0, -2.0, 2.0), "········━━●━━········"),
         ((7.0, 6.0, 9.6), "··········│·····━●━━━"),
@@ -22,25 +22,25 @@ POINTS = st.floats(-10, 10)
         ((None, None, None), "··········│··········"),
     ],
 )
-def test_a_bar_shows_intensity_and_interval_on_the_scale(scored, shown):
-    assert bar(*scored, unicode=True) == shown
-    assert bar(*scored, unicode=False) == shown.translate(str.maketrans("·│━●", ".|=o"))
+def test_a_bar_shows_intensity_and_interval_on_the_scale(scored, expected):
+    assert bar(*scored, unicode=True) == expected
+    assert bar(*scored, unicode=False) == expected.translate(str.maketrans("·│━●", ".|=o"))
 
 
 @given(st.tuples(POINTS, POINTS, POINTS).map(sorted))
 def test_a_bar_is_one_run_around_its_point(scored):
     low, intensity, high = scored
-    shown = bar(intensity, low, high, unicode=False)
-    assert len(shown) == BAR
-    run = shown.strip(".|")
+    drawn = bar(intensity, low, high, unicode=False)
+    assert len(drawn) == BAR
+    run = drawn.strip(".|")
     assert run.count("o") == 1
     assert set(run) <= {"o", "="}
 
 
 def test_columns_are_aligned_numbers_at_the_right_and_empty_ones_left_out():
     rows = [{"text": "aå", "n": "5", "error": None}, {"text": "我们", "n": "+10.5", "error": ""}]
-    assert list(aligned(rows, PAPER, "text")) == ["text      n", "aå        5", "我们  +10.5"]
-    assert list(aligned([], PAPER, "text")) == []
+    assert list(aligned(rows, SCREEN, "text")) == ["text      n", "aå        5", "我们  +10.5"]
+    assert list(aligned([], SCREEN, "text")) == []
 
 
 @pytest.mark.parametrize(("unicode", "cut"), [(True, "We looked after…"), (False, "We looked aft...")])
@@ -52,25 +52,25 @@ def test_a_narrow_terminal_cuts_the_text_and_nothing_else(unicode, cut):
     assert list(aligned(wide, narrow._replace(unicode=True), "text"))[1] == "我们照顾了邻居的…  1"
 
 
-def test_a_text_cannot_steer_the_terminal():
-    assert list(aligned([{"text": "a\n\tb\x1b[2J\u202e"}], PAPER, "text")) == ["text", "a b\ufffd[2J\ufffd"]
+def test_control_characters_do_not_reach_the_terminal():
+    assert list(aligned([{"text": "a\n\tb\x1b[2J\u202e"}], SCREEN, "text")) == ["text", "a b\ufffd[2J\ufffd"]
 
 
 def test_zero_has_no_minus():
     assert [signed(number) for number in (-0.04, 0.04, -0.06, None)] == ["+0.0", "+0.0", "-0.1", "-"]
-    assert "[-1.0, +0.0]" in measured({"intensity": -0.5, "low": -1.0, "high": -0.01}, PAPER).values()
+    assert "[-1.0, +0.0]" in intensity_cells({"intensity": -0.5, "low": -1.0, "high": -0.01}, SCREEN).values()
 
 
 @pytest.mark.parametrize(("encoding", "unicode"), [("utf-8", True), ("ascii", False), ("latin-1", False)])
-def test_a_stream_is_asked_what_it_can_show(encoding, unicode):
-    shown = screen(io.TextIOWrapper(io.BytesIO(), encoding=encoding))
-    assert shown == Screen(terminal=False, width=120, unicode=unicode)
-    assert len(measured({"intensity": 1.0, "low": 0.0, "high": 2.0}, shown)) == 2  # no bar
-    assert len(measured({"intensity": 1.0, "low": 0.0, "high": 2.0}, shown._replace(terminal=True))) == 3
+def test_capabilities_of_a_stream(encoding, unicode):
+    capabilities = screen(io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert capabilities == Screen(terminal=False, width=120, unicode=unicode)
+    assert len(intensity_cells({"intensity": 1.0, "low": 0.0, "high": 2.0}, capabilities)) == 2  # no bar
+    assert len(intensity_cells({"intensity": 1.0, "low": 0.0, "high": 2.0}, capabilities._replace(terminal=True))) == 3
 
 
 @pytest.mark.parametrize(
-    ("kind", "written"),
+    ("format_", "expected"),
     [
         ("csv", 'a,b\n1,"x ""y"""\n'),
         ("jsonl", '{"a": 1, "b": "x \\"y\\""}\n'),
@@ -78,15 +78,15 @@ def test_a_stream_is_asked_what_it_can_show(encoding, unicode):
         ("table", "1 row by j\n"),
     ],
 )
-def test_what_came_before_an_error_is_written(kind, written):
+def test_rows_before_an_error_are_written(format_, expected):
     stream = io.StringIO()
 
     def interrupted() -> None:
-        with Sheet(kind, stream, lambda rows, made, _: iter([f"{len(rows)} row by {made['judge']}"])) as sheet:
-            sheet.made = {"judge": "j"}
+        with Sheet(format_, stream, lambda rows, header, _: iter([f"{len(rows)} row by {header['judge']}"])) as sheet:
+            sheet.header = {"judge": "j"}
             sheet.add({"a": 1, "b": 'x "y"'})
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert stream.getvalue() == written
+    assert stream.getvalue() == expected

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import email.utils
-import json
 import logging
 import socket
 import subprocess
@@ -14,7 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fake_api import ANCHOR, LIMITS, MADE, VALUES, Fake, intensity, lines, problem, raw, scores, serving
+from fakes.server import FakeServer, listening, problem, raw, running, stream_lines
+from fakes.service import LIMITS, FakeService, anchors, fake_score, probability
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,18 +25,29 @@ from valueflow.client.protocol import ClientProtocol, Failure, ResumableStream, 
 from valueflow.errors import InputError
 
 KEY = "vf-secret-0123456789"
+VALUES = ["svt:benevolence", "mft:fairness-cheating", "duty:fidelity"]
+REMARK = "one\u2028two"  # a separator that is not the end of a line
+
+
+def scores(texts: list[str], values: list[str] = VALUES) -> list[dict]:
+    """The scores of the fake server, as dicts."""
+    return [fake_score(i, text, value, 3, REMARK).model_dump() for i, text in enumerate(texts) for value in values]
+
+
+def lines(texts: list[str], values: list[str] = VALUES) -> list[str]:
+    return stream_lines(FakeService(values, remark=REMARK), {"texts": texts})
 
 
 @pytest.fixture(scope="module")
-def one_server() -> Iterator[Fake]:
-    fake = Fake()
-    with serving(fake.app) as fake.url:
-        yield fake
+def one_server() -> Iterator[FakeServer]:
+    with running(FakeServer(FakeService())) as server:
+        yield server
 
 
 @pytest.fixture
-def fake(one_server) -> Fake:
-    one_server.seen, one_server.faults, one_server.limits, one_server.values = [], [], dict(LIMITS), VALUES
+def fake(one_server) -> FakeServer:
+    one_server.reset()
+    one_server.service = FakeService(VALUES, remark=REMARK)
     return one_server
 
 
@@ -70,29 +81,31 @@ def waits(monkeypatch) -> list[int]:
 
 def test_scores_of_one_text_and_of_a_list_are_the_servers_with_the_text(ask, fake):
     got = ask("score", "We help.", VALUES[0], mode="fast", m=5)
-    assert fake.seen[-1].body == {"texts": ["We help."], "values": [VALUES[0]], "mode": "fast", "m": 5}
-    assert fake.seen[-1].headers["authorization"] == f"Bearer {KEY}"
-    assert got.judge == "fake"
+    assert fake.calls[-1].body == {"texts": ["We help."], "values": [VALUES[0]], "mode": "fast", "m": 5}
+    assert fake.calls[-1].headers["authorization"] == f"Bearer {KEY}"
+    assert got.judge == "minilm"
     got = ask("score", ["a", "b"])
     assert [r["text"] for r in got.rows()] == ["a", "a", "a", "b", "b", "b"]
     assert got.rows()[4] == {
-        "index": 1, "text": "b", "value": VALUES[1], "intensity": intensity("b", VALUES[1]), "low": -10.0, "high": 10.0,
-        "num_windows": 3, "num_failed": 0, "error": None,
+        "index": 1, "text": "b", **fake_score(1, "b", VALUES[1], error=REMARK).model_dump(exclude={"index"}),
     }  # fmt: skip
 
 
 def test_every_path_answers_with_its_model(ask, fake):
-    assert ask("compare", "a", "b", ["svt"]).comparisons[0].probability == 0.8
+    assert ask("compare", "a", "b", ["svt"]).comparisons[0].probability == probability(
+        fake_score(0, "a", VALUES[0]), fake_score(1, "b", VALUES[0])
+    )
     assert ask("profile", ["a", "b"]).profile[0].num_texts == 2
     assert ask("extract", "a", theories="svt", top=1).texts[0].nodes[0].path == ["a"]
-    assert fake.seen[-1].body == {"texts": ["a"], "theories": ["svt"], "top": 1}
+    assert fake.calls[-1].body == {"texts": ["a"], "theories": ["svt"], "top": 1}
     assert ask("theories").theories[0].id == "svt"
-    assert ask("value", "svt:benevolence").examples == [ANCHOR]
-    ask("value", "a b?c=d")
-    assert fake.seen[-1].path == "values/a b?c=d"
-    assert ask("anchors", "svt:benevolence", offset=5, limit=7).total == 1
-    assert fake.seen[-1].url.query == "offset=5&limit=7"
-    assert ask("vidb").limits.max_texts == 1000
+    assert ask("value", "svt:benevolence").examples == anchors("svt:benevolence")[::9]
+    with pytest.raises(ValueFlowError, match="404"):
+        ask("value", "a b?c=d")
+    assert fake.calls[-1].path == "values/a b?c=d"
+    assert ask("anchors", "svt:benevolence", offset=5, limit=7).anchors == anchors("svt:benevolence")[5:12]
+    assert fake.calls[-1].query == "offset=5&limit=7"
+    assert ask("vidb").limits == LIMITS
 
 
 def test_server_and_key_come_from_the_environment(fake, monkeypatch):
@@ -100,11 +113,11 @@ def test_server_and_key_come_from_the_environment(fake, monkeypatch):
     monkeypatch.setenv("VALUEFLOW_API_KEY", f" {KEY}\n")
     with Client() as client:
         client.theories()
-    assert fake.seen[-1].headers["authorization"] == f"Bearer {KEY}"
+    assert fake.calls[-1].headers["authorization"] == f"Bearer {KEY}"
     monkeypatch.delenv("VALUEFLOW_API_KEY")
     with Client() as client:
         client.theories()
-    assert "authorization" not in fake.seen[-1].headers
+    assert "authorization" not in fake.calls[-1].headers
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -114,25 +127,25 @@ def test_a_busy_server_is_asked_again_when_it_says_under_the_same_idempotency_ke
     began = time.monotonic()
     assert ask("score", "a").scores
     assert time.monotonic() - began > 1.9
-    keys = [call.headers["idempotency-key"] for call in fake.posts()]
+    keys = [call.headers["idempotency-key"] for call in fake.posts]
     assert len(keys) == 3
     assert len(set(keys)) == 1
     ask("score", "a")
-    assert fake.seen[-1].headers["idempotency-key"] != keys[0]
+    assert fake.calls[-1].headers["idempotency-key"] != keys[0]
 
 
 def test_waits_grow_by_attempt_and_end_with_the_servers_problem(ask, fake, waits):
     fake.faults = [lambda _: problem(503, "the judge restarts")] * 9
     with pytest.raises(ValueFlowError, match=r"503 Refused: the judge restarts \(request r-p\)") as caught:
         ask("score", "a", options={"retries": 3})
-    assert len(fake.posts()) == 4
+    assert len(fake.posts) == 4
     assert waits[:3] == [0, 1, 2]
     assert caught.value.problem.status == 503
 
 
 def test_the_wait_is_drawn_at_random_below_a_growing_bound():
-    calls, busy = ClientProtocol("http://h", "", 1.0, 9), Failure(ValueFlowError("busy"), True)
-    drawn = [[calls.wait(busy, attempt) for _ in range(50)] for attempt in range(4)]
+    protocol, busy = ClientProtocol("http://h", "", 1.0, 9), Failure(ValueFlowError("busy"), True)
+    drawn = [[protocol.wait(busy, attempt) for _ in range(50)] for attempt in range(4)]
     for attempt, seconds in enumerate(drawn):
         assert max(seconds) <= 0.5 * 2**attempt
         assert len(set(seconds)) == 50
@@ -143,20 +156,20 @@ def test_a_wait_longer_than_two_minutes_is_left_to_the_caller(ask, fake):
     fake.faults = [lambda _: problem(429, Retry_After="3600")]
     with pytest.raises(ValueFlowError, match="429"):
         ask("score", "a")
-    assert len(fake.posts()) == 1
+    assert len(fake.posts) == 1
 
 
 def test_other_refusals_raise_the_servers_problem_at_once(ask, fake):
-    told = api.Problem(title="Unprocessable", status=422, detail="bad", errors=[{"field": "values.0", "message": "unknown"}])
-    fake.faults = [lambda _: Response(told.model_dump_json(), 422)]
+    sent = api.Problem(title="Unprocessable", status=422, detail="bad", errors=[{"field": "values.0", "message": "unknown"}])
+    fake.faults = [lambda _: Response(sent.model_dump_json(), 422)]
     with pytest.raises(ValueFlowError, match=r"422 Unprocessable: bad; values.0: unknown") as caught:
         ask("score", "a")
-    assert caught.value.problem == told
-    assert len(fake.posts()) == 1
+    assert caught.value.problem == sent
+    assert len(fake.posts) == 1
     fake.faults = [lambda _: problem(500)]
     with pytest.raises(ValueFlowError, match="500"):
         ask("score", "a")
-    assert len(fake.posts()) == 2
+    assert len(fake.posts) == 2
     fake.faults = [lambda _: problem(401)]
     with pytest.raises(ValueFlowError, match="VALUEFLOW_API_KEY"):
         ask("score", "a")
@@ -166,7 +179,7 @@ def test_a_gateway_whose_server_died_is_asked_again(ask, fake, monkeypatch):
     monkeypatch.setattr("valueflow.client.protocol.backoff", lambda _: 0.01)
     fake.faults = [lambda _: PlainTextResponse("<html>\nno such gateway", 502), lambda _: PlainTextResponse("died", 500)]
     assert ask("score", "a").scores
-    assert len({post.headers["idempotency-key"] for post in fake.posts()}) == 1
+    assert len({post.headers["idempotency-key"] for post in fake.posts}) == 1
     fake.faults = [lambda _: PlainTextResponse("<html>\nno such gateway", 502)] * 9
     with pytest.raises(ValueFlowError, match="502 Bad Gateway: <html> no such gateway"):
         ask("score", "a")
@@ -184,30 +197,30 @@ def test_something_else_than_a_valueflow_server_is_named(ask, fake):
 
 def test_a_server_that_starts_late_is_waited_for(ask, fake, monkeypatch):
     monkeypatch.setattr("valueflow.client.protocol.backoff", lambda _: 0.1)
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = held.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as socket_:
+        port = socket_.getsockname()[1]
     with pytest.raises(ValueFlowError, match=f"cannot reach http://127.0.0.1:{port}.*VALUEFLOW_SERVER"):
         ask("theories", options={"url": f"http://127.0.0.1:{port}", "retries": 1})
     with contextlib.ExitStack() as stack:
-        late = threading.Timer(0.3, lambda: stack.enter_context(serving(fake.app, port)))
+        late = threading.Timer(0.3, lambda: stack.enter_context(listening(fake, port=port)))
         late.start()
         assert ask("theories", options={"url": f"http://127.0.0.1:{port}", "retries": 50}).theories
         late.join()
 
 
 def test_connections_cut_before_the_answer_was_whole_are_asked_again(ask, fake, waits):
-    body = json.dumps(fake.good("score", {"texts": ["a"]})).encode()
+    body = asyncio.run(fake.service.score(api.ScoreRequest(texts=["a"]), "r")).model_dump_json().encode()
     whole = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     with raw([b"", whole[:30], whole[:-5], whole]) as (url, received):
         assert len(ask("score", "a", options={"url": url}).scores) == 3
     assert len({request.lower().partition(b"idempotency-key: ")[2][:32] for request in received}) == 1
-    with raw([b""] * 3) as (url, received), pytest.raises(ValueFlowError, match="the connection was cut"):
+    with raw([b""] * 3) as (url, received), pytest.raises(ValueFlowError, match="the connection was lost"):
         ask("score", "a", options={"url": url, "retries": 2})
     assert len(received) == 3
 
 
 def test_a_server_that_says_nothing_is_not_asked_again(ask, waits):
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ValueFlowError, match=r"nothing came for 0\.2 s"):
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ValueFlowError, match=r"no data for 0\.2 s"):
         ask("score", "a", options={"url": f"http://127.0.0.1:{silent.getsockname()[1]}", "timeout": 0.2})
     assert not waits
 
@@ -217,37 +230,37 @@ def test_a_stream_is_a_start_the_scores_in_order_and_an_end(ask, fake):
     assert [line.type for line in got] == ["start", *["score"] * 6, "end"]
     assert got[0].num_scores == got[-1].num_scores == 6
     assert [(line.index, line.value, line.intensity) for line in got[1:-1]] == [
-        (i, v, intensity(t, v)) for i, t in enumerate("ab") for v in VALUES
+        (i, v, fake_score(i, t, v).intensity) for i, t in enumerate("ab") for v in VALUES
     ]
-    assert got[1].error == "one\u2028two"  # a line ends at a line feed only
-    assert fake.seen[-1].body == {"texts": ["a", "b"], "values": ["svt"], "seed": 7}
+    assert got[1].error == REMARK  # a line ends at a line feed only
+    assert fake.calls[-1].body == {"texts": ["a", "b"], "values": ["svt"], "seed": 7}
 
 
 def test_a_cut_stream_goes_on_with_the_texts_that_are_missing(ask, fake, waits):
     texts = list("abcdef")
     # 0 lines; start and one text and two thirds; start alone; start and a third of a text; then whole
-    fake.faults = [lambda b, keep=keep: fake.stream(b, keep) for keep in (0, 6, 1, 2)]
+    fake.faults = [lambda b, n=n: fake.stream(b, n) for n in (0, 6, 1, 2)]
     got = ask("stream", texts)
-    assert got[1:-1] == [api.StreamScore(**s, error="one\u2028two") for s in scores(texts, VALUES)]
+    assert got[1:-1] == [api.StreamScore(**s) for s in scores(texts)]
     assert got[0].num_scores == got[-1].num_scores == 18
-    assert [call.body["texts"] for call in fake.posts()] == [texts, texts, texts[1:], texts[1:], texts[1:]]
-    keys = [call.headers["idempotency-key"] for call in fake.posts()]
+    assert [call.body["texts"] for call in fake.posts] == [texts, texts, texts[1:], texts[1:], texts[1:]]
+    keys = [call.headers["idempotency-key"] for call in fake.posts]
     assert len(set(keys)) == 2
     assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_stream_that_is_cut_again_and_again_says_how_many_scores_came(ask, fake, waits):
     fake.faults = [lambda b: fake.stream(b, 3)] + [lambda b: fake.stream(b, 1)] * 9
-    with pytest.raises(ValueFlowError, match=r"cut.*; 2 scores had come until then") as caught:
+    with pytest.raises(ValueFlowError, match=r"connection was lost.*; 2 scores were received before") as caught:
         ask("stream", ["a", "b"], options={"retries": 4})
     assert caught.value.num_scores == 2
-    assert len(fake.posts()) == 1 + 4
+    assert len(fake.posts) == 1 + 4
 
 
 def ended(body: dict, come: int, status: int) -> Response:
-    kept = lines(body["texts"], VALUES)[: come + 1]
+    sent = lines(body["texts"])[: come + 1]
     end = api.StreamEnd(num_scores=come, problem=api.Problem(title="Ended", status=status, detail="early"))
-    return PlainTextResponse("".join([*kept, "\n", end.model_dump_json() + "\n"]))
+    return PlainTextResponse("".join([*sent, "\n", end.model_dump_json() + "\n"]))
 
 
 def test_a_stream_ended_for_lack_of_time_goes_on_if_it_got_anywhere(ask, fake, waits):
@@ -271,19 +284,19 @@ def test_a_stream_ended_by_a_problem_raises_it(ask, fake, waits):
 
 @pytest.mark.parametrize("field", ["vidb_version", "judge"])
 def test_scores_made_by_different_things_are_not_mixed(ask, fake, waits, field):
-    fake.faults = [lambda b: fake.stream(b, 3), lambda b: fake.stream(b, None, MADE | {field: "other"})]
+    fake.faults = [lambda b: fake.stream(b, 3), lambda b: fake.stream(b, **{field: "other"})]
     with pytest.raises(ValueFlowError, match=f"changed {field} from .* to other"):
         ask("stream", ["a", "b"])
 
 
 @pytest.mark.parametrize(
-    ("kept", "why"),
-    [([0, 2, 1], "not due"), ([1, 2], "not due"), ([0, 1, -1], "before the last"), ([0, 1, 2, 3, 3], "not due")],
+    ("indices", "message"),
+    [([0, 2, 1], "out of order"), ([1, 2], "out of order"), ([0, 1, -1], "before the last"), ([0, 1, 2, 3, 3], "out of order")],
 )
-def test_a_stream_that_breaks_its_own_rules_is_no_result(ask, fake, waits, kept, why):
-    made = lines(["a", "b", "c"], VALUES[:1])
-    fake.faults = [lambda _: PlainTextResponse("".join(made[i] for i in kept))]
-    with pytest.raises(ValueFlowError, match=why):
+def test_a_stream_that_breaks_its_own_rules_is_no_result(ask, fake, waits, indices, message):
+    sent = lines(["a", "b", "c"], VALUES[:1])
+    fake.faults = [lambda _: PlainTextResponse("".join(sent[i] for i in indices))]
+    with pytest.raises(ValueFlowError, match=message):
         ask("stream", ["a", "b", "c"])
 
 
@@ -294,58 +307,57 @@ def test_a_stream_that_breaks_its_own_rules_is_no_result(ask, fake, waits, kept,
     most=st.integers(1, 6),
 )
 def test_wherever_it_is_cut_a_stream_gives_every_line_once(texts, num, cuts, most):
-    calls = ClientProtocol("http://h", "", 1.0, 99)
-    calls.vidb = api.VidbResponse.model_validate(Fake().good("vidb", {}))
-    calls.vidb.limits.max_streamed = most
-    course, got = ResumableStream(calls, texts, {"values": ["all"]}), []
-    while (asked := course.ask()) is not None:
-        assert len(asked.body.texts) <= most
-        answer = "".join(lines(asked.body.texts, VALUES[:num])).encode()
+    protocol = ClientProtocol("http://h", "", 1.0, 99)
+    protocol.vidb = FakeService().vidb().model_copy(update={"limits": LIMITS.model_copy(update={"max_streamed": most})})
+    stream, got = ResumableStream(protocol, texts, {"values": ["all"]}), []
+    while (call := stream.next_call()) is not None:
+        assert len(call.body.texts) <= most
+        answer = "".join(lines(call.body.texts, VALUES[:num])).encode()
         stop, size = cuts.pop() if cuts else (len(answer), 64)
         for at in range(0, min(stop, len(answer)), size):
-            got += course.take(answer[at : min(at + size, stop)])
-        course.wait(None)
-    assert got[0].num_scores == course.end().num_scores == len(texts) * num
-    assert [line.model_dump(exclude={"type", "error"}) for line in got[1:]] == scores(texts, VALUES[:num])
+            got += stream.feed(answer[at : min(at + size, stop)])
+        stream.wait(None)
+    assert got[0].num_scores == stream.end().num_scores == len(texts) * num
+    assert [line.model_dump(exclude={"type"}) for line in got[1:]] == scores(texts, VALUES[:num])
 
 
 @pytest.mark.parametrize(
     ("limit", "values", "sizes"),
     [
-        ({"max_texts": 4}, ["svt:a"], [10]),
-        ({"max_texts": 4, "max_streamed": 4}, ["svt:a"], [4, 4, 2]),
-        ({"max_units": 7}, ["svt:a", "svt:b"], [3, 3, 3, 1]),
+        ({"max_texts": 4}, ["svt:power"], [10]),
+        ({"max_texts": 4, "max_streamed": 4}, ["svt:power"], [4, 4, 2]),
+        ({"max_units": 7}, ["svt:power", "svt:face"], [3, 3, 3, 1]),
         ({"max_units": 7}, ["all"], [1] * 10),
-        ({"max_body_bytes": 200}, ["svt:a"], [3, 3, 3, 1]),
+        ({"max_body_bytes": 200}, ["svt:power"], [3, 3, 3, 1]),
     ],
 )
 def test_a_list_beyond_the_servers_limits_is_asked_in_parts(ask, fake, limit, values, sizes):
     texts = [f"{i}" + "é" * 20 for i in range(10)]
-    fake.limits |= limit
+    fake.service.limits = LIMITS.model_copy(update=limit)
     got = ask("score", texts, values)
-    assert [s.model_dump(exclude={"error"}) for s in got.scores] == scores(texts, VALUES)
-    assert [len(call.body["texts"]) for call in fake.posts()] == sizes
-    assert {call.path for call in fake.posts()} == {"score/stream"}
-    assert all(int(call.headers["content-length"]) <= fake.limits["max_body_bytes"] for call in fake.posts())
+    assert [s.model_dump() for s in got.scores] == scores(texts)
+    assert [len(call.body["texts"]) for call in fake.posts] == sizes
+    assert {call.path for call in fake.posts} == {"score/stream"}
+    assert all(int(call.headers["content-length"]) <= fake.service.limits.max_body_bytes for call in fake.posts)
     assert got.rows()[-1]["text"] == texts[-1]
 
 
 def test_nodes_of_a_long_list_are_asked_in_parts(ask, fake):
-    fake.limits |= {"max_texts": 4}
+    fake.service.limits = LIMITS.model_copy(update={"max_texts": 4})
     got = ask("extract", [f"t{i}" for i in range(10)])
     assert [(text.index, text.nodes[0].path) for text in got.texts] == [(i, [f"t{i}"]) for i in range(10)]
-    assert len(fake.posts()) == len(got.request_id.split()) == 3
+    assert len(fake.posts) == len(got.request_id.split()) == 3
 
 
 @pytest.mark.parametrize(
     ("names", "least"), [(["svt:benevolence"], 1), (["svt", "duty:fidelity"], 2), (["Schwartz"], 2), (["all", "svt:face"], 32)]
 )
-def test_names_are_counted_as_no_fewer_values_than_they_are(names, least):
+def test_the_number_of_values_of_names_is_an_upper_bound(names, least):
     assert least <= num_values(names) <= 32
 
 
 @pytest.mark.parametrize(
-    ("texts", "settings", "why"),
+    ("texts", "settings", "message"),
     [
         ([], {}, "texts"),
         (["a", float("nan")], {}, r"texts\[1\] is nan"),
@@ -357,11 +369,11 @@ def test_names_are_counted_as_no_fewer_values_than_they_are(names, least):
         ("a", {"values": []}, "values"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_anything_is_asked(ask, fake, texts, settings, why):
+def test_invalid_requests_are_refused_before_anything_is_sent(ask, fake, texts, settings, message):
     for method in ("score", "stream"):
-        with pytest.raises(InputError, match=why):
+        with pytest.raises(InputError, match=message):
             ask(method, texts, **settings)
-    assert not fake.posts()
+    assert not fake.posts
 
 
 def test_keys_are_never_shown(ask, fake, waits, caplog):
@@ -373,7 +385,7 @@ def test_keys_are_never_shown(ask, fake, waits, caplog):
         assert KEY not in repr(client)
         assert KEY not in repr(vars(client))
     assert KEY not in caplog.text + repr(caught.value) + repr(vars(caught.value))
-    assert "asking again" in caplog.text
+    assert "retrying" in caplog.text
     for wrong in (f"{KEY}\n{KEY}", f"{KEY}é"):
         with pytest.raises(InputError, match="VALUEFLOW_API_KEY") as caught:
             Client(fake.url, wrong)
@@ -383,7 +395,7 @@ def test_keys_are_never_shown(ask, fake, waits, caplog):
 @pytest.mark.parametrize(
     "url", ["localhost:8000", "ftp://host", "http://", "http://host?key=1", "http://me:secret@host", "http://h:p/secret@h", ""]
 )
-def test_addresses_that_are_none_are_refused(url):
+def test_invalid_addresses_are_refused(url):
     with pytest.raises(InputError, match="VALUEFLOW") as caught:
         Client(url)
     assert "secret" not in str(caught.value)

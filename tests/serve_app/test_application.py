@@ -1,4 +1,4 @@
-"""The application under Ray Serve, on a real cluster, over real HTTP: same scores, live swap, killed replicas, fast scores."""
+"""The application under Ray Serve over HTTP: equal scores, live swap, killed replicas, mode fast, extraction."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from valueflow.config import load
 from valueflow.errors import InputError
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.simulated import true_theta
-from valueflow.records import text_id
+from valueflow.records import ValueId, text_id
 from valueflow.service.local import local_service
 from valueflow.store import current, publish
 
@@ -43,13 +43,13 @@ def version(root: str, num: int) -> str:
             "text": text,
             "intensity": float(np.clip(true_theta(node, text_id(text), 3.0), -10, 10)),
         }
-        for theory, node in (value.split(":") for value in VALUES)
+        for theory, node in ((ValueId(value).theory, ValueId(value).node) for value in VALUES)
         for text in (f"I did thing number {i} for them." for i in range(num))
     ]
     with open(f"{root}/anchors-{num}.jsonl", "w") as file:
         file.write("\n".join(map(json.dumps, rows)))
-    made, _ = vidb.import_version([f"{root}/anchors-{num}.jsonl"], "MIT", "simulated", root)
-    return made.build_id
+    build, _ = vidb.import_version([f"{root}/anchors-{num}.jsonl"], "MIT", "simulated", root)
+    return build.build_id
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +76,9 @@ def served(url, root) -> str:
 
 
 @contextmanager
-def asked_without_pause(url: str):
-    """Four clients that ask all the time; yields what they got, which must be all they asked for."""
-    stop, got = [], []
+def under_load(url: str):
+    """Four clients that send requests without pause, none of which may fail; yields the versions of the responses."""
+    stop, versions = [], []
 
     def caller(number: int) -> None:
         with Client(url) as client:
@@ -87,12 +87,12 @@ def asked_without_pause(url: str):
                     return
                 scores = client.score([f"text {number} {turn}"], VALUES)
                 assert all(s.intensity is not None for s in scores.scores)
-                got.append(scores.vidb_version)
+                versions.append(scores.vidb_version)
 
     with ThreadPoolExecutor(4) as pool:
         callers = [pool.submit(caller, number) for number in range(4)]
         try:
-            yield got
+            yield versions
         finally:
             stop.append(True)
         for one in callers:
@@ -112,12 +112,12 @@ def replica(kind: str) -> psutil.Process:
 
 
 def test_a_served_score_is_that_of_the_service_in_process(served, root):
-    asked = api.ScoreRequest(texts=["one text", "another text"], values=VALUES, seed=4)
-    here = asyncio.run(local_service(root, judge=SimulatedJudge(name="sim", spread=3.0)).score(asked, "r"))
+    request = api.ScoreRequest(texts=["one text", "another text"], values=VALUES, seed=4)
+    in_process = asyncio.run(local_service(root, judge=SimulatedJudge(name="sim", spread=3.0)).score(request, "r"))
     with Client(served) as client:
-        there = client.score(asked.texts, VALUES, seed=4)
-    assert there.scores == here.scores
-    assert (there.judge, there.vidb_version) == (here.judge, here.vidb_version)
+        served_scores = client.score(request.texts, VALUES, seed=4)
+    assert served_scores.scores == in_process.scores
+    assert (served_scores.judge, served_scores.vidb_version) == (in_process.judge, in_process.vidb_version)
 
 
 def test_the_page_and_the_description_are_served(served):
@@ -130,27 +130,27 @@ def test_the_page_and_the_description_are_served(served):
 
 def test_a_version_is_swapped_under_load_without_a_failed_request(served, root):
     before, after = vidb.load(root).build.build_id, version(root, 160)
-    with asked_without_pause(served) as got:
-        wait_for(lambda: len(got) > 20)
+    with under_load(served) as versions:
+        wait_for(lambda: len(versions) > 20)
         serve.run(builder({"root": root, "vidb": after, "fast": False, **JUDGE}))
-        mark = len(got)
-        wait_for(lambda: len(got) > mark + 40)
-    assert set(got) == {before, after}
-    assert set(got[-10:]) == {after}
+        mark = len(versions)
+        wait_for(lambda: len(versions) > mark + 40)
+    assert set(versions) == {before, after}
+    assert set(versions[-10:]) == {after}
     with Client(served) as client:
         assert client.vidb().values == dict.fromkeys(VALUES, 160)
 
 
 @pytest.mark.parametrize("kind", ["judge", "evaluator"])
 def test_a_killed_replica_fails_no_request_of_the_client(served, kind):
-    with asked_without_pause(served) as got:
-        wait_for(lambda: len(got) > 20)
+    with under_load(served) as versions:
+        wait_for(lambda: len(versions) > 20)
         os.kill(replica(kind).pid, signal.SIGKILL)
-        mark = len(got)
-        wait_for(lambda: len(got) > mark + 40)
+        mark = len(versions)
+        wait_for(lambda: len(versions) > mark + 40)
 
 
-def test_a_caller_that_goes_away_takes_its_questions_from_the_judge(url, root):
+def test_calls_to_the_judge_are_cancelled_when_the_client_disconnects(url, root):
     with fault_server.start() as endpoint:
         endpoint.reset(service=[600.0, 600.0], key="")
         judge = {"kind": "openai", "name": "slow", "url": endpoint.url, "model": "m", "key_env": "", "timeout": 900.0}
@@ -166,9 +166,9 @@ def test_fast_scores_come_with_their_agreement(served, root):
     serve.run(builder({"root": root, **JUDGE}))
     with Client(served) as client:
         assert client.vidb().modes == ["ranked", "fast"]
-        found = client.score(["I did thing number 7 for them."], VALUES, mode="fast")
-    assert [a.value for a in found.agreement] == VALUES
-    assert all(s.low <= s.intensity <= s.high and s.num_windows == 0 for s in found.scores)
+        result = client.score(["I did thing number 7 for them."], VALUES, mode="fast")
+    assert [a.value for a in result.agreement] == VALUES
+    assert all(s.low <= s.intensity <= s.high and s.num_windows == 0 for s in result.scores)
 
 
 def test_extraction_finds_the_nodes_of_labelled_texts(url, ingested, tmp_path):
@@ -178,21 +178,21 @@ def test_extraction_finds_the_nodes_of_labelled_texts(url, ingested, tmp_path):
     (texts,) = store.finished(root, "texts")
     labels = store.read_table(store.Build(root, "source_labels", texts)).to_pylist()
     rows = store.read_table(store.Build(root, "texts", texts), ["text_id", "text"]).to_pylist()
-    known = next(row for row in labels if row["theory"] == "svt" and row["direction"] == 1)
-    text = next(row["text"] for row in rows if row["text_id"] == known["text_id"])
+    label = next(row for row in labels if row["theory"] == "svt" and row["direction"] == 1)
+    text = next(row["text"] for row in rows if row["text_id"] == label["text_id"])
     serve.run(builder({"root": root, "fast": False, "extraction": {}, **JUDGE}))
     with Client(url) as client:
         assert client.vidb().extract
-        found = client.extract([text, "I paid back what I owed her."], ["svt", "duty"], top=2)
-    svt = [node for node in found.texts[0].nodes if node.theory == "svt"]
-    assert min(node.distance for node in svt) < 1e-3  # a labelled text finds itself
-    assert svt[0].path[-1] == known["node"]
-    assert {node.theory for node in found.texts[1].nodes} == {"svt", "duty"}
-    assert all(0 <= node.confidence <= 1 for node in found.texts[1].nodes)
+        result = client.extract([text, "I paid back what I owed her."], ["svt", "duty"], top=2)
+    svt = [node for node in result.texts[0].nodes if node.theory == "svt"]
+    assert min(node.distance for node in svt) < 1e-3  # a labelled text is its own neighbor
+    assert svt[0].path[-1] == label["node"]
+    assert {node.theory for node in result.texts[1].nodes} == {"svt", "duty"}
+    assert all(0 <= node.confidence <= 1 for node in result.texts[1].nodes)
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         ({"rot": "x"}, "rot: unknown key; did you mean 'root'"),
         ({"root": "/nowhere/at/all"}, "nothing is published under /nowhere/at/all"),
@@ -201,8 +201,8 @@ def test_extraction_finds_the_nodes_of_labelled_texts(url, ingested, tmp_path):
         ({"root": "R", "extraction": {}}, "jobs.ingest|no ingested texts"),
     ],
 )
-def test_what_cannot_be_served_is_said_before_anything_starts(root, args, said):
-    with pytest.raises(InputError, match=said):
+def test_invalid_arguments_are_refused_before_anything_starts(root, args, message):
+    with pytest.raises(InputError, match=message):
         builder({key: root if value == "R" else value for key, value in args.items()})
 
 

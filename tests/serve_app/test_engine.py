@@ -1,4 +1,4 @@
-"""A real LLM in a real vLLM engine behind the service: over HTTP and Ray Serve, and a caller that goes away."""
+"""A real LLM in a vLLM engine behind the service: over HTTP and Ray Serve, and cancellation."""
 
 import asyncio
 import json
@@ -25,8 +25,8 @@ def root(tmp_path_factory) -> str:
     rows = [{"theory": "svt", "value": "power", "text": f"I took charge {i} times.", "intensity": i / 2 - 5} for i in range(20)]
     with open(f"{folder}/anchors.jsonl", "w") as file:
         file.write("\n".join(map(json.dumps, rows)))
-    made, _ = vidb.import_version([f"{folder}/anchors.jsonl"], "MIT", "made for this test", folder)
-    publish(folder, made.build_id, current(folder))
+    build, _ = vidb.import_version([f"{folder}/anchors.jsonl"], "MIT", "made for this test", folder)
+    publish(folder, build.build_id, current(folder))
     return folder
 
 
@@ -38,22 +38,22 @@ def test_texts_are_scored_by_the_engine_over_http(cluster, root):
     try:
         serve.run(builder({"root": root, "fast": False, "judge": SMOLLM2.model_dump()}))
         with Client(f"http://127.0.0.1:{port}") as client:
-            found = client.score(["I lead.", "I follow.", "I lead."], "svt:power", k=3, m=2)
+            result = client.score(["I lead.", "I follow.", "I lead."], "svt:power", k=3, m=2)
             again = client.score(["I lead."], "svt:power", k=3, m=2)
     finally:
         serve.shutdown()
-    assert found.judge == "smollm2-135m"
-    assert [score.num_windows for score in found.scores] == [2, 2, 2]
-    assert all(score.low < score.intensity < score.high and score.num_failed == 0 for score in found.scores)
+    assert result.judge == "smollm2-135m"
+    assert [score.num_windows for score in result.scores] == [2, 2, 2]
+    assert all(score.low < score.intensity < score.high and score.num_failed == 0 for score in result.scores)
     # The same text and seed, the same windows; greedy answers, but batched otherwise, may differ in a rounding.
-    assert found.scores[0].model_dump(exclude={"index"}) == found.scores[2].model_dump(exclude={"index"})
+    assert result.scores[0].model_dump(exclude={"index"}) == result.scores[2].model_dump(exclude={"index"})
     assert again.scores[0].num_windows == 2
 
 
-def test_a_caller_that_goes_away_takes_its_questions_from_the_engine():
+def test_a_cancelled_call_leaves_the_engine():
     from valueflow.distributed.vllm_engine import OnlineEngine
 
-    async def asked_and_left() -> tuple[int, int, pa.Table]:
+    async def ask_and_cancel() -> tuple[int, int, pa.Table]:
         engine = OnlineEngine(SMOLLM2)
         windows = pa.table(
             {
@@ -61,22 +61,22 @@ def test_a_caller_that_goes_away_takes_its_questions_from_the_engine():
                 "text_ids": [["a", "b", "c"]] * 64, "texts": [[f"I lead {i}.", "I follow.", "I win."] for i in range(64)],
             }
         )  # fmt: skip
-        under_way = engine.engine.output_processor
-        asking = asyncio.ensure_future(engine(windows))
-        while under_way.get_num_unfinished_requests() < 3 and not asking.done():  # they are handed over one by one
+        processor = engine.engine.output_processor
+        call = asyncio.ensure_future(engine(windows))
+        while processor.get_num_unfinished_requests() < 3 and not call.done():  # they are handed over one by one
             await asyncio.sleep(0.01)
-        most = under_way.get_num_unfinished_requests()
-        asking.cancel()
+        most = processor.get_num_unfinished_requests()
+        call.cancel()
         for _ in range(100):
             await asyncio.sleep(0.1)
-            if not under_way.get_num_unfinished_requests():
+            if not processor.get_num_unfinished_requests():
                 break
-        left = under_way.get_num_unfinished_requests()
+        remaining = processor.get_num_unfinished_requests()
         answered = await engine(windows.slice(0, 2))
         engine.engine.shutdown()
-        return most, left, answered
+        return most, remaining, answered
 
-    most, left, answered = asyncio.run(asked_and_left())
+    most, remaining, answered = asyncio.run(ask_and_cancel())
     assert most > 2
-    assert left == 0
+    assert remaining == 0
     assert [sorted(order) for order in answered["order"].to_pylist()] == [[0, 1, 2]] * 2

@@ -1,4 +1,4 @@
-"""The Serve configs that ship are ones that Ray Serve and the application take, and keep what their comments promise."""
+"""The shipped Serve configs are valid for Ray Serve and the application, and their limits are consistent."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from serve import app
-from serve.app import DRAIN, ServeConfig, builder
+from serve.app import DRAIN_SECONDS, ServeConfig, builder
 from valueflow import config, vidb
 from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
 from valueflow.llm.configs import EndpointModel
@@ -29,8 +29,8 @@ def test_a_config_is_valid_and_its_limits_fit_each_other(path):
             assert deployment["max_ongoing_requests"] > scaling["target_ongoing_requests"]
         if deployment["name"] == "evaluator":
             assert deployment["user_config"] == {"vidb": "current"}
-            drain = deployment.get("graceful_shutdown_timeout_s", DRAIN)
-            assert drain >= min(served.http.timeout_seconds, DRAIN)
+            drain = deployment.get("graceful_shutdown_timeout_s", DRAIN_SECONDS)
+            assert drain >= min(served.http.timeout_seconds, DRAIN_SECONDS)
 
 
 def test_three_configs_ship():

@@ -1,13 +1,14 @@
-"""Bodies that are broken, too large, too slow or just unusual: a clear refusal, or an answer."""
+"""Bodies that are invalid, too large, too slow or just unusual: a clear refusal, or an answer."""
 
 import json
 import logging
 import time
 
 import pytest
+from fakes.server import eventually
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from served import ASKED, JSON, PARSERS, Served, busy, eventually, log_lines, refused, request_head, serving, status_of
+from served import JSON, PARSERS, REQUEST, Served, busy, log_lines, refused, request_head, serving, status_of
 
 from valueflow.api import Problem
 
@@ -73,8 +74,7 @@ def test_broken_bodies_are_refused(server: Served, path, name):
     answer = server.http.post(path, content=body, headers=JSON)
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    said = Problem.model_validate_json(answer.content, strict=True)
-    assert said.detail
+    assert Problem.model_validate_json(answer.content, strict=True).detail
     assert len(answer.content) < 5000
 
 
@@ -133,16 +133,16 @@ def test_random_texts_are_scored(server: Served, texts):
     ],
 )
 def test_other_content_is_415(server: Served, headers):
-    refused(server.http.post("/v1/score", content=json.dumps(ASKED).encode(), headers=headers), 415, "content-type")
+    refused(server.http.post("/v1/score", content=json.dumps(REQUEST).encode(), headers=headers), 415, "content-type")
 
 
 @pytest.mark.parametrize("kind", ["application/json; charset=UTF-8", "Application/JSON", 'application/json;charset="utf-8"'])
 def test_json_by_other_spellings_is_taken(server: Served, kind):
-    assert server.http.post("/v1/score", content=json.dumps(ASKED), headers={"Content-Type": kind}).status_code == 200
+    assert server.http.post("/v1/score", content=json.dumps(REQUEST), headers={"Content-Type": kind}).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({"texts": ["a"] * 51, "values": ["svt:power"]}, "max_texts, 50"),
         ({"texts": ["a", "b" * 1001], "values": ["svt:power"]}, "texts[1] with 1001 characters"),
@@ -151,10 +151,10 @@ def test_json_by_other_spellings_is_taken(server: Served, kind):
         ({"texts": ["a"] * 17, "values": ["svt"]}, "204 units"),
     ],
 )
-def test_requests_beyond_the_limits_name_the_limit(server: Served, body, said):
-    asked = len(server.service.asked)
-    assert said in refused(server.post("/v1/score", body), 422, "limits").detail
-    assert len(server.service.asked) == asked
+def test_requests_beyond_the_limits_name_the_limit(server: Served, body, message):
+    before = len(server.service.requests)
+    assert message in refused(server.post("/v1/score", body), 422, "limits").detail
+    assert len(server.service.requests) == before
 
 
 def test_compare_has_the_limits_too(server: Served):
@@ -163,10 +163,10 @@ def test_compare_has_the_limits_too(server: Served):
 
 def test_streams_have_a_limit_of_their_own():
     with serving(max_texts=2, max_streamed=3) as served:
-        asked = {"texts": ["a"] * 3, "values": ["svt:power"]}
-        assert served.post("/v1/score/stream", asked).status_code == 200
-        refused(served.post("/v1/score", asked), 422, "limits")
-        assert "max_streamed, 3" in refused(served.post("/v1/score/stream", asked | {"texts": ["a"] * 4}), 422, "limits").detail
+        body = {"texts": ["a"] * 3, "values": ["svt:power"]}
+        assert served.post("/v1/score/stream", body).status_code == 200
+        refused(served.post("/v1/score", body), 422, "limits")
+        assert "max_streamed, 3" in refused(served.post("/v1/score/stream", body | {"texts": ["a"] * 4}), 422, "limits").detail
 
 
 @pytest.mark.parametrize("parser", PARSERS)
@@ -177,7 +177,7 @@ def test_a_body_of_10_mb_is_413(parser):
         chunks = (b"x" * 65_536 for _ in range(200))
         refused(served.http.post("/v1/score", content=chunks, headers=JSON), 413, "body-size")
         assert served.post("/v1/score").status_code == 200
-        assert len(served.service.asked) == 1
+        assert len(served.service.requests) == 1
 
 
 @pytest.mark.parametrize("parser", PARSERS)
@@ -206,7 +206,7 @@ def test_a_declared_length_is_refused_before_the_body(parser):
 
 
 @pytest.mark.parametrize("parser", PARSERS)
-def test_a_body_that_drips_is_408_and_frees_its_place(parser):
+def test_a_slow_body_is_408_and_leaves_the_queue(parser):
     with serving(body_seconds=0.6, max_in_flight=1, max_queued=0, http=parser) as served, served.connect() as connection:
         connection.sendall(request_head("Content-Length: 1000"))
         began = time.monotonic()
@@ -224,7 +224,7 @@ def test_a_body_that_drips_is_408_and_frees_its_place(parser):
 
 
 @pytest.mark.parametrize("parser", PARSERS)
-def test_a_client_that_leaves_in_the_middle_of_its_body_is_forgotten(parser, caplog):
+def test_a_client_that_disconnects_within_its_body_leaves_the_queue(parser, caplog):
     with caplog.at_level(logging.INFO), serving(max_in_flight=1, max_queued=0, http=parser) as served:
         with served.connect() as connection:
             connection.sendall(request_head("Content-Length: 1000") + b'{"texts"')

@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from fakes.server import eventually, listening
+from fakes.service import FakeService, anchors
 from jsonschema import Draft202012Validator
-from served import ASKED, FakeService, Served, eventually, listening, log_lines, serving
+from served import REQUEST, Served, log_lines, serving
 
 from serve.http import create
 from serve.problems import Refused
@@ -29,10 +31,10 @@ def server():
 
 def problem(answer: httpx.Response, status: int, reason: str) -> Problem:
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
-    said = Problem.model_validate_json(answer.content, strict=True)
-    assert (said.status, said.type) == (status, f"urn:valueflow:{reason}")
-    assert said.request_id == answer.headers["x-request-id"]
-    return said
+    body = Problem.model_validate_json(answer.content, strict=True)
+    assert (body.status, body.type) == (status, f"urn:valueflow:{reason}")
+    assert body.request_id == answer.headers["x-request-id"]
+    return body
 
 
 def lines_of(answer: httpx.Response) -> list[dict]:
@@ -41,18 +43,18 @@ def lines_of(answer: httpx.Response) -> list[dict]:
 
 def test_score_gives_every_text_and_value_in_order(server: Served):
     answer = server.post("/v1/score", headers={"X-Request-Id": "mine-1"})
-    said = ScoreResponse.model_validate_json(answer.content, strict=True)
-    assert [(s.index, s.value) for s in said.scores] == [
+    body = ScoreResponse.model_validate_json(answer.content, strict=True)
+    assert [(s.index, s.value) for s in body.scores] == [
         (i, value) for i in (0, 1) for value in ("svt:benevolence", "svt:power")
     ]
-    assert said.request_id == answer.headers["x-request-id"] == "mine-1"
+    assert body.request_id == answer.headers["x-request-id"] == "mine-1"
 
 
 @pytest.mark.parametrize(
     ("path", "body", "key"),
     [
         ("/v1/compare", PAIR, "comparisons"),
-        ("/v1/profile", ASKED, "profile"),
+        ("/v1/profile", REQUEST, "profile"),
         ("/v1/extract", {"texts": ["a"], "theories": ["svt"]}, "texts"),
     ],
 )
@@ -66,24 +68,24 @@ def test_work_routes_answer(server: Served, path, body, key):
 def test_look_ups_answer(server: Served):
     assert server.http.get("/v1/theories").json()["theories"][0]["id"] == "svt"
     assert server.http.get("/v1/values/svt:power").json()["id"] == "svt:power"
-    anchors = server.http.get("/v1/values/svt:power/anchors", params={"offset": 7, "limit": 3}).json()
-    assert [a["text"] for a in anchors["anchors"]] == ["text 7", "text 8", "text 9"]
+    page = server.http.get("/v1/values/svt:power/anchors", params={"offset": 7, "limit": 3}).json()
+    assert [a["text"] for a in page["anchors"]] == [a.text for a in anchors("svt:power")[7:10]]
     limits = server.http.get("/v1/vidb").json()["limits"]
     assert limits == HttpConfig().limits().model_dump()
 
 
 @pytest.mark.parametrize("query", ["offset=-1", "limit=0", "limit=1001", "limit=x", f"offset={'9' * 5000}"])
 def test_anchors_out_of_range_are_refused(server: Served, query):
-    said = problem(server.http.get(f"/v1/values/svt:power/anchors?{query}"), 422, "schema")
-    assert said.errors[0]["field"] == f"query.{query.partition('=')[0]}"
+    body = problem(server.http.get(f"/v1/values/svt:power/anchors?{query}"), 422, "schema")
+    assert body.errors[0]["field"] == f"query.{query.partition('=')[0]}"
 
 
 def test_unknown_values_are_404_in_a_path_and_422_in_a_body(server: Served):
     assert "did you mean" in problem(server.http.get("/v1/values/svt:powr"), 404, "unknown-value").detail
-    assert "svt:powr" in problem(server.post("/v1/score", ASKED | {"values": ["svt:powr"]}), 422, "input").detail
+    assert "svt:powr" in problem(server.post("/v1/score", REQUEST | {"values": ["svt:powr"]}), 422, "input").detail
 
 
-def test_routes_that_are_none_are_problems(server: Served):
+def test_unknown_routes_are_problems(server: Served):
     problem(server.http.get("/v2/score"), 404, "not-found")
     problem(server.http.post("/v1/score/"), 404, "not-found")
     refused = server.http.get("/v1/score")
@@ -107,14 +109,14 @@ def test_errors_of_the_service_become_problems(path, error, status, reason):
     service = FakeService()
     service.error = error
     with serving(service) as served:
-        answer = served.post(path, PAIR if path == "/v1/compare" else ASKED)
-        said = problem(answer, status, reason)
+        answer = served.post(path, PAIR if path == "/v1/compare" else REQUEST)
+        body = problem(answer, status, reason)
         assert "secret" not in answer.text
         assert "ours" not in answer.text
         if reason == "busy":
             assert answer.headers["retry-after"] == "7"
         if reason == "input":
-            assert said.detail == "no such thing"
+            assert body.detail == "no such thing"
 
 
 def test_a_failing_look_up_is_a_problem():
@@ -126,15 +128,15 @@ def test_a_failing_look_up_is_a_problem():
 
 def test_traceback_is_in_the_log_with_the_request_id_and_without_the_text(caplog):
     service = FakeService()
-    service.error = RuntimeError(f"cannot score {ASKED['texts'][0]}")
+    service.error = RuntimeError(f"cannot score {REQUEST['texts'][0]}")
     with caplog.at_level(logging.INFO), serving(service) as served:
         served.post("/v1/score", headers={"X-Request-Id": "broken-1"})
         eventually(lambda: log_lines(caplog.records))
     line = log_lines(caplog.records)[0]
     assert line["request_id"] == "broken-1"
-    assert "served.py" in line["traceback"]
+    assert "fakes/service.py" in line["traceback"]
     assert "builtins.RuntimeError" in line["traceback"]
-    assert ASKED["texts"][0] not in caplog.text
+    assert REQUEST["texts"][0] not in caplog.text
 
 
 def test_stream_has_a_line_for_each_score(server: Served):
@@ -150,7 +152,7 @@ def test_stream_has_a_line_for_each_score(server: Served):
 def test_stream_lines_come_one_by_one():
     service = FakeService()
     service.seconds = 0.3
-    with serving(service) as served, served.http.stream("POST", "/v1/score/stream", json=ASKED) as answer:
+    with serving(service) as served, served.http.stream("POST", "/v1/score/stream", json=REQUEST) as answer:
         times = [time.monotonic() for _ in answer.iter_lines()]
     assert len(times) == 6
     assert all(later - earlier > 0.1 for earlier, later in itertools.pairwise(times[:5]))
@@ -158,7 +160,7 @@ def test_stream_lines_come_one_by_one():
 
 def test_an_error_in_mid_stream_is_its_last_line():
     service = FakeService()
-    service.fail_after = 3
+    service.end_after, service.ending = 3, RuntimeError("a failure")
     with serving(service) as served:
         answer = served.post("/v1/score/stream")
         *_, last = lines_of(answer)
@@ -190,23 +192,23 @@ def test_not_ready_then_ready_then_another_service():
         answer = http.get("/readyz")
         problem(answer, 503, "not-ready")
         assert answer.headers["retry-after"] == "5"
-        problem(http.post("/v1/score", json=ASKED), 503, "not-ready")
+        problem(http.post("/v1/score", json=REQUEST), 503, "not-ready")
         problem(http.get("/v1/vidb"), 503, "not-ready")
-        old = state["service"] = FakeService("old")
+        old = state["service"] = FakeService(version="old")
         assert http.get("/readyz").status_code == 200
         old.blocks.set()
         with ThreadPoolExecutor() as pool:
-            first = pool.submit(httpx.post, f"http://127.0.0.1:{port}/v1/score", json=ASKED, timeout=30)
+            first = pool.submit(httpx.post, f"http://127.0.0.1:{port}/v1/score", json=REQUEST, timeout=30)
             assert old.entered.acquire(timeout=5)
-            state["service"] = FakeService("new")
-            assert http.post("/v1/score", json=ASKED).json()["vidb_version"] == "new"
+            state["service"] = FakeService(version="new")
+            assert http.post("/v1/score", json=REQUEST).json()["vidb_version"] == "new"
             old.blocks.clear()
             assert first.result().json()["vidb_version"] == "old"
 
 
-@pytest.mark.parametrize("given", ["", "a" * 65, "a b", "ä".encode(), "x;y", "<script>"])
-def test_an_insane_request_id_is_replaced(server: Served, given):
-    answer = server.http.get("/v1/vidb", headers={"X-Request-Id": given})
+@pytest.mark.parametrize("request_id", ["", "a" * 65, "a b", "ä".encode(), "x;y", "<script>"])
+def test_an_invalid_request_id_is_replaced(server: Served, request_id):
+    answer = server.http.get("/v1/vidb", headers={"X-Request-Id": request_id})
     assert len(answer.headers["x-request-id"]) == 32
 
 
@@ -272,38 +274,38 @@ def test_no_cors_unless_allowed(server: Served):
         assert "access-control-allow-origin" not in other.headers
 
 
-def test_a_repeated_request_gets_the_kept_answer():
+def test_a_repeated_request_gets_the_stored_response():
     with serving() as served:
         first, again = (served.post("/v1/score", headers={"Idempotency-Key": "k1"}) for _ in range(2))
         assert first.content == again.content
         assert (first.headers.get("idempotency-replayed"), again.headers["idempotency-replayed"]) == (None, "true")
         assert first.headers["x-request-id"] != again.headers["x-request-id"]
-        assert len(served.service.asked) == 1
-        problem(served.post("/v1/score", ASKED | {"seed": 1}, headers={"Idempotency-Key": "k1"}), 422, "idempotency")
+        assert len(served.service.requests) == 1
+        problem(served.post("/v1/score", REQUEST | {"seed": 1}, headers={"Idempotency-Key": "k1"}), 422, "idempotency")
         problem(served.post("/v1/profile", headers={"Idempotency-Key": "k1"}), 422, "idempotency")
         served.post("/v1/score", headers={"Idempotency-Key": "k2"})
-        assert len(served.service.asked) == 2
+        assert len(served.service.requests) == 2
         problem(served.post("/v1/score", headers={"Idempotency-Key": "k" * 256}), 422, "idempotency")
 
 
-def test_kept_answers_are_bounded_in_number_bytes_and_time():
+def test_stored_responses_are_bounded_in_number_bytes_and_time():
     with serving() as served:
         size = len(served.post("/v1/score").content)
 
-    def asked_after(keys: str, **settings) -> int:
+    def num_processed(keys: str, **settings) -> int:
         with serving(**settings) as served:
             for key in keys:
                 assert served.post("/v1/score", headers={"Idempotency-Key": key}).status_code == 200
                 time.sleep(0.05)
-            return len(served.service.asked)
+            return len(served.service.requests)
 
-    assert asked_after("abab", repeat_answers=2) == 2
-    assert asked_after("abcab", repeat_answers=2) == 5
-    assert asked_after("abab", repeat_bytes=2 * size) == 2
-    assert asked_after("abab", repeat_bytes=2 * size - 1) == 4
-    assert asked_after("aa", repeat_bytes=10) == 2
-    assert asked_after("aa", repeat_answers=0) == 2
-    assert asked_after("aa", repeat_seconds=0.01) == 2
+    assert num_processed("abab", repeat_answers=2) == 2
+    assert num_processed("abcab", repeat_answers=2) == 5
+    assert num_processed("abab", repeat_bytes=2 * size) == 2
+    assert num_processed("abab", repeat_bytes=2 * size - 1) == 4
+    assert num_processed("aa", repeat_bytes=10) == 2
+    assert num_processed("aa", repeat_answers=0) == 2
+    assert num_processed("aa", repeat_seconds=0.01) == 2
 
 
 def test_a_repeat_waits_for_the_first_and_takes_over_when_it_fails():
@@ -312,27 +314,27 @@ def test_a_repeat_waits_for_the_first_and_takes_over_when_it_fails():
     with serving(service) as served, ThreadPoolExecutor() as pool:
 
         def send() -> httpx.Response:
-            return httpx.post(f"{served.url}/v1/score", json=ASKED, headers={"Idempotency-Key": "k"}, timeout=30)
+            return httpx.post(f"{served.url}/v1/score", json=REQUEST, headers={"Idempotency-Key": "k"}, timeout=30)
 
         same = [pool.submit(send) for _ in range(5)]
         assert service.entered.acquire(timeout=5)
         time.sleep(0.2)
-        assert len(service.asked) == 1
+        assert len(service.requests) == 1
         service.blocks.clear()
         assert len({one.result().content for one in same}) == 1
-        assert len(service.asked) == 1
+        assert len(service.requests) == 1
 
         service.error = RuntimeError("first fails")
-        assert httpx.post(f"{served.url}/v1/score", json=ASKED, headers={"Idempotency-Key": "new"}).status_code == 500
+        assert httpx.post(f"{served.url}/v1/score", json=REQUEST, headers={"Idempotency-Key": "new"}).status_code == 500
         service.error = None
-        assert httpx.post(f"{served.url}/v1/score", json=ASKED, headers={"Idempotency-Key": "new"}).status_code == 200
+        assert httpx.post(f"{served.url}/v1/score", json=REQUEST, headers={"Idempotency-Key": "new"}).status_code == 200
 
 
 def test_when_the_first_of_two_equal_requests_goes_away_the_second_works():
     service = FakeService()
     service.blocks.set()
     with serving(service) as served, ThreadPoolExecutor() as pool:
-        same = {"json": ASKED, "headers": {"Idempotency-Key": "k"}}
+        same = {"json": REQUEST, "headers": {"Idempotency-Key": "k"}}
         first = pool.submit(httpx.post, f"{served.url}/v1/score", timeout=1, **same)
         assert service.entered.acquire(timeout=5)
         second = pool.submit(httpx.post, f"{served.url}/v1/score", timeout=30, **same)
@@ -371,11 +373,11 @@ def test_many_requests_at_once_keep_their_own_answers():
         lock, wrong = threading.Lock(), []
 
         def send(i: int) -> None:
-            asked = ASKED | {"texts": [f"text {i}"], "seed": i}
-            said = httpx.post(f"{served.url}/v1/score", json=asked, headers={"X-Request-Id": f"id-{i}"}, timeout=30)
-            if (said.json().get("seed"), said.json().get("request_id")) != (i, f"id-{i}"):
+            body = REQUEST | {"texts": [f"text {i}"], "seed": i}
+            answer = httpx.post(f"{served.url}/v1/score", json=body, headers={"X-Request-Id": f"id-{i}"}, timeout=30)
+            if (answer.json().get("seed"), answer.json().get("request_id")) != (i, f"id-{i}"):
                 with lock:
-                    wrong.append(said.text)
+                    wrong.append(answer.text)
 
         list(pool.map(send, range(100)))
         assert not wrong

@@ -3,10 +3,13 @@
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from page_api import Faults, serving
+from fakes.server import FakeServer, running
+from fakes.service import FakeService
 
+PAGE = Path(__file__).parents[2] / "serve" / "page.html"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -25,24 +28,25 @@ def browser() -> Iterator:
 
 
 @pytest.fixture
-def faults() -> Faults:
-    return Faults()
+def server() -> FakeServer:
+    return FakeServer(FakeService(request_id="r-123"), PAGE.read_text("utf-8"))
 
 
 @pytest.fixture
-def page(browser, faults, request) -> Iterator:
-    """The page of a fresh server; afterwards nothing was asked elsewhere, and the console holds no error of the page."""
-    with serving(faults) as url:
+def page(browser, server, request) -> Iterator:
+    """The page of a fresh server; at the end no request went elsewhere, and the console has no error of the page."""
+    with running(server):
+        url = server.url
         context = browser.new_context(**getattr(request, "param", {}))
         page = context.new_page()
         page.set_default_timeout(15_000)
-        asked, said = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+        urls, messages = [], []
+        page.on("request", lambda request: urls.append(request.url))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("console", lambda message: messages.append(message.text) if message.type in ("error", "warning") else None)
         page.goto(url)
         yield page
         context.close()
-        assert [address for address in asked if not address.startswith((url, "data:", f"blob:{url}"))] == []
-        # Chromium itself notes every answer with an error status.
-        assert [line for line in said if "the server responded with a status of" not in line] == []
+        assert [address for address in urls if not address.startswith((url, "data:", f"blob:{url}"))] == []
+        # Chromium itself logs every response with an error status.
+        assert [line for line in messages if "the server responded with a status of" not in line] == []

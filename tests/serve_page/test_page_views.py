@@ -1,32 +1,33 @@
 """The page's other views; keyboard and phone."""
 
 import re
+from importlib import resources
 
 import pytest
-from page_api import FAILS, MANY, PAGE, VERSION, anchors, probability, scored
+from fakes.service import MANY, UNJUDGEABLE, VERSION, anchors, fake_score, probability
 from page_steps import BENEVOLENCE, COLD, HOSTILE, KIND, ask_scores, choose, exact, rows, signed
 
 expect = pytest.importorskip("playwright.sync_api").expect
 
 
-def test_two_texts_are_compared_in_words_and_numbers(page, faults):
+def test_two_texts_are_compared_in_words_and_numbers(page, server):
     page.get_by_role("tab", name="Compare").click()
     page.get_by_label("First text").fill(KIND)
     page.get_by_label("Second text").fill(COLD)
     choose(page, "compare", "Benevolence", "Fidelity")
     page.get_by_role("button", name="Compare", exact=True).click()
     expect(page.locator("#compare-answer section")).to_have_count(2)
-    assert faults.bodies == [
+    assert server.bodies == [
         {"first": KIND, "second": COLD, "values": [BENEVOLENCE, "duty:fidelity"], "mode": "ranked", "m": 3}
     ]
     for i, (value, name) in enumerate([(BENEVOLENCE, "Benevolence"), ("duty:fidelity", "Fidelity")]):
-        first, second = scored(0, KIND, value), scored(1, COLD, value)
+        first, second = fake_score(0, KIND, value), fake_score(1, COLD, value)
         p = probability(first, second)
         section = page.locator("#compare-answer section").nth(i)
         sure, more = max(p, 1 - p), "first" if p >= 0.5 else "second"
         grades = [(0.975, "Almost certainly"), (0.9, "Very probably"), (0.7, "Probably")]
         grade = next((word for least, word in grades if sure >= least), None)
-        words = f"{grade} the {more} text expresses {name} more." if grade else f"The two cannot be told apart on {name}."
+        words = f"{grade} the {more} text expresses {name} more." if grade else f"The texts cannot be distinguished on {name}."
         expect(section.locator(".verdict")).to_have_text(words)
         assert float(section.locator("rect.one").get_attribute("width").rstrip("%")) == pytest.approx(100 * p)
         expect(section.locator(".number b")).to_have_text([signed(first.intensity), signed(second.intensity)])
@@ -38,10 +39,10 @@ def test_two_texts_are_compared_in_words_and_numbers(page, faults):
 def test_a_comparison_without_a_score_says_so(page):
     page.get_by_role("tab", name="Compare").click()
     page.get_by_label("First text").fill(KIND)
-    page.get_by_label("Second text").fill(FAILS)
+    page.get_by_label("Second text").fill(UNJUDGEABLE)
     choose(page, "compare", "Benevolence")
     page.get_by_role("button", name="Compare", exact=True).click()
-    expect(page.locator("#compare-answer .verdict")).to_have_text("Benevolence: not known, because a text has no score.")
+    expect(page.locator("#compare-answer .verdict")).to_have_text("Benevolence: unknown, because a text has no score.")
     expect(page.locator("#compare-answer section")).to_contain_text("No score: no usable order")
 
 
@@ -54,7 +55,7 @@ def test_a_value_is_browsed_along_its_scale(page):
     expect(answer).to_contain_text("1 to 20 of 1,200 anchors, weakest first")
     listed = answer.locator(".rows").last.locator("li")
     first = anchors(MANY)[0]
-    expect(listed.first).to_contain_text(f"{first.text}remarks; licence CC-BY-4.0")
+    expect(listed.first).to_contain_text(f"{first.text}remarks; license CC-BY-4.0")
     expect(listed.first.locator("b")).to_have_text(signed(first.intensity))
     page.get_by_role("button", name="Weaker").press("Enter")  # there are none
     expect(answer).to_contain_text("1 to 20 of")
@@ -76,7 +77,7 @@ def test_a_value_with_two_places_and_one_without_anchors(page):
         [re.compile("Growth.*Openness to change.*Hedonism"), re.compile("Self-protection.*Self-enhancement.*Hedonism")]
     )
     page.get_by_role("link", name="Conservation").click()
-    expect(page.locator("#browse-answer")).to_contain_text("The VIDB holds no anchors for it")
+    expect(page.locator("#browse-answer")).to_contain_text("The VIDB has no anchors for this value")
     page.go_back()
     expect(page.locator("#browse-answer h2")).to_contain_text("Hedonism")
 
@@ -121,7 +122,7 @@ def test_everything_can_be_done_with_the_keyboard(page):
 @pytest.mark.parametrize("page", [{"viewport": {"width": 360, "height": 740}}], indirect=True)
 def test_a_phone_need_not_scroll_sideways(page):
     fits = "document.documentElement.scrollWidth <= innerWidth"
-    ask_scores(page, [*HOSTILE, KIND, FAILS, "w" * 300], "Benevolence")
+    ask_scores(page, [*HOSTILE, KIND, UNJUDGEABLE, "w" * 300], "Benevolence")
     expect(page.locator("#score-answer .near dt").nth(1)).to_be_visible()
     assert page.evaluate(fits)
     page.get_by_role("tab", name="Compare").click()
@@ -147,7 +148,7 @@ def test_every_control_has_a_name_and_every_table_a_caption(page):
 
 
 def test_the_file_stands_alone():
-    page = PAGE.read_text("utf-8")
+    page = resources.files("serve").joinpath("page.html").read_text("utf-8")
     assert page.count("__NONCE__") == 2
     assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|\son\w+=|style=\"", page)
     assert set(re.findall(r"https?://[^\s\"')]+", page)) == {"http://www.w3.org/2000/svg"}

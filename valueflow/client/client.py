@@ -219,7 +219,7 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _load_limits(self, texts: list[str]) -> list[str]:
+    async def _load_limits(self, texts: list[str]) -> None:
         """Load the server's limits if the texts may exceed them."""
         if len(texts) > 1 and self._protocol.vidb is None:
             await self.vidb()

@@ -176,7 +176,8 @@ class Service(Catalog):
             modes=["ranked", "fast"] if embedding and embedding.fast else ["ranked"],
             extract=bool(embedding and embedding.extractor),
             licenses=details.licenses or vidb.licenses(self.version),
-            lineage=[f"{table}/{build}" for table, build in details.builds.items()] or [source.url for source in manifest.inputs],
+            lineage=[f"{table}/{build}" for table, build in details.builds.items()]
+            or [source.url for source in manifest.inputs],
             created=manifest.created, valueflow=manifest.code_version, limits=self.limits,
         )  # fmt: skip
 
