@@ -36,7 +36,7 @@ COLUMNS = ["index", "text", "value", "intensity", "low", "high", "num_windows", 
 @pytest.fixture
 def local(monkeypatch) -> FakeService:
     """The service in this process; `loaded` is what it was loaded with."""
-    service = FakeService(VALUES, remark="one\u2028two")
+    service = FakeService(VALUES, request_id="r-123", remark="one\u2028two")
 
     def load(root: str, version: str = "current", judge: AnyJudge | None = None, fast: bool = False) -> FakeService:
         service.loaded, service.fast = (root, version, judge), fast
@@ -50,7 +50,7 @@ def local(monkeypatch) -> FakeService:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FakeServer]:
-    with running(FakeServer(FakeService(VALUES, remark="one\u2028two"))) as server:
+    with running(FakeServer(FakeService(VALUES, request_id="r-123", remark="one\u2028two"))) as server:
         yield server
 
 
@@ -175,7 +175,7 @@ def test_comparison_profile_nodes_and_values_are_shown(local, run, tmp_path):
     first, second = (fake_score(i, text, VALUES[0]) for i, text in enumerate("ab"))
     code, out, _ = run("compare", "a", "b", "--value", "svt:benevolence")
     assert code == 0
-    assert out.splitlines()[0].split() == ["value", "P(first", "is", "higher)", "first", "second"]
+    assert out.splitlines()[0].split() == ["value", "P(first", "is", "higher)", "first", "second", "error"]
     assert out.splitlines()[1].split()[:3] == [
         "svt:benevolence",
         f"{probability(first, second):.2f}",
