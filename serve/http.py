@@ -158,7 +158,7 @@ def list_theories(request: Request) -> TheoriesResponse:
 def show_value(value: ValueName, request: Request) -> ValueResponse:
     """Return a value's definition, its paths in the theory, and example anchors."""
     service = ready(request)
-    return or_not_found(lambda: service.value(value))
+    return look_up_or_404(lambda: service.value(value))
 
 
 @router.get("/v1/values/{id}/anchors", responses=READ_PROBLEMS | problems(404, 422))
@@ -170,7 +170,7 @@ def list_anchors(
 ) -> AnchorsResponse:
     """List anchors of a value in ascending order of intensity."""
     service = ready(request)
-    return or_not_found(lambda: service.anchors(value, offset, limit))
+    return look_up_or_404(lambda: service.anchors(value, offset, limit))
 
 
 @router.get("/v1/vidb", responses=READ_PROBLEMS)
@@ -255,7 +255,7 @@ def over_limit(name: str, size: str, limit: int) -> Refused:
     return Refused(422, "limits", f"{size}: above this server's {name}, {limit} (GET /v1/vidb: limits); send several requests")
 
 
-def or_not_found(look_up: Callable[[], ResultT]) -> ResultT:
+def look_up_or_404(look_up: Callable[[], ResultT]) -> ResultT:
     """Return the result of a look-up.
 
     Raises:

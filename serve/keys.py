@@ -72,11 +72,11 @@ class Keys:
             Refused: 401, the key is missing or unknown.
         """
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        sent = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        if not sent:
+        key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        if not key:
             raise Refused(401, "key", "an API key is required: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'", CHALLENGE)
         # Headers arrive decoded as latin-1. Every hash is compared, so that the time taken reveals nothing about them.
-        digest = hashlib.sha256(sent.encode("latin-1")).digest()
+        digest = hashlib.sha256(key.encode("latin-1")).digest()
         callers = [caller for sha256, caller in self._callers if hmac.compare_digest(sha256, digest)]
         if not callers:
             raise Refused(401, "key", "the API key is unknown to this server", CHALLENGE)
