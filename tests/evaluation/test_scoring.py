@@ -1,4 +1,4 @@
-"""The evaluator finds a simulated truth, knows how sure it is, and owes nothing to places, row order or luck of the draw."""
+"""The evaluator finds a simulated truth, knows how sure it is, and does not depend on positions, row order or the draw."""
 
 from collections import Counter
 
@@ -56,7 +56,7 @@ def test_the_error_is_below_the_official_one_and_the_interval_holds_the_truth(sa
 
 @pytest.mark.parametrize("sampling", ["adaptive", "bucket"])
 @pytest.mark.parametrize("noise", [1, 3])
-def test_a_judge_that_likes_the_first_place_does_not_move_the_mean(sampling, noise):
+def test_position_bias_does_not_move_the_mean(sampling, noise):
     plain, biased = (simulate(ANCHORS, TRUTH, noise, sampling, bias).intensity_R for bias in (0.0, 2.0))
     assert abs((biased - plain).mean()) < 0.25
 
@@ -110,12 +110,12 @@ def test_a_text_is_never_its_own_anchor_and_no_anchor_comes_twice(sampling, k):
 
 
 @pytest.mark.parametrize("k", [2, 3, 6])
-def test_over_all_units_the_response_is_at_every_place_equally_often(k):
+def test_over_all_units_the_response_is_in_every_position_equally_often(k):
     units, config = [f"u{i}" for i in range(600)], EvaluatorConfig(k=k, m=3)
     rounds = planned(units, config, anchors(np.linspace(-10, 10, 60)))
-    places = Counter(window.position for windows in rounds for window in windows)
-    assert sorted(places) == list(range(k))
-    assert all(count == pytest.approx(1800 / k, rel=0.2) for count in places.values())
+    positions = Counter(window.position for windows in rounds for window in windows)
+    assert sorted(positions) == list(range(k))
+    assert all(count == pytest.approx(1800 / k, rel=0.2) for count in positions.values())
     assert all(len({rounds[r][unit].position for r in range(3)}) == min(3, k) for unit in range(600))
 
 
@@ -169,14 +169,14 @@ def test_without_any_answer_the_score_is_the_middle_and_the_interval_the_scale()
 def test_the_likelihood_is_plackett_luce(window, sharpness):
     theta, order = window
     found = anchors(theta)
-    for place in range(len(order)):
+    for position in range(len(order)):
         posterior = Posterior(found, 1, sharpness)
         prior = posterior.log_density()
-        posterior.update(0, Window(np.arange(len(theta)), place), order, None)
-        shown = np.insert(np.array(theta), place, 0.0)
+        posterior.update(0, Window(np.arange(len(theta)), position), order, None)
+        shown = np.insert(np.array(theta), position, 0.0)
         direct = np.zeros(GRID_POINTS)
         x_KG = np.tile(sharpness * shown[:, None], GRID_POINTS)
-        x_KG[place] = sharpness * posterior.theta_G
+        x_KG[position] = sharpness * posterior.theta_G
         for stage in range(len(order) - 1):
             direct += x_KG[order[stage]] - np.logaddexp.reduce(x_KG[order[stage:]], axis=0)
         seen = (posterior.log_density() - prior)[0]
@@ -275,7 +275,7 @@ def test_a_surer_preference_scores_higher(weights):
     assert scores[0] < scores[1]
 
 
-def test_a_better_place_is_a_higher_score():
+def test_a_higher_rank_is_a_higher_score():
     window, scores = Window(np.array([500, 2500, 5000, 7500, 9500]), 0), []
     for at in range(6):
         posterior = Posterior(ANCHORS, 1, 1.0)
@@ -307,7 +307,7 @@ def test_sharpness_is_recovered_from_the_anchors_own_order(sharpness):
     assert estimate_sharpness(list(shown), orders.tolist()) == pytest.approx(sharpness, rel=0.1, abs=0.04)
 
 
-def test_all_windows_broken_leave_sharpness_one_and_the_widest_interval():
+def test_all_windows_failed_leave_sharpness_one_and_the_widest_interval():
     assert estimate_sharpness([], []) == pytest.approx(1.0, rel=0.05)
     rounds = planned(["u"], EvaluatorConfig())
     assert len(rounds) == 3

@@ -1,4 +1,4 @@
-"""Adaptive windows: what tells most, balance, determinism, and fewer questions for the same order."""
+"""Adaptive windows: expected gain, balance, determinism, and fewer questions for the same order."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.windows import WindowsConfig, plan
 
 
-def test_what_a_pair_tells_is_its_variance_times_the_information_of_its_answer():
+def test_the_gain_of_a_pair_is_its_variance_times_the_information_of_its_answer():
     theta, root = np.array([0.0, 0.0, 3.0, 0.0]), np.diag([1.0, 1.0, 1.0, 0.1])
     near, far, known = gains(theta, root, np.array([0, 0, 0]), np.array([1, 2, 3]))
     assert near == pytest.approx(0.25 * 2)
@@ -38,7 +38,7 @@ def test_a_round_shows_each_text_about_as_often_as_asked_and_no_window_twice(k, 
 
 
 @pytest.mark.parametrize("k", [2, 3])
-def test_a_swiss_round_lets_texts_of_like_rank_meet(k):
+def test_a_swiss_round_has_windows_of_similar_texts(k):
     theta = np.random.default_rng(0).normal(0.0, 5.0, 200)
     windows = swiss_windows(theta, np.zeros((200, k), int), 2, np.random.default_rng(1))
     seen = np.bincount(windows.ravel(), minlength=200)
@@ -48,13 +48,13 @@ def test_a_swiss_round_lets_texts_of_like_rank_meet(k):
     assert np.ptp(theta[windows], axis=1).mean() < 0.2 * np.ptp(np.random.default_rng(2).choice(theta, (400, k)), axis=1).mean()
 
 
-def test_places_stay_balanced_over_rounds():
+def test_positions_stay_balanced_over_rounds():
     rng = np.random.default_rng(0)
     theta, root, shown = rng.normal(size=100), 0.3 * rng.normal(size=(100, 20)), np.zeros((100, 2), int)
     for _ in range(15):
         windows = next_windows(theta + 0.3 * rng.normal(size=100), root, shown, 2, rng)
-        for place in (0, 1):
-            shown[:, place] += np.bincount(windows[:, place], minlength=100)
+        for position in (0, 1):
+            shown[:, position] += np.bincount(windows[:, position], minlength=100)
     assert np.abs(shown[:, 0] - shown[:, 1]).mean() < 1.5
     assert shown[:, 0].sum() == shown[:, 1].sum()
 
@@ -75,7 +75,7 @@ def test_the_order_of_a_balanced_plan_takes_fewer_adaptive_questions(sd, share):
     while asked < share * 40 * 300 / 2:
         found = fit(LikelihoodShard(300, orders))
         windows = next_windows(found.theta_N, found.root_NS, shown, 2, rng)
-        shown += np.stack([np.bincount(place, minlength=300) for place in windows.T], axis=1)
+        shown += np.stack([np.bincount(position, minlength=300) for position in windows.T], axis=1)
         orders.append(answered(theta, windows, rng))
         asked += len(windows)
     adaptive = fit(LikelihoodShard(300, orders))

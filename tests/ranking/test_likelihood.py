@@ -11,7 +11,7 @@ from valueflow.ranking.likelihood import LikelihoodShard
 from valueflow.ranking.orders import Orders
 from valueflow.ranking.plackett_luce import fit
 
-NUM_ITEMS, NUM_JUDGES, NUM_PLACES = 8, 3, 4
+NUM_ITEMS, NUM_JUDGES, NUM_POSITIONS = 8, 3, 4
 
 
 def judged(num_windows: int, seed: int, beta: list[float], gamma: np.ndarray, k: int, theta: np.ndarray) -> Orders:
@@ -20,17 +20,17 @@ def judged(num_windows: int, seed: int, beta: list[float], gamma: np.ndarray, k:
     shown = np.stack([rng.choice(len(theta), k, replace=False) for _ in range(num_windows)])
     judge = rng.integers(len(beta), size=num_windows)
     x = np.array(beta)[judge][:, None] * theta[shown] + gamma[judge][:, :k]
-    places = np.argsort(-(x + rng.gumbel(size=x.shape)), axis=1)
-    return Orders(np.take_along_axis(shown, places, axis=1), np.ones(num_windows), places, judge)
+    positions = np.argsort(-(x + rng.gumbel(size=x.shape)), axis=1)
+    return Orders(np.take_along_axis(shown, positions, axis=1), np.ones(num_windows), positions, judge)
 
 
 def log_likelihood(phi: np.ndarray, orders: list[Orders]) -> float:
     """The definition, window by window."""
     theta, beta, gamma = np.split(phi, [NUM_ITEMS, NUM_ITEMS + NUM_JUDGES])
-    gamma, total = gamma.reshape(NUM_JUDGES, NUM_PLACES), 0.0
+    gamma, total = gamma.reshape(NUM_JUDGES, NUM_POSITIONS), 0.0
     for o in orders:
-        for items, places, judge, weight in zip(o.items_WK, o.positions_WK, o.judge_W, o.weight_W, strict=True):
-            x = beta[judge] * theta[items] + gamma[judge][places]
+        for items, positions, judge, weight in zip(o.items_WK, o.positions_WK, o.judge_W, o.weight_W, strict=True):
+            x = beta[judge] * theta[items] + gamma[judge][positions]
             total += weight * sum(x[a] - np.log(np.exp(x[a:]).sum()) for a in range(o.stages))
     return total
 
@@ -38,13 +38,13 @@ def log_likelihood(phi: np.ndarray, orders: list[Orders]) -> float:
 @pytest.fixture
 def orders() -> list[Orders]:
     theta = np.random.default_rng(0).normal(size=NUM_ITEMS)
-    gamma = np.random.default_rng(1).normal(size=(NUM_JUDGES, NUM_PLACES))
+    gamma = np.random.default_rng(1).normal(size=(NUM_JUDGES, NUM_POSITIONS))
     of = [judged(40, seed, [0.5, 1.0, 1.5], gamma, k, theta) for seed, k in ((2, 2), (3, 4))]
     return [*of, judged(30, 4, [0.5, 1.0, 1.5], gamma, 4, theta)._replace(top=1)]
 
 
 def test_judges_and_partial_orders_have_the_likelihood_gradient_and_information_of_the_definition(orders):
-    shard = LikelihoodShard(NUM_ITEMS, orders, NUM_JUDGES, NUM_PLACES)
+    shard = LikelihoodShard(NUM_ITEMS, orders, NUM_JUDGES, NUM_POSITIONS)
     phi = np.random.default_rng(5).normal(size=shard.layout.size)
     moments = shard.moments(phi)
     assert moments.log_likelihood == pytest.approx(log_likelihood(phi, orders))
@@ -63,8 +63,8 @@ def test_a_top_choice_is_a_softmax_over_the_window():
     every = np.array(list(itertools.permutations(range(4))))
     theta = np.array([0.5, -1.0, 0.2, 1.4])
     for order in every:
-        told = LikelihoodShard(4, [Orders(order[None], np.ones(1), top=1)]).moments(theta).log_likelihood
-        assert told == pytest.approx(theta[order[0]] - np.log(np.exp(theta).sum()))
+        value = LikelihoodShard(4, [Orders(order[None], np.ones(1), top=1)]).moments(theta).log_likelihood
+        assert value == pytest.approx(theta[order[0]] - np.log(np.exp(theta).sum()))
 
 
 @pytest.mark.parametrize("top", [None, 1, 2])
@@ -86,14 +86,14 @@ def test_the_mode_is_that_of_brute_force_with_ties_and_partial_orders(top):
 
 
 def test_judges_that_are_planted_are_found_and_ignoring_them_is_worse():
-    """Seven judges: sharpness 0.3, 1, 2 and others, places worth up to 1.5 nats, one that answers at random."""
+    """Seven judges: sharpness 0.3, 1, 2 and others, positions worth up to 1.5 nats, one that answers at random."""
     rng = np.random.default_rng(8)
     theta = rng.normal(0.0, 1.5, 120)
     theta -= theta.mean()
     beta = [0.3, 1.0, 2.0, 1.0, 0.7, 1.5, 0.0]
     gamma = np.array([[1.5, -1.5], [0.0, 0.0], [-0.8, 0.8], [1.0, -1.0], [0.0, 0.0], [0.4, -0.4], [0.5, -0.5]])
-    told = judged(6000, 9, beta, gamma, 2, theta)
-    found = fit(LikelihoodShard(120, [told], 7, 2))
+    orders = judged(6000, 9, beta, gamma, 2, theta)
+    found = fit(LikelihoodShard(120, [orders], 7, 2))
     unit = np.exp(np.log(beta[:6]).mean())  # the average judge that says something
     np.testing.assert_allclose(found.beta_J[:6], np.array(beta[:6]) / unit, rtol=0.2)
     assert found.beta_J[6] == pytest.approx(0.0, abs=1e-6)  # and the last one says nothing
@@ -104,9 +104,9 @@ def test_judges_that_are_planted_are_found_and_ignoring_them_is_worse():
         return float(np.sqrt(np.mean((gain * estimate - theta) ** 2)))
 
     # The oracle knows beta and gamma: windows of one judge are pairs with known offset and slope.
-    a, b = told.items_WK.T
-    beta_W = np.array(beta)[told.judge_W]
-    offset_W = gamma[told.judge_W, told.positions_WK[:, 0]] - gamma[told.judge_W, told.positions_WK[:, 1]]
+    a, b = orders.items_WK.T
+    beta_W = np.array(beta)[orders.judge_W]
+    offset_W = gamma[orders.judge_W, orders.positions_WK[:, 0]] - gamma[orders.judge_W, orders.positions_WK[:, 1]]
 
     def oracle(t: np.ndarray) -> tuple[float, np.ndarray]:
         d = beta_W * (t[a] - t[b]) + offset_W
@@ -115,7 +115,7 @@ def test_judges_that_are_planted_are_found_and_ignoring_them_is_worse():
         return float(np.logaddexp(0, -d).sum() + 0.5 * t @ t / 1.5**2), -gradient
 
     known = minimize(oracle, np.zeros(120), jac=True, method="L-BFGS-B", options={"maxiter": 2000}).x
-    ignorant = fit(LikelihoodShard(120, [told._replace(positions_WK=None, judge_W=None)])).theta_N
+    ignorant = fit(LikelihoodShard(120, [orders._replace(positions_WK=None, judge_W=None)])).theta_N
     assert error(found.theta_N) <= 1.1 * error(known)
     assert error(found.theta_N) < 0.9 * error(ignorant)
 

@@ -21,9 +21,11 @@ def windows(num_texts: int, k: int, num_windows: int, rng: np.random.Generator) 
     return np.argpartition(rng.random((num_windows, num_texts)), k, axis=1)[:, :k]
 
 
-def ordered(heard_WK: np.ndarray, items_WK: np.ndarray, judge_W: np.ndarray | None = None, top: int | None = None) -> Orders:
-    """Items by what was heard of them, best first, with the places they were shown at."""
-    order_WK = np.argsort(-heard_WK, axis=1)
+def ordered(
+    perceived_WK: np.ndarray, items_WK: np.ndarray, judge_W: np.ndarray | None = None, top: int | None = None
+) -> Orders:
+    """Items sorted by their perceived worth, best first, with their positions in the window."""
+    order_WK = np.argsort(-perceived_WK, axis=1)
     return Orders(np.take_along_axis(items_WK, order_WK, axis=1), np.ones(len(items_WK)), order_WK, judge_W, top)
 
 
@@ -119,8 +121,8 @@ def decoyed(bonus: float, seed: int) -> Checks:
     theta_N = rng.normal(0.0, 1.5, 60)
     items_W3 = windows(60, 3, 10000, rng)
     ranked_W3 = np.take_along_axis(items_W3, np.argsort(-theta_N[items_W3], axis=1), axis=1)
-    heard_W3 = theta_N[ranked_W3] + np.array([bonus, 0.0, 0.0]) + rng.gumbel(size=ranked_W3.shape)
-    return checked([ordered(heard_W3, ranked_W3)._replace(positions_WK=None)], Layout(60))
+    perceived_W3 = theta_N[ranked_W3] + np.array([bonus, 0.0, 0.0]) + rng.gumbel(size=ranked_W3.shape)
+    return checked([ordered(perceived_W3, ranked_W3)._replace(positions_WK=None)], Layout(60))
 
 
 def test_a_decoy_below_that_helps_the_better_text_is_seen_in_the_context():
@@ -137,8 +139,8 @@ def three_judges(seed: int) -> Orders:
     theta_N = rng.normal(0.0, 1.5, 60)
     items_W2 = windows(60, 2, 3000, rng)
     judge_W = rng.integers(0, 3, len(items_W2))
-    heard_W2 = np.array([1.5, 1.0, 0.0])[judge_W][:, None] * theta_N[items_W2] + rng.gumbel(size=items_W2.shape)
-    return ordered(heard_W2, items_W2, judge_W)
+    perceived_W2 = np.array([1.5, 1.0, 0.0])[judge_W][:, None] * theta_N[items_W2] + rng.gumbel(size=items_W2.shape)
+    return ordered(perceived_W2, items_W2, judge_W)
 
 
 def test_a_judge_that_answers_at_random_stands_out_unless_judges_are_modelled():
@@ -155,17 +157,17 @@ def test_a_judge_that_answers_at_random_stands_out_unless_judges_are_modelled():
     assert together.link == alike.link
 
 
-def test_a_place_that_wins_is_seen_unless_it_is_modelled():
+def test_position_bias_is_seen_unless_it_is_modelled():
     rng = np.random.default_rng(5)
     theta_N = rng.normal(0.0, 1.5, 60)
     items_W2 = windows(60, 2, 3000, rng)
-    liked = ordered(theta_N[items_W2] + np.array([0.8, 0.0]) + rng.gumbel(size=items_W2.shape), items_W2, np.zeros(3000, int))
-    alike, modelled = (checked([liked], layout).judges[0].places for layout in (Layout(60), Layout(60, 1, 2)))
+    biased = ordered(theta_N[items_W2] + np.array([0.8, 0.0]) + rng.gumbel(size=items_W2.shape), items_W2, np.zeros(3000, int))
+    alike, modelled = (checked([biased], layout).judges[0].places for layout in (Layout(60), Layout(60, 1, 2)))
     assert [p.group for p in alike] == ["1", "2"]
     assert alike[0].low > 0.05
     assert alike[0].residual == pytest.approx(-alike[1].residual)
     assert all(p.low < 0 < p.high for p in modelled)
-    assert checked([liked._replace(positions_WK=None)], Layout(60)).judges[0].places == []
+    assert checked([biased._replace(positions_WK=None)], Layout(60)).judges[0].places == []
 
 
 def rock_paper_scissors(sharpness: float, prior_sd: float) -> Checks:
@@ -174,8 +176,8 @@ def rock_paper_scissors(sharpness: float, prior_sd: float) -> Checks:
     items_W2 = windows(45, 2, 4000, rng)
     items_W2 = items_W2[items_W2[:, 0] % 3 != items_W2[:, 1] % 3]
     beats_W = (items_W2[:, 1] - items_W2[:, 0]) % 3 == 1
-    heard_W2 = np.stack([np.where(beats_W, sharpness, -sharpness), np.zeros(len(items_W2))], axis=1)
-    return checked([ordered(heard_W2 + rng.gumbel(size=items_W2.shape), items_W2)], Layout(45), prior_sd)
+    perceived_W2 = np.stack([np.where(beats_W, sharpness, -sharpness), np.zeros(len(items_W2))], axis=1)
+    return checked([ordered(perceived_W2 + rng.gumbel(size=items_W2.shape), items_W2)], Layout(45), prior_sd)
 
 
 def test_circles_are_counted_and_more_than_the_model_shows():

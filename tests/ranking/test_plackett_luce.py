@@ -291,15 +291,15 @@ def as_lists(found: list[Orders]) -> list[tuple[list[int], float]]:
     return sorted(pairs)
 
 
-def test_what_is_known_of_items_is_their_prior(shard):
+def test_items_can_have_priors_of_their_own(shard):
     """The mode against a general optimiser of the posterior with those priors."""
     mean, sd = np.full(NUM_ITEMS, np.nan), np.full(NUM_ITEMS, np.nan)
     mean[:5], sd[:5] = [2.0, -1.0, 0.5, 3.0, -2.0], [0.1, 0.3, 0.5, 1.0, 1.0]
     found = fit(shard, prior_sd=1.5, item_priors=ItemPriors(mean, sd))
-    believed = parameter_prior(shard.layout, 1.5, item_priors=ItemPriors(mean, sd))
+    believed_prior = parameter_prior(shard.layout, 1.5, item_priors=ItemPriors(mean, sd))
 
     def negative(theta: np.ndarray) -> float:
-        return 0.5 * float((theta - believed.mean) ** 2 @ believed.precision) - shard.moments(theta).log_likelihood
+        return 0.5 * float((theta - believed_prior.mean) ** 2 @ believed_prior.precision) - shard.moments(theta).log_likelihood
 
     expected = minimize(negative, np.zeros(NUM_ITEMS), tol=1e-10).x
     np.testing.assert_allclose(found.mode_N, expected, atol=2e-4)
@@ -313,14 +313,14 @@ def test_what_is_known_of_items_is_their_prior(shard):
     np.testing.assert_allclose(exact.theta_N[:5], 7.0, atol=1e-6)
 
 
-def test_the_spread_is_that_of_the_items_that_are_not_known():
+def test_the_spread_is_that_of_the_items_without_a_prior_of_their_own():
     rng = np.random.default_rng(0)
     theta = np.concatenate([rng.normal(0.0, 0.2, 200), rng.normal(0.0, 3.0, 100)])
     shown = np.stack([rng.choice(300, 2, replace=False) for _ in range(6000)])
     best_first = np.argsort(-(theta[shown] + rng.gumbel(size=shown.shape)), axis=1)
     orders = Orders(np.take_along_axis(shown, best_first, axis=1), np.ones(len(shown)))
-    known = ItemPriors(np.where(np.arange(300) < 200, theta, np.nan), np.where(np.arange(300) < 200, 0.05, np.nan))
-    found = fit(LikelihoodShard(300, [orders]), item_priors=known)
+    item_priors = ItemPriors(np.where(np.arange(300) < 200, theta, np.nan), np.where(np.arange(300) < 200, 0.05, np.nan))
+    found = fit(LikelihoodShard(300, [orders]), item_priors=item_priors)
     assert found.prior_sd == pytest.approx(3.0, rel=0.2)
     inside = np.abs(found.theta_N - theta)[200:] < 1.96 * found.standard_error_N[200:]
     assert 0.88 <= inside.mean() <= 1.0
@@ -350,7 +350,7 @@ def test_half_and_half_says_nothing_about_which_is_stronger():
     assert found.counts.num_windows_N.tolist() == [2.0, 2.0, 0.0]
 
 
-def test_broken_answers_are_left_out_and_a_window_counts_once():
+def test_failed_answers_are_left_out_and_a_window_counts_once():
     twice = {"window_id": "w", "text_ids": ["a", "b"], "order": [0, 1]}
     table = rankings(twice, twice, {"text_ids": ["a", "b"], "error": "empty reply"}, {"text_ids": ["a", "b"], "order": [1, 0]})
     assert as_lists(orders_of(table, ["a", "b"])) == [([0, 1], 1.0), ([1, 0], 1.0)]

@@ -27,7 +27,7 @@ def table(rows: list[tuple]) -> pa.Table:
 
 
 def of_voters(*answers: str) -> pa.Table:
-    """One string a voter, one character a text; a dot is a broken vote."""
+    """One string a voter, one character a text; a dot is a failed vote."""
     return table(
         [row(f"t{n}", f"v{v}", None if c == "." else c) for v, given_ in enumerate(answers) for n, c in enumerate(given_)]
     )
@@ -198,7 +198,7 @@ def test_pairs_count_the_ballots_on_which_both_voted():
     assert {type(share) for line in pairwise.agreement for share in line} == {float}
 
 
-def test_broken_votes_of_each_voter():
+def test_failed_votes_of_each_voter():
     votes = table([row(f"t{n}", "v", None if n < 2 else "a") for n in range(8)] + [row("t0", "w", "a"), row("t1", "u", None)])
     assert agreement(votes).failed == [FailedVotes("u", 1, 1.0), FailedVotes("v", 8, 0.25), FailedVotes("w", 1, 0.0)]
 
@@ -210,7 +210,7 @@ def test_votes_that_were_written_twice_count_once_and_the_order_of_rows_is_irrel
     assert str(agreement(chunked)) == str(agreement(votes))  # as text, since nan differs from nan
 
 
-def test_a_valid_vote_counts_before_a_broken_one_of_the_same_ballot():
+def test_a_valid_vote_counts_before_a_failed_one_of_the_same_ballot():
     votes = [row("t", "v", None), row("t", "v", "a"), row("t", "w", "a"), row("t", "w", None)]
     found = agreement(table(votes))
     assert found.pairwise.num_ballots[0][1] == 1

@@ -16,8 +16,8 @@ from valueflow.voting.rules import VoteRule, tally
 RULE = VoteRule()
 
 
-def ballot(*counts: int, broken: int = 0) -> list[str | None]:
-    return [option for option, n in zip("abcdefg", counts, strict=False) for _ in range(n)] + [None] * broken
+def ballot(*counts: int, failed: int = 0) -> list[str | None]:
+    return [option for option, n in zip("abcdefg", counts, strict=False) for _ in range(n)] + [None] * failed
 
 
 def paper(votes: tuple[str, ...]) -> tuple[str | None, str]:
@@ -108,19 +108,19 @@ def test_thresholds_can_be_set():
     assert tally(ballot(4, 3), VoteRule(lead=1), 7).decision == "lead"
     assert tally(ballot(4, 2, 1), VoteRule(lead=3), 7).decision == "undecided"
     assert tally(ballot(6, 1), VoteRule(accept=7), 7).decision == "lead"
-    assert tally(ballot(5, broken=2), VoteRule(accept=6, lead=6), 7).decision == "undecided"
+    assert tally(ballot(5, failed=2), VoteRule(accept=6, lead=6), 7).decision == "undecided"
 
 
 def test_a_tie_never_decides():
     assert tally(ballot(3, 3, 1), VoteRule(accept=1, lead=1), 7).choice is None
 
 
-def test_broken_votes_are_abstentions():
-    found = tally(ballot(4, 1, broken=2), RULE, 7)
+def test_failed_votes_count_as_abstentions():
+    found = tally(ballot(4, 1, failed=2), RULE, 7)
     assert found == ("a", "accepted", 0.8, False, {"a": 4, "b": 1})  # 4 of 5, where 4 of 7 would need a lead
-    assert tally(ballot(2, 1, broken=2), RULE, 5).decision == "lead"  # 1 ahead of 3, where 5 would need 2
-    assert tally(ballot(4, broken=3), RULE, 7).unanimous
-    assert tally(ballot(broken=7), RULE, 7) == (None, "undecided", 0.0, False, {})
+    assert tally(ballot(2, 1, failed=2), RULE, 5).decision == "lead"  # 1 ahead of 3, where 5 would need 2
+    assert tally(ballot(4, failed=3), RULE, 7).unanimous
+    assert tally(ballot(failed=7), RULE, 7) == (None, "undecided", 0.0, False, {})
     assert tally([], RULE, 7) == (None, "undecided", 0.0, False, {})
 
 
@@ -139,16 +139,16 @@ def test_broken_votes_are_abstentions():
 )
 def test_the_quorum(valid, panel_size, quorum, decided):
     rule = VoteRule(quorum=quorum)
-    assert (tally(ballot(valid, broken=panel_size - valid), rule, panel_size).choice == "a") == decided
+    assert (tally(ballot(valid, failed=panel_size - valid), rule, panel_size).choice == "a") == decided
     assert (tally(ballot(valid), rule, panel_size).choice == "a") == decided, (
-        "a voter that is missing counts like a broken vote"
+        "a voter that is missing counts like a failed vote"
     )
     assert tally(ballot(valid), rule, panel_size).counts == {"a": valid}
 
 
 def test_more_votes_than_voters_are_refused():
     with pytest.raises(ValueError, match="8 votes on one ballot, but the panel has 7 voters"):
-        tally(ballot(5, broken=3), RULE, 7)
+        tally(ballot(5, failed=3), RULE, 7)
 
 
 @pytest.mark.parametrize("settings", [{"accept": 0}, {"lead": 0}, {"quorum": 1.0}, {"quorum": -0.1}, {"acccept": 5}])
