@@ -1,1 +1,1 @@
-"""Self-contained HTML pages and the dataset card."""
+"""Self-contained HTML pages, cards for the Hugging Face Hub, and tables for the terminal."""
