@@ -200,8 +200,8 @@ def test_the_same_text_and_path_with_two_anchors_is_two_rows_of_one_direction(tm
         ("t,svt,growth,,,up,,", "official.csv:2: direction 'up' is not one of -1, 0, 1"),
         (" ,svt,growth,,,1,,", "official.csv:2: text is empty"),
         ("t,svt,growth", "official.csv:2: row has 3 fields, the header has 8"),
-        ("t,svt,None,,,1,,", "no row has a path"),
-        ("", "no row has a path"),
+        ("t,svt,None,,,1,,", "no row has both a path"),
+        ("", "no row has both a path"),
     ],
 )
 def test_a_bad_official_row_is_refused(tmp_path, row, message):
