@@ -105,9 +105,11 @@ class Manifest(Config):
 
 
 def _input_of_url(url: str) -> Input:
-    *_, table, build_id = ["", "", *url.rstrip("/").split("/")]
-    known = table in SCHEMAS or table in FILE_TABLES
-    return Input(url=url, table=table, build_id=build_id) if known else Input(url=url)
+    url = url.rstrip("/")
+    *_, table, build_id = ["", "", *url.split("/")]
+    if table in SCHEMAS or table in FILE_TABLES:
+        return Input(url=url, table=table, build_id=build_id)
+    return Input(url=url)
 
 
 def commit(build: Build, details: Details, inputs: Sequence[Build | str] = (), files: Sequence[File] | None = None) -> Manifest:
