@@ -228,8 +228,8 @@ def part_paths(build: Build, folder: str = "") -> list[str]:
     searched = f"{prefix}{folder}".rstrip("/")
     if not fs.exists(searched):
         return []
-    found = (str(p).removeprefix(prefix) for p in fs.find(searched))
-    return sorted(p for p in found if p.endswith(".parquet"))
+    paths = (str(p).removeprefix(prefix) for p in fs.find(searched))
+    return sorted(p for p in paths if p.endswith(".parquet"))
 
 
 def _describe(build: Build, path: str) -> File:

@@ -65,9 +65,9 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
 
 def _content_hash(url: str) -> list[str]:
     hashes = []
-    for found in urls(url):
+    for file_url in urls(url):
         running = hashlib.sha256()
-        fs, path = store.filesystem(found)
+        fs, path = store.filesystem(file_url)
         with fs.open(path, "rb") as file:
             while block := file.read(1 << 22):
                 running.update(block)

@@ -132,8 +132,8 @@ def stages(config: BuildVidbConfig, base: Vidb | None = None) -> BuildStages:
     ratings = _content(config.calibrate.ratings)
     calibrated = digest(__version__, utilities.build_id, config.calibrate.model_dump(), ratings)
     panel = config.plausibility
-    asked = [panel.panel.fingerprint(), panel.max_flags] if panel else []
-    published = digest(calibrated, asked, config.human.model_dump(), _content(config.human.ratings))
+    panel_settings = [panel.panel.fingerprint(), panel.max_flags] if panel else []
+    published = digest(calibrated, panel_settings, config.human.model_dump(), _content(config.human.ratings))
     version = Build(config.root, "vidb", f"v-{published}")
     return BuildStages(texts, candidates, windows, rankings, utilities, version)
 

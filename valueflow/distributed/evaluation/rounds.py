@@ -71,7 +71,7 @@ def rank_chunks(evaluation: Evaluation, judge: AnyJudge, chunks: list[Evaluation
             "evaluator.k (2) shows one anchor per window, too few to estimate the sharpness of a judge that did not build this "
             "VIDB; set evaluator.k to 3 or more, or evaluator.sharpness to the judge's nats per unit of theta"
         )
-    sharpness = {value: known or 1.0 for value, known in stored.items()}
+    sharpness = {value: beta or 1.0 for value, beta in stored.items()}
     per_round = sum(len(chunk.text_ids) for chunk in chunks)
     with warm_pools([judge], RANK):
         for round_ in range(config.m):
@@ -79,9 +79,7 @@ def rank_chunks(evaluation: Evaluation, judge: AnyJudge, chunks: list[Evaluation
             total = per_round * (round_ + 1)
             collect_answers(judge, RANK, questions, evaluation.rankings, total, f"{stage} round {round_ + 1}/{config.m}")
             if round_ == 0 and None in stored.values():
-                sharpness = {
-                    value: known or first_round_sharpness(evaluation, chunks, value) for value, known in stored.items()
-                }
+                sharpness = {value: beta or first_round_sharpness(evaluation, chunks, value) for value, beta in stored.items()}
                 log.info("judge sharpness, nats per unit of theta: %s", {v: round(s, 3) for v, s in sharpness.items()})
     return sharpness
 
