@@ -184,18 +184,18 @@ def builder(args: dict[str, Any]) -> Application:
     encoder = None
     if served.fast or served.extraction:
         options = _actor_options(Resources(served.encoder.num_cpus, served.encoder.num_gpus))
-        shape = serve.deployment(
+        deploy = serve.deployment(
             name="encoder", ray_actor_options=options, max_ongoing_requests=64, graceful_shutdown_timeout_s=DRAIN_SECONDS
         )
-        encoder = shape(EncoderReplica).bind(served.encoder)
-    shape = serve.deployment(
+        encoder = deploy(EncoderReplica).bind(served.encoder)
+    deploy = serve.deployment(
         name="judge",
         ray_actor_options=_actor_options(judge.replica_resources),
         max_ongoing_requests=256,
         graceful_shutdown_timeout_s=DRAIN_SECONDS,
     )
-    judge_app = shape(JudgeReplica).bind(judge, store.cache_url(served.root))
-    shape = serve.deployment(
+    judge_app = deploy(JudgeReplica).bind(judge, store.cache_url(served.root))
+    deploy = serve.deployment(
         name="evaluator",
         ray_actor_options={"num_cpus": 0.5},
         # Above the application's own limit: it refuses excess requests itself, with a reason and Retry-After.
@@ -203,27 +203,31 @@ def builder(args: dict[str, Any]) -> Application:
         user_config={"vidb": settings.vidb},
         graceful_shutdown_timeout_s=DRAIN_SECONDS,
     )
-    return shape(serve.ingress()(EvaluatorReplica)).bind(served, judge_app, encoder)
+    return deploy(serve.ingress()(EvaluatorReplica)).bind(served, judge_app, encoder)
 
 
 def _extraction_builds(served: ServeConfig) -> tuple[store.Build, store.Build, store.Build]:
-    """The labelled texts, their labels and their vectors."""
+    """The labelled texts, their labels and their embeddings.
+
+    Raises:
+        InputError: one of them does not exist.
+    """
     assert served.extraction
-    of, labels = resolve_labels(served.root, served.extraction.texts, served.extraction.labels)
-    embedded = embeddings_build(of, served.encoder, served.root)
-    if not store.manifest(embedded):
+    texts, labels = resolve_labels(served.root, served.extraction.texts, served.extraction.labels)
+    embeddings = embeddings_build(texts, served.encoder, served.root)
+    if not store.manifest(embeddings):
         raise InputError(
-            f"the labelled texts {of.build_id} have no vectors by {served.encoder.model}; run python -m jobs.embed with "
-            f"root={served.root} texts={of.build_id} encoder.model={served.encoder.model} first, or leave extraction out"
+            f"the labelled texts {texts.build_id} have no vectors by {served.encoder.model}; run python -m jobs.embed with "
+            f"root={served.root} texts={texts.build_id} encoder.model={served.encoder.model} first, or leave out `extraction`"
         )
-    return of, labels, embedded
+    return texts, labels, embeddings
 
 
 def _extractor(served: ServeConfig) -> Extractor:
-    of, labels, embedded = _extraction_builds(served)
+    texts, labels, embeddings = _extraction_builds(served)
     assert served.extraction
-    examples = read_examples(of, labels)
-    return Extractor(read_vectors(embedded, examples.text_ids), examples, served.extraction.k)
+    examples = read_examples(texts, labels)
+    return Extractor(read_vectors(embeddings, examples.text_ids), examples, served.extraction.k)
 
 
 def _actor_options(replica: Resources) -> dict[str, float]:
