@@ -52,7 +52,3 @@ def _run(work: Coroutine[None, None, None]) -> None:
         os._exit(INTERRUPTED)
     finally:
         runner.close()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
