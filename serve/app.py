@@ -24,13 +24,12 @@ from valueflow import config, store, vidb
 from valueflow.config import Resources
 from valueflow.distributed.embed import EmbedderConfig, embeddings_build, read_examples, read_vectors, resolve_labels
 from valueflow.distributed.extract import ExtractionConfig
+from valueflow.distributed.judge import served_judge
 from valueflow.errors import InputError
 from valueflow.evaluation.regression import IntensityRegression, load_or_fit
 from valueflow.hives.extract import Extractor
 from valueflow.judging.configs import AnyJudge, JudgeConfig
-from valueflow.judging.kind import OnlineJudge
-from valueflow.judging.online import MicroBatcher, online_judge
-from valueflow.llm.configs import VllmModel
+from valueflow.judging.online import MicroBatcher
 from valueflow.service.local import judge_of
 from valueflow.service.service import EmbeddingBackend, Service
 
@@ -55,12 +54,7 @@ class JudgeReplica:
     """Deployment of the judge: answers the windows of all requests."""
 
     def __init__(self, judge: AnyJudge, cache: str) -> None:
-        if isinstance(judge, VllmModel):
-            from valueflow.distributed.vllm_engine import OnlineEngine
-
-            self.ask_judge: OnlineJudge = OnlineEngine(judge)
-        else:
-            self.ask_judge = online_judge(judge, cache)
+        self.ask_judge = served_judge(judge, cache)
         self.num_calls, self.since, self.busy = 0, 0.0, 0.0
 
     async def rank(self, windows: bytes) -> bytes:

@@ -11,8 +11,11 @@ from ray.data import Dataset
 from valueflow.distributed import endpoint_actor, vllm_batch
 from valueflow.distributed.actor_pools import answer_in_actors
 from valueflow.distributed.cluster import require_resources
+from valueflow.distributed.vllm_engine import OnlineEngine
 from valueflow.judging.configs import AnyJudge
+from valueflow.judging.kind import OnlineJudge
 from valueflow.judging.kinds import kind_of
+from valueflow.judging.online import online_judge
 from valueflow.judging.tasks import RANK
 from valueflow.llm.configs import LlmModel
 from valueflow.llm.question import Task
@@ -25,14 +28,16 @@ class LlmRunner(NamedTuple):
 
     answer: asks the LLM; also takes the tokens in and out that the build has spent on it before.
     replay: answers from the call cache alone; None if `answer` looks into the cache before each call.
+    engine: the judge in an engine of this process, for the service; None for kinds that `online_judge` has.
     """
 
     answer: Callable[[Any, Task, str, tuple[int, int]], Answerer]
     replay: Callable[[Any, Task, str], Answerer | None] | None = None
+    engine: Callable[[Any], OnlineJudge] | None = None
 
 
 LLM_RUNNERS = {
-    "vllm": LlmRunner(vllm_batch.answer_by_engines, vllm_batch.answer_from_cache),
+    "vllm": LlmRunner(vllm_batch.answer_by_engines, vllm_batch.answer_from_cache, OnlineEngine),
     "openai": LlmRunner(endpoint_actor.answer_by_endpoint),
 }
 
@@ -70,3 +75,13 @@ def from_call_cache(config: AnyJudge, task: Task, cache: str) -> Answerer | None
         return None
     replay = LLM_RUNNERS[config.kind].replay
     return replay(config, task, cache) if replay else None
+
+
+def served_judge(config: AnyJudge, cache: str) -> OnlineJudge:
+    """Return the judge of a served replica: an engine in this process for vLLM, else `online_judge`.
+
+    Raises:
+        InputError: a model, API key or package is missing.
+    """
+    runner = LLM_RUNNERS.get(config.kind)
+    return runner.engine(config) if runner and runner.engine else online_judge(config, cache)
