@@ -13,7 +13,7 @@ ROOTS = ("valueflow", "serve", "jobs")
 
 # From the bottom up. A package may import its own layer and those below it.
 LAYERS = (
-    {"errors", "records", "config", "store", "api", "retry", "models", "tabular", "numerics"},
+    {"errors", "records", "config", "defaults", "store", "api", "retry", "models", "tabular", "numerics"},
     {"theories", "samples"},
     {"corpora", "voting", "ranking"},
     {"prompts"},
