@@ -2,13 +2,20 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from configs import SIMULATED, job_config
 from hypothesis import settings
 from roots import with_texts_of
 
+if TYPE_CHECKING:
+    from valueflow.distributed.build.pipeline import BuildStages
+    from valueflow.distributed.evaluation.run import EvaluationResult
+
 REPOSITORY = Path(__file__).parents[1]
 DATA = REPOSITORY.parent / "shared" / "data"
+SCORED = ["svt:benevolence", "duty:fidelity"]
 SUITES = ("ray", "llm", "browser", "statistics", "chaos", "gpu", "slow")
 WHOLLY_MARKED = re.compile(r"^pytestmark = .*pytest\.mark\.(ray|llm)\b", re.MULTILINE)
 
@@ -58,6 +65,31 @@ def ingested(cluster, tmp_path_factory) -> Path:
 def root(ingested, tmp_path) -> Path:
     """A root of this test with the texts of the sample corpus."""
     return with_texts_of(ingested, tmp_path)
+
+
+class Built(NamedTuple):
+    """A root with a published version, and the builds of its stages."""
+
+    root: Path
+    at: "BuildStages"
+
+
+@pytest.fixture(scope="session")
+def built(ingested, tmp_path_factory) -> Built:
+    """A root in which a simulated judge has built and published a version of the sample corpus; not to be changed."""
+    from jobs import build_vidb
+
+    root = with_texts_of(ingested, tmp_path_factory.mktemp("built"))
+    windows = {"mode": "balanced", "k": 2, "m": 24, "seed": 0}
+    return Built(root, build_vidb.main(job_config(build_vidb, root, judge=SIMULATED, windows=windows)))
+
+
+@pytest.fixture(scope="session")
+def evaluated(built) -> "EvaluationResult":
+    """The sample responses scored with that version, by the same judge."""
+    from jobs import evaluate
+
+    return evaluate.main(job_config(evaluate, built.root, "evaluator.seed=3", judge=SIMULATED, values=SCORED))
 
 
 @pytest.fixture

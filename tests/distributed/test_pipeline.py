@@ -1,9 +1,7 @@
 """Ingest, build, evaluate on a real local cluster; resume, refusal, and equality of sharded and in-process fits."""
 
 import asyncio
-import os
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
+from configs import SIMULATED, job_config
 from kills import run_and_kill
 from roots import with_texts_of
 from scipy.stats import spearmanr
 
-from jobs import build_vidb, evaluate, import_vidb, ingest
+from jobs import build_vidb, evaluate, import_vidb
 from valueflow import store, vidb
 from valueflow.api import ScoreRequest
 from valueflow.config import load
@@ -35,28 +34,18 @@ from valueflow.judging.simulated import true_theta
 from valueflow.llm.configs import VllmModel
 from valueflow.ranking.likelihood import Layout
 from valueflow.ranking.plackett_luce import fit
+from valueflow.records import text_id
 from valueflow.service.local import local_service
 from valueflow.store import Build
 
 pytestmark = pytest.mark.ray
-REPOSITORY = Path(__file__).parents[2]
-SIMULATED = ["judge={kind: simulated, name: sim, batch_size: 200}", "windows.m=24", "cluster.num_cpus=8"]
+SCORED = ["svt:benevolence", "duty:fidelity"]
+WINDOWS = {"mode": "balanced", "k": 2, "m": 24, "seed": 0}
+ONE_VALUE = "candidates.values=[svt:benevolence]"
 
 
-def build_config(root: Path | str, *overrides: str):
-    # The YAML's judge is replaced, not merged, so its keys are dropped first.
-    text = (REPOSITORY / "conf/build_vidb/tiny.yaml").read_text()
-    path = Path(root if "://" not in str(root) else "/tmp") / "build.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("judge:")))
-    return load(build_vidb.SCHEMA, str(path), [f"root={root}", *SIMULATED, *overrides])
-
-
-@pytest.fixture(scope="module")
-def built(cluster, tmp_path_factory):
-    root = tmp_path_factory.mktemp("root")
-    ingest.main(load(ingest.SCHEMA, "conf/ingest/tiny.yaml", [f"root={root}"]))
-    return root, build_vidb.main(build_config(root))
+def build_config(root: Path, *overrides: str, judge: dict | None = None):
+    return job_config(build_vidb, root, *overrides, judge=judge or SIMULATED, windows=WINDOWS)
 
 
 def test_the_build_recovers_what_the_simulated_judge_believes(built):
@@ -78,13 +67,16 @@ def test_every_window_is_answered_once_and_every_file_is_as_the_manifest_says(bu
         store.verify(build)
 
 
-def test_a_finished_build_reruns_in_seconds_and_asks_nothing(built):
+def test_a_finished_build_asks_nothing_and_writes_nothing_again(built):
     root, at = built
-    before = {path: os.stat(f"{at.rankings[0].url}/{path}").st_mtime_ns for path in store.part_paths(at.rankings[0])}
-    started = time.monotonic()
-    assert build_vidb.main(build_config(root)) == at
-    assert time.monotonic() - started < 10
-    assert {path: os.stat(f"{at.rankings[0].url}/{path}").st_mtime_ns for path in store.part_paths(at.rankings[0])} == before
+    before = {path: path.stat().st_mtime_ns for build in (*at.rankings, at.utilities, at.vidb) for path in files_of(build)}
+    # More actors than the cluster has room for: asking the judge anything would be refused.
+    assert build_vidb.main(build_config(root, "judge.num_actors=99")) == at
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def files_of(build: Build) -> list[Path]:
+    return [path for path in Path(build.url).rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(
@@ -127,45 +119,34 @@ def test_the_published_version_loads_and_is_calibrated_with_a_real_zero(built):
     assert list(Path(f"{root}/reports").glob("v-*.html"))
 
 
-def evaluate_config(root: Path, *overrides: str):
-    path = root / "evaluate.yaml"
-    text = (REPOSITORY / "conf/evaluate/tiny.yaml").read_text()
-    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("judge:")))
-    return load(evaluate.SCHEMA, str(path), [f"root={root}", "values=[svt:benevolence, duty:fidelity]", *overrides])
-
-
-def test_evaluation_scores_every_response_and_again_from_its_saved_rankings(built):
+def test_evaluation_scores_every_response_and_again_from_its_saved_rankings(built, evaluated, tmp_path):
     root, _ = built
-    judge = "judge={kind: simulated, name: sim, batch_size: 200}"
-    scored = evaluate.main(evaluate_config(root, judge))
-    rows = store.read_table(scored.build).to_pandas()
+    rows = store.read_table(evaluated.build).to_pandas()
     assert len(rows) == 2 * 48
     assert (rows.num_windows == 3).all()
     assert (rows.num_failed == 0).all()
     assert ((rows.low <= rows.intensity) & (rows.intensity <= rows.high)).all()
     # The judge's own belief about the response is what the score must find.
-    from valueflow.records import text_id
-
     calibration = vidb.load(str(root)).calibrations["svt:benevolence"]
     mine = rows[rows.value == "benevolence"]
     truth = calibration.to_intensity(np.array([true_theta("benevolence", text_id(t), 3.0) for t in mine.response]))
     assert spearmanr(truth, mine.intensity).statistic > 0.85
     rankings = next(Path(f"{root}/rankings").glob("e-*")).name
-    (root / "saved.yaml").write_text(f"{{root: {root}, rankings: {rankings}}}")
-    again = store.read_table(evaluate.main(load(evaluate.SCHEMA, str(root / "saved.yaml"), [])).build).to_pandas()
+    saved = tmp_path / "saved.yaml"
+    saved.write_text(f"{{root: {root}, rankings: {rankings}, evaluator: {{seed: 3}}}}")
+    again = store.read_table(evaluate.main(load(evaluate.SCHEMA, str(saved), [])).build).to_pandas()
     with pytest.raises(InputError, match="do not ask about duty:justice"):
-        evaluate.main(load(evaluate.SCHEMA, str(root / "saved.yaml"), ["values=[duty:justice]"]))
+        evaluate.main(load(evaluate.SCHEMA, str(saved), ["values=[duty:justice]"]))
     pick = ["response_id", "value", "intensity", "low", "high"]
     both = rows[pick].merge(again[pick], on=["response_id", "value"])
     assert len(both) == len(rows)
     np.testing.assert_array_equal(both.intensity_x, both.intensity_y)
-    assert Path(f"{scored.build.url}/scores.csv").read_text().startswith("query,dataset,response,")
+    assert Path(f"{evaluated.build.url}/scores.csv").read_text().startswith("query,dataset,response,")
 
 
-def test_a_service_gives_the_very_numbers_of_the_batch_job(built):
+def test_a_service_gives_the_very_numbers_of_the_batch_job(built, evaluated):
     root, _ = built
-    scored = evaluate.main(evaluate_config(root, "judge={kind: simulated, name: sim, batch_size: 200}", "evaluator.seed=3"))
-    rows = store.read_table(scored.build).to_pylist()
+    rows = store.read_table(evaluated.build).to_pylist()
     texts = list(dict.fromkeys(row["response"] for row in rows))
     asked = ScoreRequest(texts=texts, values=["svt:benevolence", "duty:fidelity"], seed=3)
     served = asyncio.run(local_service(str(root)).score(asked, "r"))
@@ -176,28 +157,25 @@ def test_a_service_gives_the_very_numbers_of_the_batch_job(built):
         assert mine[row["response"], f"{row['theory']}:{row['value']}"] == expected
 
 
-def test_broken_answers_are_rows_and_too_many_stop_the_job(built):
-    root, _ = built
-    few = build_vidb.main(build_config(root, "judge.broken_share=0.02", "publish=false"))
+def test_broken_answers_are_rows_and_too_many_stop_the_job(root):
+    few = build_vidb.main(build_config(root, ONE_VALUE, "judge.broken_share=0.02", "publish=false"))
     details = store.details_of(few.rankings[0], store.RankingsDetails)
     assert 0 < details.errors < 0.05 * details.windows
     with pytest.raises(InputError, match=r"have no valid answer, max_error_share is 5.0%.*not an order of letters"):
-        build_vidb.main(build_config(root, "judge.broken_share=0.3"))
+        build_vidb.main(build_config(root, ONE_VALUE, "judge.broken_share=0.3"))
 
 
-def test_a_pool_smaller_than_k_is_a_sentence(built):
-    root, _ = built
+def test_a_pool_smaller_than_k_is_a_sentence(root):
     with pytest.raises(InputError, match=r"k \(10\) is larger than the pool \(3 texts\)"):
         build_vidb.main(
             build_config(root, "windows.k=10", "windows.m=10", "candidates.max_texts=2", "candidates.num_neutral=1")
         )
 
 
-def test_a_model_that_is_not_there_is_a_sentence(built):
-    root, _ = built
-    text = "judge={kind: encoder, model: 'package://no_such_package/model'}"
+def test_a_model_that_is_not_there_is_a_sentence(root):
+    judge = {"kind": "encoder", "model": "package://no_such_package/model"}
     with pytest.raises(InputError, match="'no_such_package' is not installed"):
-        build_vidb.main(build_config(root, text))
+        build_vidb.main(build_config(root, ONE_VALUE, judge=judge))
 
 
 def test_sharded_fit_equals_the_fit_in_one_process(built):
@@ -221,20 +199,19 @@ def test_sharded_fit_equals_the_fit_in_one_process(built):
     assert FitSummary(*fitted).num_shards == len(shards)
 
 
-def test_killed_at_any_time_the_same_command_ends_with_the_same_version(built, tmp_path):
+@pytest.mark.chaos
+def test_killed_half_way_the_same_command_ends_with_the_same_version(built, tmp_path):
+    """The one kill -9 of `make test`; the stages that share its mechanism start from half-written builds."""
     root, at = built
     with_texts_of(root, tmp_path)
-    config = build_config(tmp_path)
-    path = tmp_path / "build.yaml"
-    slow = [f"root={tmp_path}", *SIMULATED, "judge.seconds_per_batch=0.7"]
-    command = [sys.executable, "-m", "jobs.build_vidb", str(path), *slow]
+    build_config(tmp_path, judge=SIMULATED | {"seconds_per_batch": 0.7})
     rankings = Path(at.rankings[0].url.replace(str(root), str(tmp_path)))
-    for wanted in (2, 6):
-        run_and_kill(command, lambda wanted=wanted: len(list(rankings.rglob("*.parquet"))) >= wanted)
-        assert not (rankings / "_manifest.json").exists()
+    command = [sys.executable, "-m", "jobs.build_vidb", str(tmp_path / "build_vidb.yaml")]
+    run_and_kill(command, lambda: len(list(rankings.rglob("*.parquet"))) >= 4)
+    assert not (rankings / "_manifest.json").exists()
     # A part that a crash left unreadable is done again.
     next(iter(rankings.rglob("*.parquet"))).write_bytes(b"PAR1 cut")
-    done = build_vidb.main(config)
+    done = build_vidb.main(build_config(tmp_path))
     assert done.vidb.build_id == at.vidb.build_id
     assert Counter(store.read_table(done.rankings[0], ["window_id"])["window_id"].to_pylist()) == Counter(
         store.read_table(at.rankings[0], ["window_id"])["window_id"].to_pylist()
@@ -266,7 +243,7 @@ def test_an_imported_version_is_an_anchor_set(cluster, tmp_path, data):
     import_vidb.main(load(import_vidb.SCHEMA, str(tmp_path / "i.yaml"), [f"root={tmp_path}", files]))
     version = vidb.load(str(tmp_path))
     assert len(version.calibrations) == 30
-    config = evaluate_config(tmp_path, "judge={kind: simulated, name: sim}", "evaluator.sampling=random", "evaluator.k=3")
-    scored = evaluate.main(config)
+    overrides = ["evaluator.sampling=random", "evaluator.k=3"]
+    scored = evaluate.main(job_config(evaluate, tmp_path, *overrides, judge=SIMULATED, values=SCORED))
     assert store.require_manifest(scored.build).num_rows == 2 * 48
     assert isinstance(store.read_table(scored.build), pa.Table)

@@ -8,15 +8,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from configs import SIMULATED, job_yaml
+from kills import kill_tree
 
-from valueflow import store, vidb
+from jobs import build_vidb
+from valueflow import config, store, vidb
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 REPOSITORY = Path(__file__).parents[2]
-SIMULATED = "judge={kind: simulated, name: sim}"
 
 
 def free_port() -> int:
@@ -25,15 +28,8 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
-def simulated_yaml(folder: Path) -> str:
-    text = (REPOSITORY / "conf/build_vidb/tiny.yaml").read_text()
-    path = folder / "build.yaml"
-    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("judge:")))
-    return str(path)
-
-
 @pytest.fixture
-def s3(monkeypatch):
+def s3(monkeypatch) -> Iterator[str]:
     """A bucket of moto's server on localhost."""
     port = free_port()
     server = subprocess.Popen(
@@ -62,42 +58,61 @@ def s3(monkeypatch):
     server.wait()
 
 
-def run(*command: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", *command], cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+BUILD_TWICE = """
+import sys
+from jobs import build_vidb, ingest
+from valueflow.config import load
+from valueflow.distributed.cluster import ClusterConfig, session
+
+ingesting, building, root = sys.argv[1:]
+with session(ClusterConfig(num_cpus=8)):
+    ingest.main(load(ingest.SCHEMA, ingesting, [f"root={root}"]))
+    config = load(build_vidb.SCHEMA, building, [f"root={root}"])
+    assert build_vidb.main(config) == build_vidb.main(config)
+"""
 
 
 def test_a_root_on_s3(s3, tmp_path):
-    done = run("jobs.ingest", "conf/ingest/tiny.yaml", f"root={s3}")
-    assert done.returncode == 0, done.stderr
-    build = ("jobs.build_vidb", simulated_yaml(tmp_path), f"root={s3}", SIMULATED)
-    done = run(*build)
+    """In a process of its own: the workers of a cluster have the environment with which it was started."""
+    build = job_yaml("build_vidb", tmp_path, judge=SIMULATED)
+    command = [sys.executable, "-c", BUILD_TWICE, "conf/ingest/tiny.yaml", str(build), s3]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     version = vidb.load(s3)
     assert version.build.build_id in done.stdout
     assert version.manifest.num_rows == 216
     store.verify(version.build)
     assert store.exists(f"{s3}/reports/{version.build.build_id}.html")
-    assert run(*build).returncode == 0
     assert store.current(s3).sequence == 1
-    # The fence: nobody may publish over what they have not seen.
-    stale = store.Pointer(None, 0, None)
-    other = run(*build, "windows.seed=5", "publish=false")
-    assert other.returncode == 0, other.stderr
-    newer = next(v for v in store.finished(s3, "vidb") if v != version.build.build_id)
-    with pytest.raises(ValueError, match="was published while"):
-        store.publish(s3, newer, stale)
+
+
+def imported(root: str, folder: Path, intensity: float) -> str:
+    """The id of a version of one text, not published."""
+    path = folder / f"{intensity}.jsonl"
+    path.write_text(json.dumps({"theory": "svt", "value": "power", "text": "I lead.", "intensity": intensity}))
+    return vidb.import_version([str(path)], "MIT", "a rater", root)[0].build_id
+
+
+def test_nobody_publishes_on_s3_over_a_version_they_have_not_seen(s3, tmp_path):
+    first, second = (imported(s3, tmp_path, intensity) for intensity in (1.0, 2.0))
+    store.publish(s3, first, store.current(s3))
     seen = store.current(s3)
-    store.publish(s3, newer, seen)
-    assert store.current(s3).version == newer
+    assert seen.sequence == 1
+    stale = store.Pointer(None, 0, None)
     with pytest.raises(ValueError, match="was published while"):
-        store.publish(s3, version.build.build_id, seen._replace(version="another"))
+        store.publish(s3, second, stale)
+    store.publish(s3, second, seen)
+    assert store.current(s3).version == second
+    with pytest.raises(ValueError, match="was published while"):
+        store.publish(s3, first, seen._replace(version="another"))
 
 
-def test_a_wrong_bucket_is_a_sentence(s3, tmp_path):
-    done = run("jobs.build_vidb", simulated_yaml(tmp_path), "root=s3://no-such-bucket/root", SIMULATED)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error:") or "\nerror:" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_wrong_bucket_is_a_sentence(cluster, s3, tmp_path, monkeypatch, capsys):
+    build = job_yaml("build_vidb", tmp_path, judge=SIMULATED)
+    monkeypatch.setattr(sys, "argv", ["build_vidb", str(build), "root=s3://no-such-bucket/root"])
+    with pytest.raises(SystemExit, match="2"):
+        config.cli(build_vidb.SCHEMA, build_vidb.main)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error:")
 
 
 def test_the_tiny_build_under_ray_job_submit(tmp_path):
@@ -117,19 +132,17 @@ def test_the_tiny_build_under_ray_job_submit(tmp_path):
         submit = [ray, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", str(REPOSITORY)]
         submit += ["--runtime-env-json", json.dumps({"excludes": [".git", ".venv", "runs", "tests"]}), "--"]
         (tmp_path / "out").mkdir()
-        build = simulated_yaml(tmp_path)
-        for job in (
-            ["jobs.ingest", "conf/ingest/tiny.yaml", f"root={tmp_path}/out"],
-            ["jobs.build_vidb", build, f"root={tmp_path}/out", SIMULATED],
-        ):
-            command = [*submit, sys.executable, "-m", *job]
-            for _ in range(30):
-                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-                if "Failed to connect" not in done.stdout + done.stderr:
-                    break
-                time.sleep(2)
-            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-            assert "succeeded" in done.stdout
+        build = job_yaml("build_vidb", tmp_path, judge=SIMULATED)
+        python, out = f"{sys.executable} -m", f"root={tmp_path}/out"
+        jobs = f"{python} jobs.ingest conf/ingest/tiny.yaml {out} && {python} jobs.build_vidb {build} {out}"
+        command = [*submit, "sh", "-c", jobs]
+        for _ in range(30):
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+            if "Failed to connect" not in done.stdout + done.stderr:
+                break
+            time.sleep(2)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert "succeeded" in done.stdout
         assert vidb.load(f"{tmp_path}/out").manifest.num_rows == 216
         # Without the token nobody gets in.
         bare = {k: v for k, v in environment.items() if not k.startswith("RAY_AUTH")} | {"HOME": str(tmp_path)}
@@ -137,9 +150,4 @@ def test_the_tiny_build_under_ray_job_submit(tmp_path):
         assert refused.returncode != 0
         assert "uthentication" in refused.stdout + refused.stderr
     finally:
-        os.killpg(head.pid, 15)
-        try:
-            head.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(head.pid, 9)
-        subprocess.run(["pkill", "-9", "-f", f"/tmp/vf-{port}"], check=False)
+        kill_tree(head, 20)

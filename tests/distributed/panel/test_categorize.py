@@ -1,12 +1,11 @@
 """The panel on a real local cluster: simulated voters of known accuracy, kills, failed voters, human decisions, flags."""
 
 import csv
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from kills import run_and_kill
+from kills import rewind
 
 from jobs import audit_judge, build_vidb, categorize
 from valueflow import store
@@ -63,20 +62,16 @@ def test_a_panel_finds_the_truth_of_simulated_voters(root):
     }  # options are shuffled for every voter and text
 
 
-def test_killed_and_run_again_the_votes_are_the_same(root, ingested, tmp_path_factory):
-    panel = voters(3, batch_size=10)
-    whole = tmp_path_factory.mktemp("whole")
-    (whole / "texts").symlink_to(ingested / "texts")
-    expected = categorize.main(settings(whole, panel, theories=["duty"]))
-    settings(root, voters(3, batch_size=10, seconds_per_batch=0.5), theories=["duty"])
-    command = [sys.executable, "-m", "jobs.categorize", str(root / "categorize.yaml")]
-    for wanted in (3, 9):
-        run_and_kill(command, lambda wanted=wanted: len(list((root / "votes").rglob("*.parquet"))) >= wanted)
-    assert not list((root / "labels").rglob("_manifest.json"))
-    done = categorize.main(settings(root, panel, theories=["duty"]))
-    for name in expected.votes:
-        assert rows(done.votes[name]) == rows(expected.votes[name])
-    assert rows(done.labels) == rows(expected.labels)
+def test_cut_short_and_run_again_the_votes_are_the_same(root):
+    config = settings(root, voters(3, batch_size=10), theories=["duty"])
+    at = categorize.main(config)
+    builds = [*at.votes.values(), at.labels]
+    expected = [rows(build) for build in builds]
+    for num_parts in (1, 3):
+        rewind(next(iter(at.votes.values())), num_parts)
+        assert not any(store.manifest(build) for build in builds)
+        assert categorize.main(config) == at
+        assert [rows(build) for build in builds] == expected
 
 
 def test_a_failed_voter_is_named_and_the_panel_stops_or_goes_on(root):
