@@ -1,7 +1,6 @@
 """The openai judge in real jobs: against a server that fails on purpose, killed in between, and against a real vLLM server."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import fault_server
 import httpx
 import pytest
 import yaml
-from kills import run_and_kill
+from kills import kill_tree, run_and_kill
 
 from jobs import audit_judge, build_vidb, categorize
 from valueflow import store
@@ -53,6 +52,8 @@ def only(root: Path, table: str) -> store.Build:
     return store.Build(str(root), table, build_id)
 
 
+@pytest.mark.chaos
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_job_pays_no_answer_twice_but_those_in_flight(root, server, monkeypatch):
     """Two thousand calls, a fifth of which fail in ten ways; kill -9 half way; the same command again."""
@@ -61,7 +62,7 @@ def test_a_killed_job_pays_no_answer_twice_but_those_in_flight(root, server, mon
     build(root, openai(server.url, key_env="FAULTY_KEY"))
     command = [sys.executable, "-m", "jobs.build_vidb", str(root / "build.yaml")]
     run_and_kill(command, lambda: sum(server.seen()["paid"].values()) >= 900, 120)
-    time.sleep(1)  # calls of orphans end
+    time.sleep(1)  # calls that the server has begun end
     before = server.seen()
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -121,11 +122,11 @@ def vllm_server(tmp_path_factory):
             time.sleep(1)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        kill_tree(process, 30)
 
 
 @pytest.mark.llm
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_real_vllm_server_is_examined_and_votes(root, vllm_server):
     """SmolLM2 follows the form every time and fails the exam; as a voter it chooses among the options only."""

@@ -141,6 +141,8 @@ def test_a_version_is_swapped_under_load_without_a_failed_request(served, root):
         assert client.vidb().values == dict.fromkeys(VALUES, 160)
 
 
+@pytest.mark.chaos
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["judge", "evaluator"])
 def test_a_killed_replica_fails_no_request_of_the_client(served, kind):
     with under_load(served) as versions:

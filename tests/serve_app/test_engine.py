@@ -14,7 +14,7 @@ from valueflow.cli.commands import read_judge
 from valueflow.client import Client
 from valueflow.store import current, publish
 
-pytestmark = [pytest.mark.llm, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.llm, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 SMOLLM2 = read_judge("conf/build_vidb/tiny-llm.yaml")
 pytest.importorskip("vllm", reason="vLLM is not installed; make llm")
 

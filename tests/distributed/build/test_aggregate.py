@@ -59,6 +59,8 @@ def pid(actor: "ray.actor.ActorHandle") -> int:
     return ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
 
 
+@pytest.mark.chaos
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_an_actor_that_dies_during_the_fit_changes_nothing(cluster, tmp_path):
     rankings, ids = answered(str(tmp_path), 2200, 30_000)  # above plackett_luce.EXACT: draws are summed over shards too
