@@ -60,8 +60,16 @@ def simulated(size: int, noise: str, num_values: int, seed: int) -> tuple[float,
     return float(np.mean(covered)), float(stated), float(np.mean([line.radius for line in fast.lines.values()]))
 
 
+SIZES = [
+    pytest.param(60, 1, 60, marks=pytest.mark.statistics),
+    pytest.param(60, 4, 20, marks=pytest.mark.statistics),
+    (300, 2, 12),
+    (3000, 2, 4),
+]
+
+
 @pytest.mark.parametrize("noise", ["even", "growing"])
-@pytest.mark.parametrize(("size", "num_values", "repeats"), [(60, 1, 60), (60, 4, 20), (300, 2, 12), (3000, 2, 4)])
+@pytest.mark.parametrize(("size", "num_values", "repeats"), SIZES)
 def test_intervals_cover_95_percent_and_the_stated_coverage_is_honest(size, num_values, repeats, noise):
     covered, stated, _ = np.mean([simulated(size, noise, num_values, seed) for seed in range(repeats)], axis=0)
     assert 0.93 <= covered <= 0.97

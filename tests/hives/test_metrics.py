@@ -262,14 +262,19 @@ def test_ties_are_half_right():
     assert "orthogonality" not in found
 
 
-@pytest.mark.parametrize("per_group", [1, 3])
-def test_intervals_cover(per_group):
-    """Of what samples of this size have on average, in 100 samples; nominal 95 %."""
+MANY = pytest.mark.statistics
+
+
+@pytest.mark.parametrize(
+    ("per_group", "samples"), [(3, 15), pytest.param(1, 100, marks=MANY), pytest.param(3, 100, marks=MANY)]
+)
+def test_intervals_cover(per_group, samples):
+    """Of what samples of this size have on average; nominal 95 %."""
     nodes = np.array([p for p in SVT if prefixes().names[p].count("/") >= 2][:8])
     fixed = np.random.default_rng(9)
     center, pole = fixed.standard_normal((2, 8, 12)) * 0.6
     seen: dict[str, list[EmbeddingMetric]] = {}
-    for sample in range(100):
+    for sample in range(samples):
         rng = np.random.default_rng(sample)
         group = np.repeat(np.arange(240 // per_group), per_group)
         node = np.where(rng.random(240) < 0.7, rng.integers(8, size=240)[group], rng.integers(8, size=240))

@@ -76,6 +76,15 @@ def test_answers_of_plackett_luce_pass_every_check(k, num_windows, top):
     assert found.models[0].score == pytest.approx(judge.expected, abs=0.05)
 
 
+def test_one_true_model_lies_within_its_intervals():
+    check = checked([luce(150, 3, 1000, seed=0)], Layout(150))
+    assert np.mean([b.low <= b.predicted <= b.high for b in check.link]) >= 0.9
+    assert all(r.low < 0 < r.high for r in [*check.context, *check.judges[0].places])
+    assert abs(check.judges[0].z) < 2
+    assert check.transitivity.observed == pytest.approx(check.transitivity.expected, abs=0.01)
+
+
+@pytest.mark.statistics
 def test_intervals_hold_the_truth_and_z_is_in_standard_errors_when_the_model_is_true():
     found = [checked([luce(150, 3, 1000, seed=seed)], Layout(150)) for seed in range(25)]
     inside = [b.low <= b.predicted <= b.high for f in found for b in f.link]

@@ -271,6 +271,13 @@ def test_a_fit_says_how_it_was_reached(shard):
     assert found.log_likelihood == pytest.approx(shard.moments(found.mode_N).log_likelihood)
 
 
+def test_one_simulated_truth_is_recovered():
+    spearman, coverage = simulate(k=2, m=40, sd=3.0, seed=0)
+    assert spearman >= 0.98
+    assert 0.93 <= coverage <= 0.97
+
+
+@pytest.mark.statistics
 def test_simulated_truth_is_recovered_and_the_intervals_hold_it():
     """`python -m benchmarks.coverage` is the same with 200 simulations."""
     spearman, coverage = np.mean([simulate(k=2, m=40, sd=3.0, seed=seed) for seed in range(15)], axis=0)

@@ -151,6 +151,7 @@ def test_measures_are_those_that_the_judges_truth_implies(judge):
     assert broken.low <= judge.get("broken_share", 0.0) <= broken.high
 
 
+@pytest.mark.statistics
 def test_intervals_cover_what_many_audits_find_on_average():
     judge, draws, truth = {"sharpness": 0.5, "position_effect": [0.8], "broken_share": 0.1}, [], []
     for seed in range(80):
