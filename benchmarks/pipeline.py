@@ -14,8 +14,8 @@ import pyarrow as pa
 from valueflow import store
 from valueflow.distributed import answer
 from valueflow.distributed.build.plan import plan
-from valueflow.distributed.build.rank import rank
 from valueflow.distributed.cluster import ClusterConfig, session
+from valueflow.distributed.rank import rank
 from valueflow.distributed.texts import ValueTexts
 from valueflow.judging.answers import answers
 from valueflow.judging.configs import SimulatedJudge

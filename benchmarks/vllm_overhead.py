@@ -18,9 +18,9 @@ import time
 import pyarrow as pa
 
 from valueflow import store
-from valueflow.distributed.build.rank import read_windows
 from valueflow.distributed.cluster import ClusterConfig, session
 from valueflow.distributed.judge import answerer
+from valueflow.distributed.rank import read_windows
 from valueflow.distributed.texts import ValueTexts
 from valueflow.judging.tasks import RANK
 from valueflow.llm.configs import VllmModel

@@ -28,9 +28,9 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
-@pytest.fixture
-def s3(monkeypatch) -> Iterator[str]:
-    """A bucket of moto's server on localhost."""
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """A bucket of moto's server on localhost, which the environment names as S3."""
     port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -40,22 +40,29 @@ def s3(monkeypatch) -> Iterator[str]:
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
     }  # fmt: skip
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    for _ in range(100):
-        try:
-            urllib.request.urlopen(environment["AWS_ENDPOINT_URL"], timeout=1)
-            break
-        except urllib.error.HTTPError:
-            break
-        except OSError:
-            time.sleep(0.2)
-    import fsspec
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(environment["AWS_ENDPOINT_URL"], timeout=1)
+                break
+            except urllib.error.HTTPError:
+                break
+            except OSError:
+                time.sleep(0.2)
+        import fsspec
 
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("valueflow-test")
-    yield "s3://valueflow-test/root"
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("valueflow-test")
+        yield "s3://valueflow-test"
     server.terminate()
     server.wait()
+
+
+@pytest.fixture
+def s3(bucket, tmp_path) -> str:
+    """A root of this test in the bucket."""
+    return f"{bucket}/{tmp_path.name}"
 
 
 BUILD_TWICE = """
@@ -111,7 +118,7 @@ def test_a_wrong_bucket_is_a_sentence(cluster, s3, tmp_path, monkeypatch, capsys
     build = job_yaml("build_vidb", tmp_path, judge=SIMULATED)
     monkeypatch.setattr(sys, "argv", ["build_vidb", str(build), "root=s3://no-such-bucket/root"])
     with pytest.raises(SystemExit, match="2"):
-        config.cli(build_vidb.SCHEMA, build_vidb.main)
+        config.run_job(build_vidb.SCHEMA, build_vidb.main)
     assert capsys.readouterr().err.splitlines()[-1].startswith("error:")
 
 

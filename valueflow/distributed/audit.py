@@ -12,8 +12,8 @@ from pydantic import Field
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.answer import check_answers, collect_answers
-from valueflow.distributed.build.rank import in_folder, rankings_details, unanswered
 from valueflow.distributed.cluster import ClusterConfig
+from valueflow.distributed.rank import in_folder, rankings_details, unanswered
 from valueflow.errors import InputError
 from valueflow.judging.audit.audit import audit_result, plan_audit
 from valueflow.judging.audit.rated_texts import SAMPLE, rated_texts, with_judge_truth

@@ -11,9 +11,9 @@ from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.answer import check_answers, collect_answers
 from valueflow.distributed.audit import check_panel_admitted, measured_speed
-from valueflow.distributed.build.rank import in_folder, rankings_details, unanswered
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.panel.vote import PanelConfig, collect_votes, vote_builds
+from valueflow.distributed.rank import in_folder, rankings_details, unanswered
 from valueflow.distributed.texts import GivenTexts
 from valueflow.errors import InputError
 from valueflow.judging.audit.rated_texts import SAMPLE, rated_texts

@@ -17,11 +17,11 @@ from scipy.sparse.csgraph import connected_components
 from valueflow import store
 from valueflow.config import Config
 from valueflow.distributed.cluster import completed_results, require_resources
+from valueflow.ranking.likelihood import Counts, Layout, LikelihoodShard, Moments
 from valueflow.ranking.model_checks import check
 from valueflow.ranking.newton import NotConverged
-from valueflow.ranking.plackett_luce import Fit, fit
 from valueflow.ranking.orders import orders_of
-from valueflow.ranking.likelihood import Counts, Layout, LikelihoodShard, Moments
+from valueflow.ranking.plackett_luce import Fit, fit
 from valueflow.records import ValueId, conform, digest
 from valueflow.store import Build, FitSummary, JudgeEffects, RankingsDetails, UtilitiesDetails
 
@@ -161,7 +161,9 @@ def aggregate(candidates: Build, rankings: list[Build], places: int, config: Agg
         task = ray.remote(fit_value).options(num_cpus=1 if len(shards) == 1 else 0)
         tasks.append(task.remote(candidates, folder, shards, places, config, out))
     fits = completed_results("aggregate", tasks)
-    details = UtilitiesDetails(settings=config.model_dump(), fits={fit.value: fit for fit in sorted(fits, key=lambda f: f.value)})
+    details = UtilitiesDetails(
+        settings=config.model_dump(), fits={fit.value: fit for fit in sorted(fits, key=lambda f: f.value)}
+    )
     return store.commit(out, details, [candidates, *rankings])
 
 

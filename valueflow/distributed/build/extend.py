@@ -13,9 +13,9 @@ import ray
 from valueflow import store
 from valueflow.distributed.answer import check_answers
 from valueflow.distributed.build.aggregate import AggregateConfig
-from valueflow.distributed.build.rank import rankings_details
 from valueflow.distributed.cluster import completed_results
 from valueflow.distributed.evaluation.rounds import Evaluation, EvaluationChunk, rank_chunks
+from valueflow.distributed.rank import rankings_details
 from valueflow.distributed.texts import ValueTexts
 from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, check_anchors
@@ -43,7 +43,9 @@ def check_base(base: Vidb, judge: AnyJudge) -> None:
     if not base.judge_fingerprint:
         raise InputError(f"version {base.build.build_id} was imported: its judge's scale is unknown; build one to extend it")
     if len(base.details.judges) > 1:
-        raise InputError(f"version {base.build.build_id} was built by several judges; extend takes one judge. Build a new version")
+        raise InputError(
+            f"version {base.build.build_id} was built by several judges; extend takes one judge. Build a new version"
+        )
     if base.judge_fingerprint != fingerprint(judge):
         raise InputError(
             f"version {base.build.build_id} was built by judge {base.details.judge!r} "

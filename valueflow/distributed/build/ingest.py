@@ -11,10 +11,10 @@ import ray
 
 from valueflow import __version__, corpora, store
 from valueflow.corpora import CorpusConfig
-from valueflow.tabular import urls
 from valueflow.errors import InputError
 from valueflow.records import digest
 from valueflow.store import Build, IngestDetails
+from valueflow.tabular import urls
 
 log = logging.getLogger(__name__)
 

@@ -5,33 +5,31 @@ from typing import NamedTuple
 
 from pydantic import Field, model_validator
 
-from valueflow import __version__, store
-from valueflow.vidb import candidates
-from valueflow import vidb
-from valueflow.vidb import publish
+from valueflow import __version__, store, vidb
 from valueflow.config import Config
-from valueflow.vidb.candidates import CandidatesConfig
-from valueflow.distributed.build import aggregate as aggregating
-from valueflow.distributed.build.rank_rounds import rank_in_rounds
-from valueflow.distributed.build.aggregate import AggregateConfig
 from valueflow.distributed.audit import Policy, check_admitted, check_panel_admitted, measured_speed
-from valueflow.distributed.cluster import ClusterConfig
+from valueflow.distributed.build import aggregate as aggregating
+from valueflow.distributed.build.aggregate import AggregateConfig
 from valueflow.distributed.build.extend import check_base, new_texts, rank_new, refit
 from valueflow.distributed.build.plan import plan
-from valueflow.distributed.build.rank import rank
-from valueflow.distributed.texts import ValueTexts
+from valueflow.distributed.build.rank_rounds import rank_in_rounds
+from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.panel.vote import PanelConfig, collect_votes, plausibility_flags, vote_builds
+from valueflow.distributed.rank import rank
+from valueflow.distributed.texts import ValueTexts
 from valueflow.errors import InputError
-from valueflow.judging.cost import estimate
-from valueflow.llm.cost import CostEstimate
 from valueflow.judging.configs import AnyJudge, JudgeConfig
+from valueflow.judging.cost import estimate
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK, VOTE
-from valueflow.ranking.calibration import CalibrateConfig, NO_NEUTRAL
+from valueflow.llm.cost import CostEstimate
+from valueflow.ranking.calibration import NO_NEUTRAL, CalibrateConfig
 from valueflow.ranking.windows import WindowsConfig, plan_table, with_texts
 from valueflow.records import ValueId, digest
 from valueflow.store import BallotsDetails, Build, CandidatesDetails, JudgeSharpness, UtilitiesDetails, VidbDetails
-from valueflow.vidb.publish import HumanConfig, PLAUSIBLE, Review, read_ratings
+from valueflow.vidb import candidates, publish
+from valueflow.vidb.candidates import CandidatesConfig
+from valueflow.vidb.publish import PLAUSIBLE, HumanConfig, Review, read_ratings
 from valueflow.vidb.version import Vidb
 from valueflow.voting.descend import Ballot
 

@@ -14,8 +14,8 @@ from valueflow import store
 from valueflow.distributed.actor_pools import warm_pools
 from valueflow.distributed.answer import check_answers, collect_answers
 from valueflow.distributed.build.aggregate import AggregateConfig
-from valueflow.distributed.build.rank import rankings_details, read_windows
 from valueflow.distributed.cluster import completed_results
+from valueflow.distributed.rank import rankings_details, read_windows
 from valueflow.distributed.texts import ValueTexts
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.tasks import RANK

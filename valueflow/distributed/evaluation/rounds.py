@@ -17,7 +17,7 @@ from ray.data import Dataset
 from valueflow import store, vidb
 from valueflow.distributed.actor_pools import warm_pools
 from valueflow.distributed.answer import collect_answers
-from valueflow.distributed.build.rank import in_folder
+from valueflow.distributed.rank import in_folder
 from valueflow.distributed.texts import TextSource
 from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, estimate_sharpness

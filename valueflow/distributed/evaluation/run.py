@@ -13,7 +13,6 @@ import ray
 from valueflow import __version__, store, vidb
 from valueflow.distributed.answer import AnswerTotals, check_answers, check_error_share
 from valueflow.distributed.audit import check_admitted, measured_speed
-from valueflow.distributed.build.rank import rankings_details
 from valueflow.distributed.evaluation.config import EvaluateConfig
 from valueflow.distributed.evaluation.rounds import (
     Evaluation,
@@ -23,6 +22,7 @@ from valueflow.distributed.evaluation.rounds import (
     scoring_after,
     stored_sharpness,
 )
+from valueflow.distributed.rank import rankings_details
 from valueflow.distributed.texts import ResponseTexts
 from valueflow.errors import InputError, allowed
 from valueflow.evaluation.official_files import score_rankings, scores_csv
