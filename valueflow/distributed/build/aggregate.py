@@ -194,7 +194,8 @@ def fit_value(
     return FitSummary(
         value=value, iterations=fitted.iterations, gradient_norm=fitted.gradient_norm, tolerance=fitted.tolerance,
         num_components=fitted.num_components, prior_sd=fitted.prior_sd, log_likelihood=fitted.log_likelihood,
-        num_windows=sum(part.rows for part in parts), num_shards=len(shards), judges=judge_effects(fitted, names), checks=checks,
+        num_windows=sum(part.rows for part in parts), num_shards=len(shards),
+        judges=judge_effects(fitted, names), checks=checks,
     )  # fmt: skip
 
 

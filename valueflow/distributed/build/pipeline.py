@@ -84,7 +84,7 @@ class BuildVidbConfig(Config):
 
 
 class BuildStages(NamedTuple):
-    """The builds behind one version, with one of rankings per judge. An extension has no build of windows: it plans in rounds."""
+    """The builds behind one version, one of rankings per judge. An extension plans in rounds and has no build of windows."""
 
     texts: Build
     candidates: Build
