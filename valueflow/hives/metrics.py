@@ -11,6 +11,7 @@ import numpy as np
 from valueflow.errors import InputError
 from valueflow.hives.examples import Examples
 from valueflow.hives.theory_texts import LeaveOut, TheoryTexts, texts_by_theory
+from valueflow.records import ValueId
 
 RELATIONS = ("same leaf and direction", "same leaf, other direction", "same level 2", "same level 1", "other")
 NUM_DRAWS, MIN_DRAWS, MAX_DRAWS = 40_000, 8, 64  # in total; bounds per query
@@ -95,7 +96,7 @@ def embedding_metrics(
     return {name: EmbeddingMetric(e.value, *ends[name], floors[name].value, e.num) for name, e in estimates.items()}
 
 
-def value_vectors(z_TD: np.ndarray, examples: Examples, level: int | None = None) -> tuple[list[str], np.ndarray]:
+def value_vectors(z_TD: np.ndarray, examples: Examples, level: int | None = None) -> tuple[list[ValueId], np.ndarray]:
     """Return the ids of values with at least five texts, and their vectors (not normalized).
 
     A vector is the mean of supporting texts minus the mean of opposing texts; with fewer than five of either, it is the mean of

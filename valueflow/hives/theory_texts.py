@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from valueflow.hives.examples import Examples, prefixes
+from valueflow.records import ValueId
 from valueflow.theories import operational
 from valueflow.theories.taxonomy import THEORIES
 
@@ -28,7 +29,7 @@ class TheoryTexts(NamedTuple):
     directed: list[np.ndarray]  # TC: the same with directions
     path_TC: np.ndarray
     directed_path_TC: np.ndarray
-    values: list[str]
+    values: list[ValueId]
     node_TV: np.ndarray  # the values to distinguish
     sign_TV: np.ndarray  # direction towards each value, 0: unknown
 
@@ -71,13 +72,13 @@ def texts_by_theory(
     return by_theory
 
 
-def path_values(theory: str, level: int | None) -> tuple[list[str], np.ndarray]:
+def path_values(theory: str, level: int | None) -> tuple[list[ValueId], np.ndarray]:
     """Return the value ids of a theory, and for every path (by its id) the index of the value on it, -1 for none."""
     value_P = np.full(len(prefixes().names), -1)
-    values: dict[str, int] = {}
+    values: dict[ValueId, int] = {}
     for p, name in enumerate(prefixes().names):
         of, _, path = name.partition(":")
-        nodes = [f"{of}:{node}" for node in path.split("/")]
+        nodes = [ValueId.of(of, node) for node in path.split("/")]
         on = [node for node in nodes if node in operational()] if level is None else nodes[level - 1 : level]
         if of == theory and on:
             value_P[p] = values.setdefault(on[0], len(values))

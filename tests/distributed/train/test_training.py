@@ -24,8 +24,8 @@ from jobs import train_hives
 from valueflow import store
 from valueflow.config import load
 from valueflow.distributed.train.config import OptimizerConfig, TrainHivesConfig, learning_rate
-from valueflow.distributed.train.export import read_training_record
-from valueflow.distributed.train.loop import CURVE, Prefetcher, Trainer
+from valueflow.distributed.train.export import CURVE_FILE, read_training_record
+from valueflow.distributed.train.loop import Prefetcher, Trainer
 from valueflow.errors import InputError
 from valueflow.hives.batches import Batch, BatchConfig, Sampler
 from valueflow.hives.encoder import Encoder
@@ -87,7 +87,7 @@ def settings(root: Path, model: str, data: str, *overrides: str) -> TrainHivesCo
 
 def curve(build: store.Build) -> list[dict[str, float]]:
     """Loss, rate and norm of every step, without what the clock says."""
-    rows = [json.loads(line) for line in store.read_bytes(f"{build.url}/{CURVE}").splitlines()]
+    rows = [json.loads(line) for line in store.read_bytes(f"{build.url}/{CURVE_FILE}").splitlines()]
     return [{k: v for k, v in row.items() if k not in ("seconds", "waited")} for row in rows]
 
 
@@ -134,7 +134,7 @@ class TestUnbroken:
         store.verify(trained.build)
         made = store.require_manifest(trained.build)
         assert {file.path for file in made.files} >= {
-            CURVE,
+            CURVE_FILE,
             "metrics.json",
             "report.html",
             "model/README.md",
