@@ -69,11 +69,11 @@ class Curve(NamedTuple):
     spearman: list[float]
 
 
-def answered(theta_N: np.ndarray, shown_WK: np.ndarray, log_probabilities: bool, rng: np.random.Generator) -> list[Orders]:
+def answered(theta_N: np.ndarray, windows_WK: np.ndarray, log_probabilities: bool, rng: np.random.Generator) -> list[Orders]:
     if not log_probabilities:
-        return [ordered(theta_N, shown_WK, rng)]
-    perceived_WK = theta_N[shown_WK] + rng.gumbel(size=shown_WK.shape)
-    items_WK = np.take_along_axis(shown_WK, np.argsort(-perceived_WK, axis=1), axis=1)
+        return [ordered(theta_N, windows_WK, rng)]
+    perceived_WK = theta_N[windows_WK] + rng.gumbel(size=windows_WK.shape)
+    items_WK = np.take_along_axis(windows_WK, np.argsort(-perceived_WK, axis=1), axis=1)
     weight_W = 1 / (1 + np.exp(-np.abs(perceived_WK[:, 0] - perceived_WK[:, 1])))
     return [Orders(items_WK, weight_W), Orders(items_WK[:, ::-1].copy(), 1 - weight_W)]
 

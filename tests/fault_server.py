@@ -143,8 +143,8 @@ class Server:
         choices = schema.get("properties", {}).get("answer", {}).get("enum") or body.get("structured_outputs", {}).get("choice")
         choices = choices or ["A > B > C"]
         answer = choices[int(_share(f"answer to {prompt}") * len(choices))]
-        said = {"prose": f"Sure! The order is {answer}.", "short": "A > B", "twice": "A > A > B"}.get(fault, answer)
-        text = json.dumps({"answer": said}) if schema else said
+        reply = {"prose": f"Sure! The order is {answer}.", "short": "A > B", "twice": "A > A > B"}.get(fault, answer)
+        text = json.dumps({"answer": reply}) if schema else reply
         text = {"empty": "", "no answer": '{"order": "A"}', "refusal": None, "surrogate": "A\ud800", "length": "A > "}.get(
             fault, text
         )

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 
-def with_texts_of(there: Path, root: Path) -> Path:
+def with_texts_of(source: Path, root: Path) -> Path:
     """Link the ingested tables of one root into another, empty one, and return that."""
     for table in ("texts", "source_labels", "rejected"):
-        (root / table).symlink_to(Path(there) / table)
+        (root / table).symlink_to(Path(source) / table)
     return root

@@ -231,14 +231,14 @@ def test_fulcra(tmp_path):
 
 
 EVERY = {name: name for name in ("text", "theory", "value", "direction", "source_id", "group", "license", "language")}
-OWN = {
+USER_ROW = {
     "text": "Ich helfe", "theory": "schwartz", "value": "Benevolence", "direction": 1, "source_id": 5, "group": "g",
     "license": "CC0", "language": "de",
 }  # fmt: skip
 
 
 def delimited(sign):
-    return (sign.join(OWN) + "\n" + sign.join(map(str, OWN.values())) + "\n").encode()
+    return (sign.join(USER_ROW) + "\n" + sign.join(map(str, USER_ROW.values())) + "\n").encode()
 
 
 def parquet(**columns):
@@ -253,9 +253,9 @@ def parquet(**columns):
         ("own.csv", delimited(",")),
         ("own.TSV", delimited("\t")),
         ("bom.csv", b"\xef\xbb\xbf" + delimited(",")),
-        ("own.jsonl", (json.dumps(OWN) + "\n").encode()),
-        ("own.parquet", parquet(**{name: [value] for name, value in OWN.items()}, vector=[[1.0, 2.0]])),
-        ("large.parquet", parquet(**{n: pa.array([str(v)], pa.large_string()) for n, v in OWN.items()})),
+        ("own.jsonl", (json.dumps(USER_ROW) + "\n").encode()),
+        ("own.parquet", parquet(**{name: [value] for name, value in USER_ROW.items()}, vector=[[1.0, 2.0]])),
+        ("large.parquet", parquet(**{n: pa.array([str(v)], pa.large_string()) for n, v in USER_ROW.items()})),
     ],
 )
 def test_generic_reads_every_kind_of_file_alike(tmp_path, name, content):

@@ -33,7 +33,7 @@ def virtue(folder, *lines):
     return write(folder, ["label", "scenario"], *lines)
 
 
-def test_a_shown_trait_labels_the_text_and_the_labels_of_a_text_accumulate(tmp_path):
+def test_an_exemplified_trait_labels_the_text_and_labels_accumulate(tmp_path):
     honest, lying = "Ann told her boss the truth about the till.", "Ann told her boss the truth about nothing."
     path = virtue(
         tmp_path,
@@ -174,7 +174,7 @@ def test_opposite_traits_have_the_opposite_labels(positive, negative):
 
 @pytest.mark.skipif(not DATA.exists(), reason="the real corpora are missing")
 class TestRealFiles:
-    def test_virtue_uses_three_quarters_of_the_shown_traits(self):
+    def test_virtue_uses_three_quarters_of_the_exemplified_traits(self):
         texts, label_rows, rejected = rows(DATA / "virtue_train.csv")
         unused = Counter(row["reason"].partition(" ")[0] for row in rejected)
         assert unused == {"label": 25_830, "trait": 592}

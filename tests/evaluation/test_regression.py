@@ -227,7 +227,7 @@ def test_a_model_that_makes_other_vectors_under_its_old_name_is_refused(version)
         load_or_fit(version, "toy", lambda texts: Toy()(texts)[:, :8])
 
 
-def test_another_model_and_another_version_have_fits_of_their_own(version, tmp_path):
+def test_each_model_and_version_has_a_separate_fit(version, tmp_path):
     load_or_fit(version, "toy", Toy())
     other = load_or_fit(version, "other", Toy(salt="other"))
     assert other.model == "other"

@@ -34,24 +34,24 @@ def anchors(theta: list[float] | np.ndarray, calibration: Calibration = IDENTITY
     return Anchors("svt", "power", np.array([f"t{i}" for i in range(len(theta))]), np.array(theta, float), calibration)
 
 
-def planned(
-    units: list[str], config: EvaluatorConfig, found: Anchors = ANCHORS, own: list[str] | None = None
+def plan_all_rounds(
+    units: list[str], config: EvaluatorConfig, anchor_set: Anchors = ANCHORS, text_ids: list[str] | None = None
 ) -> list[list[Window]]:
     """All rounds for units that are never answered."""
     used: list[set[int]] = [set() for _ in units]
-    posterior = Posterior(found, len(units), 1.0)
-    return [plan_round(posterior, units, own or units, used, round_, config) for round_ in range(config.m)]
+    posterior = Posterior(anchor_set, len(units), 1.0)
+    return [plan_round(posterior, units, text_ids or units, used, round_, config) for round_ in range(config.m)]
 
 
 @pytest.mark.parametrize("sampling", ["adaptive", "bucket"])
 @pytest.mark.parametrize("at", range(4))
-def test_the_error_is_below_the_official_one_and_the_interval_holds_the_truth(sampling, at):
-    found = simulate(ANCHORS, TRUTH, NOISE[at], sampling)
-    assert found.error <= ALLOWED[sampling][at] < OFFICIAL[at]
-    assert found.coverage >= 0.92
+def test_the_error_is_below_the_official_one_and_intervals_cover_the_truth(sampling, at):
+    result = simulate(ANCHORS, TRUTH, NOISE[at], sampling)
+    assert result.error <= ALLOWED[sampling][at] < OFFICIAL[at]
+    assert result.coverage >= 0.92
     if NOISE[at]:
-        assert found.coverage <= 0.985
-        assert found.sharpness == pytest.approx(1 / NOISE[at], rel=0.15)
+        assert result.coverage <= 0.985
+        assert result.sharpness == pytest.approx(1 / NOISE[at], rel=0.15)
 
 
 @pytest.mark.parametrize("sampling", ["adaptive", "bucket"])
@@ -63,16 +63,16 @@ def test_position_bias_does_not_move_the_mean(sampling, noise):
 
 @pytest.mark.parametrize("sampling", ["adaptive", "bucket"])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_what_no_anchor_beats_scores_near_ten_whatever_was_drawn(sampling, sign):
+def test_a_response_beyond_all_anchors_scores_near_ten(sampling, sign):
     for noise in NOISE:
-        found = simulate(ANCHORS, np.full(60, sign * UNBEATABLE), noise, sampling)
-        assert (sign * found.intensity_R).min() > 9.3
+        result = simulate(ANCHORS, np.full(60, sign * UNBEATABLE), noise, sampling)
+        assert (sign * result.intensity_R).min() > 9.3
 
 
 def test_more_windows_and_sharper_judges_narrow_the_interval():
     def width(noise: float, m: int) -> float:
-        found = simulate(ANCHORS, TRUTH[::3], noise, "adaptive", m=m)
-        return float((found.high_R - found.low_R).mean())
+        result = simulate(ANCHORS, TRUTH[::3], noise, "adaptive", m=m)
+        return float((result.high_R - result.low_R).mean())
 
     assert width(1, 6) < width(1, 3) < width(2, 3) < width(3, 3)
 
@@ -80,8 +80,8 @@ def test_more_windows_and_sharper_judges_narrow_the_interval():
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_the_plan_of_a_unit_does_not_depend_on_the_others(sampling):
     units, config = [f"u{i}" for i in range(7)], EvaluatorConfig(sampling=sampling)
-    alone = {unit: planned([unit], config) for unit in units}
-    together, reverse = planned(units, config), planned(units[::-1], config)
+    alone = {unit: plan_all_rounds([unit], config) for unit in units}
+    together, reverse = plan_all_rounds(units, config), plan_all_rounds(units[::-1], config)
     for round_ in range(config.m):
         for at, unit in enumerate(units):
             for window in (together[round_][at], reverse[round_][-1 - at]):
@@ -91,28 +91,28 @@ def test_the_plan_of_a_unit_does_not_depend_on_the_others(sampling):
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_another_seed_shows_other_windows(sampling):
-    first, other = (planned(["u"], EvaluatorConfig(sampling=sampling, seed=seed)) for seed in (0, 1))
+    first, other = (plan_all_rounds(["u"], EvaluatorConfig(sampling=sampling, seed=seed)) for seed in (0, 1))
     assert [w.anchors.tolist() for (w,) in first] != [w.anchors.tolist() for (w,) in other]
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("k", [2, 3, 6, 10])
-def test_a_text_is_never_its_own_anchor_and_no_anchor_comes_twice(sampling, k):
-    found, config = anchors(np.linspace(-10, 10, 40)), EvaluatorConfig(k=k, m=3, sampling=sampling)
-    own = [f"t{i}" for i in range(40)]
-    rounds = planned([f"u{i}" for i in range(40)], config, found, own)
+def test_windows_exclude_the_response_and_repeat_no_anchor(sampling, k):
+    anchor_set, config = anchors(np.linspace(-10, 10, 40)), EvaluatorConfig(k=k, m=3, sampling=sampling)
+    text_ids = [f"t{i}" for i in range(40)]
+    rounds = plan_all_rounds([f"u{i}" for i in range(40)], config, anchor_set, text_ids)
     for unit in range(40):
-        shown = [found.text_ids[rounds[r][unit].anchors].tolist() for r in range(3)]
-        assert all(own[unit] not in window for window in shown)
-        assert all(len(set(window)) == k - 1 for window in shown)
+        windows = [anchor_set.text_ids[rounds[r][unit].anchors].tolist() for r in range(3)]
+        assert all(text_ids[unit] not in window for window in windows)
+        assert all(len(set(window)) == k - 1 for window in windows)
         if sampling != "fixed":
-            assert len({text for window in shown for text in window}) == 3 * (k - 1)
+            assert len({text for window in windows for text in window}) == 3 * (k - 1)
 
 
 @pytest.mark.parametrize("k", [2, 3, 6])
 def test_over_all_units_the_response_is_in_every_position_equally_often(k):
     units, config = [f"u{i}" for i in range(600)], EvaluatorConfig(k=k, m=3)
-    rounds = planned(units, config, anchors(np.linspace(-10, 10, 60)))
+    rounds = plan_all_rounds(units, config, anchors(np.linspace(-10, 10, 60)))
     positions = Counter(window.position for windows in rounds for window in windows)
     assert sorted(positions) == list(range(k))
     assert all(count == pytest.approx(1800 / k, rel=0.2) for count in positions.values())
@@ -120,13 +120,13 @@ def test_over_all_units_the_response_is_in_every_position_equally_often(k):
 
 
 def test_bucket_windows_reach_over_the_whole_scale():
-    for (window,) in planned(["u"], EvaluatorConfig(sampling="bucket")):
-        shown = ANCHORS.theta_A[window.anchors]
-        assert shown.min() < -3 < 3 < shown.max()
+    for (window,) in plan_all_rounds(["u"], EvaluatorConfig(sampling="bucket")):
+        theta_K = ANCHORS.theta_A[window.anchors]
+        assert theta_K.min() < -3 < 3 < theta_K.max()
 
 
-def test_fixed_windows_show_everybody_the_same_anchors():
-    rounds = planned([f"u{i}" for i in range(20)], EvaluatorConfig(sampling="fixed"))
+def test_fixed_windows_have_the_same_anchors_for_all_responses():
+    rounds = plan_all_rounds([f"u{i}" for i in range(20)], EvaluatorConfig(sampling="fixed"))
     assert len({frozenset(window.anchors.tolist()) for windows in rounds for window in windows}) == 1
 
 
@@ -135,22 +135,22 @@ def test_adaptive_windows_close_in_on_the_response():
     posterior, spread = Posterior(ANCHORS, 1, 5.0), []
     for round_ in range(3):
         (window,) = plan_round(posterior, ["u"], ["u"], used, round_, config)
-        shown = np.insert(ANCHORS.theta_A[window.anchors], window.position, 4.2)
-        posterior.update(0, window, np.argsort(-shown).tolist(), None)
-        spread.append(np.abs(shown - 4.2).max())
+        theta_K = np.insert(ANCHORS.theta_A[window.anchors], window.position, 4.2)
+        posterior.update(0, window, np.argsort(-theta_K).tolist(), None)
+        spread.append(np.abs(theta_K - 4.2).max())
     assert spread[2] < spread[1] < spread[0]
 
 
 @pytest.mark.parametrize(("sampling", "enough"), [("adaptive", 16), ("bucket", 16), ("random", 16), ("fixed", 6)])
-def test_too_few_anchors_are_refused_with_what_is_needed(sampling, enough):
+def test_too_few_anchors_are_refused_with_the_required_number(sampling, enough):
     config = EvaluatorConfig(sampling=sampling)
     with pytest.raises(InputError) as refused:
         check_anchors(anchors(np.linspace(-5, 5, enough - 1)), config)
     assert f"svt:power has {enough - 1} anchors; sampling {sampling!r} with k=6, m=3 needs {enough}" in str(refused.value)
     exactly = anchors(np.linspace(-5, 5, enough))
     check_anchors(exactly, config)
-    for own in ("t0", "t3", "elsewhere"):
-        planned(["u"], config, exactly, [own])
+    for text_id in ("t0", "t3", "elsewhere"):
+        plan_all_rounds(["u"], config, exactly, [text_id])
 
 
 def test_without_any_answer_the_score_is_the_middle_and_the_interval_the_scale():
@@ -168,14 +168,14 @@ def test_without_any_answer_the_score_is_the_middle_and_the_interval_the_scale()
 )
 def test_the_likelihood_is_plackett_luce(window, sharpness):
     theta, order = window
-    found = anchors(theta)
+    anchor_set = anchors(theta)
     for position in range(len(order)):
-        posterior = Posterior(found, 1, sharpness)
+        posterior = Posterior(anchor_set, 1, sharpness)
         prior = posterior.log_density()
         posterior.update(0, Window(np.arange(len(theta)), position), order, None)
-        shown = np.insert(np.array(theta), position, 0.0)
+        theta_K = np.insert(np.array(theta), position, 0.0)
         direct = np.zeros(GRID_POINTS)
-        x_KG = np.tile(sharpness * shown[:, None], GRID_POINTS)
+        x_KG = np.tile(sharpness * theta_K[:, None], GRID_POINTS)
         x_KG[position] = sharpness * posterior.theta_G
         for stage in range(len(order) - 1):
             direct += x_KG[order[stage]] - np.logaddexp.reduce(x_KG[order[stage:]], axis=0)
@@ -191,29 +191,29 @@ def test_the_likelihood_is_plackett_luce(window, sharpness):
 def test_mean_and_interval_are_those_of_a_grid_thirty_times_as_fine(k, m, sharpness, weighted, monkeypatch):
     rng, size = np.random.default_rng(0), 60
     unit_N = np.repeat(np.arange(size), m)
-    shown_NK = np.array(
+    anchor_NK = np.array(
         [np.insert(rng.choice(len(ANCHORS.theta_A), k - 1, replace=False), rng.integers(k), -1) for _ in unit_N]
     )
     truth_N = np.repeat(rng.uniform(-11, 11, size), m)
-    worth_NK = sharpness * np.where(shown_NK < 0, truth_N[:, None], ANCHORS.theta_A[shown_NK])
+    worth_NK = sharpness * np.where(anchor_NK < 0, truth_N[:, None], ANCHORS.theta_A[anchor_NK])
     order_NK = np.argsort(-(worth_NK + rng.gumbel(size=worth_NK.shape)), axis=1)
     weight_N = (
         np.where(rng.random(len(unit_N)) < 0.5, rng.random(len(unit_N)), np.nan) if weighted else np.full(len(unit_N), np.nan)
     )
-    found = Posterior(ANCHORS, size, sharpness)
-    found.update_all(unit_N, shown_NK, order_NK, weight_N)
+    coarse = Posterior(ANCHORS, size, sharpness)
+    coarse.update_all(unit_N, anchor_NK, order_NK, weight_N)
     monkeypatch.setattr(scoring, "GRID_POINTS", 32 * (GRID_POINTS - 1) + 1)
     fine = Posterior(ANCHORS, size, sharpness)
-    fine.update_all(unit_N, shown_NK, order_NK, weight_N)
+    fine.update_all(unit_N, anchor_NK, order_NK, weight_N)
     p_UG, x_G = fine.probabilities(), np.clip(np.linspace(-16, 16, 32 * (GRID_POINTS - 1) + 1), -10, 10)
     below_UG = np.cumsum(p_UG, 1) - p_UG / 2
     expected = [[p @ x_G, *np.interp([0.025, 0.975], below, x_G)] for p, below in zip(p_UG, below_UG, strict=True)]
-    np.testing.assert_allclose(found.scores(), expected, atol=0.02)
+    np.testing.assert_allclose(coarse.scores(), expected, atol=0.02)
 
 
-def test_many_sharp_answers_plain_and_weighted_in_turn_have_a_finite_product():
-    found, sharpness = anchors([-10.0]), 3.5
-    posterior = Posterior(found, 1, sharpness)
+def test_many_sharp_answers_have_a_finite_likelihood():
+    anchor_set, sharpness = anchors([-10.0]), 3.5
+    posterior = Posterior(anchor_set, 1, sharpness)
     u_G, direct_G = sharpness * posterior.theta_G, posterior.log_density()[0]
     for n in range(120):
         weight = 0.9 if n % 2 else None
@@ -228,8 +228,8 @@ def test_many_sharp_answers_plain_and_weighted_in_turn_have_a_finite_product():
 def test_a_posterior_narrower_than_the_grid_is_at_the_truth(truth):
     near = anchors([-13.0, -11.0, -9.98, -5.0, 0.0, 0.02, 5.0, 11.0, 13.0])
     posterior = Posterior(near, 1, 5000.0)
-    shown = np.append(near.theta_A, truth)
-    posterior.update(0, Window(np.arange(9), 9), np.argsort(-shown).tolist(), None)
+    theta_K = np.append(near.theta_A, truth)
+    posterior.update(0, Window(np.arange(9), 9), np.argsort(-theta_K).tolist(), None)
     (score,) = posterior.scores()
     assert np.isfinite(score).all()
     assert score.low <= score.intensity <= score.high
@@ -239,23 +239,23 @@ def test_a_posterior_narrower_than_the_grid_is_at_the_truth(truth):
 def test_a_unit_has_the_same_numbers_alone_and_window_by_window():
     rng = np.random.default_rng(0)
     unit_N, weight_N = np.repeat(np.arange(8), 5), np.where(np.arange(40) % 3, np.nan, 0.3)
-    shown_NK = np.array([np.insert(rng.choice(len(ANCHORS.theta_A), 4, replace=False), 2, -1) for _ in unit_N])
+    anchor_NK = np.array([np.insert(rng.choice(len(ANCHORS.theta_A), 4, replace=False), 2, -1) for _ in unit_N])
     order_NK = np.array([rng.permutation(5) for _ in unit_N])
     together, single = Posterior(ANCHORS, 8, 1.0), Posterior(ANCHORS, 8, 1.0)
-    together.update_all(unit_N, shown_NK, order_NK, weight_N)
+    together.update_all(unit_N, anchor_NK, order_NK, weight_N)
     for n in range(40):
-        single.update_all(unit_N[n : n + 1], shown_NK[n : n + 1], order_NK[n : n + 1], weight_N[n : n + 1])
+        single.update_all(unit_N[n : n + 1], anchor_NK[n : n + 1], order_NK[n : n + 1], weight_N[n : n + 1])
         single.scores()
     assert together.scores() == single.scores()
     for unit in range(8):
         alone, mine = Posterior(ANCHORS, 1, 1.0), unit_N == unit
-        alone.update_all(np.zeros(5, int), shown_NK[mine], order_NK[mine], weight_N[mine])
+        alone.update_all(np.zeros(5, int), anchor_NK[mine], order_NK[mine], weight_N[mine])
         assert alone.scores() == together.scores()[unit : unit + 1]
 
 
-def test_certainty_is_the_plain_answer_and_half_and_half_tells_nothing_of_a_side():
-    found = anchors([0.0])
-    plain, sure, torn = (Posterior(found, 1, 1.0) for _ in range(3))
+def test_probability_one_equals_a_plain_answer_and_one_half_is_uninformative():
+    anchor_set = anchors([0.0])
+    plain, sure, torn = (Posterior(anchor_set, 1, 1.0) for _ in range(3))
     window = Window(np.array([0]), 0)
     plain.update(0, window, [0, 1], None)
     sure.update(0, window, [0, 1], 1.0)
@@ -266,7 +266,7 @@ def test_certainty_is_the_plain_answer_and_half_and_half_tells_nothing_of_a_side
 
 
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=2, max_size=2, unique=True))
-def test_a_surer_preference_scores_higher(weights):
+def test_a_higher_order_probability_gives_a_higher_score(weights):
     scores = []
     for weight in sorted(weights):
         posterior = Posterior(anchors([1.0]), 1, 1.0)
@@ -289,9 +289,9 @@ def test_a_higher_rank_is_a_higher_score():
 def test_scores_go_through_the_calibration():
     bent = Calibration(mode="human", theta=[-4.0, 1.0, 2.0], intensity=[-10.0, 0.0, 10.0])
     for theta, intensity in ((-1.5, -5.0), (1.0, 0.0), (1.5, 5.0)):
-        found = anchors(np.linspace(-4, 2, 601), bent)
-        posterior = Posterior(found, 1, 200.0)
-        near = np.searchsorted(found.theta_A, [theta - 0.05, theta + 0.05])
+        anchor_set = anchors(np.linspace(-4, 2, 601), bent)
+        posterior = Posterior(anchor_set, 1, 200.0)
+        near = np.searchsorted(anchor_set.theta_A, [theta - 0.05, theta + 0.05])
         posterior.update(0, Window(near, 0), [2, 0, 1], None)
         (score,) = posterior.scores()
         assert score.intensity == pytest.approx(intensity, abs=0.5)
@@ -299,23 +299,23 @@ def test_scores_go_through_the_calibration():
 
 
 @pytest.mark.parametrize("sharpness", [0.1, 0.5, 2.0, 6.0])
-def test_sharpness_is_recovered_from_the_anchors_own_order(sharpness):
+def test_sharpness_is_recovered_from_the_order_of_the_anchors(sharpness):
     rng = np.random.default_rng(0)
-    shown = rng.normal(0, 1, (800, 6))
-    orders = np.argsort(-(sharpness * shown + rng.gumbel(size=shown.shape)), axis=1)
-    shown[:, 2] = np.nan
-    assert estimate_sharpness(list(shown), orders.tolist()) == pytest.approx(sharpness, rel=0.1, abs=0.04)
+    theta_WK = rng.normal(0, 1, (800, 6))
+    orders = np.argsort(-(sharpness * theta_WK + rng.gumbel(size=theta_WK.shape)), axis=1)
+    theta_WK[:, 2] = np.nan
+    assert estimate_sharpness(list(theta_WK), orders.tolist()) == pytest.approx(sharpness, rel=0.1, abs=0.04)
 
 
 def test_all_windows_failed_leave_sharpness_one_and_the_widest_interval():
     assert estimate_sharpness([], []) == pytest.approx(1.0, rel=0.05)
-    rounds = planned(["u"], EvaluatorConfig())
+    rounds = plan_all_rounds(["u"], EvaluatorConfig())
     assert len(rounds) == 3
     (score,) = Posterior(ANCHORS, 1, estimate_sharpness([], [])).scores()
     assert score.high - score.low > 19
 
 
 def test_a_perfect_and_a_random_judge_have_finite_sharpness():
-    shown = [np.array([3.0, np.nan, 1.0, -2.0])] * 50
-    assert estimate_sharpness(shown, [[0, 1, 2, 3]] * 50) > 3
-    assert estimate_sharpness(shown, [[3, 2, 1, 0]] * 50) < 0.1
+    theta_WK = [np.array([3.0, np.nan, 1.0, -2.0])] * 50
+    assert estimate_sharpness(theta_WK, [[0, 1, 2, 3]] * 50) > 3
+    assert estimate_sharpness(theta_WK, [[3, 2, 1, 0]] * 50) < 0.1

@@ -60,7 +60,7 @@ def keys(examples: Examples) -> np.ndarray:
     return path_ids(examples.prefix_NL) * 3 + examples.direction_N
 
 
-def test_a_batch_says_of_each_row_what_the_examples_say():
+def test_the_labels_of_a_batch_are_those_of_its_examples():
     batch = Sampler(EXAMPLES, STAGE_2, 0).batch(5)
     assert all(column.dtype == np.int64 and len(column) == 64 for column in batch)
     assert np.bincount(batch.objective_B).tolist() == [32, 16, 16]
@@ -71,9 +71,9 @@ def test_a_batch_says_of_each_row_what_the_examples_say():
         mine = (EXAMPLES.text_N == EXAMPLES.text_N[row]) & (EXAMPLES.theory_N == EXAMPLES.theory_N[row])
         mine[row] = False
         others = batch.other_BOL[b, :, 0] >= 0
-        there = np.column_stack([batch.other_BOL[b, others], batch.other_sign_BO[b, others]])
+        pairs = np.column_stack([batch.other_BOL[b, others], batch.other_sign_BO[b, others]])
         expected = np.column_stack([EXAMPLES.prefix_NL[mine], EXAMPLES.direction_N[mine]])
-        assert sorted(map(tuple, there)) == sorted(map(tuple, expected))
+        assert sorted(map(tuple, pairs)) == sorted(map(tuple, expected))
     for objective, expected in ((INDIVIDUAL, EXAMPLES.individual_N), (CONCEPT, EXAMPLES.concept_N)):
         rows = batch.objective_B == objective
         np.testing.assert_array_equal(batch.anchor_id_B[rows], expected[batch.row_B[rows]])

@@ -50,25 +50,25 @@ def spoken(examples) -> list[tuple[str, str, int]]:
     ]
 
 
-def test_a_prefix_is_the_whole_way_from_the_top_and_belongs_to_one_theory():
-    known = prefixes()
-    assert known.names[0] == "svt:growth"
-    assert len(known.names) == len(set(known.names)) == len(known.ancestors_PL)
-    for i, (name, ancestors) in enumerate(zip(known.names, known.ancestors_PL, strict=True)):
+def test_a_prefix_is_a_path_from_the_top_and_belongs_to_one_theory():
+    tree = prefixes()
+    assert tree.names[0] == "svt:growth"
+    assert len(tree.names) == len(set(tree.names)) == len(tree.ancestors_PL)
+    for i, (name, ancestors) in enumerate(zip(tree.names, tree.ancestors_PL, strict=True)):
         theory, _, path = name.partition(":")
         steps = path.split("/")
-        assert [known.names[a] for a in ancestors if a >= 0] == [
+        assert [tree.names[a] for a in ancestors if a >= 0] == [
             f"{theory}:{'/'.join(steps[: n + 1])}" for n in range(len(steps))
         ]
         assert ancestors[len(steps) - 1] == i
-        assert THEORIES[known.theory_P[i]] == theory
-        assert i in known.ends[f"{theory}:{steps[-1]}"]
-    benevolence = known.ids["svt:growth/self-transcendence/benevolence"][0]
-    assert known.ancestors_PL[benevolence].tolist()[3] == -1
-    assert known.ancestors_PL.shape[1] == 4
+        assert THEORIES[tree.theory_P[i]] == theory
+        assert i in tree.ends[f"{theory}:{steps[-1]}"]
+    benevolence = tree.ids["svt:growth/self-transcendence/benevolence"][0]
+    assert tree.ancestors_PL[benevolence].tolist()[3] == -1
+    assert tree.ancestors_PL.shape[1] == 4
 
 
-def test_a_node_with_two_parents_is_a_row_a_path_and_a_path_given_is_one_row():
+def test_a_node_with_two_parents_has_one_row_per_path_and_a_labelled_path_has_one_row():
     for node in ("hedonism", "face", "humility"):
         got = read([("a", "svt", node, 1)])
         assert [name for _, name, _ in spoken(got)] == [f"svt:{'/'.join(path)}" for path in theories()["svt"].paths(node)]
@@ -78,7 +78,7 @@ def test_a_node_with_two_parents_is_a_row_a_path_and_a_path_given_is_one_row():
     ]
 
 
-def test_columns_mean_what_they_say():
+def test_columns_match_their_names():
     got = read([("b", "duty", "justice", -1), ("a", "mft", "care-harm", 1), ("b", "mft", "care-harm", None)])
     assert spoken(got) == [("a", "mft:care-harm", 1), ("b", "mft:care-harm", 0), ("b", "duty:justice", -1)]
     assert got.texts == ["text a", "text b"]
@@ -91,11 +91,11 @@ def test_columns_mean_what_they_say():
 
 
 @pytest.mark.parametrize(
-    ("said", "counts_as"),
+    ("directions", "direction"),
     [([1], 1), ([-1, -1], -1), ([None], 0), ([None, -1], -1), ([1, None], 1), ([1, -1], 0), ([0, 1], 0), ([1, -1, None], 0)],
 )
-def test_a_label_said_twice_is_one_row_and_a_known_direction_wins(said, counts_as):
-    assert spoken(read([("a", "duty", "justice", sign) for sign in said])) == [("a", "duty:justice", counts_as)]
+def test_a_duplicate_label_is_one_row_and_a_direction_overrides_an_unknown_one(directions, direction):
+    assert spoken(read([("a", "duty", "justice", sign) for sign in directions])) == [("a", "duty:justice", direction)]
 
 
 def test_rows_do_not_depend_on_the_order_of_the_tables():
@@ -260,8 +260,8 @@ def varied(num: int, seed: int, num_words: int = 12) -> list[str]:
 def test_near_duplicates_are_those_of_the_definition(seed):
     texts = varied(150, seed, num_words=4 if seed % 2 else 300)
     label = near_duplicates(texts)
-    found = [set(np.flatnonzero(label == i).tolist()) for i in np.unique(label)]
-    assert sorted(found, key=min) == linked(texts)
+    groups = [set(np.flatnonzero(label == i).tolist()) for i in np.unique(label)]
+    assert sorted(groups, key=min) == linked(texts)
     assert all((label[label] == label).tolist())
 
 
@@ -287,7 +287,7 @@ def planted(num: int = 400, seed: int = 0):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_group_no_text_and_no_near_duplicate_is_on_two_sides(seed):
+def test_a_split_separates_no_group_text_or_near_duplicates(seed):
     examples = planted()
     sides = split_examples(examples, (0.8, 0.1, 0.1), seed)
     assert sorted(np.concatenate(sides).tolist()) == list(range(len(examples.text_N)))
@@ -296,7 +296,7 @@ def test_no_group_no_text_and_no_near_duplicate_is_on_two_sides(seed):
     for one, two in itertools.combinations(sides, 2):
         assert not set(examples.text_N[one]) & set(examples.text_N[two])
         assert not set(examples.group_N[one]) & set(examples.group_N[two])
-    copies = {i for i, own in enumerate(examples.text_ids) if own.endswith("c")}
+    copies = {i for i, text_id in enumerate(examples.text_ids) if text_id.endswith("c")}
     assert len(copies) == 40
     side_of = {int(t): n for n, side in enumerate(sides) for t in examples.text_N[side]}
     for copy in copies:

@@ -32,14 +32,14 @@ def planted(num: int, noise: float, seed: int = 0) -> tuple[np.ndarray, Examples
     z = centre[which, side] + noise * rng.standard_normal((num, 16))
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     paths = np.array([place(name) for name in PLANTED])[which]
-    names, none, own = [str(i) for i in range(num)], np.full(num, -1), np.arange(num)
-    known = prefixes()
+    names, none, text_N = [str(i) for i in range(num)], np.full(num, -1), np.arange(num)
+    tree = prefixes()
     direction = (2 * side - 1).astype(np.int8)
-    examples = Examples(names, names, own, known.theory_P[paths], known.ancestors_PL[paths], direction, none, none, own)
+    examples = Examples(names, names, text_N, tree.theory_P[paths], tree.ancestors_PL[paths], direction, none, none, text_N)
     return z.astype(np.float32), examples, centre / np.linalg.norm(centre, axis=-1, keepdims=True)
 
 
-def test_clusters_are_found_with_path_direction_and_distance():
+def test_extraction_recovers_path_direction_and_distance_of_clusters():
     z, examples, centre = planted(400, 0.3)
     extractor = Extractor(z, examples, k=10)
     for i, name in enumerate(PLANTED):
@@ -55,9 +55,9 @@ def test_clusters_are_found_with_path_direction_and_distance():
 
 def test_every_theory_answers_with_at_most_top_nodes_best_first():
     z, examples, _ = planted(300, 1.0)
-    found = Extractor(z, examples)(z[:7], top=2)
-    assert len(found) == 7
-    for by_theory in found:
+    results = Extractor(z, examples)(z[:7], top=2)
+    assert len(results) == 7
+    for by_theory in results:
         assert list(by_theory) == ["svt", "mft"]
         for nodes in by_theory.values():
             assert 1 <= len(nodes) <= 2
@@ -85,10 +85,20 @@ def test_neighbours_that_agree_on_the_coarse_level_outvote_a_nearer_one():
     names = [PLANTED[0]] * 2 + [PLANTED[1]] * 2 + [PLANTED[2]] * 3
     paths = np.array([place(name) for name in names])
     z = np.tile(np.eye(4, dtype=np.float32)[0], (7, 1))
-    ids, none, own = [str(i) for i in range(7)], np.full(7, -1), np.arange(7)
-    known = prefixes()
-    examples = Examples(ids, ids, own, known.theory_P[paths], known.ancestors_PL[paths], np.ones(7, np.int8), none, none, own)
-    nodes = [found.node for found in Extractor(z, examples, k=7)(z[:1])[0]["svt"]]
+    ids, none, text_N = [str(i) for i in range(7)], np.full(7, -1), np.arange(7)
+    tree = prefixes()
+    examples = Examples(
+        ids,
+        ids,
+        text_N,
+        tree.theory_P[paths],
+        tree.ancestors_PL[paths],
+        np.ones(7, np.int8),
+        none,
+        none,
+        text_N,
+    )
+    nodes = [match.node for match in Extractor(z, examples, k=7)(z[:1])[0]["svt"]]
     assert nodes[0] in ("benevolence", "universalism")
     assert set(nodes) == {"benevolence", "universalism", "power"}
 
@@ -101,31 +111,39 @@ def test_a_node_with_two_parents_is_one_node():
     texts, paths = np.array(rows).T
     z = np.eye(8)[np.where(np.arange(20) < 10, 0, 1)] + 0.2 * rng.standard_normal((20, 8))
     z = (z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32)
-    ids, none, known = [str(i) for i in range(20)], np.full(30, -1), prefixes()
+    ids, none, tree = [str(i) for i in range(20)], np.full(30, -1), prefixes()
     examples = Examples(
-        ids, ids, texts, known.theory_P[paths], known.ancestors_PL[paths], np.ones(30, np.int8), none, none, texts
+        ids, ids, texts, tree.theory_P[paths], tree.ancestors_PL[paths], np.ones(30, np.int8), none, none, texts
     )
-    found = Extractor(z, examples, k=20)(np.eye(8, dtype=np.float32)[:1])[0]["svt"]
-    assert [f.node for f in found] == ["hedonism", "power"]
-    assert found[0].path[-1] == "hedonism"
+    matches = Extractor(z, examples, k=20)(np.eye(8, dtype=np.float32)[:1])[0]["svt"]
+    assert [f.node for f in matches] == ["hedonism", "power"]
+    assert matches[0].path[-1] == "hedonism"
 
 
-def test_confidence_leaves_the_own_group_out():
+def test_confidence_excludes_the_group_of_the_text():
     """Labels by group alone, groups of copies: nothing can be learnt about a new text, and the confidence says so."""
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(60), 5)
     z = rng.standard_normal((60, 16))[group] + 0.01 * rng.standard_normal((300, 16))
     z = (z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32)
     paths = np.array([place("duty:justice"), place("duty:gratitude")])[rng.integers(2, size=60)[group]]
-    ids, none, own, known = [str(i) for i in range(300)], np.full(300, -1), np.arange(300), prefixes()
+    ids, none, text_N, tree = [str(i) for i in range(300)], np.full(300, -1), np.arange(300), prefixes()
     examples = Examples(
-        ids, ids, own, known.theory_P[paths], known.ancestors_PL[paths], np.ones(300, np.int8), none, none, group
+        ids,
+        ids,
+        text_N,
+        tree.theory_P[paths],
+        tree.ancestors_PL[paths],
+        np.ones(300, np.int8),
+        none,
+        none,
+        group,
     )
-    found = Extractor(z, examples, k=5)(z)
-    assert np.mean([by["duty"][0].confidence for by in found]) == pytest.approx(0.5, abs=0.15)
+    results = Extractor(z, examples, k=5)(z)
+    assert np.mean([by["duty"][0].confidence for by in results]) == pytest.approx(0.5, abs=0.15)
 
 
-def test_what_cannot_be_answered_is_refused():
+def test_invalid_requests_are_refused():
     z, examples, _ = planted(50, 0.3)
     with pytest.raises(InputError, match="49 vectors for 50 texts"):
         Extractor(z[:-1], examples)

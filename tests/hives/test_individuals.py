@@ -26,8 +26,8 @@ def examples(rows):
 
 
 def test_instances_belong_to_the_paths_above_and_below_their_node():
-    found, names = related_instances(INSTANCES), prefixes().names
-    of = {name: set(np.flatnonzero(row)) for name, row in zip(names, found, strict=True)}
+    related, names = related_instances(INSTANCES), prefixes().names
+    of = {name: set(np.flatnonzero(row)) for name, row in zip(names, related, strict=True)}
     assert of["duty:fidelity"] == {0, 1}
     assert of["duty:gratitude"] == {2}
     above = [name for name in names if name.startswith("svt:") and name.endswith("/benevolence")]
@@ -37,25 +37,25 @@ def test_instances_belong_to_the_paths_above_and_below_their_node():
 
 
 def test_every_operational_value_has_instances_of_its_line():
-    found = related_instances(inventory())
-    assert found.any(1).all()
+    related = related_instances(inventory())
+    assert related.any(1).all()
 
 
-def test_a_text_goes_to_the_nearest_instance_of_its_own_nodes():
+def test_a_text_gets_the_nearest_instance_of_its_nodes():
     rng = np.random.default_rng(0)
     z = np.linalg.qr(rng.normal(size=(8, 8)))[0]
     # Texts 0 and 1 are near instance 1, 2 and 3 near 2; but 3 is labelled fidelity, so 2 is not for it.
-    made = examples([["duty:fidelity"], ["duty:fidelity", "svt:benevolence"], ["duty:gratitude"], ["duty:fidelity"]])
+    rows = examples([["duty:fidelity"], ["duty:fidelity", "svt:benevolence"], ["duty:gratitude"], ["duty:fidelity"]])
     near = np.stack([z[1], z[1], z[2], z[2]])
-    table = nearest_instances(near, z[:4], INSTANCES, made, -1.0)
-    found = {(row["text_id"], row["theory"]): row["individual"] for row in table.to_pylist()}
-    first, second, third, fourth = made.text_ids
-    assert found[first, "duty"] == found[second, "duty"] == "duty:fidelity/b"
-    assert found[third, "duty"] == "duty:gratitude/c"
-    assert found[fourth, "duty"].startswith("duty:fidelity/")
-    assert found[second, "svt"] == "svt:benevolence-caring/d"
-    assert nearest_instances(near, z[:4], INSTANCES, made, 0.99).num_rows < table.num_rows
-    placed = with_individuals(made, table)
-    for text, theory, individual in zip(placed.text_N, placed.theory_N, placed.individual_N, strict=True):
-        assert placed.individuals[individual] == found[placed.text_ids[text], THEORIES[theory]]
-    assert with_individuals(made, table.slice(0, 1)).individual_N.tolist().count(-1) == len(made.text_N) - 1
+    table = nearest_instances(near, z[:4], INSTANCES, rows, -1.0)
+    individual_by_text = {(row["text_id"], row["theory"]): row["individual"] for row in table.to_pylist()}
+    first, second, third, fourth = rows.text_ids
+    assert individual_by_text[first, "duty"] == individual_by_text[second, "duty"] == "duty:fidelity/b"
+    assert individual_by_text[third, "duty"] == "duty:gratitude/c"
+    assert individual_by_text[fourth, "duty"].startswith("duty:fidelity/")
+    assert individual_by_text[second, "svt"] == "svt:benevolence-caring/d"
+    assert nearest_instances(near, z[:4], INSTANCES, rows, 0.99).num_rows < table.num_rows
+    labelled = with_individuals(rows, table)
+    for text, theory, individual in zip(labelled.text_N, labelled.theory_N, labelled.individual_N, strict=True):
+        assert labelled.individuals[individual] == individual_by_text[labelled.text_ids[text], THEORIES[theory]]
+    assert with_individuals(rows, table.slice(0, 1)).individual_N.tolist().count(-1) == len(rows.text_N) - 1

@@ -37,8 +37,8 @@ def random_labels(
 ) -> BatchLabels:
     """Rows at any path of the theories, from so few paths that every level has positives; some texts have several rows."""
     rng = np.random.default_rng(seed)
-    known = prefixes()
-    allowed = np.flatnonzero(known.theory_P < num_theories)
+    tree = prefixes()
+    allowed = np.flatnonzero(tree.theory_P < num_theories)
     path = rng.choice(rng.choice(allowed, 6), num)
     objective = rng.choice(objectives, num)
     return BatchLabels(
@@ -47,11 +47,11 @@ def random_labels(
             for column in (
                 objective,
                 rng.integers(num, size=num),
-                known.theory_P[path],
-                known.ancestors_PL[path],
+                tree.theory_P[path],
+                tree.ancestors_PL[path],
                 rng.integers(-1, 2, size=num),
                 np.where(objective == HIERARCHY, -1, rng.integers(3, size=num)),
-                np.where(rng.random((num, others, 1)) < 0.5, known.ancestors_PL[rng.choice(path, (num, others))], -1),
+                np.where(rng.random((num, others, 1)) < 0.5, tree.ancestors_PL[rng.choice(path, (num, others))], -1),
                 rng.integers(-1, 2, size=(num, others)),
             )
         )
@@ -111,10 +111,10 @@ def slow_hierarchical(z, labels: BatchLabels, tau: float, margin: float) -> floa
         counted = set()
         for level in reversed(range(labels.prefix_BL.shape[1])):
             losses = {i: slow_row(z, i, level, labels, tau, margin) for i in rows}
-            found = {i: loss for i, loss in losses.items() if loss is not None}
-            counted |= set(found)
-            if found:
-                by_level.append(sum(found.values()) / len(found))
+            row_losses = {i: loss for i, loss in losses.items() if loss is not None}
+            counted |= set(row_losses)
+            if row_losses:
+                by_level.append(sum(row_losses.values()) / len(row_losses))
         constrained_losses = [math.log(sum(math.exp(x) for x in by_level[: n + 1])) for n in range(len(by_level))]
         weights = [2 ** (1 / n) for n in range(1, len(by_level) + 1)]
         if by_level:
@@ -150,12 +150,12 @@ def test_the_hierarchical_loss_is_that_of_the_loops(seed):
 
 def places(labels: BatchLabels, i: int) -> list[tuple[list[int], int]]:
     """Paths and directions of a row, the drawn one first."""
-    found = [(labels.prefix_BL[i], labels.direction_B[i]), *zip(labels.other_BOL[i], labels.other_sign_BO[i], strict=True)]
-    return [([p for p in path.tolist() if p >= 0], int(sign)) for path, sign in found if path[0] >= 0]
+    pairs = [(labels.prefix_BL[i], labels.direction_B[i]), *zip(labels.other_BOL[i], labels.other_sign_BO[i], strict=True)]
+    return [([p for p in path.tolist() if p >= 0], int(sign)) for path, sign in pairs if path[0] >= 0]
 
 
 def slow_closeness(z, labels: BatchLabels) -> float:
-    unit, found = [(v / np.linalg.norm(v)) for v in z.numpy()], []
+    unit, errors = [(v / np.linalg.norm(v)) for v in z.numpy()], []
     for i in range(len(z)):
         for j in range(len(z)):
             if labels.theory_B[i] != labels.theory_B[j] or labels.text_B[i] == labels.text_B[j]:
@@ -165,8 +165,8 @@ def slow_closeness(z, labels: BatchLabels) -> float:
                 for path, sign in places(labels, i)
                 for other, other_sign in places(labels, j)
             ]
-            found.append((unit[i] @ unit[j] - max(shared) / (theory_depths()[labels.theory_B[i]] + 0.5)) ** 2)
-    return float(np.mean(found)) if found else 0.0
+            errors.append((unit[i] @ unit[j] - max(shared) / (theory_depths()[labels.theory_B[i]] + 0.5)) ** 2)
+    return float(np.mean(errors)) if errors else 0.0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -204,15 +204,15 @@ def test_the_loss_of_nodes_is_that_of_the_loops(seed):
     labels = random_labels(20, seed, (HIERARCHY, CONCEPT), others=2)
     nodes, z = NodeHead(8, examples_of(random_labels(30, seed))), random_z(20, seed).float()
     logit = nodes(z)
-    known = [(int(key) // 3, int(key) % 3 - 1) for key in nodes.key_K]
+    node_keys = [(int(key) // 3, int(key) % 3 - 1) for key in nodes.key_K]
     losses = []
     for i in range(20):
-        asked = [k for k, (prefix, _) in enumerate(known) if prefixes().theory_P[prefix] == labels.theory_B[i]]
-        if labels.objective_B[i] != HIERARCHY or not asked:
+        columns = [k for k, (prefix, _) in enumerate(node_keys) if prefixes().theory_P[prefix] == labels.theory_B[i]]
+        if labels.objective_B[i] != HIERARCHY or not columns:
             continue
         has = {(p, sign) for path, sign in places(labels, i) for p in path}
-        said = [torch.nn.functional.logsigmoid(logit[i, k] * (1 if known[k] in has else -1)) for k in asked]
-        losses.append(-sum(said) / len(said))
+        log_probabilities = [torch.nn.functional.logsigmoid(logit[i, k] * (1 if node_keys[k] in has else -1)) for k in columns]
+        losses.append(-sum(log_probabilities) / len(log_probabilities))
     assert nodes.loss(logit, labels).item() == pytest.approx(float(sum(losses) / len(losses)), rel=1e-5)
     assert torch.autograd.grad(nodes.loss(nodes(z), labels), nodes.read.weight)[0].abs().max() > 0
     nothing = labels._replace(objective_B=torch.full((20,), CONCEPT))
@@ -279,8 +279,8 @@ def test_a_coarser_level_costs_at_least_as_much_as_the_finer(seed):
     got = hierarchy_constrained(loss, present)
     assert (got[~present] == 0).all()
     assert (got[present] >= loss[present]).all()
-    for row, there in zip(got, present, strict=True):
-        fine_to_coarse = row[there].flip(0)
+    for row, mask in zip(got, present, strict=True):
+        fine_to_coarse = row[mask].flip(0)
         assert (fine_to_coarse.diff() >= 0).all()
 
 
@@ -297,7 +297,7 @@ def opposite_pair(margin: float) -> tuple[float, float]:
     return loss.item(), (gradient[2] * along[2]).sum().item()
 
 
-def test_what_opposes_is_pushed_away_harder_the_larger_the_margin():
+def test_a_larger_margin_repels_opposite_directions_more():
     """In the official code the penalty weakens this force."""
     losses, forces = zip(*(opposite_pair(margin) for margin in (0.0, 0.1, 0.2, 0.4, 0.8)), strict=True)
     assert list(losses) == sorted(set(losses))
@@ -337,7 +337,7 @@ def test_rows_of_one_text_are_neither_positives_nor_negatives():
     assert has.tolist() == [[True, True], [True, True], [True, False], [True, False]]
 
 
-def test_a_label_that_stops_on_the_way_is_no_negative_further_down():
+def test_a_label_at_an_inner_node_is_no_negative_below_it():
     labels = {
         "theory_B": torch.zeros(4, dtype=torch.int64),
         "prefix_BL": torch.tensor([[0, 1], [0, 1], [0, -1], [0, -1]]),
@@ -359,7 +359,7 @@ def every(labels: BatchLabels, z: torch.Tensor, config: LossConfig = CONFIG) -> 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_order_of_the_rows_changes_nothing(seed):
+def test_the_loss_does_not_depend_on_the_order_of_the_rows(seed):
     """In the official code stage 2 shuffles the batch that the loss then slices by position."""
     labels, z = random_labels(48, seed, (HIERARCHY, INDIVIDUAL, CONCEPT)), random_z(48, seed)
     order = torch.randperm(48, generator=torch.Generator().manual_seed(seed))
@@ -369,7 +369,7 @@ def test_the_order_of_the_rows_changes_nothing(seed):
     torch.testing.assert_close(moved_gradient, gradient[order])
 
 
-def test_the_parts_are_summed_with_their_weights_each_over_its_own_rows():
+def test_the_total_is_the_weighted_sum_of_the_means_of_each_objective():
     labels, z = random_labels(60, 0, (HIERARCHY, INDIVIDUAL, CONCEPT)), random_z(60, 0)
     weights = {"hierarchy": 0.9, "individual": 0.7, "concept": 1.3, "closeness": 1.1}
     config = LossConfig(tau_hierarchy=0.2, tau_individual=0.3, tau_concept=0.4, margin=0.3, **weights)
@@ -386,7 +386,7 @@ def test_the_parts_are_summed_with_their_weights_each_over_its_own_rows():
 
 
 @pytest.mark.parametrize("objective", [HIERARCHY, INDIVIDUAL, CONCEPT])
-def test_an_objective_without_rows_or_without_positives_is_exactly_nothing_and_keeps_the_graph(objective):
+def test_an_objective_without_rows_or_positives_is_zero_with_a_graph(objective):
     labels, z = random_labels(24, 1, (objective,)), random_z(24, 1).requires_grad_()
     loss, parts = total_loss(z, labels, CONFIG)
     assert [part.item() != 0 for part in parts[:3]] == [objective == mine for mine in (HIERARCHY, INDIVIDUAL, CONCEPT)]
@@ -417,21 +417,21 @@ def test_half_precision_is_computed_in_single():
 def test_labels_of_a_batch_are_its_columns_as_tensors():
     labels = random_labels(8, 0)
     batch = Batch(np.arange(8), *(part.numpy() for part in labels))
-    for mine, given in zip(label_tensors(batch), labels, strict=True):
-        assert torch.equal(mine, given)
+    for actual, expected in zip(label_tensors(batch), labels, strict=True):
+        assert torch.equal(actual, expected)
 
 
 def test_free_vectors_learn_the_hierarchy_and_the_direction():
     """Recovery: the more levels two texts share the nearer they are; texts at one path that oppose each other are farthest."""
-    known = prefixes()
-    path_N = np.repeat(np.flatnonzero(known.theory_P == 0), 20)
+    tree = prefixes()
+    path_N = np.repeat(np.flatnonzero(tree.theory_P == 0), 20)
     size = len(path_N)
     rows = {name: np.arange(size) for name in ("text_N", "group_N")} | {
         name: np.full(size, -1) for name in ("individual_N", "concept_N")
     }
     examples = Examples(
         texts=[str(i) for i in range(size)], text_ids=[str(i) for i in range(size)], theory_N=np.zeros(size, int),
-        prefix_NL=known.ancestors_PL[path_N], direction_N=np.tile(np.array([-1, 1], np.int8), size // 2), **rows,
+        prefix_NL=tree.ancestors_PL[path_N], direction_N=np.tile(np.array([-1, 1], np.int8), size // 2), **rows,
     )  # fmt: skip
     z_ND = torch.randn(size, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     optimizer, sampler = torch.optim.Adam([z_ND], lr=0.1), Sampler(examples, BatchConfig(), 0)
@@ -495,16 +495,16 @@ def test_without_a_process_group_nothing_is_gathered():
     assert gather_labels(labels) is labels
 
 
-def test_texts_that_share_a_place_draw_near_whichever_of_their_places_was_drawn():
+def test_texts_that_share_a_label_attract_whichever_label_is_drawn():
     """Each text was drawn for a place of its own; the first two share another one."""
-    known = prefixes()
-    shared, *own = known.ancestors_PL[np.flatnonzero(known.theory_P == 0)[[3, 8, 9, 10]]]
+    tree = prefixes()
+    shared, *leaves = tree.ancestors_PL[np.flatnonzero(tree.theory_P == 0)[[3, 8, 9, 10]]]
     nowhere = np.full_like(shared, -1)
     z = random_z(3, 0).requires_grad_()
 
     def loss(other: list[np.ndarray]) -> torch.Tensor:
         labels = BatchLabels(
-            *(torch.as_tensor(np.array(c), dtype=torch.int64) for c in ([HIERARCHY] * 3, [0, 1, 2], [0] * 3, own, [1] * 3)),
+            *(torch.as_tensor(np.array(c), dtype=torch.int64) for c in ([HIERARCHY] * 3, [0, 1, 2], [0] * 3, leaves, [1] * 3)),
             torch.full((3,), -1), torch.as_tensor(np.array(other))[:, None], torch.ones(3, 1, dtype=torch.int64),
         )  # fmt: skip
         return total_loss(z, labels, CONFIG)[0]

@@ -22,9 +22,17 @@ def examples_at(paths: np.ndarray, directions: np.ndarray, texts: np.ndarray, gr
     none = np.full(len(paths), -1)
     names = [str(i) for i in range(texts.max() + 1)]
     group_N = texts if groups is None else groups[texts]
-    known = prefixes()
+    tree = prefixes()
     return Examples(
-        names, names, texts, known.theory_P[paths], known.ancestors_PL[paths], directions.astype(np.int8), none, none, group_N
+        names,
+        names,
+        texts,
+        tree.theory_P[paths],
+        tree.ancestors_PL[paths],
+        directions.astype(np.int8),
+        none,
+        none,
+        group_N,
     )
 
 
@@ -50,12 +58,12 @@ def multi_label(num: int = 60, seed: int = 3) -> tuple[np.ndarray, Examples]:
 
 def labels_of(examples: Examples, theory: int) -> dict[int, list[tuple[list[int], int]]]:
     """Text -> its (path as prefix ids, direction) in the theory."""
-    found: dict[int, list[tuple[list[int], int]]] = {}
+    labels: dict[int, list[tuple[list[int], int]]] = {}
     columns = (examples.text_N, examples.theory_N, examples.prefix_NL, examples.direction_N)
     for text, of, prefix, direction in zip(*columns, strict=True):
         if of == theory:
-            found.setdefault(int(text), []).append(([int(p) for p in prefix if p >= 0], int(direction)))
-    return found
+            labels.setdefault(int(text), []).append(([int(p) for p in prefix if p >= 0], int(direction)))
+    return labels
 
 
 def relation_of(a: list[tuple[list[int], int]], b: list[tuple[list[int], int]]) -> int:
@@ -78,8 +86,8 @@ def test_ranking_equals_a_loop_over_every_draw(theory):
     z, examples = multi_label()
     labels = labels_of(examples, theory)
     pairwise, strict = [], []
-    for anchor, own in labels.items():
-        by = [[t for t in labels if t != anchor and relation_of(own, labels[t]) == r] for r in range(len(RELATIONS))]
+    for anchor, anchor_labels in labels.items():
+        by = [[t for t in labels if t != anchor and relation_of(anchor_labels, labels[t]) == r] for r in range(len(RELATIONS))]
         sims = [(z[texts] @ z[anchor]) for texts in by if texts]
         if len(sims) < 2:
             continue
@@ -87,10 +95,10 @@ def test_ranking_equals_a_loop_over_every_draw(theory):
         rng = np.random.default_rng(anchor)
         draws = np.stack([rng.choice(s, 4000) for s in sims])
         strict.append((np.diff(draws, axis=0) < 0).all(0).mean())
-    found = embedding_metrics(z, examples)
-    assert found[f"pairwise/{THEORIES[theory]}"].count == len(pairwise) > 5
-    assert found[f"pairwise/{THEORIES[theory]}"].value == pytest.approx(np.mean(pairwise), abs=0.02)
-    assert found[f"strict/{THEORIES[theory]}"].value == pytest.approx(np.mean(strict), abs=0.02)
+    results = embedding_metrics(z, examples)
+    assert results[f"pairwise/{THEORIES[theory]}"].count == len(pairwise) > 5
+    assert results[f"pairwise/{THEORIES[theory]}"].value == pytest.approx(np.mean(pairwise), abs=0.02)
+    assert results[f"strict/{THEORIES[theory]}"].value == pytest.approx(np.mean(strict), abs=0.02)
 
 
 def test_draws_have_their_relation_and_are_never_the_anchor():
@@ -146,9 +154,9 @@ def test_value_vectors_and_orthogonality_equal_a_loop(directions):
         expected.append(np.mean([z[i] for i in plus], axis=0) - np.mean([z[i] for i in minus], axis=0))
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
     cosines = [abs(a @ b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in itertools.combinations(expected, 2)]
-    found = embedding_metrics(z, examples)["orthogonality/svt"]
-    assert found.value == pytest.approx(1 - np.mean(cosines), abs=1e-5)
-    assert found.count == len(names)
+    orthogonality = embedding_metrics(z, examples)["orthogonality/svt"]
+    assert orthogonality.value == pytest.approx(1 - np.mean(cosines), abs=1e-5)
+    assert orthogonality.count == len(names)
     coarse, _ = value_vectors(z, examples, level=1)
     assert coarse == ["svt:growth", "svt:self-protection"]
 
@@ -157,14 +165,14 @@ def test_the_influence_of_a_text_is_the_derivative_by_its_weight():
     z, examples = one_label(300, 2)
     theory = texts_by_theory(z, examples, None, "text", 0)["svt"]
     influence = metrics._orthogonality(theory)["orthogonality"].influence_G
-    kept, ends = metrics._poles(theory)
+    values, ends = metrics._poles(theory)
 
     def weighted(weight: np.ndarray) -> float:
         vectors = [np.average(z[p], 0, weight[p]) - np.average(z[m], 0, weight[m]) for p, m in ends]
         v = np.stack(vectors).astype(float)
         v /= np.linalg.norm(v, axis=1, keepdims=True)
         cosine = np.abs(v @ v.T)
-        return 1 - (cosine.sum() - np.trace(cosine)) / (len(kept) * (len(kept) - 1))
+        return 1 - (cosine.sum() - np.trace(cosine)) / (len(values) * (len(values) - 1))
 
     for text in (0, 17, 255):
         step = 1e-3 * (np.arange(300) == text)
@@ -173,31 +181,31 @@ def test_the_influence_of_a_text_is_the_derivative_by_its_weight():
 
 def test_neighbour_accuracies_equal_a_loop():
     z, examples = multi_label(120)
-    found = embedding_metrics(z, examples, k=5)
+    results = embedding_metrics(z, examples, k=5)
     values, _ = path_values("svt", None)
     having = {v: set(of_value(examples, v)) for v in values}
-    known = sorted(set().union(*having.values()))
+    texts = sorted(set().union(*having.values()))
     right = []
-    for text in known:
-        near = sorted((t for t in known if t != text), key=lambda t: -float(z[t] @ z[text]))[:5]
+    for text in texts:
+        near = sorted((t for t in texts if t != text), key=lambda t: -float(z[t] @ z[text]))[:5]
         votes = {v: sum(1 + 1e-3 * float(z[t] @ z[text]) for t in near if t in of) for v, of in having.items()}
         right.append(text in having[max(votes, key=votes.__getitem__)])
-    assert found["label_accuracy/svt"].count == len(known)
-    assert found["label_accuracy/svt"].value == pytest.approx(np.mean(right), abs=1e-6)
+    assert results["label_accuracy/svt"].count == len(texts)
+    assert results["label_accuracy/svt"].value == pytest.approx(np.mean(right), abs=1e-6)
     right = []
     for value in values:
         sign = {t: (t in of_value(examples, value, 1)) - (t in of_value(examples, value, -1)) for t in having[value]}
         sign = {t: s for t, s in sign.items() if s}
         if len(sign) < 5 or len(set(sign.values())) < 2:
             continue
-        for text, own in sign.items():
+        for text, direction in sign.items():
             near = sorted((t for t in sign if t != text), key=lambda t: -float(z[t] @ z[text]))[:5]
-            right.append(np.sign(sum(sign[t] * (1 + 1e-3 * float(z[t] @ z[text])) for t in near)) == own)
-    assert found["direction_accuracy/svt"].count == len(right) > 20
-    assert found["direction_accuracy/svt"].value == pytest.approx(np.mean(right), abs=1e-6)
+            right.append(np.sign(sum(sign[t] * (1 + 1e-3 * float(z[t] @ z[text])) for t in near)) == direction)
+    assert results["direction_accuracy/svt"].count == len(right) > 20
+    assert results["direction_accuracy/svt"].value == pytest.approx(np.mean(right), abs=1e-6)
 
 
-def test_copies_of_a_group_give_labels_away_only_where_the_text_alone_is_left_out():
+def test_copies_leak_labels_unless_the_group_is_left_out():
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(80), 4)
     z = unit(rng.standard_normal((80, 16))[group] + 0.01 * rng.standard_normal((320, 16)))
@@ -209,19 +217,19 @@ def test_copies_of_a_group_give_labels_away_only_where_the_text_alone_is_left_ou
     assert apart["direction_accuracy"].value == pytest.approx(0.5, abs=0.15)
 
 
-def test_random_vectors_reach_their_floors_and_no_more():
+def test_random_vectors_score_at_their_floors():
     _, examples = one_label(800, 5)
-    found = embedding_metrics(random_vectors(800), examples)
-    assert found["pairwise"].value == pytest.approx(0.5, abs=0.02)
-    assert found["correlation"].value == pytest.approx(0, abs=0.02)
-    assert found["direction_accuracy"].value == pytest.approx(0.5, abs=0.06)
-    for metric in found.values():
+    results = embedding_metrics(random_vectors(800), examples)
+    assert results["pairwise"].value == pytest.approx(0.5, abs=0.02)
+    assert results["correlation"].value == pytest.approx(0, abs=0.02)
+    assert results["direction_accuracy"].value == pytest.approx(0.5, abs=0.06)
+    for metric in results.values():
         assert metric.floor == pytest.approx(metric.value, abs=0.06)
     for name in ("pairwise", "strict", "correlation"):
-        assert found[name].low <= found[name].floor <= found[name].high
+        assert results[name].low <= results[name].floor <= results[name].high
 
 
-def test_vectors_made_of_the_labels_reach_one():
+def test_vectors_built_from_the_labels_reach_one():
     rng = np.random.default_rng(0)
     paths, sign = np.array(SVT)[rng.integers(len(SVT), size=1500)], rng.choice([-1, 1], 1500)
     examples = examples_at(paths, sign, np.arange(1500))
@@ -235,10 +243,10 @@ def test_vectors_made_of_the_labels_reach_one():
         exact[i, above] = 1
         exact[i, size + (s > 0)] = np.sqrt(0.5)
         exact[i, size + 2 + i] = np.sqrt(levels - len(above))
-    found = embedding_metrics(unit(near), examples)
-    assert found["pairwise"].value > 0.9
-    assert found["label_accuracy"].value > 0.97
-    assert found["direction_accuracy"].value > 0.97
+    results = embedding_metrics(unit(near), examples)
+    assert results["pairwise"].value > 0.9
+    assert results["label_accuracy"].value > 0.97
+    assert results["direction_accuracy"].value > 0.97
     assert embedding_metrics(unit(exact), examples)["correlation"].value == pytest.approx(1, abs=1e-6)
 
 
@@ -246,20 +254,20 @@ def test_two_flat_values_at_right_angles_are_perfect():
     flat = prefixes().names.index("duty:justice"), prefixes().names.index("duty:gratitude")
     two = np.repeat(flat, 30)
     flat_z = unit(np.eye(2)[np.repeat([0, 1], 30)])
-    found = embedding_metrics(flat_z, examples_at(two, np.ones(60), np.arange(60)))
-    assert found["pairwise"][:3] == (1, 1, 1)
-    assert found["correlation"].value == pytest.approx(1)
-    assert found["label_accuracy"].value == 1
-    assert "direction_accuracy" not in found
+    results = embedding_metrics(flat_z, examples_at(two, np.ones(60), np.arange(60)))
+    assert results["pairwise"][:3] == (1, 1, 1)
+    assert results["correlation"].value == pytest.approx(1)
+    assert results["label_accuracy"].value == 1
+    assert "direction_accuracy" not in results
 
 
 def test_ties_are_half_right():
     _, examples = one_label(100, 1)
-    found = embedding_metrics(np.tile(unit(np.ones((1, 4))), (100, 1)), examples)
-    assert found["pairwise"].value == 0.5
-    assert found["strict"].value == 0
-    assert found["correlation"].value == pytest.approx(0, abs=1e-6)
-    assert "orthogonality" not in found
+    results = embedding_metrics(np.tile(unit(np.ones((1, 4))), (100, 1)), examples)
+    assert results["pairwise"].value == 0.5
+    assert results["strict"].value == 0
+    assert results["correlation"].value == pytest.approx(0, abs=1e-6)
+    assert "orthogonality" not in results
 
 
 MANY = pytest.mark.statistics
@@ -281,9 +289,9 @@ def test_intervals_cover(per_group, samples):
         sign = rng.choice([-1, 1], 240)
         shared = rng.standard_normal((240, 12))[group] * 0.5 * (per_group > 1)
         z = unit(center[node] + pole[node] * sign[:, None] + shared + rng.standard_normal((240, 12)))
-        found = embedding_metrics(z, examples_at(nodes[node], sign, np.arange(240), group), seed=sample)
+        results = embedding_metrics(z, examples_at(nodes[node], sign, np.arange(240), group), seed=sample)
         for name in ("pairwise", "strict", "correlation", "orthogonality", "label_accuracy", "direction_accuracy"):
-            seen.setdefault(name, []).append(found[name])
+            seen.setdefault(name, []).append(results[name])
     for name, of in seen.items():
         middle = np.mean([metric.value for metric in of])
         covered = np.mean([metric.low <= middle <= metric.high for metric in of])
@@ -293,14 +301,14 @@ def test_intervals_cover(per_group, samples):
         assert width < 1.6 * spread, (name, width, spread)
 
 
-def test_the_whole_is_the_mean_of_the_theories_and_the_seed_decides():
+def test_the_total_is_the_mean_over_theories_and_depends_on_the_seed():
     z, examples = multi_label(200)
-    found = embedding_metrics(z, examples)
-    parts = [metric.value for name, metric in found.items() if name.startswith("pairwise/")]
+    results = embedding_metrics(z, examples)
+    parts = [metric.value for name, metric in results.items() if name.startswith("pairwise/")]
     assert len(parts) == 3
-    assert found["pairwise"].value == pytest.approx(np.mean(parts))
-    assert found == embedding_metrics(z, examples)
-    assert found["pairwise"] != embedding_metrics(z, examples, seed=1)["pairwise"]
+    assert results["pairwise"].value == pytest.approx(np.mean(parts))
+    assert results == embedding_metrics(z, examples)
+    assert results["pairwise"] != embedding_metrics(z, examples, seed=1)["pairwise"]
 
 
 def test_wrong_vectors_are_refused():
@@ -314,10 +322,10 @@ def test_wrong_vectors_are_refused():
 def test_many_texts_are_sampled_and_no_square_matrix_is_held():
     z, examples = one_label(6000, 4)
     tracemalloc.start()
-    found = embedding_metrics(z, examples)
+    results = embedding_metrics(z, examples)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert found["pairwise"].count == found["strict"].count == metrics.MAX_QUERIES == 4000
-    assert found["correlation"].count == metrics.NUM_PAIRS == 200_000
-    assert found["label_accuracy"].count <= metrics.MAX_QUERIES
+    assert results["pairwise"].count == results["strict"].count == metrics.MAX_QUERIES == 4000
+    assert results["correlation"].count == metrics.NUM_PAIRS == 200_000
+    assert results["label_accuracy"].count <= metrics.MAX_QUERIES
     assert peak < 64e6  # all similarities would be 144 MB

@@ -34,7 +34,7 @@ def test_an_invalid_name_has_its_reason(reply, reason):
         (EndpointModel(name="o", model="gpt-4o-mini", extra={"seed": 7}, extra_tokens=5), "eda1e642c7a71d17"),
     ],
 )  # fmt: skip
-def test_names_of_earlier_versions_are_still_found(namer, fingerprint):
+def test_fingerprints_of_namers_are_unchanged(namer, fingerprint):
     assert namer_fingerprint(namer) == fingerprint  # computed by the code before the setting chat_template_args
     assert namer_fingerprint(namer.model_copy(update={"chat_template_args": {"enable_thinking": False}})) != fingerprint
 

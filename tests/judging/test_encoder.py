@@ -37,7 +37,7 @@ def test_windows_are_ordered_by_score(ranker):
     assert answered["error"] is None
 
 
-def test_published_intensities_are_told_apart(ranker, data):
+def test_published_intensities_are_discriminated(ranker, data):
     auc, correlation, num_values = judged(ranker, str(data))["all"]
     assert num_values == 30
     assert auc >= 0.74
@@ -61,7 +61,7 @@ def states(path: str, texts: list[str], max_length: int) -> np.ndarray:
 TEXTS = ["She kept her promise.", "He lied. " * 60]  # the second is longer than either limit
 
 
-def test_a_model_without_settings_of_its_own_is_read_as_before():
+def test_a_model_without_encoder_settings_uses_the_defaults():
     np.testing.assert_allclose(LayerEncoder(MINILM)(TEXTS), states(locate(MINILM), TEXTS, 256), atol=1e-4)
 
 

@@ -26,7 +26,7 @@ FINGERPRINTS = [
 
 
 @pytest.mark.parametrize(("judge", "as_ranker", "as_voter"), FINGERPRINTS, ids=lambda x: getattr(x, "name", ""))
-def test_finished_builds_of_earlier_versions_are_still_found(judge, as_ranker, as_voter):
+def test_fingerprints_of_finished_builds_are_unchanged(judge, as_ranker, as_voter):
     assert (fingerprint(judge), voter_fingerprint(judge)) == (as_ranker, as_voter)
 
 

@@ -29,11 +29,11 @@ def shares(answered: pa.Table) -> dict[tuple, float]:
 
 
 def plackett_luce(worth: np.ndarray) -> dict[tuple, float]:
-    found = {}
+    probabilities = {}
     for order in itertools.permutations(range(len(worth))):
         x = np.exp(worth[list(order)])
-        found[order] = float(np.prod([x[i] / x[i:].sum() for i in range(len(x))]))
-    return found
+        probabilities[order] = float(np.prod([x[i] / x[i:].sum() for i in range(len(x))]))
+    return probabilities
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_orders_have_the_probabilities_of_the_model(sharpness, effect):
         assert seen.get(order, 0.0) == pytest.approx(probability, abs=4 * np.sqrt(probability * (1 - probability) / 3000))
 
 
-def test_the_truth_depends_on_value_and_text_and_has_the_spread_asked_for():
+def test_the_truth_depends_on_value_and_text_and_has_the_configured_spread():
     theta = np.array([true_theta("power", f"t{i}", 3.0) for i in range(2000)])
     other = np.array([true_theta("face", f"t{i}", 3.0) for i in range(2000)])
     assert theta.std() == pytest.approx(3.0, rel=0.05)
@@ -60,12 +60,12 @@ def test_the_truth_depends_on_value_and_text_and_has_the_spread_asked_for():
 
 
 def test_an_answer_is_a_function_of_window_and_config():
-    judge, asked = SimulatedJudge(broken_share=0.2), windows(50)
-    together = SimulatedRanker(judge)(asked)
-    reverse = asked.take(np.arange(50)[::-1])
+    judge, table = SimulatedJudge(broken_share=0.2), windows(50)
+    together = SimulatedRanker(judge)(table)
+    reverse = table.take(np.arange(50)[::-1])
     apart = pa.concat_tables([SimulatedRanker(judge)(reverse.slice(i, 7)) for i in range(0, 50, 7)])
     assert apart.sort_by("window_id").equals(together.sort_by("window_id"))
-    assert not SimulatedRanker(SimulatedJudge(broken_share=0.2, seed=1))(asked).equals(together)
+    assert not SimulatedRanker(SimulatedJudge(broken_share=0.2, seed=1))(table).equals(together)
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -80,8 +80,8 @@ def test_broken_replies_are_rows_with_a_reason(k):
 
 
 def test_answers_keep_the_folder_that_a_row_belongs_to():
-    asked = windows(2).append_column("folder", pa.array(["theory=svt/value=power"] * 2))
-    answered = answers(asked, "j", [[0, 1, 2], None], ["A > B > C", "?"], [None, "why"], tokens_in=[5, 6])
+    table = windows(2).append_column("folder", pa.array(["theory=svt/value=power"] * 2))
+    answered = answers(table, "j", [[0, 1, 2], None], ["A > B > C", "?"], [None, "why"], tokens_in=[5, 6])
     assert answered["folder"].to_pylist() == ["theory=svt/value=power"] * 2
     assert answered.drop_columns("folder").schema == SCHEMAS["rankings"]
     assert answered["tokens_in"].to_pylist() == [5, 6]

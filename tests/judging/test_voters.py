@@ -27,7 +27,7 @@ QUESTIONS = {
 }
 
 
-def asked(ballots: list[Ballot], texts: list[str] | None = None) -> pa.Table:
+def voter_table(ballots: list[Ballot], texts: list[str] | None = None) -> pa.Table:
     """Ballots as they reach a voter."""
     table = ballot_table(ballots)
     table = table.append_column("vote_id", table["ballot_id"]).append_column("folder", pa.array(["f"] * len(ballots)))
@@ -39,7 +39,7 @@ def many(question: Ballot, count: int) -> list[Ballot]:
 
 
 def simulated(ballots: list[Ballot], **settings: object) -> list[str | None]:
-    return SimulatedVoter(SimulatedJudge(**settings))(asked(ballots))["choice"].to_pylist()
+    return SimulatedVoter(SimulatedJudge(**settings))(voter_table(ballots))["choice"].to_pylist()
 
 
 def truth(ballot: Ballot) -> str:
@@ -84,14 +84,14 @@ def test_voters_seeds_and_rounds_err_apart(other):
 def test_a_vote_is_a_function_of_ballot_and_config():
     ballots = [ballot for question in QUESTIONS.values() for ballot in many(question, 60)]
     voter = SimulatedVoter(SimulatedJudge(broken_share=0.2))
-    table = asked(ballots)
+    table = voter_table(ballots)
     together = voter(table)
     reverse = table.take(np.arange(len(ballots))[::-1])
     apart = pa.concat_tables([voter(reverse.slice(i, 7)) for i in range(0, len(ballots), 7)])
     assert apart.sort_by("vote_id").equals(together.sort_by("vote_id"))
     # Every voter is shown the options in an order of its own.
-    shown = pa.array([list(ballot.options)[::-1] for ballot in ballots], pa.list_(pa.string()))
-    turned = voter(table.set_column(table.schema.get_field_index("options"), "options", shown))
+    reversed_options = pa.array([list(ballot.options)[::-1] for ballot in ballots], pa.list_(pa.string()))
+    turned = voter(table.set_column(table.schema.get_field_index("options"), "options", reversed_options))
     assert turned["choice"].equals(together["choice"])
 
 
@@ -104,7 +104,7 @@ def test_another_process_votes_the_same():
 @pytest.mark.parametrize("broken_share", [0.0, 0.25, 1.0])
 def test_broken_votes_have_a_reason_and_the_others_keep_the_accuracy(broken_share):
     ballots = many(QUESTIONS[3], 2000)
-    voted = SimulatedVoter(SimulatedJudge(name="v", broken_share=broken_share, accuracy=0.7))(asked(ballots))
+    voted = SimulatedVoter(SimulatedJudge(name="v", broken_share=broken_share, accuracy=0.7))(voter_table(ballots))
     assert voted.drop_columns("folder").schema == SCHEMAS["votes"]
     rows = voted.to_pylist()
     broken = [row for row in rows if row["error"]]
@@ -126,18 +126,18 @@ def test_simulated_ratings_are_on_the_scale(sharpness):
 
 def ballots_of(theory: Theory, text: str) -> list[Ballot]:
     """Every ballot that a text can get in a theory."""
-    found = []
+    ballots = []
     for parent in ["", *(node.id for node in theory.nodes)]:
         children = tuple(node.id for node in theory.children(parent or None))
         if children:
-            found += [Ballot("child", theory.id, parent, text, children, 0)] if len(children) > 1 else []
-            found += [Ballot("child", theory.id, parent, text, (*children, NEUTRAL), 1)]
-    found += [Ballot("direction", theory.id, node.id, text, DIRECTIONS, 0) for node in theory.nodes]
+            ballots += [Ballot("child", theory.id, parent, text, children, 0)] if len(children) > 1 else []
+            ballots += [Ballot("child", theory.id, parent, text, (*children, NEUTRAL), 1)]
+    ballots += [Ballot("direction", theory.id, node.id, text, DIRECTIONS, 0) for node in theory.nodes]
     for node in theory.nodes:
         if node.operational:
-            found += [Ballot("plausible", theory.id, node.id, text, ("plausible", "weird"), 0, d) for d in ("+9.9", "-9.9")]
-            found += [Ballot("rating", theory.id, node.id, text, SCALE, 0)]
-    return found
+            ballots += [Ballot("plausible", theory.id, node.id, text, ("plausible", "weird"), 0, d) for d in ("+9.9", "-9.9")]
+            ballots += [Ballot("rating", theory.id, node.id, text, SCALE, 0)]
+    return ballots
 
 
 @pytest.fixture(scope="module")
@@ -153,23 +153,23 @@ def corpus() -> list[dict]:
 
 
 def choices(voter: EncoderVoter, ballots: list[Ballot], texts: list[str]) -> list[str]:
-    return voter(asked(ballots, texts))["choice"].to_pylist()
+    return voter(voter_table(ballots, texts))["choice"].to_pylist()
 
 
 def test_every_ballot_of_every_theory_gets_one_of_its_options(voter):
     texts = ["She lied to her brother about the money.", "🙂", "no end of words " * 600]
     ballots = [ballot for text in texts for theory in theories().values() for ballot in ballots_of(theory, text)]
-    voted = voter(asked(ballots, [ballot.text_id for ballot in ballots]))
+    voted = voter(voter_table(ballots, [ballot.text_id for ballot in ballots]))
     assert voted.drop_columns("folder").schema == SCHEMAS["votes"]
     assert voted["error"].null_count == len(ballots)
     for choice, ballot in zip(voted["choice"].to_pylist(), ballots, strict=True):
         assert choice in ballot.options, ballot
 
 
-def test_the_encoder_votes_the_same_in_any_company(voter, corpus):
+def test_votes_of_the_encoder_do_not_depend_on_the_batch(voter, corpus):
     texts = [row["text"] for row in corpus[::240]]
     ballots = [ballot for text in texts for ballot in ballots_of(theories()["svt"], text_id(text))]
-    table = asked(ballots, [text for text in texts for _ in range(len(ballots) // len(texts))])
+    table = voter_table(ballots, [text for text in texts for _ in range(len(ballots) // len(texts))])
     together = voter(table)
     voter.ranker._scores.clear()
     reverse = table.take(np.arange(len(ballots))[::-1])
@@ -192,25 +192,25 @@ def votes_on_corpus(voter, corpus) -> list[tuple[dict, Ballot, str]]:
 
 
 @pytest.mark.parametrize("theory", theories())
-def test_the_encoder_tells_values_apart_better_than_chance(votes_on_corpus, theory):
+def test_the_encoder_predicts_values_better_than_chance(votes_on_corpus, theory):
     mine = [(r, b, c) for r, b, c in votes_on_corpus if (b.theory, b.kind) == (theory, "child")]
     right = sum(choice == row["value"] for row, _, choice in mine)
     chance = np.mean([1 / len(ballot.options) for _, ballot, _ in mine])
     assert binomtest(right, len(mine), chance, alternative="greater").pvalue < 1e-6, (right / len(mine), chance)
 
 
-def test_the_encoder_tells_for_from_against_better_than_chance(votes_on_corpus):
+def test_the_encoder_predicts_direction_better_than_chance(votes_on_corpus):
     mine = [
         (SIGNS[choice], int(row["direction"]))
         for row, ballot, choice in votes_on_corpus
         if ballot.kind == "direction" and row["direction"] != "0" and choice != "neither"
     ]
     assert len(mine) > 180
-    right = sum(said == direction for said, direction in mine)
+    right = sum(vote == direction for vote, direction in mine)
     assert binomtest(right, len(mine), alternative="greater").pvalue < 1e-6, right / len(mine)
 
 
-def test_neutral_is_chosen_for_neutral_texts_rather(voter, corpus):
+def test_neutral_is_chosen_more_often_for_neutral_texts(voter, corpus):
     lines = resources.files("valueflow").joinpath("samples/neutral.csv").read_text("utf-8").splitlines()
     neutral = [row["text"] for row in csv.DictReader(lines)]
     concerned = [row["text"] for row in corpus[::2] if row["theory"] == "mft"]
@@ -223,16 +223,16 @@ def test_neutral_is_chosen_for_neutral_texts_rather(voter, corpus):
 
 
 def test_below_the_operational_values_a_definition_is_nearest_to_its_node(voter):
-    found = []
+    cases = []
     for theory in theories().values():
         for node in theory.nodes:
             parent = theory.paths(node.id)[0][-2:-1]
             siblings = tuple(n.id for n in theory.children(parent[0])) if parent else ()
             if parent and theory.node(parent[0]).operational and len(siblings) > 1:
-                found.append((Ballot("child", theory.id, parent[0], node.id, siblings, 0), node))
-    assert len(found) > 40
-    chosen = choices(voter, [ballot for ballot, _ in found], [node.definition for _, node in found])
-    assert chosen == [node.id for _, node in found]
+                cases.append((Ballot("child", theory.id, parent[0], node.id, siblings, 0), node))
+    assert len(cases) > 40
+    chosen = choices(voter, [ballot for ballot, _ in cases], [node.definition for _, node in cases])
+    assert chosen == [node.id for _, node in cases]
 
 
 def test_an_intensity_is_plausible_near_the_rating_and_weird_far_from_it(voter, corpus):

@@ -70,9 +70,9 @@ async def drive(
         sums["in_flight"] += change
 
     async def call() -> None:
-        asked, sent = loop.time(), False
+        arrival, sent = loop.time(), False
         while True:
-            slot = await opened.acquire(asked, 1)
+            slot = await opened.acquire(arrival, 1)
             count(0)
             sums["unsent"] -= not sent
             started, sent = loop.time(), True
@@ -98,7 +98,7 @@ async def drive(
 @pytest.mark.parametrize(
     ("limit", "most", "calls"), [(4, 64, 400), (10, 64, 1000), (40, 64, 2000), (64, 64, 2000), (200, 500, 12_000)]
 )
-def test_a_server_with_a_hard_limit_is_kept_full(limit, most, calls):
+def test_a_server_with_a_hard_limit_is_fully_used(limit, most, calls):
     load = simulate(drive(lambda _: limit, calls, most=most))
     assert load.utilisation > 0.9
     assert load.refused < (
@@ -111,7 +111,7 @@ def test_slow_answers_change_nothing():
 
 
 @pytest.mark.parametrize(("by_chance", "utilisation"), [(0.02, 0.9), (0.05, 0.8), (0.1, 0.6)])
-def test_refusals_by_chance_are_not_taken_for_a_full_server(by_chance, utilisation):
+def test_random_refusals_do_not_count_as_a_full_server(by_chance, utilisation):
     assert simulate(drive(lambda _: 40, 4000, by_chance)).utilisation > utilisation
 
 
@@ -128,8 +128,8 @@ def test_a_server_that_refuses_everything_is_left_alone():
 
         async def call() -> None:
             nonlocal denied
-            asked = loop.time()
-            while slot := await opened.acquire(asked, 1):
+            arrival = loop.time()
+            while slot := await opened.acquire(arrival, 1):
                 await asyncio.sleep(0.01)
                 opened.refuse(slot, 60.0)
                 await asyncio.sleep(60.0)
@@ -144,17 +144,17 @@ def test_a_server_that_refuses_everything_is_left_alone():
     assert 500 < seconds < 700
 
 
-def test_the_call_asked_first_goes_first_also_after_a_refusal():
+def test_calls_are_served_in_order_of_arrival_also_after_a_refusal():
     async def main() -> list[float]:
         opened, order = gate(most=1), []
         first = await opened.acquire(1.0, 1)
 
-        async def call(asked: float) -> None:
-            slot = await opened.acquire(asked, 1)
-            order.append(asked)
+        async def call(arrival: float) -> None:
+            slot = await opened.acquire(arrival, 1)
+            order.append(arrival)
             opened.release(slot, 0.1)
 
-        waiting = [asyncio.create_task(call(asked)) for asked in (3.0, 2.0, 4.0)]
+        waiting = [asyncio.create_task(call(arrival)) for arrival in (3.0, 2.0, 4.0)]
         await asyncio.sleep(0)
         opened.release(first, 0.1)
         await asyncio.gather(*waiting)

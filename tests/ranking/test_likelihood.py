@@ -17,11 +17,11 @@ NUM_ITEMS, NUM_JUDGES, NUM_POSITIONS = 8, 3, 4
 def judged(num_windows: int, seed: int, beta: list[float], gamma: np.ndarray, k: int, theta: np.ndarray) -> Orders:
     """Windows answered by judges of known sharpness and position effects."""
     rng = np.random.default_rng(seed)
-    shown = np.stack([rng.choice(len(theta), k, replace=False) for _ in range(num_windows)])
+    items = np.stack([rng.choice(len(theta), k, replace=False) for _ in range(num_windows)])
     judge = rng.integers(len(beta), size=num_windows)
-    x = np.array(beta)[judge][:, None] * theta[shown] + gamma[judge][:, :k]
+    x = np.array(beta)[judge][:, None] * theta[items] + gamma[judge][:, :k]
     positions = np.argsort(-(x + rng.gumbel(size=x.shape)), axis=1)
-    return Orders(np.take_along_axis(shown, positions, axis=1), np.ones(num_windows), positions, judge)
+    return Orders(np.take_along_axis(items, positions, axis=1), np.ones(num_windows), positions, judge)
 
 
 def log_likelihood(phi: np.ndarray, orders: list[Orders]) -> float:
@@ -68,7 +68,7 @@ def test_a_top_choice_is_a_softmax_over_the_window():
 
 
 @pytest.mark.parametrize("top", [None, 1, 2])
-def test_the_mode_is_that_of_brute_force_with_ties_and_partial_orders(top):
+def test_the_mode_equals_brute_force_with_ties_and_partial_orders(top):
     rng = np.random.default_rng(7)
     items = np.stack([rng.choice(6, 4, replace=False) for _ in range(30)])
     tied = np.array([[0, 1], [1, 0], [2, 3], [3, 2]])
@@ -85,7 +85,7 @@ def test_the_mode_is_that_of_brute_force_with_ties_and_partial_orders(top):
     np.testing.assert_allclose(fit(LikelihoodShard(6, orders), prior_sd=2.0).mode_N, best, atol=1e-5)
 
 
-def test_judges_that_are_planted_are_found_and_ignoring_them_is_worse():
+def test_parameters_of_simulated_judges_are_recovered_and_ignoring_judges_is_worse():
     """Seven judges: sharpness 0.3, 1, 2 and others, positions worth up to 1.5 nats, one that answers at random."""
     rng = np.random.default_rng(8)
     theta = rng.normal(0.0, 1.5, 120)
@@ -93,11 +93,11 @@ def test_judges_that_are_planted_are_found_and_ignoring_them_is_worse():
     beta = [0.3, 1.0, 2.0, 1.0, 0.7, 1.5, 0.0]
     gamma = np.array([[1.5, -1.5], [0.0, 0.0], [-0.8, 0.8], [1.0, -1.0], [0.0, 0.0], [0.4, -0.4], [0.5, -0.5]])
     orders = judged(6000, 9, beta, gamma, 2, theta)
-    found = fit(LikelihoodShard(120, [orders], 7, 2))
+    result = fit(LikelihoodShard(120, [orders], 7, 2))
     unit = np.exp(np.log(beta[:6]).mean())  # the average judge that says something
-    np.testing.assert_allclose(found.beta_J[:6], np.array(beta[:6]) / unit, rtol=0.2)
-    assert found.beta_J[6] == pytest.approx(0.0, abs=1e-6)  # and the last one says nothing
-    np.testing.assert_allclose(found.gamma_JP - found.gamma_JP.mean(1, keepdims=True), gamma, atol=0.3)
+    np.testing.assert_allclose(result.beta_J[:6], np.array(beta[:6]) / unit, rtol=0.2)
+    assert result.beta_J[6] == pytest.approx(0.0, abs=1e-6)  # and the last one says nothing
+    np.testing.assert_allclose(result.gamma_JP - result.gamma_JP.mean(1, keepdims=True), gamma, atol=0.3)
 
     def error(estimate: np.ndarray) -> float:
         gain = estimate @ theta / (estimate @ estimate)
@@ -114,10 +114,10 @@ def test_judges_that_are_planted_are_found_and_ignoring_them_is_worse():
         gradient = np.bincount(a, beta_W * p, 120) - np.bincount(b, beta_W * p, 120) - t / 1.5**2
         return float(np.logaddexp(0, -d).sum() + 0.5 * t @ t / 1.5**2), -gradient
 
-    known = minimize(oracle, np.zeros(120), jac=True, method="L-BFGS-B", options={"maxiter": 2000}).x
+    oracle_theta = minimize(oracle, np.zeros(120), jac=True, method="L-BFGS-B", options={"maxiter": 2000}).x
     ignorant = fit(LikelihoodShard(120, [orders._replace(positions_WK=None, judge_W=None)])).theta_N
-    assert error(found.theta_N) <= 1.1 * error(known)
-    assert error(found.theta_N) < 0.9 * error(ignorant)
+    assert error(result.theta_N) <= 1.1 * error(oracle_theta)
+    assert error(result.theta_N) < 0.9 * error(ignorant)
 
 
 def test_a_covariance_from_draws_is_the_exact_one_within_its_error(monkeypatch):

@@ -41,39 +41,39 @@ def checked(orders: list[Orders], layout: Layout, prior_sd: float = 1.5) -> Chec
         return check(orders, layout, prior_sd, TOLERANCE)
 
 
-def misses(found: Checks) -> int:
-    return sum(not b.low <= b.predicted <= b.high for b in found.link)
+def misses(checks: Checks) -> int:
+    return sum(not b.low <= b.predicted <= b.high for b in checks.link)
 
 
-def model(found: Checks, name: str):
-    return next(m for m in found.models if m.model == name)
+def model(checks: Checks, name: str):
+    return next(m for m in checks.models if m.model == name)
 
 
 @pytest.mark.parametrize(("k", "num_windows", "top"), [(2, 6000, None), (5, 1200, None), (5, 2000, 2)])
 def test_answers_of_plackett_luce_pass_every_check(k, num_windows, top):
-    found = checked([luce(200, k, num_windows, seed=3, top=top)], Layout(200))
-    assert found.windows == pytest.approx(num_windows / 5, rel=0.15)
-    assert found.pairs == found.windows * sum(k - a for a in range(1, (top or k - 1) + 1))
-    assert len(found.link) == BINS
-    assert abs(sum(b.pairs for b in found.link) - found.pairs) <= BINS
-    assert misses(found) <= binom.ppf(0.95, BINS, 0.05)
+    checks = checked([luce(200, k, num_windows, seed=3, top=top)], Layout(200))
+    assert checks.windows == pytest.approx(num_windows / 5, rel=0.15)
+    assert checks.pairs == checks.windows * sum(k - a for a in range(1, (top or k - 1) + 1))
+    assert len(checks.link) == BINS
+    assert abs(sum(b.pairs for b in checks.link) - checks.pairs) <= BINS
+    assert misses(checks) <= binom.ppf(0.95, BINS, 0.05)
     # Intervals so short that they do not hold everything.
-    assert max(b.high - b.low for b in found.link) < 0.2
-    assert [b.difference for b in found.link] == sorted(b.difference for b in found.link)
-    assert found.link[0].predicted < 0.56 < 0.95 < found.link[-1].predicted
-    triads = found.transitivity
+    assert max(b.high - b.low for b in checks.link) < 0.2
+    assert [b.difference for b in checks.link] == sorted(b.difference for b in checks.link)
+    assert checks.link[0].predicted < 0.56 < 0.95 < checks.link[-1].predicted
+    triads = checks.transitivity
     assert triads.triads > 1000
     assert triads.low < triads.observed < triads.high < triads.low + 0.05
-    assert [c.group for c in found.context] == ([] if k == 2 else ["above", "between", "below"])
-    assert all(c.low < 0 < c.high < 0.08 for c in found.context)
-    (judge,) = found.judges
-    assert judge.windows == found.windows
+    assert [c.group for c in checks.context] == ([] if k == 2 else ["above", "between", "below"])
+    assert all(c.low < 0 < c.high < 0.08 for c in checks.context)
+    (judge,) = checks.judges
+    assert judge.windows == checks.windows
     assert abs(judge.z) < 2.5
     assert [p.group for p in judge.places] == [str(p + 1) for p in range(k)]
     assert all(abs(p.residual) < 1.5 * (p.high - p.residual) for p in judge.places)
-    assert [m.model for m in found.models] == ["plackett-luce", "bradley-terry", "thurstone"]
-    assert all(m.difference <= 1.96 * m.error for m in found.models)
-    assert found.models[0].score == pytest.approx(judge.expected, abs=0.05)
+    assert [m.model for m in checks.models] == ["plackett-luce", "bradley-terry", "thurstone"]
+    assert all(m.difference <= 1.96 * m.error for m in checks.models)
+    assert checks.models[0].score == pytest.approx(judge.expected, abs=0.05)
 
 
 def test_one_true_model_lies_within_its_intervals():
@@ -86,15 +86,15 @@ def test_one_true_model_lies_within_its_intervals():
 
 @pytest.mark.statistics
 def test_intervals_hold_the_truth_and_z_is_in_standard_errors_when_the_model_is_true():
-    found = [checked([luce(150, 3, 1000, seed=seed)], Layout(150)) for seed in range(25)]
-    inside = [b.low <= b.predicted <= b.high for f in found for b in f.link]
+    results = [checked([luce(150, 3, 1000, seed=seed)], Layout(150)) for seed in range(25)]
+    inside = [b.low <= b.predicted <= b.high for f in results for b in f.link]
     assert 0.93 <= np.mean(inside) <= 0.99
-    around_zero = [r.low < 0 < r.high for f in found for r in [*f.context, *f.judges[0].places]]
+    around_zero = [r.low < 0 < r.high for f in results for r in [*f.context, *f.judges[0].places]]
     assert 0.92 <= np.mean(around_zero) <= 0.99
-    z = [f.judges[0].z for f in found]
+    z = [f.judges[0].z for f in results]
     assert abs(np.mean(z)) < 0.6
     assert 0.75 <= np.std(z) <= 1.25
-    assert np.mean([f.transitivity.observed - f.transitivity.expected for f in found]) == pytest.approx(0.0, abs=0.01)
+    assert np.mean([f.transitivity.observed - f.transitivity.expected for f in results]) == pytest.approx(0.0, abs=0.01)
 
 
 def test_bradley_terry_is_plackett_luce_for_pairs_and_another_model_for_longer_windows():
@@ -134,7 +134,7 @@ def decoyed(bonus: float, seed: int) -> Checks:
     return checked([ordered(perceived_W3, ranked_W3)._replace(positions_WK=None)], Layout(60))
 
 
-def test_a_decoy_below_that_helps_the_better_text_is_seen_in_the_context():
+def test_a_decoy_effect_shows_in_the_context_check():
     planted, none = ({c.group: c for c in decoyed(bonus, seed=2).context} for bonus in (1.0, 0.0))
     assert planted["below"].low > 0.02
     assert planted["above"].high < 0
@@ -166,7 +166,7 @@ def test_a_judge_that_answers_at_random_stands_out_unless_judges_are_modelled():
     assert together.link == alike.link
 
 
-def test_position_bias_is_seen_unless_it_is_modelled():
+def test_position_bias_is_detected_unless_it_is_modelled():
     rng = np.random.default_rng(5)
     theta_N = rng.normal(0.0, 1.5, 60)
     items_W2 = windows(60, 2, 3000, rng)
@@ -189,7 +189,7 @@ def rock_paper_scissors(sharpness: float, prior_sd: float) -> Checks:
     return checked([ordered(perceived_W2 + rng.gumbel(size=items_W2.shape), items_W2)], Layout(45), prior_sd)
 
 
-def test_circles_are_counted_and_more_than_the_model_shows():
+def test_cycles_beyond_those_of_the_model_are_detected():
     planted, none = rock_paper_scissors(2.0, 0.3).transitivity, rock_paper_scissors(0.0, 0.1).transitivity
     assert 1000 < planted.triads <= 15**3
     assert planted.observed > 0.5 > 0.3 > planted.high
@@ -204,22 +204,22 @@ def test_a_triad_within_one_window_is_transitive_by_construction_and_not_counted
     filler = filler._replace(items_WK=filler.items_WK + 3)
     in_filler = checked([filler], Layout(63)).transitivity
     others = in_filler.triads if in_filler else 0
-    found = checked([*apart, filler], Layout(63)).transitivity
-    assert found.triads == others + 1
-    assert found.observed * found.triads >= 1
+    transitivity = checked([*apart, filler], Layout(63)).transitivity
+    assert transitivity.triads == others + 1
+    assert transitivity.observed * transitivity.triads >= 1
     within = checked([*together, filler], Layout(63)).transitivity
     assert (within.triads if within else 0) == others
 
 
-def test_presentations_and_weights_of_one_pair_are_on_one_side_and_change_nothing_where_they_say_nothing():
+def test_a_split_never_separates_presentations_of_one_pair():
     rng = np.random.default_rng(8)
     plain = luce(60, 2, 2000, seed=8)._replace(key_W=rng.integers(2**63, size=2000, dtype=np.uint64), positions_WK=None)
     mirror = plain._replace(items_WK=plain.items_WK[:, ::-1], weight_W=np.zeros(2000), key_W=~plain.key_W)
-    held, kept = split([plain, mirror], 60)
-    np.testing.assert_array_equal(held[0].items_WK, held[1].items_WK[:, ::-1])
-    sides = [{frozenset(pair) for o in side for pair in o.items_WK.tolist()} for side in (held, kept)]
+    held_out, training = split([plain, mirror], 60)
+    np.testing.assert_array_equal(held_out[0].items_WK, held_out[1].items_WK[:, ::-1])
+    sides = [{frozenset(pair) for o in side for pair in o.items_WK.tolist()} for side in (held_out, training)]
     assert not sides[0] & sides[1]
-    assert len(held[0].items_WK) == pytest.approx(400, rel=0.2)
+    assert len(held_out[0].items_WK) == pytest.approx(400, rel=0.2)
     alone, both = checked([plain], Layout(60)), checked([plain, mirror], Layout(60))
     assert alone.windows == both.windows
     assert alone.transitivity == both.transitivity
@@ -234,30 +234,30 @@ def test_preferences_with_a_probability_are_counted_once_and_as_shares():
     items_W2 = windows(80, 2, 3000, rng)
     first_W = 1 / (1 + np.exp(theta_N[items_W2[:, 1]] - theta_N[items_W2[:, 0]]))
     orders = [Orders(items_W2, first_W), Orders(items_W2[:, ::-1], 1 - first_W)]
-    found = checked(orders, Layout(80), prior_sd=1.0)
-    assert found.windows == found.pairs == pytest.approx(600, rel=0.15)
-    assert misses(found) == 0
-    assert all(abs(b.observed - b.predicted) < 0.06 for b in found.link)
+    checks = checked(orders, Layout(80), prior_sd=1.0)
+    assert checks.windows == checks.pairs == pytest.approx(600, rel=0.15)
+    assert misses(checks) == 0
+    assert all(abs(b.observed - b.predicted) < 0.06 for b in checks.link)
     # Each preference is the model's own probability, so the likelier text is preferred and no three go in a circle.
-    assert found.transitivity.observed == 0 < found.transitivity.low
+    assert checks.transitivity.observed == 0 < checks.transitivity.low
 
 
-def test_the_pairs_of_an_order_are_those_whose_order_is_known():
+def test_the_pairs_of_an_order_exclude_ties_at_the_end():
     whole, partial = Orders(np.array([[4, 2, 0, 1]]), np.ones(1)), Orders(np.array([[4, 2, 0, 1]]), np.ones(1), top=1)
-    found = [pairs_of([o], 5) for o in (whole, partial)]
-    both = [set(zip(p.first_E.tolist(), p.second_E.tolist(), strict=True)) for p in found]
+    pairs = [pairs_of([o], 5) for o in (whole, partial)]
+    both = [set(zip(p.first_E.tolist(), p.second_E.tolist(), strict=True)) for p in pairs]
     assert both[0] == {(4, 2), (4, 0), (4, 1), (2, 0), (2, 1), (0, 1)}
     assert both[1] == {(4, 2), (4, 0), (4, 1)}
 
 
 def test_checks_are_plain_json_and_equal_for_equal_data():
     orders = [luce(40, 3, 300, seed=10)]
-    found = checked(orders, Layout(40))
-    assert Checks.model_validate(json.loads(json.dumps(found.model_dump(), allow_nan=False))) == found
-    assert checked(orders, Layout(40)) == found
+    checks = checked(orders, Layout(40))
+    assert Checks.model_validate(json.loads(json.dumps(checks.model_dump(), allow_nan=False))) == checks
+    assert checked(orders, Layout(40)) == checks
 
 
 @pytest.mark.parametrize("num_windows", [0, 1])
 def test_too_few_windows_are_no_checks(num_windows):
-    found = checked([Orders(np.tile([0, 1], (num_windows, 1)), np.ones(num_windows))], Layout(3))
-    assert found == Checks(windows=0, pairs=0, link=[], transitivity=None, context=[], judges=[], models=[])
+    checks = checked([Orders(np.tile([0, 1], (num_windows, 1)), np.ones(num_windows))], Layout(3))
+    assert checks == Checks(windows=0, pairs=0, link=[], transitivity=None, context=[], judges=[], models=[])

@@ -27,14 +27,14 @@ def mixed_orders(num_items: int, lengths: list[int], seed: int, weighted: bool =
     """Plackett-Luce orders of several lengths over items of known worth; `lengths` has one entry an order."""
     rng = np.random.default_rng(seed)
     theta = rng.normal(0.0, sd, num_items)
-    found = []
+    orders = []
     for k, group in itertools.groupby(sorted(lengths)):
         items = np.stack([rng.choice(num_items, k, replace=False) for _ in group])
         best_first = np.argsort(-(theta[items] + rng.gumbel(size=items.shape)), axis=1)
         weight = rng.uniform(0.1, 2.0, len(items)) if weighted else np.ones(len(items))
         keys = rng.integers(2**63, size=len(items), dtype=np.uint64)
-        found.append(Orders(np.take_along_axis(items, best_first, axis=1), weight, key_W=keys))
-    return found
+        orders.append(Orders(np.take_along_axis(items, best_first, axis=1), weight, key_W=keys))
+    return orders
 
 
 @pytest.fixture
@@ -55,11 +55,11 @@ def test_nascar_2002_has_the_published_worths(data):
     number = {name: i for i, name in enumerate(names)}
     orders = sorted(([number[name] for name in race if name in number] for race in races), key=len)
     by_length = [np.array(list(group)) for _, group in itertools.groupby(orders, key=len)]
-    found = fit(LikelihoodShard(83, [Orders(items, np.ones(len(items))) for items in by_length]), prior_sd=1e4)
-    worth = np.exp(found.mode_N) / np.exp(found.mode_N).sum()
+    result = fit(LikelihoodShard(83, [Orders(items, np.ones(len(items))) for items in by_length]), prior_sd=1e4)
+    worth = np.exp(result.mode_N) / np.exp(result.mode_N).sum()
     np.testing.assert_allclose(worth, [published["gamma"][name] for name in names], atol=5e-5)
-    assert found.log_likelihood == pytest.approx(published["loglik"], abs=1e-6)
-    assert found.num_components == 1
+    assert result.log_likelihood == pytest.approx(published["loglik"], abs=1e-6)
+    assert result.num_components == 1
 
 
 @pytest.mark.parametrize("alpha", [0.02, 0.5])
@@ -185,27 +185,27 @@ def test_counts_are_windows_wins_and_comparisons():
     assert counts.num_comparisons == 3
 
 
-def test_components_are_the_groups_that_never_meet():
+def test_components_are_the_groups_without_common_windows():
     orders = [Orders(np.array([[0, 1, 2], [2, 1, 0]]), np.ones(2)), Orders(np.array([[3, 4]]), np.ones(1))]
-    found = fit(LikelihoodShard(6, orders), prior_sd=2.0)
-    assert found.num_components == 3
-    component = found.counts.component_N
+    result = fit(LikelihoodShard(6, orders), prior_sd=2.0)
+    assert result.num_components == 3
+    component = result.counts.component_N
     assert component[0] == component[1] == component[2]
     assert len({component[0], component[3], component[5]}) == 3
     # The text that was never asked about keeps the prior: its mode is 0 and it is the least certain.
-    assert found.mode_N[5] == 0.0
-    assert found.standard_error_N.argmax() == 5
+    assert result.mode_N[5] == 0.0
+    assert result.standard_error_N.argmax() == 5
 
 
 @pytest.mark.parametrize(
     "orders", [[], [Orders(np.empty((0, 2), int), np.empty(0))], [Orders(np.array([[0, 1]]), np.zeros(1))]]
 )
-def test_nothing_to_fit_is_no_result(orders):
+def test_a_fit_without_comparisons_fails(orders):
     with pytest.raises(NotConverged, match="no usable comparison: every ranking is missing or failed"):
         fit(LikelihoodShard(3, orders))
 
 
-def test_a_tolerance_that_cannot_be_reached_is_no_result():
+def test_an_unreachable_tolerance_fails():
     with pytest.raises(NotConverged, match=r"gradient .* per comparison after 100 Newton steps, tolerance 0e\+00"):
         fit(LikelihoodShard(NUM_ITEMS, mixed_orders(NUM_ITEMS, [3] * 40, 0)), prior_sd=2.0, tolerance=0.0)
 
@@ -216,59 +216,59 @@ def test_orders_of_one_item_or_without_a_weight_each_are_refused(orders):
         LikelihoodShard(2, [orders])
 
 
-def test_a_judge_that_never_contradicts_itself_still_has_a_result():
+def test_a_judge_without_contradictions_has_a_finite_fit():
     chain = np.array([[i, j] for i in range(10) for j in range(i + 1, 10)])
-    found = fit(LikelihoodShard(10, [Orders(chain, np.ones(len(chain)))]))
-    assert (np.diff(found.theta_N) < 0).all()
-    assert np.isfinite(found.theta_N).all()
-    assert np.isfinite(found.standard_error_N).all()
-    assert found.prior_sd <= 10.0
+    result = fit(LikelihoodShard(10, [Orders(chain, np.ones(len(chain)))]))
+    assert (np.diff(result.theta_N) < 0).all()
+    assert np.isfinite(result.theta_N).all()
+    assert np.isfinite(result.standard_error_N).all()
+    assert result.prior_sd <= 10.0
 
 
-def test_a_judge_that_says_nothing_still_has_a_result():
+def test_a_judge_with_ties_only_has_a_finite_fit():
     """Every pair in both presentations, always a tie: EM would creep towards a spread of zero for ever."""
     circle = np.array([[i, (i + 1) % 16] for i in range(16)])
     both = np.concatenate([circle, circle[:, ::-1]])
-    found = fit(LikelihoodShard(16, [Orders(both, np.full(32, 0.5)), Orders(both[:, ::-1], np.full(32, 0.5))]))
-    assert found.prior_sd == pytest.approx(0.1)
-    np.testing.assert_allclose(found.theta_N, 0.0, atol=1e-6)
-    assert (found.standard_error_N > 0.09).all()
+    result = fit(LikelihoodShard(16, [Orders(both, np.full(32, 0.5)), Orders(both[:, ::-1], np.full(32, 0.5))]))
+    assert result.prior_sd == pytest.approx(0.1)
+    np.testing.assert_allclose(result.theta_N, 0.0, atol=1e-6)
+    assert (result.standard_error_N > 0.09).all()
 
 
-def test_an_estimated_prior_has_settled_or_there_is_no_result():
+def test_an_estimated_prior_has_converged_or_the_fit_fails():
     """A weak judge: 54 texts of true spread 0.3, each in 4 pairs."""
     orders = mixed_orders(54, [2] * 108, seed=1, sd=0.3)
     shard = LikelihoodShard(54, orders)
     try:
         with threadpool_limits(1):
-            found = fit(shard)
+            result = fit(shard)
     except NotConverged:
         return
-    covariance = np.linalg.inv(shard.information(found.theta_N) + np.eye(54) / found.prior_sd**2)
-    next_sd = np.sqrt((found.theta_N @ found.theta_N + np.trace(covariance)) / 54)
-    assert next_sd == pytest.approx(found.prior_sd, rel=2e-3)
+    covariance = np.linalg.inv(shard.information(result.theta_N) + np.eye(54) / result.prior_sd**2)
+    next_sd = np.sqrt((result.theta_N @ result.theta_N + np.trace(covariance)) / 54)
+    assert next_sd == pytest.approx(result.prior_sd, rel=2e-3)
 
 
 def test_mean_and_standard_errors_are_those_of_the_second_order(shard):
-    found = fit(shard, prior_sd=1.5)
+    result = fit(shard, prior_sd=1.5)
 
     def covariance(theta: np.ndarray) -> np.ndarray:
         return np.linalg.inv(shard.information(theta) + np.eye(NUM_ITEMS) / 1.5**2)
 
-    at_mode = covariance(found.mode_N)
-    mean = found.mode_N - 0.5 * at_mode @ shard.skewness(found.mode_N, np.linalg.cholesky(at_mode))
-    np.testing.assert_allclose(found.theta_N, mean - mean.mean(), atol=1e-10)
+    at_mode = covariance(result.mode_N)
+    mean = result.mode_N - 0.5 * at_mode @ shard.skewness(result.mode_N, np.linalg.cholesky(at_mode))
+    np.testing.assert_allclose(result.theta_N, mean - mean.mean(), atol=1e-10)
     # Only differences are known: the error of an item is that of its distance from the mean of all.
     centring = np.eye(NUM_ITEMS) - 1 / NUM_ITEMS
-    np.testing.assert_allclose(found.standard_error_N**2, np.diag(centring @ covariance(mean) @ centring), atol=1e-10)
+    np.testing.assert_allclose(result.standard_error_N**2, np.diag(centring @ covariance(mean) @ centring), atol=1e-10)
 
 
-def test_a_fit_says_how_it_was_reached(shard):
-    found = fit(shard, tolerance=1e-7)
-    assert found.gradient_norm <= found.tolerance == 1e-7
-    assert found.iterations >= 1
-    assert found.theta_N.mean() == pytest.approx(0.0, abs=1e-12)
-    assert found.log_likelihood == pytest.approx(shard.moments(found.mode_N).log_likelihood)
+def test_a_fit_records_its_convergence(shard):
+    result = fit(shard, tolerance=1e-7)
+    assert result.gradient_norm <= result.tolerance == 1e-7
+    assert result.iterations >= 1
+    assert result.theta_N.mean() == pytest.approx(0.0, abs=1e-12)
+    assert result.log_likelihood == pytest.approx(shard.moments(result.mode_N).log_likelihood)
 
 
 def test_one_simulated_truth_is_recovered():
@@ -293,24 +293,24 @@ def rankings(*answers: dict) -> pa.Table:
     return pa.Table.from_pylist(rows, SCHEMAS["rankings"])
 
 
-def as_lists(found: list[Orders]) -> list[tuple[list[int], float]]:
-    pairs = [(i, w) for o in found for i, w in zip(o.items_WK.tolist(), o.weight_W.tolist(), strict=True)]
+def as_lists(orders: list[Orders]) -> list[tuple[list[int], float]]:
+    pairs = [(i, w) for o in orders for i, w in zip(o.items_WK.tolist(), o.weight_W.tolist(), strict=True)]
     return sorted(pairs)
 
 
-def test_items_can_have_priors_of_their_own(shard):
+def test_individual_priors_of_items(shard):
     """The mode against a general optimiser of the posterior with those priors."""
     mean, sd = np.full(NUM_ITEMS, np.nan), np.full(NUM_ITEMS, np.nan)
     mean[:5], sd[:5] = [2.0, -1.0, 0.5, 3.0, -2.0], [0.1, 0.3, 0.5, 1.0, 1.0]
-    found = fit(shard, prior_sd=1.5, item_priors=ItemPriors(mean, sd))
+    result = fit(shard, prior_sd=1.5, item_priors=ItemPriors(mean, sd))
     believed_prior = parameter_prior(shard.layout, 1.5, item_priors=ItemPriors(mean, sd))
 
     def negative(theta: np.ndarray) -> float:
         return 0.5 * float((theta - believed_prior.mean) ** 2 @ believed_prior.precision) - shard.moments(theta).log_likelihood
 
     expected = minimize(negative, np.zeros(NUM_ITEMS), tol=1e-10).x
-    np.testing.assert_allclose(found.mode_N, expected, atol=2e-4)
-    assert found.standard_error_N[0] < 0.1  # never less sure than before
+    np.testing.assert_allclose(result.mode_N, expected, atol=2e-4)
+    assert result.standard_error_N[0] < 0.1  # never less sure than before
     # Items that were exactly known stay where they were, and the zero with them.
     exact = fit(
         shard,
@@ -320,16 +320,16 @@ def test_items_can_have_priors_of_their_own(shard):
     np.testing.assert_allclose(exact.theta_N[:5], 7.0, atol=1e-6)
 
 
-def test_the_spread_is_that_of_the_items_without_a_prior_of_their_own():
+def test_prior_sd_is_estimated_from_the_items_without_individual_priors():
     rng = np.random.default_rng(0)
     theta = np.concatenate([rng.normal(0.0, 0.2, 200), rng.normal(0.0, 3.0, 100)])
-    shown = np.stack([rng.choice(300, 2, replace=False) for _ in range(6000)])
-    best_first = np.argsort(-(theta[shown] + rng.gumbel(size=shown.shape)), axis=1)
-    orders = Orders(np.take_along_axis(shown, best_first, axis=1), np.ones(len(shown)))
+    pairs = np.stack([rng.choice(300, 2, replace=False) for _ in range(6000)])
+    best_first = np.argsort(-(theta[pairs] + rng.gumbel(size=pairs.shape)), axis=1)
+    orders = Orders(np.take_along_axis(pairs, best_first, axis=1), np.ones(len(pairs)))
     item_priors = ItemPriors(np.where(np.arange(300) < 200, theta, np.nan), np.where(np.arange(300) < 200, 0.05, np.nan))
-    found = fit(LikelihoodShard(300, [orders]), item_priors=item_priors)
-    assert found.prior_sd == pytest.approx(3.0, rel=0.2)
-    inside = np.abs(found.theta_N - theta)[200:] < 1.96 * found.standard_error_N[200:]
+    result = fit(LikelihoodShard(300, [orders]), item_priors=item_priors)
+    assert result.prior_sd == pytest.approx(3.0, rel=0.2)
+    inside = np.abs(result.theta_N - theta)[200:] < 1.96 * result.standard_error_N[200:]
     assert 0.88 <= inside.mean() <= 1.0
 
 
@@ -343,18 +343,18 @@ def test_a_weighted_preference_is_two_orders():
         {"text_ids": ["a", "b"], "order": [0, 1], "weight": 0.75}, {"text_ids": ["c", "b"], "order": [0, 1]},
         {"text_ids": ["a", "c"], "order": [1, 0], "weight": 1.0},
     )  # fmt: skip
-    found = as_lists(orders_of(table, ["a", "b", "c"]))
-    assert found == [([0, 1], 0.75), ([0, 2], 0.0), ([1, 0], 0.25), ([2, 0], 1.0), ([2, 1], 1.0)]
+    orders = as_lists(orders_of(table, ["a", "b", "c"]))
+    assert orders == [([0, 1], 0.75), ([0, 2], 0.0), ([1, 0], 0.25), ([2, 0], 1.0), ([2, 1], 1.0)]
 
 
-def test_half_and_half_says_nothing_about_which_is_stronger():
+def test_a_probability_of_one_half_favors_neither_text():
     ids = ["a", "b", "c"]
     table = rankings(
         {"text_ids": ["a", "b"], "order": [0, 1], "weight": 0.5}, {"text_ids": ["a", "b"], "order": [1, 0], "weight": 0.5}
     )
-    found = fit(LikelihoodShard(3, orders_of(table, ids)), prior_sd=2.0)
-    assert found.mode_N[0] == pytest.approx(found.mode_N[1])
-    assert found.counts.num_windows_N.tolist() == [2.0, 2.0, 0.0]
+    result = fit(LikelihoodShard(3, orders_of(table, ids)), prior_sd=2.0)
+    assert result.mode_N[0] == pytest.approx(result.mode_N[1])
+    assert result.counts.num_windows_N.tolist() == [2.0, 2.0, 0.0]
 
 
 def test_failed_answers_are_left_out_and_a_window_counts_once():

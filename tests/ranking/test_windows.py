@@ -29,43 +29,43 @@ def texts(num: int) -> list[str]:
 
 
 @given(BALANCED)
-def test_balanced_windows_show_every_text_equally_often_at_every_place(size):
+def test_balanced_windows_show_every_text_equally_often_in_every_position(size):
     num_texts, k, m, seed = size
-    found = plan(num_texts, WindowsConfig(k=k, m=m), np.random.default_rng(seed))
-    assert found.items_WK.shape == (num_texts * m // k, k)
+    windows = plan(num_texts, WindowsConfig(k=k, m=m), np.random.default_rng(seed))
+    assert windows.items_WK.shape == (num_texts * m // k, k)
     for place in range(k):
-        assert (np.bincount(found.items_WK[:, place], minlength=num_texts) == m // k).all()
-    ordered = np.sort(found.items_WK, axis=1)
+        assert (np.bincount(windows.items_WK[:, place], minlength=num_texts) == m // k).all()
+    ordered = np.sort(windows.items_WK, axis=1)
     assert (np.diff(ordered, axis=1) > 0).all()
-    assert num_components(found.items_WK, num_texts) == 1
+    assert num_components(windows.items_WK, num_texts) == 1
 
 
 @given(st.integers(2, 200), st.integers(1, 5), st.integers(0, 99))
-def test_mirrored_windows_ask_each_pair_in_both_orders(num_texts, rounds, seed):
-    found = plan(num_texts, WindowsConfig(m=4 * rounds, mirrored=True), np.random.default_rng(seed))
-    asked = Counter(map(tuple, found.items_WK.tolist()))
-    assert asked == Counter((b, a) for a, b in asked.elements())
-    assert (np.bincount(found.items_WK.ravel(), minlength=num_texts) == 4 * rounds).all()
-    assert num_components(found.items_WK, num_texts) == 1
+def test_mirrored_windows_have_each_pair_in_both_orders(num_texts, rounds, seed):
+    windows = plan(num_texts, WindowsConfig(m=4 * rounds, mirrored=True), np.random.default_rng(seed))
+    pairs = Counter(map(tuple, windows.items_WK.tolist()))
+    assert pairs == Counter((b, a) for a, b in pairs.elements())
+    assert (np.bincount(windows.items_WK.ravel(), minlength=num_texts) == 4 * rounds).all()
+    assert num_components(windows.items_WK, num_texts) == 1
 
 
 @pytest.mark.parametrize("k", range(2, 11))
 def test_two_texts_meet_at_most_once_a_round_where_the_pool_allows(k):
     num_texts = 2 * SIDON[k - 1] + 1
-    found = plan(num_texts, WindowsConfig(k=k, m=3 * k), np.random.default_rng(0))
+    all_windows = plan(num_texts, WindowsConfig(k=k, m=3 * k), np.random.default_rng(0))
     for round_ in range(3):
-        windows = found.items_WK[found.round_W == round_]
+        windows = all_windows.items_WK[all_windows.round_W == round_]
         pairs = Counter(frozenset((w[a], w[b])) for w in windows.tolist() for a in range(k) for b in range(a))
         assert max(pairs.values()) == 1
 
 
 @given(st.integers(2, 60), st.integers(2, 5), st.integers(1, 9), st.booleans())
-def test_random_windows_have_the_number_asked_for_and_no_text_twice(num_texts, k, m, mirrored):
+def test_random_windows_have_the_configured_number_and_no_text_twice(num_texts, k, m, mirrored):
     k = 2 if mirrored else min(k, num_texts)
     config = WindowsConfig(mode="random", k=k, m=m, mirrored=mirrored)
-    found = plan(num_texts, config, np.random.default_rng(0)).items_WK
-    assert abs(len(found) - num_texts * m / k) <= (2 if mirrored else 1)
-    assert all(len(set(window)) == k for window in found.tolist())
+    windows = plan(num_texts, config, np.random.default_rng(0)).items_WK
+    assert abs(len(windows) - num_texts * m / k) <= (2 if mirrored else 1)
+    assert all(len(set(window)) == k for window in windows.tolist())
 
 
 @given(st.permutations(texts(12)), st.sampled_from(["balanced", "random"]))
@@ -100,18 +100,18 @@ def test_window_ids_are_unique_even_where_the_same_texts_meet_again(config):
 def test_rounds_are_numbered_and_each_shows_every_text():
     rows = plan_table("svt", "power", texts(20), WindowsConfig(k=4, m=12)).to_pylist()
     for round_ in range(3):
-        shown = Counter(i for row in rows if row["round"] == round_ for i in row["text_ids"])
-        assert shown == dict.fromkeys(texts(20), 4)
+        appearances = Counter(i for row in rows if row["round"] == round_ for i in row["text_ids"])
+        assert appearances == dict.fromkeys(texts(20), 4)
 
 
 @pytest.mark.parametrize("mode", ["balanced", "random"])
-def test_a_pool_smaller_than_a_window_is_a_sentence(mode):
+def test_a_pool_smaller_than_a_window_is_refused(mode):
     with pytest.raises(InputError, match=r"svt:power: k \(3\) is larger than the pool \(2 texts\); lower windows.k or add"):
         plan_table("svt", "power", texts(2), WindowsConfig(mode=mode, k=3, m=3))
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"k": 3, "m": 8}, "m (8) must be a multiple of k (3) in mode balanced"),
         ({"k": 3, "m": 8}, "use 6 or 9"),
@@ -124,7 +124,7 @@ def test_a_pool_smaller_than_a_window_is_a_sentence(mode):
         ({"k": 11, "m": 11}, "less than or equal to 10"),
     ],
 )
-def test_what_cannot_be_balanced_is_refused_with_what_can(settings, said):
+def test_unbalanced_settings_are_refused_with_valid_ones(settings, message):
     with pytest.raises(ValidationError) as refused:
         WindowsConfig(**settings)
-    assert said in str(refused.value)
+    assert message in str(refused.value)

@@ -166,7 +166,7 @@ def test_another_model_counts_if_it_is_significantly_and_clearly_better(changed,
         (None, None, "No three texts were compared pairwise"),
     ],
 )
-def test_cycles_show_whether_there_is_one_scale(observed, expected, words):
+def test_cycles_are_compared_with_those_of_a_single_scale(observed, expected, words):
     triads = None if observed is None else Triads(triads=999, observed=observed, expected=0.1, low=0.095, high=0.105)
     passed, message = sentence("One scale", transitivity=triads)
     assert passed is expected

@@ -110,7 +110,7 @@ def test_one_judge_one_repeat_no_reference():
     assert "0 texts rated, 0 ranked." in text
 
 
-def test_no_limits_are_shown_where_there_are_none(three):
+def test_absent_limits_are_omitted(three):
     assert "Limits of this comparison" not in page_of(three)
 
 

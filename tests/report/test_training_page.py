@@ -49,7 +49,7 @@ def test_the_page_is_self_contained_and_escapes_its_inputs():
     assert HOSTILE not in html
 
 
-def test_without_enough_values_there_is_no_map_but_the_rest():
+def test_the_page_omits_the_map_with_too_few_values():
     html = page({"one": metrics(0.7)}, VALUES[:2])
     assert html.count("<figure>") == 3
 

@@ -90,11 +90,11 @@ def test_a_manifest_says_what_was_committed(finished):
     store.verify(finished)
 
 
-def test_files_listed_by_the_writer_and_found_on_disk_make_the_same_manifest(build):
+def test_the_manifest_is_the_same_with_and_without_a_list_of_files(build):
     files = [store.write_part(build, responses(name), name) for name in "cab"]
-    given = store.commit(build, ResponsesDetails(), files=files)
-    assert given.files == store.commit(build, ResponsesDetails()).files
-    assert given.attempt != store.require_manifest(build).attempt
+    manifest = store.commit(build, ResponsesDetails(), files=files)
+    assert manifest.files == store.commit(build, ResponsesDetails()).files
+    assert manifest.attempt != store.require_manifest(build).attempt
 
 
 def test_a_part_written_again_replaces_the_first(build):
@@ -118,7 +118,7 @@ def test_a_folder_is_not_taken_for_another_that_begins_alike(build):
     assert store.read_table(build, folder=store.value_folder("svt:self"))["response_id"].to_pylist() == ["a"]
 
 
-def test_what_has_no_manifest_is_not_finished_and_the_finished_ones_are_listed(finished):
+def test_builds_without_a_manifest_are_unfinished_and_finished_builds_are_listed(finished):
     unfinished = finished._replace(build_id="b2")
     store.write_part(unfinished, responses("x"), "0")
     assert store.manifest(unfinished) is None
@@ -168,7 +168,7 @@ def test_a_file_of_another_size_is_named(finished):
 
 
 @pytest.mark.parametrize("at", [4, 40, -1])
-def test_one_flipped_bit_is_found_by_verify(finished, at):
+def test_verify_detects_a_flipped_bit(finished, at):
     content = bytearray(part(finished).read_bytes())
     content[at] ^= 1
     part(finished).write_bytes(content)
@@ -186,7 +186,7 @@ def test_an_unreadable_part_is_named_before_a_manifest_lists_it(build):
         store.read_part(build, "part-1.parquet")
 
 
-def test_resume_counts_what_is_there_and_removes_what_cannot_be_read(build, caplog):
+def test_resume_counts_existing_rows_and_removes_unreadable_parts(build, caplog):
     store.write_part(build, responses("d", "b"), "0")
     store.write_part(build, responses("a", "b"), "2", "theory=svt/value=power")
     whole = part(build, "part-0.parquet").read_bytes()
@@ -199,13 +199,13 @@ def test_resume_counts_what_is_there_and_removes_what_cannot_be_read(build, capl
         assert f"part-{name}.parquet" in caplog.text
 
 
-def test_ids_answered_twice_are_kept_once(build):
+def test_duplicate_ids_are_written_once(build):
     store.write_part(build, responses("b", "a", "b"), "0", "theory=svt/value=power")
     store.write_part(build, responses("c", "d"), "1")
     store.write_part(build, responses("a", "e", "c"), "2")
     store.drop_duplicates(build, "response_id")
-    found = [i for path in store.part_paths(build) for i in store.read_part(build, path)["response_id"].to_pylist()]
-    assert sorted(found) == ["a", "b", "c", "d", "e"]
+    ids = [i for path in store.part_paths(build) for i in store.read_part(build, path)["response_id"].to_pylist()]
+    assert sorted(ids) == ["a", "b", "c", "d", "e"]
     before = {path: part(build, path).read_bytes() for path in store.part_paths(build)}
     store.drop_duplicates(build, "response_id")
     assert {path: part(build, path).read_bytes() for path in store.part_paths(build)} == before
@@ -227,9 +227,9 @@ def test_missing_from_is_the_anti_join():
     rng = np.random.default_rng(0)
     names = np.array([text_id(str(i)) for i in range(200)])
     done = rng.choice(names, 90, replace=False)
-    asked = rng.choice(names, 300)
-    mask = store.missing_from(pa.chunked_array([asked[:100], asked[100:]]), np.unique(done.astype("S16")))
-    assert mask.to_pylist() == [name not in set(done) for name in asked]
+    ids = rng.choice(names, 300)
+    mask = store.missing_from(pa.chunked_array([ids[:100], ids[100:]]), np.unique(done.astype("S16")))
+    assert mask.to_pylist() == [name not in set(done) for name in ids]
     assert store.missing_from(pa.chunked_array([names]), np.empty(0, "S16")).to_pylist() == [True] * 200
 
 
@@ -268,7 +268,7 @@ def test_publishing_the_current_version_again_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_who_comes_late_is_refused_and_keeps_the_version(tmp_path, first):
+def test_a_late_publisher_is_refused_and_the_version_stays(tmp_path, first):
     root = str(tmp_path)
     if not first:
         store.publish(root, version(root, "v-0"), store.current(root))
@@ -280,7 +280,7 @@ def test_who_comes_late_is_refused_and_keeps_the_version(tmp_path, first):
     store.verify(Build(root, "vidb", "v-2"))
 
 
-def test_going_back_to_an_old_version_does_not_hide_what_happened_between(tmp_path):
+def test_a_return_to_an_old_version_does_not_hide_later_publications(tmp_path):
     root = str(tmp_path)
     store.publish(root, version(root, "v-1"), store.current(root))
     seen = store.current(root)
@@ -290,7 +290,7 @@ def test_going_back_to_an_old_version_does_not_hide_what_happened_between(tmp_pa
         store.publish(root, version(root, "v-3"), seen)
 
 
-def test_of_many_that_publish_at_once_one_wins(tmp_path):
+def test_one_of_many_concurrent_publishers_wins(tmp_path):
     root = str(tmp_path)
     names, seen, start = [version(root, f"v-{i}") for i in range(8)], store.current(root), threading.Barrier(8)
 

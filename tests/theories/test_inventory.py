@@ -56,7 +56,7 @@ def embedded(phrases: list[str]) -> np.ndarray:
     return last / np.linalg.norm(last, axis=1, keepdims=True)
 
 
-def test_there_are_at_least_as_many_as_in_the_paper():
+def test_the_inventory_is_at_least_as_large_as_in_the_paper():
     count = Counter(instance.value.theory for instance in inventory())
     assert count["duty"] >= 158
     assert count["svt"] + count["mft"] >= 142

@@ -34,12 +34,12 @@ def corpus(root: Path, labels: Labels, unlabelled: int = 0, neutral: int = 0) ->
     half = len(described) // 2
     for name, part in (("a", described[:half]), ("b", described[half:])):
         store.write_part(texts, table("texts", part), name)
-    given_labels = [
+    label_rows = [
         {"text_id": text_id(t), "theory": ValueId(v).theory, "node": ValueId(v).node, "direction": d, "source": "corpus"}
         for t, v, d in labels
     ]
     labels_build = Build(str(root), "source_labels", "t")
-    store.write_part(labels_build, table("source_labels", given_labels), "a")
+    store.write_part(labels_build, table("source_labels", label_rows), "a")
     store.commit(texts, store.IngestDetails())
     store.commit(labels_build, store.IngestDetails())
     return texts
@@ -136,14 +136,12 @@ def test_the_choice_depends_on_the_seed_and_not_on_the_order_of_the_rows(tmp_pat
     assert chosen["plain"] == chosen["reverse"] != chosen["other"]
 
 
-@pytest.mark.parametrize(
-    ("given_directions", "direction"), [((1, None), 1), ((None, -1, -1), -1), ((1, -1), None), ((0, 1), None)]
-)
-def test_a_known_direction_wins_and_two_that_disagree_are_unknown(tmp_path, given_directions, direction):
-    labels = [("text", "svt:power", d) for d in given_directions] + many("svt:power", 1, 1)
-    for at, ordered in enumerate(itertools.permutations(labels[: len(given_directions)])):
+@pytest.mark.parametrize(("directions", "direction"), [((1, None), 1), ((None, -1, -1), -1), ((1, -1), None), ((0, 1), None)])
+def test_a_direction_overrides_an_unknown_one_and_two_that_disagree_are_unknown(tmp_path, directions, direction):
+    labels = [("text", "svt:power", d) for d in directions] + many("svt:power", 1, 1)
+    for at, ordered in enumerate(itertools.permutations(labels[: len(directions)])):
         root = tmp_path / str(at)
-        rows = pools(root, [*ordered, *labels[len(given_directions) :]], num_neutral=0, **POWER)["svt:power"]
+        rows = pools(root, [*ordered, *labels[len(directions) :]], num_neutral=0, **POWER)["svt:power"]
         assert {row["text"]: row["direction"] for row in rows}["text"] == direction
 
 

@@ -61,10 +61,10 @@ def test_official_csv_and_jsonl_become_the_same_anchors(tmp_path):
     assert counts == {"texts": 3, "duplicates": 0, "empty": 0}
     assert from_csv.build == from_json.build
     assert as_intensities(from_csv, "svt:benevolence") == TEXTS
-    found = from_csv.anchors("svt:benevolence")
-    assert found.theta_A.tolist() == [-7.5, 0.0, 8.0]
-    assert found.text_ids.tolist() == [text_id(text) for text in sorted(TEXTS, key=TEXTS.get)]
-    np.testing.assert_allclose(found.calibration.to_intensity(found.theta_A), found.theta_A)
+    anchor_set = from_csv.anchors("svt:benevolence")
+    assert anchor_set.theta_A.tolist() == [-7.5, 0.0, 8.0]
+    assert anchor_set.text_ids.tolist() == [text_id(text) for text in sorted(TEXTS, key=TEXTS.get)]
+    np.testing.assert_allclose(anchor_set.calibration.to_intensity(anchor_set.theta_A), anchor_set.theta_A)
     assert vidb.licenses(from_csv) == {"CC-BY-4.0": 3}
     assert from_csv.judge_fingerprint == ""
 
@@ -121,7 +121,7 @@ def test_a_json_line_ends_with_a_line_feed_only(tmp_path, separator):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{not json", "anchors.jsonl:2: row is not JSON"),
         (
@@ -141,8 +141,8 @@ def test_a_json_line_ends_with_a_line_feed_only(tmp_path, separator):
         ("3", "anchors.jsonl:2: row is not a JSON object"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path, line, said):
-    assert said in refusal(tmp_path, jsonl(tmp_path, anchor("fine", 1), line, anchor("fine too", 2)))
+def test_a_bad_line_is_named(tmp_path, line, message):
+    assert message in refusal(tmp_path, jsonl(tmp_path, anchor("fine", 1), line, anchor("fine too", 2)))
 
 
 def test_an_unknown_value_is_named_with_its_line(tmp_path):
@@ -150,7 +150,7 @@ def test_an_unknown_value_is_named_with_its_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"text,final_rating\na,1\nb,many\n", "benevolence_svt.csv:3 final_rating is 'many', not a number"),
         (b"text,final_rating\na,1\nb\n", "benevolence_svt.csv:3: row has 1 fields, the header has 2"),
@@ -161,10 +161,10 @@ def test_an_unknown_value_is_named_with_its_line(tmp_path):
         (b"text,final_rating\n", "no text in "),
     ],
 )
-def test_a_bad_official_file_is_named_with_its_line(tmp_path, content, said):
+def test_a_bad_official_file_is_named_with_its_line(tmp_path, content, message):
     path = tmp_path / "benevolence_svt.csv"
     path.write_bytes(content)
-    assert said in refusal(tmp_path, str(path))
+    assert message in refusal(tmp_path, str(path))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_bad_official_file_is_named_with_its_line(tmp_path, content, said):
         ("a.jsonl", b'{"text": "\xff"}\n'),
     ],
 )
-def test_what_cannot_be_read_is_a_sentence_and_no_crash(tmp_path, name, content):
+def test_an_unreadable_file_is_an_input_error(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     assert name in refusal(tmp_path, str(tmp_path / name))
 
@@ -192,7 +192,7 @@ def test_only_the_32_operational_values_can_be_imported(tmp_path):
     )
 
 
-def test_a_file_that_is_not_there_or_badly_named_is_refused(tmp_path):
+def test_a_missing_or_badly_named_file_is_refused(tmp_path):
     assert "benevolence_svt.csv does not exist" in refusal(tmp_path, f"{tmp_path}/benevolence_svt.csv")
     assert "x.jsonl does not exist" in refusal(tmp_path, f"{tmp_path}/x.jsonl")
     (tmp_path / "power_svt.csv").mkdir()
@@ -201,14 +201,14 @@ def test_a_file_that_is_not_there_or_badly_named_is_refused(tmp_path):
     assert "unknown theory 'svtt'; did you mean 'svt'?" in refusal(tmp_path, official(tmp_path, TEXTS, "power_svtt.csv"))
 
 
-def test_the_published_anchors_can_be_imported_and_asked(data, tmp_path):
+def test_the_published_anchors_can_be_imported_and_used(data, tmp_path):
     version, counts = imported(tmp_path, str(data / "vidb_anchors" / "dev.jsonl"))
     assert counts["texts"] + counts["duplicates"] == 358
     assert len(version.calibrations) == 30
     config = EvaluatorConfig(k=3, m=2)
-    found = version.anchors("duty:fidelity")
-    check_anchors(found, config)
-    (window,) = plan_round(Posterior(found, 1, 1.0), ["u"], ["x"], [set()], 0, config)
+    anchor_set = version.anchors("duty:fidelity")
+    check_anchors(anchor_set, config)
+    (window,) = plan_round(Posterior(anchor_set, 1, 1.0), ["u"], ["x"], [set()], 0, config)
     assert len(window.anchors) == 2
 
 
@@ -286,7 +286,7 @@ def pool(tmp_path) -> Pool:
     return Pool(tmp_path)
 
 
-def test_a_version_gives_every_text_its_own_theta_and_interval(pool):
+def test_a_version_has_theta_and_interval_of_every_text(pool):
     version = pool.write("v-1")
     assert set(version.calibrations) == set(pool.values)
     assert version.judge_fingerprint == "77aa"
@@ -321,22 +321,22 @@ def test_a_version_that_is_finished_is_not_written_again(pool):
 def test_ratings_by_people_set_the_scale(pool, mode):
     rows = [(*value.split(":"), f"text {i} of {value.split(':')[1]}", i / 2 - 3) for value in pool.values for i in (0, 7, 20)]
     version = pool.write("v-1", mode=mode, ratings=pool.ratings(rows))
-    found = as_intensities(version, "svt:power")
-    assert [found[f"text {i} of power"] for i in (0, 7, 20)] == pytest.approx([-3.0, 0.5, 7.0])
+    intensities = as_intensities(version, "svt:power")
+    assert [intensities[f"text {i} of power"] for i in (0, 7, 20)] == pytest.approx([-3.0, 0.5, 7.0])
     rated = store.read_table(version.build, ["human_mean"])["human_mean"].to_pylist()
     assert sorted(r for r in rated if r is not None) == [-3.0, -3.0, 0.5, 0.5, 7.0, 7.0]
 
 
-def test_what_is_wrong_with_ratings_is_said_of_the_value_or_the_line(pool):
+def test_an_error_in_the_ratings_names_the_value_or_the_line(pool):
     few = [("svt", "power", f"text {i} of power", i / 4) for i in (0, 7, 20)]
     falling = [("duty", "fidelity", f"text {i} of fidelity", -i / 4) for i in (0, 7, 20)]
-    for rows, said in (
+    for rows, message in (
         (few, r"duty:fidelity: .*ratings.csv rates 0 of its texts; at least 3 are needed"),
         (falling[:2], r"duty:fidelity: .*ratings.csv rates 2 of its texts; at least 3 are needed"),
         (few + falling, r"duty:fidelity: calibration mode 'human': the 3 ratings do not increase with theta"),
         ([*few, ("svt", "power", "x", "12")], r"ratings.csv:5 rating is 12; intensities lie in"),
         ([("svt", "powr", "x", "1")], r"unknown value 'svt:powr'; did you mean 'power'\?"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             pool.write("v-1", mode="human", ratings=pool.ratings(rows))
     assert store.manifest(Build(str(pool.root), "vidb", "v-1")) is None

@@ -18,8 +18,8 @@ COLUMNS = ("ballot_id", "kind", "theory", "node", "text_id", "round", "voter", "
 SCHEMA = pa.schema([SCHEMAS["votes"].field(name) for name in COLUMNS])
 
 
-def row(text: str, voter: str, choice: str | None, node: str = "", kind: str = "child", theory: str = "duty", asked: int = 0):
-    return (f"{kind}:{theory}:{node}:{text}:{asked}", kind, theory, node, text, asked, voter, choice)
+def row(text: str, voter: str, choice: str | None, node: str = "", kind: str = "child", theory: str = "duty", round_: int = 0):
+    return (f"{kind}:{theory}:{node}:{text}:{round_}", kind, theory, node, text, round_, voter, choice)
 
 
 def table(rows: list[tuple]) -> pa.Table:
@@ -29,13 +29,13 @@ def table(rows: list[tuple]) -> pa.Table:
 def of_voters(*answers: str) -> pa.Table:
     """One string a voter, one character a text; a dot is a failed vote."""
     return table(
-        [row(f"t{n}", f"v{v}", None if c == "." else c) for v, given_ in enumerate(answers) for n, c in enumerate(given_)]
+        [row(f"t{n}", f"v{v}", None if c == "." else c) for v, choices in enumerate(answers) for n, c in enumerate(choices)]
     )
 
 
 def only_alpha(votes: pa.Table) -> float:
-    (found,) = agreement(votes).alphas
-    return found.alpha
+    (result,) = agreement(votes).alphas
+    return result.alpha
 
 
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), sections A, B and C.
@@ -48,21 +48,21 @@ def only_alpha(votes: pa.Table) -> float:
     ],
 )
 def test_the_examples_of_krippendorff(answers, alpha, num_ballots, num_votes):
-    (found,) = agreement(of_voters(*answers)).alphas
-    assert found[:3] == ("duty", "child", 0)
-    assert found.alpha == pytest.approx(alpha, abs=5e-4)
-    assert (found.num_ballots, found.num_votes) == (num_ballots, num_votes)
+    (result,) = agreement(of_voters(*answers)).alphas
+    assert result[:3] == ("duty", "child", 0)
+    assert result.alpha == pytest.approx(alpha, abs=5e-4)
+    assert (result.num_ballots, result.num_votes) == (num_ballots, num_votes)
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("ab")), min_size=1, max_size=30))
 def test_two_voters_and_two_options_in_closed_form(pairs):
     first, second = zip(*pairs, strict=True)
     a, b, differ = (first + second).count("a"), (first + second).count("b"), sum(x != y for x, y in pairs)
-    found = only_alpha(of_voters("".join(first), "".join(second)))
+    estimate = only_alpha(of_voters("".join(first), "".join(second)))
     if a and b:
-        assert found == pytest.approx(1 - (a + b - 1) * differ / (a * b))
+        assert estimate == pytest.approx(1 - (a + b - 1) * differ / (a * b))
     else:
-        assert math.isnan(found)
+        assert math.isnan(estimate)
 
 
 def observed(votes: list[str]) -> float:
@@ -91,11 +91,11 @@ def test_alpha_of_a_level_pair_by_pair(ballots):
         choices = [None if pick < 0 else CHOICES[node][pick % len(CHOICES[node])] for pick in picks]
         rows += [row(f"t{n}", f"v{v}", choice, node, theory="svt") for v, choice in enumerate(choices)]
         nodes[node].append([choice for choice in choices if choice])
-    found = agreement(table(rows)).alphas
-    assert [a[:3] for a in found] == ([("svt", "child", 1)] if ballots else [])
+    alphas = agreement(table(rows)).alphas
+    assert [a[:3] for a in alphas] == ([("svt", "child", 1)] if ballots else [])
     if ballots:
-        assert found[0].alpha == pytest.approx(pair_by_pair(list(nodes.values())), nan_ok=True)
-        assert found[0].num_ballots == sum(len(votes) > 1 for votes in itertools.chain(*nodes.values()))
+        assert alphas[0].alpha == pytest.approx(pair_by_pair(list(nodes.values())), nan_ok=True)
+        assert alphas[0].num_ballots == sum(len(votes) > 1 for votes in itertools.chain(*nodes.values()))
 
 
 def test_voters_at_random_on_many_nodes_do_not_agree_beyond_chance():
@@ -111,7 +111,7 @@ def test_voters_at_random_on_many_nodes_do_not_agree_beyond_chance():
     ("p", "truth"),
     [(0.9, [0.5, 0.5]), (0.7, [0.25] * 4), (0.6, [0.7, 0.2, 0.1]), (1 / 3, [0.2, 0.3, 0.5])],
 )
-def test_alpha_of_simulated_voters_is_what_their_accuracy_says(p, truth):
+def test_alpha_of_simulated_voters_matches_their_accuracy(p, truth):
     q, num_texts, num_voters = len(truth), 3000, 5
     rng = np.random.default_rng(11)
     true_T = rng.choice(q, num_texts, p=truth)
@@ -129,46 +129,46 @@ def test_alpha_of_simulated_voters_is_what_their_accuracy_says(p, truth):
 @pytest.mark.parametrize(
     ("answers", "num_ballots"), [(("aaaa", "aaaa"), 4), (("ab..", "..ab"), 0), (("ab", ".."), 0), (("abc",), 0)]
 )
-def test_where_nothing_can_be_said_alpha_is_nan(answers, num_ballots):
-    (found,) = agreement(of_voters(*answers)).alphas
-    assert math.isnan(found.alpha)
-    assert found.num_ballots == num_ballots
+def test_undefined_alpha_is_nan(answers, num_ballots):
+    (result,) = agreement(of_voters(*answers)).alphas
+    assert math.isnan(result.alpha)
+    assert result.num_ballots == num_ballots
 
 
 def test_a_node_without_disagreement_leaves_the_alpha_of_its_level():
     answers = [("x", "aab"), ("y", "abb"), ("z", "bbb")]
-    rows = [row(t, f"v{v}", c, "growth", theory="svt") for t, given_ in answers for v, c in enumerate(given_)]
+    rows = [row(t, f"v{v}", c, "growth", theory="svt") for t, choices in answers for v, c in enumerate(choices)]
     alone = only_alpha(table(rows))
     rows += [row("w", f"v{v}", "c", "self-protection", theory="svt") for v in range(3)]
-    (found,) = agreement(table(rows)).alphas
-    assert found.alpha == pytest.approx(alone)
-    assert found.num_ballots == 4
+    (result,) = agreement(table(rows)).alphas
+    assert result.alpha == pytest.approx(alone)
+    assert result.num_ballots == 4
 
 
 def test_only_the_first_round_counts_for_alpha_and_all_rounds_for_the_rest():
     first = [row(f"t{n}", v, c) for n, (x, y) in enumerate(["aa", "bb", "ab"]) for v, c in (("v", x), ("w", y))]
-    again = [row("t2", v, "a", asked=1) for v in "vw"]
-    found, alone = agreement(table(first + again)), agreement(table(first))
-    assert found.alphas == alone.alphas
+    again = [row("t2", v, "a", round_=1) for v in "vw"]
+    result, alone = agreement(table(first + again)), agreement(table(first))
+    assert result.alphas == alone.alphas
     assert alone.pairwise.agreement[0][1] == pytest.approx(2 / 3)
-    assert found.pairwise.agreement[0][1] == pytest.approx(3 / 4)
+    assert result.pairwise.agreement[0][1] == pytest.approx(3 / 4)
     assert agreement(table(again)).alphas == []
 
 
 def test_one_alpha_for_each_theory_kind_and_level():
-    asked = [
+    questions = [
         ("", "child", "svt"), ("growth", "child", "svt"), ("self-protection", "child", "svt"), ("hedonism", "direction", "svt"),
         ("universalism-nature", "direction", "svt"), ("", "child", "duty"), ("gratitude", "direction", "duty"),
     ]  # fmt: skip
-    rows = [row(t, v, c, *a) for a in asked for t, x in (("t", "aa"), ("u", "bb")) for v, c in zip("vw", x, strict=True)]
-    found = agreement(table(rows)).alphas
-    assert [a[:3] for a in found] == [
+    rows = [row(t, v, c, *a) for a in questions for t, x in (("t", "aa"), ("u", "bb")) for v, c in zip("vw", x, strict=True)]
+    alphas = agreement(table(rows)).alphas
+    assert [a[:3] for a in alphas] == [
         ("duty", "child", 0), ("duty", "direction", 1), ("svt", "child", 0), ("svt", "child", 1),
         ("svt", "direction", 3), ("svt", "direction", 4),
     ]  # fmt: skip
-    assert [a.num_ballots for a in found] == [2, 2, 2, 4, 2, 2]
-    assert found[0] == Alpha("duty", "child", 0, 1.0, 2, 4)
-    assert {type(value) for alpha in found for value in alpha} == {str, int, float}
+    assert [a.num_ballots for a in alphas] == [2, 2, 2, 4, 2, 2]
+    assert alphas[0] == Alpha("duty", "child", 0, 1.0, 2, 4)
+    assert {type(value) for alpha in alphas for value in alpha} == {str, int, float}
 
 
 def test_the_level_of_a_node_is_its_shortest_path(monkeypatch):
@@ -177,8 +177,8 @@ def test_the_level_of_a_node_is_its_shortest_path(monkeypatch):
     nodes = [{"id": n, "name": n, "definition": definition, "parents": p} for n, p in parents.items()]
     toy = Theory.model_validate({"id": "toy", "name": "Toy", "source": "none", "nodes": nodes})
     monkeypatch.setattr(module, "theories", lambda: {"toy": toy})
-    found = agreement(table([row("t", v, "supports", n, "direction", "toy") for n in "acd" for v in "vw"]))
-    assert [a.level for a in found.alphas] == [1, 2, 3]
+    result = agreement(table([row("t", v, "supports", n, "direction", "toy") for n in "acd" for v in "vw"]))
+    assert [a.level for a in result.alphas] == [1, 2, 3]
 
 
 def test_an_unknown_node_is_refused():
@@ -187,7 +187,7 @@ def test_an_unknown_node_is_refused():
     assert "hedonism" in theories()["svt"]
 
 
-def test_pairs_count_the_ballots_on_which_both_voted():
+def test_a_pair_is_compared_on_the_ballots_of_both():
     pairwise = agreement(of_voters("aab.", "ab.b", "....", "aaab")).pairwise
     assert pairwise.voters == ["v0", "v1", "v2", "v3"]
     assert pairwise.num_ballots == [[3, 2, 0, 3], [2, 3, 0, 3], [0, 0, 0, 0], [3, 3, 0, 4]]
@@ -212,9 +212,9 @@ def test_votes_that_were_written_twice_count_once_and_the_order_of_rows_is_irrel
 
 def test_a_valid_vote_counts_before_a_failed_one_of_the_same_ballot():
     votes = [row("t", "v", None), row("t", "v", "a"), row("t", "w", "a"), row("t", "w", None)]
-    found = agreement(table(votes))
-    assert found.pairwise.num_ballots[0][1] == 1
-    assert [b.share for b in found.failed] == [0, 0]
+    result = agreement(table(votes))
+    assert result.pairwise.num_ballots[0][1] == 1
+    assert [b.share for b in result.failed] == [0, 0]
 
 
 def test_no_votes():

@@ -37,35 +37,35 @@ def split(first: str, second: str) -> list[str | None]:
 
 def descend(theory, config, panel_size, vote: Callable[[Ballot], list]) -> tuple[Label | OpenQuestion, list[Ballot]]:
     """The end of the way of one text, and the ballots asked on it."""
-    given_votes, ballots = {}, []
-    while isinstance(found := step(theory, "t", given_votes, config, panel_size), Ballot):
-        assert (found.kind, found.node, found.round) not in given_votes, "a question is asked once"
-        given_votes[found.kind, found.node, found.round] = vote(found)
-        ballots.append(found)
-    return found, ballots
+    past_votes, ballots = {}, []
+    while isinstance(result := step(theory, "t", past_votes, config, panel_size), Ballot):
+        assert (result.kind, result.node, result.round) not in past_votes, "a question is asked once"
+        past_votes[result.kind, result.node, result.round] = vote(result)
+        ballots.append(result)
+    return result, ballots
 
 
 def scripted(theory, config, *script: list[str | None]) -> tuple[Label | OpenQuestion, list[Ballot]]:
     left = iter(script)
-    found, ballots = descend(theory, config, 7, lambda _: next(left))
+    result, ballots = descend(theory, config, 7, lambda _: next(left))
     assert list(left) == [], "votes that nobody asked for"
-    return found, ballots
+    return result, ballots
 
 
-def towards(*nodes: str, direction: str = "supports") -> Callable[[Ballot], list]:
+def votes_along(*nodes: str, direction: str = "supports") -> Callable[[Ballot], list]:
     """Seven voters who agree on the way through these nodes."""
     return lambda ballot: all_for(direction if ballot.kind == "direction" else next(n for n in ballot.options if n in nodes))
 
 
-def test_a_whole_way_down():
-    found, ballots = scripted(
+def test_a_full_descent():
+    result, ballots = scripted(
         SVT, PAPER,
         all_for("growth"), votes(("self-transcendence", 6), ("openness-to-change", 1)),
         votes(("universalism", 4), ("benevolence", 2), ("humility", 1)), all_for("universalism-nature"),
         votes(("opposes", 5), (None, 2)),
     )  # fmt: skip
     path = ("growth", "self-transcendence", "universalism", "universalism-nature")
-    assert found == Label("t", "svt", path, [path], -1, "lead", pytest.approx((1 + 6 / 7 + 4 / 7 + 1 + 1) / 5), False)
+    assert result == Label("t", "svt", path, [path], -1, "lead", pytest.approx((1 + 6 / 7 + 4 / 7 + 1 + 1) / 5), False)
     assert [b[:4] + b[5:] for b in ballots] == [
         ("child", "svt", "", "t", 0, ""),
         ("child", "svt", "growth", "t", 0, ""),
@@ -79,95 +79,95 @@ def test_a_whole_way_down():
 
 
 @pytest.mark.parametrize(("direction", "sign"), [("supports", 1), ("opposes", -1), ("neither", 0)])
-def test_a_panel_of_one_mind(direction, sign):
-    found, _ = descend(theories()["duty"], PAPER, 7, towards("gratitude", direction=direction))
-    assert found == Label("t", "duty", ("gratitude",), [("gratitude",)], sign, "accepted", 1.0, True)
+def test_a_unanimous_panel(direction, sign):
+    result, _ = descend(theories()["duty"], PAPER, 7, votes_along("gratitude", direction=direction))
+    assert result == Label("t", "duty", ("gratitude",), [("gratitude",)], sign, "accepted", 1.0, True)
 
 
 def test_one_voter_is_a_panel():
-    found, ballots = descend(theories()["duty"], PAPER, 1, lambda b: towards("gratitude")(b)[:1])
-    assert (found.path, found.decision, len(ballots)) == (("gratitude",), "accepted", 2)
+    result, ballots = descend(theories()["duty"], PAPER, 1, lambda b: votes_along("gratitude")(b)[:1])
+    assert (result.path, result.decision, len(ballots)) == (("gratitude",), "accepted", 2)
 
 
 def test_neutral_is_offered_in_the_re_prompt_only():
-    found, ballots = scripted(SVT, PAPER, split("growth", "self-protection"), all_for(NEUTRAL))
+    result, ballots = scripted(SVT, PAPER, split("growth", "self-protection"), all_for(NEUTRAL))
     assert [(b.round, b.options) for b in ballots] == [
         (0, ("growth", "self-protection")),
         (1, ("growth", "self-protection", NEUTRAL)),
     ]
-    assert found == Label("t", "svt", (), [], 0, "neutral", 1.0, True)
+    assert result == Label("t", "svt", (), [], 0, "neutral", 1.0, True)
 
 
-def test_a_level_settled_by_the_re_prompt_weakens_the_label_and_goes_on():
-    found, _ = scripted(
+def test_a_level_decided_in_round_1_lowers_the_decision_and_the_descent_continues():
+    result, _ = scripted(
         theories()["duty"], PAPER,
         split("justice", "fidelity"), votes(("justice", 5), (NEUTRAL, 2)),
         votes(("supports", 4), ("opposes", 2), ("neither", 1)),
     )  # fmt: skip
-    assert found == Label("t", "duty", ("justice",), [("justice",)], 1, "neutral", pytest.approx((5 / 7 + 4 / 7) / 2), False)
+    assert result == Label("t", "duty", ("justice",), [("justice",)], 1, "neutral", pytest.approx((5 / 7 + 4 / 7) / 2), False)
 
 
-def test_neutral_below_the_top_ends_the_way_at_the_last_node():
-    found, ballots = scripted(
+def test_neutral_below_the_top_ends_the_descent_at_the_last_node():
+    result, ballots = scripted(
         SVT, PAPER, all_for("growth"), split("self-transcendence", "openness-to-change"), all_for(NEUTRAL), all_for("neither")
     )
-    assert found == Label("t", "svt", ("growth",), [("growth",)], 0, "neutral", 1.0, True)
+    assert result == Label("t", "svt", ("growth",), [("growth",)], 0, "neutral", 1.0, True)
     assert ballots[-1].node == "growth"
 
 
 def test_two_undecided_rounds_are_for_a_human():
-    found, _ = scripted(SVT, PAPER, all_for("growth"), *[split("self-transcendence", "openness-to-change")] * 2)
-    assert found == OpenQuestion(
+    result, _ = scripted(SVT, PAPER, all_for("growth"), *[split("self-transcendence", "openness-to-change")] * 2)
+    assert result == OpenQuestion(
         "t", "svt", ("growth",), "child", "growth", ("self-transcendence", "openness-to-change", NEUTRAL),
         {"self-transcendence": 4, "openness-to-change": 3},
     )  # fmt: skip
 
 
 def test_too_few_valid_votes_are_for_a_human():
-    found, _ = scripted(SVT, PAPER, *[votes(("growth", 3), (None, 4))] * 2)
-    assert found[2:] == ((), "child", "", ("growth", "self-protection", NEUTRAL), {"growth": 3})
+    result, _ = scripted(SVT, PAPER, *[votes(("growth", 3), (None, 4))] * 2)
+    assert result[2:] == ((), "child", "", ("growth", "self-protection", NEUTRAL), {"growth": 3})
 
 
-def test_the_direction_is_asked_twice():
+def test_the_direction_has_a_re_prompt():
     duty = theories()["duty"]
-    found, ballots = scripted(
+    result, ballots = scripted(
         duty, PAPER, all_for("justice"), split("supports", "opposes"), votes(("opposes", 5), ("supports", 2))
     )
     assert [(b.kind, b.round, b.options) for b in ballots[1:]] == [("direction", 0, DIRECTIONS), ("direction", 1, DIRECTIONS)]
-    assert (found.direction, found.decision, found.unanimous) == (-1, "accepted", False)
-    assert found.agreement == pytest.approx((1 + 5 / 7) / 2)
-    found, _ = scripted(duty, PAPER, all_for("justice"), *[split("supports", "opposes")] * 2)
-    assert found == OpenQuestion("t", "duty", ("justice",), "direction", "justice", DIRECTIONS, {"supports": 4, "opposes": 3})
+    assert (result.direction, result.decision, result.unanimous) == (-1, "accepted", False)
+    assert result.agreement == pytest.approx((1 + 5 / 7) / 2)
+    result, _ = scripted(duty, PAPER, all_for("justice"), *[split("supports", "opposes")] * 2)
+    assert result == OpenQuestion("t", "duty", ("justice",), "direction", "justice", DIRECTIONS, {"supports": 4, "opposes": 3})
 
 
 def test_neutral_always():
-    found, ballots = scripted(SVT, ALWAYS, votes((NEUTRAL, 5), ("growth", 2)))
+    result, ballots = scripted(SVT, ALWAYS, votes((NEUTRAL, 5), ("growth", 2)))
     assert ballots[0].options == ("growth", "self-protection", NEUTRAL)
-    assert found == Label("t", "svt", (), [], 0, "accepted", 5 / 7, False)
-    found, ballots = scripted(SVT, ALWAYS, split("growth", NEUTRAL), all_for(NEUTRAL))
+    assert result == Label("t", "svt", (), [], 0, "accepted", 5 / 7, False)
+    result, ballots = scripted(SVT, ALWAYS, split("growth", NEUTRAL), all_for(NEUTRAL))
     assert ballots[0].options == ballots[1].options
     assert ballots[0].ballot_id != ballots[1].ballot_id
-    assert found.decision == "neutral"
-    found, _ = scripted(SVT, ALWAYS, *[split("growth", NEUTRAL)] * 2)
-    assert (found.path, found.counts) == ((), {"growth": 4, NEUTRAL: 3})
+    assert result.decision == "neutral"
+    result, _ = scripted(SVT, ALWAYS, *[split("growth", NEUTRAL)] * 2)
+    assert (result.path, result.counts) == ((), {"growth": 4, NEUTRAL: 3})
 
 
 @pytest.mark.parametrize("config", [PAPER, ALWAYS])
-def test_an_only_child_is_asked_once_against_neutral(config):
+def test_an_only_child_has_one_round_against_neutral(config):
     theory = toy(top=[], other=[], only=["top"])
-    found, ballots = scripted(theory, config, all_for("top"), votes(("only", 5), (NEUTRAL, 2)), all_for("supports"))
-    assert (found.path, found.decision, ballots[1].options) == (("top", "only"), "accepted", ("only", NEUTRAL))
-    found, _ = scripted(theory, config, all_for("top"), all_for(NEUTRAL), all_for("opposes"))
-    assert (found.path, found.direction, found.decision) == (("top",), -1, "accepted")
-    found, _ = scripted(theory, config, all_for("top"), split("only", NEUTRAL))
-    assert found == OpenQuestion("t", "toy", ("top",), "child", "top", ("only", NEUTRAL), {"only": 4, NEUTRAL: 3})
+    result, ballots = scripted(theory, config, all_for("top"), votes(("only", 5), (NEUTRAL, 2)), all_for("supports"))
+    assert (result.path, result.decision, ballots[1].options) == (("top", "only"), "accepted", ("only", NEUTRAL))
+    result, _ = scripted(theory, config, all_for("top"), all_for(NEUTRAL), all_for("opposes"))
+    assert (result.path, result.direction, result.decision) == (("top",), -1, "accepted")
+    result, _ = scripted(theory, config, all_for("top"), split("only", NEUTRAL))
+    assert result == OpenQuestion("t", "toy", ("top",), "child", "top", ("only", NEUTRAL), {"only": 4, NEUTRAL: 3})
 
 
 @pytest.mark.parametrize(("max_level", "depth"), [(1, 1), (2, 2), (3, 3), (4, 4), (9, 4), (None, 4)])
 def test_max_level(max_level, depth):
     way = ("growth", "self-transcendence", "universalism", "universalism-nature")
-    found, ballots = descend(SVT, DescentConfig(max_level=max_level), 7, towards(*way))
-    assert found.path == way[:depth]
+    result, ballots = descend(SVT, DescentConfig(max_level=max_level), 7, votes_along(*way))
+    assert result.path == way[:depth]
     assert [b.kind for b in ballots] == ["child"] * depth + ["direction"]
 
 
@@ -185,9 +185,9 @@ MANY_PARENTS = {
 
 @pytest.mark.parametrize(("value", "way"), [(value, way) for value, ways in MANY_PARENTS.items() for way in sorted(ways)])
 def test_a_value_with_two_parents_is_reached_through_both_and_keeps_both_paths(value, way):
-    found, _ = descend(SVT, PAPER, 7, towards(*way, value))
-    assert found.path == (*way, value)
-    assert sorted(found.paths) == sorted((*w, value) for w in MANY_PARENTS[value])
+    result, _ = descend(SVT, PAPER, 7, votes_along(*way, value))
+    assert result.path == (*way, value)
+    assert sorted(result.paths) == sorted((*w, value) for w in MANY_PARENTS[value])
 
 
 @pytest.mark.parametrize("foreign", ["hedonism", NEUTRAL, "Growth"])
@@ -196,11 +196,11 @@ def test_a_choice_that_was_not_offered_is_refused(foreign):
         step(SVT, "t", {("child", "", 0): [*all_for("growth")[1:], foreign]}, PAPER, 7)
 
 
-def test_votes_that_are_not_on_the_way_change_nothing():
-    asked = {("child", "", 0): all_for("growth")}
+def test_votes_off_the_path_change_nothing():
+    path_votes = {("child", "", 0): all_for("growth")}
     others = {("child", "self-protection", 0): all_for("conservation"), ("child", "", 1): all_for(NEUTRAL)}
-    assert step(SVT, "t", asked | others, PAPER, 7) == step(SVT, "t", asked, PAPER, 7)
-    assert step(SVT, "t", asked, PAPER, 7).node == "growth"
+    assert step(SVT, "t", path_votes | others, PAPER, 7) == step(SVT, "t", path_votes, PAPER, 7)
+    assert step(SVT, "t", path_votes, PAPER, 7).node == "growth"
 
 
 def test_every_field_of_a_ballot_is_in_its_id():
@@ -222,7 +222,7 @@ def test_every_field_of_a_ballot_is_in_its_id():
     )
 
 
-def test_no_node_is_called_like_an_answer():
+def test_no_node_id_equals_an_answer():
     assert not [node.id for theory in theories().values() for node in theory.nodes if node.id in (NEUTRAL, *DIRECTIONS)]
 
 
@@ -248,21 +248,21 @@ def test_descent_stays_in_the_dag_and_ends(theory, config, panel_size, data):
         drawn = data.draw(st.lists(st.sampled_from([*ballot.options, None]), min_size=0, max_size=panel_size // 2))
         return drawn + [data.draw(favourite)] * (panel_size - len(drawn))
 
-    found, ballots = descend(theory, config, panel_size, vote)
+    result, ballots = descend(theory, config, panel_size, vote)
     num_levels = max(len(path) for node in theory.nodes for path in theory.paths(node.id))
     num_levels = min(num_levels, config.max_level or num_levels)
     assert 1 <= len(ballots) <= 2 * num_levels + 2
-    assert all(edge in edges for edge in itertools.pairwise(("", *found.path)))
-    assert len(found.path) <= num_levels
-    if isinstance(found, OpenQuestion):
-        assert found.options == ballots[-1].options
-        assert sum(found.counts.values()) <= panel_size
+    assert all(edge in edges for edge in itertools.pairwise(("", *result.path)))
+    assert len(result.path) <= num_levels
+    if isinstance(result, OpenQuestion):
+        assert result.options == ballots[-1].options
+        assert sum(result.counts.values()) <= panel_size
     else:
-        assert found.paths == (theory.paths(found.path[-1]) if found.path else [])
-        assert not found.path or found.path in found.paths
-        assert 0 < found.agreement <= 1
-        assert found.unanimous == (found.agreement == 1)
-        assert found.direction in ((-1, 0, 1) if found.path else (0,))
+        assert result.paths == (theory.paths(result.path[-1]) if result.path else [])
+        assert not result.path or result.path in result.paths
+        assert 0 < result.agreement <= 1
+        assert result.unanimous == (result.agreement == 1)
+        assert result.direction in ((-1, 0, 1) if result.path else (0,))
 
 
 # Simulated voters: right with chance p, else any other option.
@@ -279,7 +279,7 @@ def chances(num_options: int, p: float) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("neutral", ["second", "always"])
-def test_simulated_voters_find_the_path_as_often_as_the_multinomial_says(neutral):
+def test_the_share_of_correct_paths_matches_the_multinomial(neutral):
     path, p, num_texts = ("growth", "openness-to-change", "self-direction", "self-direction-thought"), 0.6, 4000
     rng = np.random.default_rng(5)
 

@@ -53,13 +53,13 @@ def decided(*rows: dict[str, str]) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # spreadsheets write the latter
-def test_a_queue_of_hostile_texts_comes_back_decided(tmp_path, encoding):
+def test_a_queue_of_hostile_texts_is_read_back_with_its_decisions(tmp_path, encoding):
     rows = cells(queue_csv(queue(HOSTILE)))
     # A text that a spreadsheet would take for a formula gets an apostrophe; ids, not texts, bring decisions back.
     assert [row["text"] for row in rows] == [f"'{text}" if text[0] in "=+-@" else text for text in HOSTILE]
     assert (rows[0]["path"], rows[0]["options"]) == ("growth", "self-transcendence | openness-to-change")
     assert {(row["node"], row["direction"]) for row in rows} == {("", "")}
-    filled = [row | {"node": node, "direction": said} for row, (node, said) in zip(rows, DECISIONS, strict=True)]
+    filled = [row | {"node": node, "direction": direction} for row, (node, direction) in zip(rows, DECISIONS, strict=True)]
     assert read_decisions(saved(tmp_path, filled, encoding), ["svt"]) == {
         ("t0", "svt"): HumanDecision("power", -1),
         ("t1", "svt"): HumanDecision("", 0),
@@ -69,7 +69,7 @@ def test_a_queue_of_hostile_texts_comes_back_decided(tmp_path, encoding):
     }
 
 
-def test_a_queue_as_it_was_written_decides_nothing(tmp_path):
+def test_an_unedited_queue_has_no_decisions(tmp_path):
     for texts in (HOSTILE, []):
         (tmp_path / "queue.csv").write_bytes(queue_csv(queue(texts)).encode())
         assert read_decisions(str(tmp_path / "queue.csv"), ["svt"]) == {}
@@ -94,8 +94,8 @@ def test_nodes_theories_and_directions_by_any_spelling(tmp_path, row, key, decis
 def test_the_same_decision_twice_is_one(tmp_path):
     rows = decided({"node": "humility"}, {"node": "modesty", "theory": "schwartz", "direction": "supports"})
     rows += decided({"theory": "mft", "node": "purity", "direction": "-1"})  # of another theory: no contradiction
-    found = read_decisions(saved(tmp_path, rows), ["mft", "svt"])
-    assert found == {("t0", "svt"): HumanDecision("humility", 1), ("t0", "mft"): HumanDecision("purity", -1)}
+    decisions = read_decisions(saved(tmp_path, rows), ["mft", "svt"])
+    assert decisions == {("t0", "svt"): HumanDecision("humility", 1), ("t0", "mft"): HumanDecision("purity", -1)}
 
 
 @pytest.mark.parametrize("other", [{"node": "face"}, {"direction": "-1"}, {"node": "neutral", "direction": ""}])
@@ -105,7 +105,7 @@ def test_two_different_decisions_are_refused(tmp_path, other):
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"node": "powr"}, r"unknown value 'svt:powr'; did you mean 'power'\?"),
         ({"node": "gratitude"}, "unknown value 'svt:gratitude'"),  # a node, but of another theory
@@ -120,8 +120,8 @@ def test_two_different_decisions_are_refused(tmp_path, other):
         ({"direction": "2"}, "direction is '2'; write 1"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_named(tmp_path, row, said):
-    with pytest.raises(InputError, match=rf"filled\.csv:3:? {said}"):
+def test_an_unusable_row_is_named(tmp_path, row, message):
+    with pytest.raises(InputError, match=rf"filled\.csv:3:? {message}"):
         read_decisions(saved(tmp_path, decided({}, {"text_id": "t1"} | row)), ["svt", "mft"])
 
 
@@ -147,7 +147,7 @@ def test_files_that_are_no_filled_in_queue(tmp_path):
         read_decisions(str(tmp_path / "nowhere.csv"), ["svt"])
 
 
-def test_ballots_as_a_table_keep_what_their_ids_are_made_of():
+def test_a_ballot_table_keeps_the_fields_of_the_ballot_ids():
     first = Ballot("plausible", "svt", "power", "t", ("plausible", "weird"), 0, "+3.0")
     others = [first._replace(detail="-3.0"), first._replace(round=1), first._replace(options=("weird", "plausible"))]
     ballots = [first, *others, Ballot("direction", "svt", "", "t", DIRECTIONS, 0)]

@@ -78,6 +78,6 @@ def test_agreement_of_the_panel_has_its_closed_form(accuracy):
             "choice": np.where(votes.ravel(), "growth", "self-protection"),
         }
     )  # fmt: skip
-    found = agreement(table).alphas[0].alpha
-    assert found == pytest.approx(alpha, abs=1e-9)
-    assert found == pytest.approx((2 * accuracy - 1) ** 2, abs=0.03)
+    estimate = agreement(table).alphas[0].alpha
+    assert estimate == pytest.approx(alpha, abs=1e-9)
+    assert estimate == pytest.approx((2 * accuracy - 1) ** 2, abs=0.03)

@@ -48,12 +48,12 @@ def paper(votes: tuple[str, ...]) -> tuple[str | None, str]:
     ],
 )
 def test_seven_voters(counts, decision):
-    found = tally(ballot(*counts), RULE, 7)
-    assert found.decision == decision
-    assert found.choice == (None if decision == "undecided" else "a")
-    assert found.agreement == (0 if decision == "undecided" else counts[0] / 7)
-    assert found.unanimous == (counts == (7,))
-    assert list(found.counts.items()) == list(zip("abcd", counts, strict=False))
+    result = tally(ballot(*counts), RULE, 7)
+    assert result.decision == decision
+    assert result.choice == (None if decision == "undecided" else "a")
+    assert result.agreement == (0 if decision == "undecided" else counts[0] / 7)
+    assert result.unanimous == (counts == (7,))
+    assert list(result.counts.items()) == list(zip("abcd", counts, strict=False))
 
 
 @pytest.mark.parametrize("options", ["abc", "abcd"])
@@ -96,11 +96,11 @@ def test_the_thresholds_scale_with_the_panel(counts, decision):
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=60))
 def test_the_scaled_thresholds_are_sevenths_rounded_up(votes):
-    found = tally(votes, RULE, len(votes))
+    result = tally(votes, RULE, len(votes))
     first, second = sorted((votes.count(option) for option in "abcde"), reverse=True)[:2]
     accepted = first > second and first >= math.ceil(Fraction(5, 7) * len(votes))
     leads = first - second >= math.ceil(Fraction(2, 7) * len(votes))
-    assert found.decision == ("accepted" if accepted else "lead" if leads else "undecided")
+    assert result.decision == ("accepted" if accepted else "lead" if leads else "undecided")
 
 
 def test_thresholds_can_be_set():
@@ -116,8 +116,8 @@ def test_a_tie_never_decides():
 
 
 def test_failed_votes_count_as_abstentions():
-    found = tally(ballot(4, 1, failed=2), RULE, 7)
-    assert found == ("a", "accepted", 0.8, False, {"a": 4, "b": 1})  # 4 of 5, where 4 of 7 would need a lead
+    result = tally(ballot(4, 1, failed=2), RULE, 7)
+    assert result == ("a", "accepted", 0.8, False, {"a": 4, "b": 1})  # 4 of 5, where 4 of 7 would need a lead
     assert tally(ballot(2, 1, failed=2), RULE, 5).decision == "lead"  # 1 ahead of 3, where 5 would need 2
     assert tally(ballot(4, failed=3), RULE, 7).unanimous
     assert tally(ballot(failed=7), RULE, 7) == (None, "undecided", 0.0, False, {})
@@ -187,17 +187,17 @@ def simulated(p: float, num_options: int, num_voters: int, rng: np.random.Genera
 
 
 @pytest.mark.parametrize("p", [0.55, 0.7, 0.9])
-def test_a_simulated_panel_of_two_options_is_as_accurate_as_the_binomial_says(p):
+def test_accuracy_of_a_simulated_panel_with_two_options_is_binomial(p):
     exact = binom.sf(4, 7, p)  # with two options a lead of 2 is 5 of 7
     low, high = binom.interval(0.99, TRIALS, exact)
     assert low <= simulated(p, 2, 7, np.random.default_rng(7)) <= high
 
 
 @pytest.mark.parametrize(("num_voters", "num_options", "p"), [(7, 3, 0.5), (7, 4, 0.6), (7, 6, 0.35)])
-def test_a_simulated_panel_of_more_options_is_as_accurate_as_the_multinomial_says(num_voters, num_options, p):
+def test_accuracy_of_a_simulated_panel_with_more_options_is_multinomial(num_voters, num_options, p):
     chances = [p] + [(1 - p) / (num_options - 1)] * (num_options - 1)
     outcomes = [c for c in itertools.product(range(num_voters + 1), repeat=num_options) if sum(c) == num_voters]
-    found = [c for c in outcomes if c[0] >= 5 or c[0] - max(c[1:]) >= 2]
-    exact = multinomial.pmf(np.array(found), num_voters, chances).sum()
+    decisive = [c for c in outcomes if c[0] >= 5 or c[0] - max(c[1:]) >= 2]
+    exact = multinomial.pmf(np.array(decisive), num_voters, chances).sum()
     low, high = binom.interval(0.99, TRIALS, exact)
     assert low <= simulated(p, num_options, num_voters, np.random.default_rng(3)) <= high

@@ -29,7 +29,7 @@ CONFIG = AuditConfig()
 SHARES = ["order_consistency", "position_effect", "transitivity", "retest", "accuracy"]
 
 
-def known_texts(num_values: int = 8, num_texts: int = 24, seed: int = 0, sign: int = 1) -> pa.Table:
+def simulated_ratings(num_values: int = 8, num_texts: int = 24, seed: int = 0, sign: int = 1) -> pa.Table:
     rows = [
         {"theory": "svt", "value": f"v{v}", "text_id": f"t{seed}-{i}", "text": f"text {i}", "rating": sign * theta}
         for v in range(num_values)
@@ -45,8 +45,8 @@ def rated(ratings: list[float]) -> pa.Table:
     return pa.table(columns | {"text_id": names, "text": names}).select(RATED_TEXTS.names).cast(RATED_TEXTS)
 
 
-def audit(known: pa.Table, config: AuditConfig = CONFIG, **judge) -> AuditResult:
-    return audit_result(known, SimulatedRanker(SimulatedJudge(**judge))(plan_audit(known, config)), config, 10.0, None)
+def audit(ratings: pa.Table, config: AuditConfig = CONFIG, **judge) -> AuditResult:
+    return audit_result(ratings, SimulatedRanker(SimulatedJudge(**judge))(plan_audit(ratings, config)), config, 10.0, None)
 
 
 def failed(result: AuditResult) -> set[str]:
@@ -67,8 +67,8 @@ def failed(result: AuditResult) -> set[str]:
         ({"broken_share": 0.02}, set()),
     ],
 )
-def test_a_judge_fails_the_marks_of_its_faults_and_no_others(judge, fails):
-    result = audit(known_texts(), **judge)
+def test_a_judge_fails_exactly_the_metrics_of_its_faults(judge, fails):
+    result = audit(simulated_ratings(), **judge)
     assert failed(result) == fails
     assert result.passed == (not fails)
     assert len(result.reasons) == len(fails)
@@ -81,23 +81,23 @@ def test_a_judge_fails_the_marks_of_its_faults_and_no_others(judge, fails):
 
 
 def test_one_value_is_enough_to_pass_and_to_fail():
-    one = known_texts(num_values=1)
+    one = simulated_ratings(num_values=1)
     assert audit(one).passed
     assert {"accuracy", "spearman"} <= failed(audit(one, sharpness=0.0))
 
 
-def test_a_judge_that_has_the_order_reversed_is_refused_though_it_agrees_with_itself():
-    result = audit(known_texts(sign=-1))
+def test_a_consistent_judge_with_reversed_order_is_refused():
+    result = audit(simulated_ratings(sign=-1))
     assert failed(result) == {"accuracy", "spearman"}
     assert result.metric("accuracy").high < 0.2
     assert result.metric("spearman").high < -0.9
     assert any("reversed" in step for step in result.advice)
 
 
-def test_good_answers_too_few_to_exclude_chance_are_refused_in_words():
+def test_too_few_answers_to_exclude_chance_are_refused_with_a_reason():
     ratings = rated([0.0, 1.0, 2.0])
     windows = plan_audit(ratings, CONFIG)
-    result = audit_result(ratings, told(windows, lambda a, b: a > b), CONFIG, 1.0, None)
+    result = audit_result(ratings, decisive_answers(windows, lambda a, b: a > b), CONFIG, 1.0, None)
     assert result.metric("accuracy").estimate == 1.0
     assert not result.passed
     assert result.reasons == [
@@ -105,7 +105,7 @@ def test_good_answers_too_few_to_exclude_chance_are_refused_in_words():
     ]
 
 
-def told(windows: pa.Table, first_wins) -> pa.Table:
+def decisive_answers(windows: pa.Table, first_wins) -> pa.Table:
     """Answers of a judge that decides by the two text ids."""
     orders = [[0, 1] if first_wins(*ids) else [1, 0] for ids in windows["text_ids"].to_pylist()]
     return answers(windows, "told", orders, ["A"] * len(orders), [None] * len(orders))
@@ -139,9 +139,9 @@ def expected(windows: pa.Table, judge: SimulatedJudge) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("judge", [{}, {"sharpness": 0.4, "position_effect": [1.5]}, {"sharpness": 0.0}, {"broken_share": 0.2}])
-def test_measures_are_those_that_the_judges_truth_implies(judge):
-    known = known_texts(num_values=12)
-    truth, result = expected(plan_audit(known, CONFIG), SimulatedJudge(**judge)), audit(known, **judge)
+def test_metrics_match_their_expected_values(judge):
+    ratings = simulated_ratings(num_values=12)
+    truth, result = expected(plan_audit(ratings, CONFIG), SimulatedJudge(**judge)), audit(ratings, **judge)
     for name in SHARES:
         metric = result.metric(name)
         # Twice the interval: five measures and four judges would leave one interval now and then.
@@ -152,12 +152,12 @@ def test_measures_are_those_that_the_judges_truth_implies(judge):
 
 
 @pytest.mark.statistics
-def test_intervals_cover_what_many_audits_find_on_average():
+def test_intervals_cover_the_mean_of_many_audits():
     judge, draws, truth = {"sharpness": 0.5, "position_effect": [0.8], "broken_share": 0.1}, [], []
     for seed in range(80):
-        known = known_texts(num_values=2, num_texts=12, seed=seed)
-        draws.append(audit(known, **judge))
-        truth.append(expected(plan_audit(known, CONFIG), SimulatedJudge(**judge)))
+        ratings = simulated_ratings(num_values=2, num_texts=12, seed=seed)
+        draws.append(audit(ratings, **judge))
+        truth.append(expected(plan_audit(ratings, CONFIG), SimulatedJudge(**judge)))
     targets = {name: float(np.mean([one[name] for one in truth])) for name in SHARES if name != "transitivity"}
     # With broken answers fewer decide a pair; and the mean of a rank correlation is known by drawing only.
     targets |= {name: float(np.mean([one.metric(name).estimate for one in draws])) for name in ("transitivity", "spearman")}
@@ -167,24 +167,24 @@ def test_intervals_cover_what_many_audits_find_on_average():
 
 
 @pytest.mark.parametrize("cluster_share", [0.0, 0.8])
-def test_the_interval_of_a_share_allows_for_answers_alike_within_a_triple(cluster_share):
+def test_the_interval_of_a_share_accounts_for_correlation_within_triples(cluster_share):
     rng, covered, widths = np.random.default_rng(1), 0, []
     for _ in range(400):
-        own, shared = rng.random((30, 12)) < 0.7, rng.random((30, 1)) < 0.7
-        hits = np.where(rng.random((30, 12)) < cluster_share, shared, own)
-        found = measures.share(hits, np.ones_like(hits))
-        covered += found.low <= 0.7 <= found.high
-        widths.append(found.high - found.low)
+        independent, shared = rng.random((30, 12)) < 0.7, rng.random((30, 1)) < 0.7
+        hits = np.where(rng.random((30, 12)) < cluster_share, shared, independent)
+        share = measures.share(hits, np.ones_like(hits))
+        covered += share.low <= 0.7 <= share.high
+        widths.append(share.high - share.low)
     assert 0.92 <= covered / 400 <= 0.98
     wilson = binomtest(252, 360).proportion_ci(method="wilson")
     factor = np.mean(widths) / (wilson.high - wilson.low)
     assert factor == pytest.approx(1.0, abs=0.1) if cluster_share == 0 else factor > 2
 
 
-def test_a_share_that_never_varies_is_as_sure_as_its_triples_are_many():
+def test_the_interval_of_a_constant_share_depends_on_the_number_of_triples():
     wilson = binomtest(25, 25).proportion_ci(method="wilson")
-    found = measures.share(np.ones((25, 12)), np.ones((25, 12)))
-    assert found == pytest.approx((1.0, wilson.low, 1.0, 300), abs=1e-6)
+    share = measures.share(np.ones((25, 12)), np.ones((25, 12)))
+    assert share == pytest.approx((1.0, wilson.low, 1.0, 300), abs=1e-6)
     assert measures.share(np.zeros((25, 12)), np.ones((25, 12)))[:3] == pytest.approx((0.0, 0.0, 1 - wilson.low), abs=1e-6)
     assert np.isnan(measures.share(np.ones((25, 12)), np.zeros((25, 12))).estimate)
 
@@ -207,23 +207,23 @@ def test_transitivity_counts_cycles_and_ties():
     assert np.isnan(measures.transitivity(unanswered).estimate)
 
 
-def test_rank_correlation_is_that_of_plackett_luce_within_a_hair():
-    known = known_texts(num_values=6)
+def test_rank_correlation_is_close_to_that_of_plackett_luce():
+    ratings = simulated_ratings(num_values=6)
     for sharpness in (0.3, 1.0):
-        rankings = SimulatedRanker(SimulatedJudge(sharpness=sharpness))(plan_audit(known, CONFIG))
-        found = []
+        rankings = SimulatedRanker(SimulatedJudge(sharpness=sharpness))(plan_audit(ratings, CONFIG))
+        correlations = []
         for value in range(6):
             rows = rankings.filter(pc.equal(rankings["value"], f"v{value}"))
-            ids = sorted({i for shown in rows["text_ids"].to_pylist() for i in shown})
+            ids = sorted({i for window in rows["text_ids"].to_pylist() for i in window})
             fit = plackett_luce.fit(LikelihoodShard(len(ids), orders_of(rows, ids)), 3.0)
-            found.append(spearmanr([true_theta(f"v{value}", i, 3.0) for i in ids], fit.theta_N).statistic)
-        assert audit_result(known, rankings, CONFIG, 1.0, None).metric("spearman").estimate == pytest.approx(
-            np.mean(found), abs=0.015
+            correlations.append(spearmanr([true_theta(f"v{value}", i, 3.0) for i in ids], fit.theta_N).statistic)
+        assert audit_result(ratings, rankings, CONFIG, 1.0, None).metric("spearman").estimate == pytest.approx(
+            np.mean(correlations), abs=0.015
         )
 
 
 def test_accuracy_grows_with_distance_and_groups_hold_every_answer():
-    result = audit(known_texts(), sharpness=0.7)
+    result = audit(simulated_ratings(), sharpness=0.7)
     shares = [group.estimate for group in result.by_distance]
     assert len(shares) == 5
     assert shares == sorted(shares)
@@ -235,9 +235,9 @@ def test_accuracy_grows_with_distance_and_groups_hold_every_answer():
 
 
 def test_contradictions_are_pairs_whose_presentations_differ_farthest_first():
-    known = known_texts(num_values=3)
-    assert audit(known, sharpness=1000.0).contradictions == []
-    follower = audit(known, position_effect=[0.0, 100.0])
+    ratings = simulated_ratings(num_values=3)
+    assert audit(ratings, sharpness=1000.0).contradictions == []
+    follower = audit(ratings, position_effect=[0.0, 100.0])
     assert follower.num_contradictions == 3 * CONFIG.triples * 3
     assert len(follower.contradictions) == 8
     assert {pair.place for pair in follower.contradictions} == {1}
@@ -245,11 +245,11 @@ def test_contradictions_are_pairs_whose_presentations_differ_farthest_first():
     distances = [pair.higher_rating - pair.lower_rating for pair in follower.contradictions]
     assert min(distances) > 0
     assert distances[:3] == sorted(distances[:3], reverse=True)
-    assert all(pair.place == 0 for pair in audit(known, position_effect=[100.0]).contradictions)
+    assert all(pair.place == 0 for pair in audit(ratings, position_effect=[100.0]).contradictions)
 
 
-def test_a_judge_that_answers_nothing_usable_is_refused_and_its_verdict_is_json():
-    result = audit(known_texts(num_values=2), broken_share=1.0)
+def test_a_judge_without_valid_answers_is_refused_and_its_result_is_json():
+    result = audit(simulated_ratings(num_values=2), broken_share=1.0)
     assert failed(result) == {metric.name for metric in result.metrics}
     assert result.reasons == [
         "Broken share is 1.000 (95 % interval 0.862 to 1.000), above max_broken 0.05: share of windows without a valid answer.",
@@ -263,47 +263,47 @@ def test_a_judge_that_answers_nothing_usable_is_refused_and_its_verdict_is_json(
 
 
 @pytest.mark.parametrize("broken", [0.0, 0.5, 0.95, 0.99])
-def test_verdicts_survive_json(broken):
-    result = audit(known_texts(num_values=1), broken_share=broken)
+def test_results_survive_json(broken):
+    result = audit(simulated_ratings(num_values=1), broken_share=broken)
     assert AuditResult.model_validate_json(result.model_dump_json()) == result
 
 
-def test_a_verdict_is_a_function_of_the_answers_whatever_their_order():
-    known = known_texts(num_values=2)
-    rankings = SimulatedRanker(SimulatedJudge())(plan_audit(known, CONFIG))
+def test_the_result_does_not_depend_on_the_order_of_the_answers():
+    ratings = simulated_ratings(num_values=2)
+    rankings = SimulatedRanker(SimulatedJudge())(plan_audit(ratings, CONFIG))
     again = rankings.take(np.random.default_rng(0).permutation(rankings.num_rows))
     twice = pa.concat_tables([rankings, rankings.slice(0, 50)])
-    assert len({audit_result(known, one, CONFIG, 10.0, None).model_dump_json() for one in (rankings, again, twice)}) == 1
+    assert len({audit_result(ratings, one, CONFIG, 10.0, None).model_dump_json() for one in (rankings, again, twice)}) == 1
 
 
 def test_speed_tokens_and_cost_are_per_window():
-    known = known_texts(num_values=1)
-    windows = plan_audit(known, CONFIG)
+    ratings = simulated_ratings(num_values=1)
+    windows = plan_audit(ratings, CONFIG)
     count = windows.num_rows
     columns = ([[0, 1]] * count, ["A"] * count, [None] * count, None, [300] * count, [2] * count)
     result = audit_result(
-        known, answers(windows, "j", *columns), CONFIG, 4.0, Price(tokens_in=1.0, tokens_out=5.0, currency="EUR"), "now"
+        ratings, answers(windows, "j", *columns), CONFIG, 4.0, Price(tokens_in=1.0, tokens_out=5.0, currency="EUR"), "now"
     )
     assert (result.judge, result.created, result.currency) == ("j", "now", "EUR")
     assert (result.tokens_in, result.tokens_out, result.windows_per_second) == (300, 2, count / 4)
     assert result.cost_per_thousand == pytest.approx((300 * 1.0 + 2 * 5.0) / 1e6 * 1000)
-    free = audit_result(known, answers(windows, "j", *columns), CONFIG, 0.0, None)
+    free = audit_result(ratings, answers(windows, "j", *columns), CONFIG, 0.0, None)
     assert (free.windows_per_second, free.cost_per_thousand) == (None, None)
 
 
 @pytest.mark.parametrize(("num_texts", "num_triples", "repeats"), [(24, 12, 2), (12, 12, 3), (60, 30, 2), (9, 4, 2)])
-def test_a_plan_asks_every_pair_both_ways_and_again(num_texts, num_triples, repeats):
+def test_a_plan_has_both_presentations_of_every_pair_and_their_repeats(num_texts, num_triples, repeats):
     config = AuditConfig(triples=num_triples, repeats=repeats)
-    known = known_texts(num_values=2, num_texts=num_texts)
-    windows = plan_audit(known, config)
+    ratings = simulated_ratings(num_values=2, num_texts=num_texts)
+    windows = plan_audit(ratings, config)
     assert windows.schema == SCHEMAS["windows"]
     assert len(set(windows["window_id"].to_pylist())) == windows.num_rows == 2 * num_triples * 3 * 2 * repeats
-    asked: dict[tuple, list[int]] = {}
+    rounds_by_pair: dict[tuple, list[int]] = {}
     for row in windows.to_pylist():
-        asked.setdefault((row["value"], *row["text_ids"]), []).append(row["round"])
-    assert all(sorted(rounds) == list(range(repeats)) for rounds in asked.values())
-    assert {(value, b, a) for value, a, b in asked} == set(asked)
-    triples = triples_of(known, num_triples, 0)
+        rounds_by_pair.setdefault((row["value"], *row["text_ids"]), []).append(row["round"])
+    assert all(sorted(rounds) == list(range(repeats)) for rounds in rounds_by_pair.values())
+    assert {(value, b, a) for value, a, b in rounds_by_pair} == set(rounds_by_pair)
+    triples = triples_of(ratings, num_triples, 0)
     reach = np.array([np.ptp(triples.rating_N[np.unique(triples.rows_T3[triples.value_T == v])]) for v in (0, 1)])
     distance = triples.distances() / reach[triples.value_T][:, None]
     assert distance.min() > 0
@@ -311,36 +311,36 @@ def test_a_plan_asks_every_pair_both_ways_and_again(num_texts, num_triples, repe
     assert distance.max() > 0.75
     used = np.bincount(triples.rows_T3.ravel())
     assert np.ptp(used[used > 0]) <= 2
-    low_high = np.concatenate([known_range(known, v) for v in (0, 1)])
+    low_high = np.concatenate([rating_range(ratings, v) for v in (0, 1)])
     assert set(low_high) <= set(triples.rating_N[triples.rows_T3].ravel())
 
 
-def known_range(known: pa.Table, value: int) -> list[float]:
-    ratings = known.filter(pc.equal(known["value"], f"v{value}"))["rating"].to_numpy()
+def rating_range(table: pa.Table, value: int) -> list[float]:
+    ratings = table.filter(pc.equal(table["value"], f"v{value}"))["rating"].to_numpy()
     return [ratings.min(), ratings.max()]
 
 
 def test_a_plan_is_a_function_of_seed_and_texts():
-    known = known_texts(num_values=2)
-    shuffled = known.take(np.random.default_rng(3).permutation(known.num_rows)).append_column(
-        "more", pa.array([0] * len(known))
+    ratings = simulated_ratings(num_values=2)
+    shuffled = ratings.take(np.random.default_rng(3).permutation(ratings.num_rows)).append_column(
+        "more", pa.array([0] * len(ratings))
     )
-    assert plan_audit(shuffled, CONFIG).equals(plan_audit(known, CONFIG))
-    assert plan_audit(shuffled, CONFIG.model_copy(update={"max_broken": 0.5})).equals(plan_audit(known, CONFIG))
-    ids = [set(plan_audit(known, AuditConfig(seed=seed))["window_id"].to_pylist()) for seed in (0, 1)]
+    assert plan_audit(shuffled, CONFIG).equals(plan_audit(ratings, CONFIG))
+    assert plan_audit(shuffled, CONFIG.model_copy(update={"max_broken": 0.5})).equals(plan_audit(ratings, CONFIG))
+    ids = [set(plan_audit(ratings, AuditConfig(seed=seed))["window_id"].to_pylist()) for seed in (0, 1)]
     assert ids[0] != ids[1]
-    alone = known.filter(pc.equal(known["value"], "v1"))
-    assert set(plan_audit(alone, CONFIG)["window_id"].to_pylist()) < set(plan_audit(known, CONFIG)["window_id"].to_pylist())
+    alone = ratings.filter(pc.equal(ratings["value"], "v1"))
+    assert set(plan_audit(alone, CONFIG)["window_id"].to_pylist()) < set(plan_audit(ratings, CONFIG)["window_id"].to_pylist())
 
 
 @given(ratings=st.lists(st.integers(-3, 3), min_size=3, max_size=30), seed=st.integers(0, 5))
 def test_triples_have_three_ratings_and_share_no_pair(ratings, seed):
-    known = rated([float(rating) for rating in ratings])
+    table = rated([float(rating) for rating in ratings])
     if len(set(ratings)) < 3:
         with pytest.raises(InputError, match="svt:power: an audit needs texts of 3 or more distinct ratings"):
-            triples_of(known, 12, seed)
+            triples_of(table, 12, seed)
         return
-    triples = triples_of(known, 12, seed)
+    triples = triples_of(table, 12, seed)
     assert 1 <= len(triples.rows_T3) <= 12
     assert (np.diff(triples.rating_N[triples.rows_T3], axis=1) > 0).all()
     pairs = [frozenset(pair) for triple in triples.rows_T3.tolist() for pair in itertools.combinations(triple, 2)]
@@ -354,7 +354,7 @@ def change(table: pa.Table, name: str, row: int, value: object) -> pa.Table:
 
 
 @pytest.mark.parametrize(
-    ("known", "message"),
+    ("ratings", "message"),
     [
         (
             rated([1.0, 1.0, 2.0]),
@@ -367,21 +367,21 @@ def change(table: pa.Table, name: str, row: int, value: object) -> pa.Table:
         (change(rated([1.0, 2.0, 3.0]), "text_id", 1, "t0"), "svt:power: text t0 is rated more than once"),
     ],
 )
-def test_known_texts_that_cannot_be_used_are_refused(known, message):
+def test_unusable_ratings_are_refused(ratings, message):
     with pytest.raises(InputError, match=message):
-        plan_audit(known, CONFIG)
+        plan_audit(ratings, CONFIG)
 
 
 def test_rankings_that_do_not_fit_the_plan_are_refused():
-    known = known_texts(num_values=1)
-    windows = plan_audit(known, CONFIG)
+    ratings = simulated_ratings(num_values=1)
+    windows = plan_audit(ratings, CONFIG)
     rankings = SimulatedRanker(SimulatedJudge())(windows)
     with pytest.raises(InputError, match=r"4 of 144 windows have no row in rankings, the first is [0-9a-f]{16}"):
-        audit_result(known, rankings.slice(0, 140), CONFIG, 1.0, None)
+        audit_result(ratings, rankings.slice(0, 140), CONFIG, 1.0, None)
     with pytest.raises(InputError, match=r"answers are of windows outside the plan, .*triples, repeats and seed"):
-        audit_result(known, rankings, CONFIG.model_copy(update={"seed": 1}), 1.0, None)
+        audit_result(ratings, rankings, CONFIG.model_copy(update={"seed": 1}), 1.0, None)
     both = pa.concat_tables([rankings, change(rankings.slice(0, 1), "judge", 0, "another")])
     with pytest.raises(InputError, match=r"2: another, simulated"):
-        audit_result(known, both, CONFIG, 1.0, None)
+        audit_result(ratings, both, CONFIG, 1.0, None)
     with pytest.raises(InputError, match="lacks column"):
-        audit_result(known, windows, CONFIG, 1.0, None)
+        audit_result(ratings, windows, CONFIG, 1.0, None)

@@ -56,25 +56,25 @@ def test_the_encoder_judge_has_seen_no_text_of_the_sample(sample):
     assert not set(sample["text_id"].to_pylist()) & {text_id(row["text"]) for row in exemplars()}
 
 
-def test_some_values_are_those_rows_in_the_order_asked(sample):
-    found = rated_texts(SAMPLE, ["right:civil-rights", "svt:power"])
-    assert list(dict.fromkeys(found["value"].to_pylist())) == ["civil-rights", "power"]
+def test_selected_values_are_their_rows_in_the_requested_order(sample):
+    table = rated_texts(SAMPLE, ["right:civil-rights", "svt:power"])
+    assert list(dict.fromkeys(table["value"].to_pylist())) == ["civil-rights", "power"]
     parts = [sample.filter(pc.equal(sample["value"], value)) for value in ("civil-rights", "power")]
-    assert found.to_pylist() == [row for part in parts for row in part.to_pylist()]
+    assert table.to_pylist() == [row for part in parts for row in part.to_pylist()]
 
 
 def test_an_official_csv_and_a_jsonl_of_the_same_anchors_are_the_same(tmp_path):
-    found = rated_texts(official(tmp_path, BENEVOLENCE), [])
-    assert {(row["theory"], row["value"], row["text"], row["rating"]) for row in found.to_pylist()} == {
+    table = rated_texts(official(tmp_path, BENEVOLENCE), [])
+    assert {(row["theory"], row["value"], row["text"], row["rating"]) for row in table.to_pylist()} == {
         ("svt", "benevolence", *row) for row in BENEVOLENCE
     }
-    assert found.schema == RATED_TEXTS
-    assert rated_texts(jsonl(tmp_path, BENEVOLENCE[::-1]), ["svt:benevolence"]).equals(found)
+    assert table.schema == RATED_TEXTS
+    assert rated_texts(jsonl(tmp_path, BENEVOLENCE[::-1]), ["svt:benevolence"]).equals(table)
 
 
-def test_of_a_text_given_twice_the_first_counts(tmp_path):
-    found = rated_texts(official(tmp_path, [("A  cat\n sat.", 3.0), (" A cat sat. ", -4.0), ("B.", 1.0)]), [])
-    assert dict(zip(found["text"].to_pylist(), found["rating"].to_pylist(), strict=True)) == {"A cat sat.": 3.0, "B.": 1.0}
+def test_the_first_rating_of_a_duplicate_text_counts(tmp_path):
+    table = rated_texts(official(tmp_path, [("A  cat\n sat.", 3.0), (" A cat sat. ", -4.0), ("B.", 1.0)]), [])
+    assert dict(zip(table["text"].to_pylist(), table["rating"].to_pylist(), strict=True)) == {"A cat sat.": 3.0, "B.": 1.0}
 
 
 def test_a_value_without_anchors_is_refused(tmp_path):
@@ -87,12 +87,12 @@ def test_a_value_without_anchors_is_refused(tmp_path):
         rated_texts(str(tmp_path / "nowhere_svt.csv"), [])
 
 
-def test_other_judges_are_held_to_the_ratings(sample):
+def test_other_judges_are_compared_with_the_ratings(sample):
     assert with_judge_truth(EncoderJudge(), sample) is sample
 
 
 @pytest.mark.parametrize("spread", [0.5, 3.0])
-def test_a_simulated_judge_is_held_to_its_own_truth(sample, spread):
+def test_a_simulated_judge_is_compared_with_its_simulated_truth(sample, spread):
     judge = SimulatedJudge(spread=spread, sharpness=1000.0)
     truth = with_judge_truth(judge, sample)
     assert truth.schema == RATED_TEXTS
@@ -100,7 +100,7 @@ def test_a_simulated_judge_is_held_to_its_own_truth(sample, spread):
     answered = SimulatedRanker(judge)(plan_audit(truth, AuditConfig(triples=4)))
     verdict = audit_result(truth, answered, AuditConfig(triples=4), 1.0, None)
     assert verdict.metric("accuracy").estimate > 0.99
-    asked_of_ratings = audit_result(
+    result_by_ratings = audit_result(
         sample, SimulatedRanker(judge)(plan_audit(sample, AuditConfig(triples=4))), AuditConfig(triples=4), 1.0, None
     )
-    assert asked_of_ratings.metric("accuracy").estimate < 0.6  # its truth has nothing to do with the texts
+    assert result_by_ratings.metric("accuracy").estimate < 0.6  # its truth has nothing to do with the texts

@@ -40,8 +40,8 @@ def rated(*args, **kwargs) -> dict[str, float]:
 
 
 def test_rows_by_hand():
-    found = rated(TINY, reference=TINY_REFERENCE)
-    assert set(found) == ROWS
+    result = rated(TINY, reference=TINY_REFERENCE)
+    assert set(result) == ROWS
     # means: 3, 0, 0 and -3, -2, 6.5
     within = (18 + 2 + 21.125) / 3
     between = np.var([0, -1, 3.25], ddof=1) - within / 2
@@ -59,7 +59,7 @@ def test_rows_by_hand():
         "zeros": 1 / 11,
         "broken": 1 / 12,
     }
-    assert found == pytest.approx(expected)
+    assert result == pytest.approx(expected)
 
 
 def test_texts_that_count():
@@ -71,32 +71,32 @@ def test_texts_that_count():
 
 
 def test_flips_by_pair_and_by_any():
-    found = rated([[[1.0, 1.0]], [[2.0, 2.0]], [[-1.0, 3.0]]])
-    assert found["judge_flips"] == 1 / 2
-    assert found["judge_pair_flips"] == 2 / 6
+    result = rated([[[1.0, 1.0]], [[2.0, 2.0]], [[-1.0, 3.0]]])
+    assert result["judge_flips"] == 1 / 2
+    assert result["judge_pair_flips"] == 2 / 6
 
 
 def test_zero_flips_with_nothing_and_is_half_right():
-    found = rated([[[0.0, 0.0], [3.0, 0.0]], [[-2.0, 0.1 + 0.2 - 0.3], [-3.0, -1.0]]], reference=[4, -4])
-    assert found["prompt_flips"] == 0
-    assert found["sign_accuracy"] == (0.5 + 1 + 0 + 0 + 0.5 + 0.5 + 0.5 + 1) / 8
-    assert found["zeros"] == 4 / 8  # the rounding error counts as zero
+    result = rated([[[0.0, 0.0], [3.0, 0.0]], [[-2.0, 0.1 + 0.2 - 0.3], [-3.0, -1.0]]], reference=[4, -4])
+    assert result["prompt_flips"] == 0
+    assert result["sign_accuracy"] == (0.5 + 1 + 0 + 0 + 0.5 + 0.5 + 0.5 + 1) / 8
+    assert result["zeros"] == 4 / 8  # the rounding error counts as zero
     assert rated([[[0.0]], [[-2.0]]])["judge_flips"] == 0
 
 
 def test_pairs_are_of_one_value_and_of_different_reference():
     score = [[[1.0, 2.0, 5.0, 5.0, 9.0]]]
-    found = rated(score, reference=[1, 2, 3, 4, 4], value=["a", "b", "a", "a", "a"])
+    result = rated(score, reference=[1, 2, 3, 4, 4], value=["a", "b", "a", "a", "a"])
     # of a: (1 < 5) twice, (1 < 9) right; the scores 5 and 5 are tied; (5 < 9) right; the references 4 and 4 are left out
-    assert found["pairwise_accuracy"] == (3 + 0.5 + 1) / 5
+    assert result["pairwise_accuracy"] == (3 + 0.5 + 1) / 5
     assert np.isnan(rated(score, reference=[1, 2, 3, 4, 4], value=list("abcde"))["pairwise_accuracy"])
 
 
 def test_more_than_two_repeats_are_compared_in_pairs():
-    found = rated([[[1.0], [-1.0], [3.0], [NAN]]])
-    assert found["prompt_flips"] == 2 / 3
-    assert found["prompt_change"] == (2 + 2 + 4) / 3
-    assert found["prompt_variance"] == 4
+    result = rated([[[1.0], [-1.0], [3.0], [NAN]]])
+    assert result["prompt_flips"] == 2 / 3
+    assert result["prompt_change"] == (2 + 2 + 4) / 3
+    assert result["prompt_variance"] == 4
 
 
 def test_reliability_is_the_anova_of_shrout_and_fleiss_and_ignores_the_unit():
@@ -105,9 +105,9 @@ def test_reliability_is_the_anova_of_shrout_and_fleiss_and_ignores_the_unit():
     between = 4 * score[:, 0].mean(0).var(ddof=1)
     within = score[:, 0].var(0, ddof=1).mean()
     assert rated(score)["reliability"] == pytest.approx((between - within) / (between + 3 * within))
-    found, squeezed = rated(score), rated(0.1 * score)
-    assert squeezed["reliability"] == pytest.approx(found["reliability"])
-    assert squeezed["judge_variance"] == pytest.approx(0.01 * found["judge_variance"])
+    result, squeezed = rated(score), rated(0.1 * score)
+    assert squeezed["reliability"] == pytest.approx(result["reliability"])
+    assert squeezed["judge_variance"] == pytest.approx(0.01 * result["judge_variance"])
 
 
 def test_reliability_is_within_values():
@@ -134,10 +134,10 @@ def test_interval_is_that_of_drawing_texts_one_by_one():
     rating[rng.random(rating.shape) < 0.1] = NAN
     reference, value = rng.integers(-3, 4, size=30).astype(float), np.array(list("ab"))[np.arange(30) % 2]
     reference[:4] = NAN
-    found = compared(rating, reference=reference, value=value, num_draws=60, seed=9).rows
+    rows = compared(rating, reference=reference, value=value, num_draws=60, seed=9).rows
     draws = np.random.default_rng(9).integers(30, size=(60, 30))
     each = [rated(rating[:, :, d], reference=reference[d], value=value[d], num_draws=0) for d in draws]
-    for key, row in found.items():
+    for key, row in rows.items():
         low, high = np.quantile([one[key] for one in each], [0.025, 0.975])
         assert (row.rating.low, row.rating.high) == pytest.approx((low, high)), key
 
@@ -146,9 +146,9 @@ def test_each_judge_alone():
     rng = np.random.default_rng(4)
     rating = rng.normal(scale=3, size=(3, 2, 20)).clip(-10, 10)
     reference = rng.normal(size=20)
-    found = compared(rating, reference=reference)
-    assert len(found.by_judge) == 3
-    for j, rows in enumerate(found.by_judge):
+    result = compared(rating, reference=reference)
+    assert len(result.by_judge) == 3
+    for j, rows in enumerate(result.by_judge):
         alone = compared(rating[j : j + 1], reference=reference).rows
         for key in ROWS:
             np.testing.assert_allclose(rows[key].rating, alone[key].rating)
@@ -176,17 +176,17 @@ def test_the_difference_is_over_judges_and_texts_that_both_methods_scored():
     rating, ranking = rng.normal(scale=3, size=(2, 3, 2, 30)).clip(-10, 10)
     reference = rng.normal(size=30)
     rating[2], rating[0, :, 7], rating[1, 0, 8] = NAN, NAN, NAN  # a judge, an answer, one of two repeats
-    found = compared(rating, ranking, reference)
+    result = compared(rating, ranking, reference)
     without = ranking.copy()
     without[2], without[0, :, 7] = NAN, NAN
     paired, whole = compared(rating, without, reference).rows, compared(ranking, reference=reference).rows
     for key in ROWS - {"broken"}:
-        np.testing.assert_allclose(found.rows[key].ranking, whole[key].rating)
-        np.testing.assert_allclose(found.rows[key].difference, paired[key].difference)
-        assert np.isnan(found.by_judge[2][key].difference.value)
-    assert found.rows["broken"].difference.value == pytest.approx(-(60 + 2 + 1) / 180)
-    assert found.by_judge[2]["broken"].difference.value == -1
-    assert np.isfinite(found.by_judge[2]["pairwise_accuracy"].ranking.value)
+        np.testing.assert_allclose(result.rows[key].ranking, whole[key].rating)
+        np.testing.assert_allclose(result.rows[key].difference, paired[key].difference)
+        assert np.isnan(result.by_judge[2][key].difference.value)
+    assert result.rows["broken"].difference.value == pytest.approx(-(60 + 2 + 1) / 180)
+    assert result.by_judge[2]["broken"].difference.value == -1
+    assert np.isfinite(result.by_judge[2]["pairwise_accuracy"].ranking.value)
 
 
 def test_nothing_usable_at_all():
@@ -195,8 +195,8 @@ def test_nothing_usable_at_all():
 
 
 def test_one_repeat_says_nothing_about_reprompts():
-    found = rated(TINY[:, :1], reference=TINY_REFERENCE)
-    assert {key for key, number in found.items() if np.isnan(number)} == set(REPROMPT)
+    result = rated(TINY[:, :1], reference=TINY_REFERENCE)
+    assert {key for key, number in result.items() if np.isnan(number)} == set(REPROMPT)
 
 
 def test_methods_may_differ_in_repeats():
@@ -318,9 +318,9 @@ def test_intervals_cover():
 
 def ranked(truth: np.ndarray, sharpness: float, rng: np.random.Generator) -> np.ndarray:
     """Windows, answers with Gumbel noise, Plackett-Luce, calibration to known neutral texts: a ranking as a build makes it."""
-    shown_WK = plan(len(truth), WindowsConfig(k=4, m=24), rng).items_WK
-    worth_WK = sharpness * truth[shown_WK] + rng.gumbel(size=shown_WK.shape)
-    order_WK = np.take_along_axis(shown_WK, np.argsort(-worth_WK, axis=1), axis=1)
+    items_WK = plan(len(truth), WindowsConfig(k=4, m=24), rng).items_WK
+    worth_WK = sharpness * truth[items_WK] + rng.gumbel(size=items_WK.shape)
+    order_WK = np.take_along_axis(items_WK, np.argsort(-worth_WK, axis=1), axis=1)
     theta = fit(LikelihoodShard(len(truth), [Orders(order_WK, np.ones(len(order_WK)))])).theta_N
     return calibration.neutral(theta, np.abs(truth) < 0.5, 0.99).to_intensity(theta)
 
