@@ -145,3 +145,9 @@ def test_few_modules_lie_loose_and_most_are_short():
     lengths = [len(path.read_text("utf-8").splitlines()) for path in MODULES.values() if path.stem != "__init__"]
     assert statistics.median(lengths) <= 150
     assert statistics.quantiles(lengths, n=10)[-1] <= 400
+
+
+def test_every_folder_of_modules_is_a_package():
+    """Without `__init__.py` a folder works in a checkout, and an installed ValueFlow lacks it."""
+    folders = {path.parent for name in ("valueflow", "serve", "jobs") for path in (REPOSITORY / name).rglob("*.py")}
+    assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
