@@ -12,6 +12,7 @@ from serve.app import builder
 from valueflow import vidb
 from valueflow.cli.commands import read_judge
 from valueflow.client import Client
+from valueflow.llm import Question, Reply
 from valueflow.store import current, publish
 
 pytestmark = [pytest.mark.llm, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -50,10 +51,10 @@ def test_texts_are_scored_by_the_engine_over_http(cluster, root):
     assert again.scores[0].num_windows == 2
 
 
-def test_a_cancelled_call_leaves_the_engine():
+def test_a_cancelled_call_leaves_the_engine_which_also_writes_free_text():
     from valueflow.distributed.vllm_engine import OnlineEngine
 
-    async def ask_and_cancel() -> tuple[int, int, pa.Table]:
+    async def ask_and_cancel() -> tuple[int, int, pa.Table, Reply]:
         engine = OnlineEngine(SMOLLM2)
         windows = pa.table(
             {
@@ -73,10 +74,13 @@ def test_a_cancelled_call_leaves_the_engine():
                 break
         remaining = processor.get_num_unfinished_requests()
         answered = await engine(windows.slice(0, 2))
+        story = await engine.ask(Question([{"role": "user", "content": "Tell me about the sea."}], None, 12))
         engine.engine.shutdown()
-        return most, remaining, answered
+        return most, remaining, answered, story
 
-    most, remaining, answered = asyncio.run(ask_and_cancel())
+    most, remaining, answered, story = asyncio.run(ask_and_cancel())
     assert most > 2
     assert remaining == 0
     assert [sorted(order) for order in answered["order"].to_pylist()] == [[0, 1, 2]] * 2
+    assert (story.error, story.tokens_out, story.first_probability) == ("", 12, None)
+    assert len(story.text.split()) > 3
