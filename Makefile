@@ -68,7 +68,6 @@ serve: $(VENV)/.serve runs/demo/vidb/CURRENT
 
 # Two processes, one thread each: two cores are full.
 test-unit: export OMP_NUM_THREADS = 1
-test-unit: export OPENBLAS_NUM_THREADS = 1
 test-unit: $(VENV)/.llm $(VENV)/.train $(VENV)/.serve
 	$(BIN)/python -m pytest -m unit -n 2 --dist worksteal $(ARGS)
 

@@ -1,8 +1,13 @@
 """Markers by fixture, one Ray cluster for all tests of a session, and the folder of real data."""
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+# Before numpy: the matrices of tests are small, and threads of BLAS cost more than they save (1 s became 20). vLLM and
+# torch have threads of their own. Workers of Ray inherit it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 from configs import SIMULATED, job_config
