@@ -1,4 +1,4 @@
-"""Turn official VIDB CSVs ({value}_{theory}.csv: text, final_rating) or JSONL (theory, value, text, intensity) into a version.
+"""Import official VIDB CSVs ({value}_{theory}.csv: text, final_rating) or JSON lines (theory, value, text, intensity).
 
 python -m jobs.import_vidb conf/import_vidb/official.yaml files='["VIDB/benevolence_svt.csv"]'
 """
@@ -11,11 +11,11 @@ from valueflow.store import Build
 
 
 class ImportConfig(Config):
-    """Which files become a version."""
+    """Files to import as one version."""
 
     root: str = Field(description="folder or URL under which all tables live")
     files: list[str] = Field(min_length=1)
-    license: str = Field(min_length=1, description="of these files; it travels with every row")
+    license: str = Field(min_length=1, description="license of these files, stored with every row")
     source: str = "import"
     publish: bool = Field(True, description="point CURRENT at the version")
 
@@ -24,11 +24,11 @@ SCHEMA = ImportConfig
 
 
 def main(config: ImportConfig) -> Build:
-    """Import, publish and print what came in."""
-    seen = store.current(config.root)
+    """Import the files, publish the version and print the numbers of texts."""
+    previous = store.current(config.root)
     version, counts = vidb.import_version(config.files, config.license, config.source, config.root)
     if config.publish:
-        store.publish(config.root, version.build_id, seen)
+        store.publish(config.root, version.build_id, previous)
     print(
         f"VIDB {version.build_id}: {counts['texts']} texts, {counts['duplicates']} duplicates, {counts['empty']} empty dropped"
     )

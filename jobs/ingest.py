@@ -13,7 +13,7 @@ from valueflow.store import Build
 
 
 class IngestConfig(Config):
-    """Which corpora go where."""
+    """Corpora to read, and the root to write into."""
 
     root: str = Field(description="folder or URL under which all tables live")
     corpora: list[CorpusConfig] = Field(min_length=1)
@@ -24,7 +24,7 @@ SCHEMA = IngestConfig
 
 
 def main(config: IngestConfig) -> Build:
-    """Ingest and print where the texts are."""
+    """Ingest the corpora and print the URL of the texts."""
     with session(config.cluster):
         texts = ingest(config.corpora, config.root)
     print(f"texts: {texts.url}")

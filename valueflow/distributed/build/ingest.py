@@ -1,4 +1,4 @@
-"""Read corpora on the cluster into the tables texts, source_labels and rejected, each distinct text once."""
+"""Read corpora on the cluster into the tables texts (each distinct text once), source_labels and rejected."""
 
 import hashlib
 import logging
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def ingest(sources: list[CorpusConfig], root: str) -> Build:
-    """Return the `texts` build of these corpora; its labels and rejected rows are the builds of the same id beside it.
+    """Return the `texts` build of these corpora; `source_labels` and `rejected` have builds of the same id.
 
     Raises:
-        InputError: a file or a column is missing (before anything runs).
+        InputError: a file or a column is missing (checked before anything is read), or no row has a usable text.
     """
     for source in sources:
         corpora.check(source)
@@ -33,8 +33,8 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
     if store.manifest(texts):
         log.info("ingest: %s texts, done before", f"{store.require_manifest(texts).num_rows:,}")
         return texts
-    beside = {name: Build(root, name, build_id) for name in ("source_labels", "rejected")}
-    for build in (texts, *beside.values()):
+    companions = {name: Build(root, name, build_id) for name in ("source_labels", "rejected")}
+    for build in (texts, *companions.values()):
         store.remove_unfinished(build)
     tasks = [{"index": i, "config": source.model_dump_json()} for i, source in enumerate(sources)]
     read = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
@@ -51,9 +51,9 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
         log.info("ingest: %s texts, %s duplicates", f"{counts['texts']:,}", f"{counts['duplicates']:,}")
     details = IngestDetails(corpora=[s.model_dump() for s in sources])
     paths = [s.path for s in sources]
-    counts["labels"] = store.commit(beside["source_labels"], details, paths).num_rows
-    counts["rejected"] = store.commit(beside["rejected"], details, paths).num_rows
-    reasons = Counter(store.read_table(beside["rejected"], ["reason"])["reason"].to_pylist())
+    counts["labels"] = store.commit(companions["source_labels"], details, paths).num_rows
+    counts["rejected"] = store.commit(companions["rejected"], details, paths).num_rows
+    reasons = Counter(store.read_table(companions["rejected"], ["reason"])["reason"].to_pylist())
     if reasons:
         log.info("ingest: %s rows rejected; most common: %s", f"{counts['rejected']:,}", reasons.most_common(3))
     if not counts["texts"]:
@@ -76,7 +76,7 @@ def _content_hash(url: str) -> list[str]:
 
 
 def _read(batch: pa.Table, root: str, build_id: str) -> Iterator[pa.Table]:
-    """Write a corpus's labels and rejected rows, pass its texts on."""
+    """Write the labels and rejected rows of a corpus; yield its texts with the name of their part."""
     for index, config in zip(batch["index"].to_pylist(), batch["config"].to_pylist(), strict=True):
         for number, (texts, labels, rejected) in enumerate(corpora.read(CorpusConfig.model_validate_json(config))):
             name = f"{index:03d}-{number:06d}"
@@ -90,22 +90,22 @@ def _read(batch: pa.Table, root: str, build_id: str) -> Iterator[pa.Table]:
 
 
 class Deduplicate:
-    """Keep the first row of each text id, in the order of the corpora; one actor sees them all (8 bytes an id)."""
+    """Keeps the first row of each text id in the order of the corpora; one actor holds all ids (8 bytes each)."""
 
     def __init__(self, texts: Build) -> None:
         self.texts = texts
-        # Empty at the start; a restarted actor remembers what it has written.
+        # Empty in a new build; a restarted actor reads the ids that it has already written.
         self.seen = {int(i, 16) for i in store.committed_ids(texts, "text_id")}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Write the new texts of one part and return counts."""
-        keep = []
+        """Write the new texts of one part; return the numbers of texts and duplicates."""
+        is_new = []
         for text_id in batch["text_id"].to_pylist():
             key = int(text_id, 16)
-            keep.append(key not in self.seen)
+            is_new.append(key not in self.seen)
             self.seen.add(key)
         name = batch["part"][0].as_py()
-        rows = batch.filter(pa.array(keep, pa.bool_()))
+        rows = batch.filter(pa.array(is_new, pa.bool_()))
         if rows.num_rows:
             store.write_part(self.texts, rows, f"{name}-{digest(batch['text_id'][0].as_py())}")
         counts = {
