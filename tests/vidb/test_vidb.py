@@ -61,17 +61,10 @@ def test_official_csv_and_jsonl_become_the_same_anchors(tmp_path):
     assert counts == {"texts": 3, "duplicates": 0, "empty": 0}
     assert from_csv.build == from_json.build
     assert as_intensities(from_csv, "svt:benevolence") == TEXTS
-<<<<<<< HEAD
     anchor_set = from_csv.anchors("svt:benevolence")
     assert anchor_set.theta_A.tolist() == [-7.5, 0.0, 8.0]
     assert anchor_set.text_ids.tolist() == [text_id(text) for text in sorted(TEXTS, key=TEXTS.get)]
     np.testing.assert_allclose(anchor_set.calibration.to_intensity(anchor_set.theta_A), anchor_set.theta_A)
-=======
-    anchors = from_csv.anchors("svt:benevolence")
-    assert anchors.theta_A.tolist() == [-7.5, 0.0, 8.0]
-    assert anchors.text_ids.tolist() == [text_id(text) for text in sorted(TEXTS, key=TEXTS.get)]
-    np.testing.assert_allclose(anchors.calibration.to_intensity(anchors.theta_A), anchors.theta_A)
->>>>>>> 07ba29d (Glossary of docs/data.md, comments of the configs, ingest and its jobs in plain English)
     assert vidb.licenses(from_csv) == {"CC-BY-4.0": 3}
     assert from_csv.judge_fingerprint == ""
 
@@ -199,11 +192,7 @@ def test_only_the_32_operational_values_can_be_imported(tmp_path):
     )
 
 
-<<<<<<< HEAD
 def test_a_missing_or_badly_named_file_is_refused(tmp_path):
-=======
-def test_a_missing_or_misnamed_file_is_refused(tmp_path):
->>>>>>> 07ba29d (Glossary of docs/data.md, comments of the configs, ingest and its jobs in plain English)
     assert "benevolence_svt.csv does not exist" in refusal(tmp_path, f"{tmp_path}/benevolence_svt.csv")
     assert "x.jsonl does not exist" in refusal(tmp_path, f"{tmp_path}/x.jsonl")
     (tmp_path / "power_svt.csv").mkdir()
@@ -212,24 +201,14 @@ def test_a_missing_or_misnamed_file_is_refused(tmp_path):
     assert "unknown theory 'svtt'; did you mean 'svt'?" in refusal(tmp_path, official(tmp_path, TEXTS, "power_svtt.csv"))
 
 
-<<<<<<< HEAD
 def test_the_published_anchors_can_be_imported_and_used(data, tmp_path):
-=======
-def test_the_published_anchors_can_be_imported_and_planned(data, tmp_path):
->>>>>>> 07ba29d (Glossary of docs/data.md, comments of the configs, ingest and its jobs in plain English)
     version, counts = imported(tmp_path, str(data / "vidb_anchors" / "dev.jsonl"))
     assert counts["texts"] + counts["duplicates"] == 358
     assert len(version.calibrations) == 30
     config = EvaluatorConfig(k=3, m=2)
-<<<<<<< HEAD
     anchor_set = version.anchors("duty:fidelity")
     check_anchors(anchor_set, config)
     (window,) = plan_round(Posterior(anchor_set, 1, 1.0), ["u"], ["x"], [set()], 0, config)
-=======
-    anchors = version.anchors("duty:fidelity")
-    check_anchors(anchors, config)
-    (window,) = plan_round(Posterior(anchors, 1, 1.0), ["u"], ["x"], [set()], 0, config)
->>>>>>> 07ba29d (Glossary of docs/data.md, comments of the configs, ingest and its jobs in plain English)
     assert len(window.anchors) == 2
 
 
