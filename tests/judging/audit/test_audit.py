@@ -252,7 +252,7 @@ def test_a_judge_without_valid_answers_is_refused_and_its_result_is_json():
     result = audit(simulated_ratings(num_values=2), broken_share=1.0)
     assert failed(result) == {metric.name for metric in result.metrics}
     assert result.reasons == [
-        "Broken share is 1.000 (95 % interval 0.862 to 1.000), above max_broken 0.05: share of windows without a valid answer.",
+        "Failed share is 1.000 (95 % interval 0.862 to 1.000), above max_broken 0.05: share of windows without a valid answer.",
         "There are too few valid answers to measure order consistency, position effect, transitivity, retest reliability, "
         "accuracy, rank correlation.",
     ]

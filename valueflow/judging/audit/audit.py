@@ -39,7 +39,7 @@ class _Rule(NamedTuple):
 
 
 RULES = [
-    _Rule("broken", "Broken share", "max_broken", "windows", None, "share of windows without a valid answer",
+    _Rule("broken", "Failed share", "max_broken", "windows", None, "share of windows without a valid answer",
           "Read the column error of the rankings: constrain the answers (structured output) or allow more tokens."),
     _Rule("order_consistency", "Order consistency", "min_order_consistency", "pairs shown both ways", 0.5,
           "share of pairs with the same winner when the texts swap positions",
