@@ -28,9 +28,7 @@ from valueflow.distributed.build.aggregate import (
     split,
 )
 from valueflow.errors import InputError
-from valueflow.judging import fingerprint
 from valueflow.judging.simulated import true_theta
-from valueflow.llm.configs import VllmModel
 from valueflow.ranking.likelihood import Layout
 from valueflow.ranking.plackett_luce import fit
 from valueflow.records import text_id
@@ -90,14 +88,6 @@ def test_a_changed_seed_judge_or_calibration_is_another_build(built, override, u
     changed = stages(build_config(root, override))
     assert getattr(changed, unchanged) == getattr(at, unchanged)
     assert changed.vidb != at.vidb
-
-
-def test_a_changed_prompt_is_another_judge(monkeypatch):
-    llm = VllmModel(name="x", model="m")
-    before = fingerprint.fingerprint(llm)
-    monkeypatch.setattr(fingerprint, "prompt_hash", lambda name: "another")
-    assert fingerprint.fingerprint(llm) != before
-    assert fingerprint.fingerprint(llm.model_copy(update={"batch_size": 7})) == fingerprint.fingerprint(llm)
 
 
 def test_the_published_version_loads_and_is_calibrated_with_a_real_zero(built):

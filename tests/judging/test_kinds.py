@@ -6,6 +6,7 @@ import pytest
 
 from valueflow.config import Resources
 from valueflow.errors import InputError
+from valueflow.judging import llm_judge
 from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
 from valueflow.judging.fingerprint import fingerprint, voter_fingerprint
 from valueflow.judging.kinds import KINDS, kind_of
@@ -68,3 +69,13 @@ def test_a_missing_model_or_key_is_an_error_before_actors_start(monkeypatch):
 def test_resources_of_a_job_and_of_a_replica(judge, job, replica):
     assert judge.resources == Resources(*job)
     assert judge.replica_resources == Resources(*replica)
+
+
+def test_a_changed_prompt_is_another_judge_and_another_batch_size_is_not(monkeypatch):
+    judge = VllmModel(name="x", model="m")
+    before = fingerprint(judge), voter_fingerprint(judge)
+    larger = judge.model_copy(update={"batch_size": 7})
+    assert (fingerprint(larger), voter_fingerprint(larger)) == before
+    monkeypatch.setattr(llm_judge, "prompt_hash", lambda name: "another")
+    assert fingerprint(judge) != before[0]
+    assert voter_fingerprint(judge) != before[1]
