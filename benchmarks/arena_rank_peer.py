@@ -1,4 +1,4 @@
-"""The peer arena-rank, run by `benchmarks.solver` in an environment of its own: it needs other versions of numpy and jax.
+"""The peer arena-rank, run by `benchmarks.solver` in a separate environment: it needs other versions of numpy and jax.
 
 PYTHON benchmarks/arena_rank_peer.py ORDERS.npy ITEMS THETA.npy
 """

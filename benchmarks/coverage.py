@@ -28,7 +28,7 @@ class Recovery(NamedTuple):
 
 
 def simulate(k: int, m: int, sd: float, seed: int, num_texts: int = NUM_TEXTS, mode: str = "balanced") -> Recovery:
-    """Draw true log-worths N(0, sd^2), let a Plackett-Luce judge order windows, and fit without any knowledge of the truth."""
+    """Draw true log-worths N(0, sd^2), let a Plackett-Luce judge order windows, and fit without access to the truth."""
     rng = np.random.default_rng(seed)
     truth_N = rng.normal(0.0, sd, num_texts)
     windows_WK = plan(num_texts, WindowsConfig(k=k, m=m if mode == "balanced" else k), rng).items_WK

@@ -78,7 +78,7 @@ def short_name(model: str) -> str:
 
 
 def write(path: str, plot: Plot) -> None:
-    """Write a figure of a page as a file of its own, in the colours of a light page."""
+    """Write a figure of a page as a separate file, in the colors of a light page."""
     svg = str(plot.svg)
     for variable, colour in {"muted": "#5c6570", "line": "#d9dde2", "first": "#2f6fab", "second": "#b65a12"}.items():
         svg = svg.replace(f"var(--{variable})", colour)

@@ -1,7 +1,7 @@
-"""Seconds, precision and memory of Plackett-Luce solvers on the same orders, each in a process of its own.
+"""Seconds, precision and memory of Plackett-Luce solvers on the same orders, each in a separate process.
 
 python -m benchmarks.solver [items pairs]    # default: 10,000 items, 1,000,000 pairs; and 200,000 windows of 5
-ARENA_RANK_PYTHON=/path/to/its/bin/python python -m benchmarks.solver    # also arena-rank, installed in a place of its own
+ARENA_RANK_PYTHON=/path/to/its/bin/python python -m benchmarks.solver    # also arena-rank, installed in a separate environment
 
 `gradient` is the largest gradient entry of the log-likelihood per window of that item, at the solver's own answer; a result
 above 1e-6 is marked. Peers: scipy's Newton-CG on NumPy sums, choix (Newton-CG), evalica and arena-rank (pairs only; the latter
@@ -24,7 +24,7 @@ from valueflow.ranking.newton import posterior_mode
 from valueflow.ranking.orders import Orders
 from valueflow.ranking.prior import parameter_prior
 
-PRIOR_SD = 1e3  # practically no prior
+PRIOR_SD = 1e3  # a flat prior
 TIMEOUT = 150
 ARENA_RANK = "ARENA_RANK_PYTHON"
 
@@ -111,7 +111,7 @@ def gradient_of(num_items: int, items_WK: np.ndarray, theta: np.ndarray) -> floa
 
 
 def measure(method: str, path: str, num_items: int) -> tuple[float, float, float]:
-    """Seconds, gradient and memory of one solver in a process of its own."""
+    """Seconds, gradient and memory of one solver in a separate process."""
     if method != "arena-rank":
         return tuple(json.loads(_output([sys.executable, "-m", "benchmarks.solver", method, path, str(num_items)])))
     with tempfile.NamedTemporaryFile(suffix=".npy") as theta:

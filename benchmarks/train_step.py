@@ -1,4 +1,4 @@
-"""Seconds of a training step of ours and of a bare PyTorch loop, side by side, and what drawing batches takes of it.
+"""Seconds of our training step and of a bare PyTorch loop, and the share of time spent on drawing batches.
 
 python -m benchmarks.train_step [steps] [hierarchy]    # default: 30 steps of 32 rows
 
@@ -75,7 +75,7 @@ def settings(steps: int, rows: int, stage: int) -> TrainHivesConfig:
 def main() -> None:
     steps, rows = [int(word) for word in sys.argv[1:]] + [30, 32][len(sys.argv) - 1 :]
     config = settings(steps, rows, 2)
-    os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
+    os.environ["LOCAL_RANK"] = "0"  # required by DeepSpeed
     with tempfile.TemporaryDirectory() as folder:
         dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
         sampler = Sampler(examples(Path(folder)), config.batch, config.seed)

@@ -160,7 +160,7 @@ class Server:
 
 
 async def _broken_stream(request: web.Request, text: str, fault: str) -> web.StreamResponse:
-    """Half an answer and a closed connection, or an answer of which every 50 ms another byte comes."""
+    """Send half an answer and close the connection, or send an answer at one byte per 50 ms."""
     response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(text))})
     await response.prepare(request)
     if fault == "cut":
@@ -178,12 +178,12 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None, cod
 
 
 def _share(text: str) -> float:
-    """A number in [0, 1) that a text always gets."""
+    """A number in [0, 1) from the hash of a text."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:6], "big") / 2**48
 
 
 class Handle:
-    """A running server, from outside."""
+    """Handle of a running server."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/v1"
@@ -198,7 +198,7 @@ class Handle:
 
 @contextlib.contextmanager
 def start() -> Iterator[Handle]:
-    """Run the server in a process of its own until the block ends."""
+    """Run the server in a separate process until the block ends."""
     process = subprocess.Popen([sys.executable, str(Path(__file__).resolve())], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

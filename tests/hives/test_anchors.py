@@ -1,4 +1,4 @@
-"""Planted clusters over theories are found, what bridges nothing is left out with a count, and the target is met."""
+"""Planted clusters over several theories become anchors, other clusters are dropped and counted, and the target is met."""
 
 import itertools
 
@@ -32,7 +32,7 @@ WORDS = [a + b for a, b in itertools.product(["bo", "ka", "li", "mu", "ne", "ro"
 
 
 def corpus(clusters: list[dict[str, int]], noise: float = 0.05, dim: int = 32, seed: int = 0) -> tuple[np.ndarray, Examples]:
-    """Texts around a centre a cluster, so many of each theory; the cluster of a text is the first word of it."""
+    """Texts around one center per cluster, with a number of texts per theory; the first word of a text is its cluster."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((len(clusters), dim))
     rows = [(c, theory, n) for c, sizes in enumerate(clusters) for theory, size in sizes.items() for n in range(size)]
@@ -162,7 +162,7 @@ def test_many_texts_are_clustered_in_small_batches_or_by_a_sample_of_them(monkey
 
 
 def test_a_large_theory_does_not_dominate():
-    """Centres are spent by theory, not by text: forty clusters of SVT in one region, few texts elsewhere."""
+    """k-means centers are balanced by theory, not by text: forty clusters of SVT in one region, few texts elsewhere."""
     z, examples = corpus([{"svt": 900, "mft": 12}] * 2 + [{"duty": 12, "right": 12}] * 8, noise=0.1)
     tables = find_anchors(z, examples, AnchorsConfig(target=10))
     assert tables.anchors.num_rows == 10

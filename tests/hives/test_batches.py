@@ -1,4 +1,4 @@
-"""What meets in a batch, for every draw of many: positives, negatives, several anchor ids; resumption, ranks, refusals."""
+"""Composition of batches over many draws: positives, negatives, several anchor ids; resumption, processes, refusals."""
 
 import re
 
@@ -36,7 +36,7 @@ def examples_at(labels: list[tuple[str, str, str, int]]) -> Examples:
 
 
 def drawn(num: int = 2000, seed: int = 0, num_individuals: int = 30, num_concepts: int = 20) -> Examples:
-    """Random labels of any level, one to three a text; anchors of a third of the rows, concepts over all theories."""
+    """Random labels of any level, one to three per text; anchors for a third of the rows, concepts over all theories."""
     rng = np.random.default_rng(seed)
     labels = [
         (f"{i:06d}", *NODES[rng.integers(len(NODES))], int(rng.integers(-1, 2)))
@@ -103,7 +103,7 @@ def test_a_group_is_an_anchor_its_positives_and_texts_of_its_theory_that_are_not
 
 
 def shares(hard: float) -> tuple[float, float]:
-    """Of the negatives, how many share the anchor's first prefix; how many are of the same path and the other direction."""
+    """Number of negatives with the anchor's first prefix, and with its path and the other direction."""
     examples = examples_at([(f"{i:05d}", *NODES[i % 31], (-1, 1)[i // 31 % 2]) for i in range(31 * 60)])
     sampler, near, opposite, total = Sampler(examples, BatchConfig(hard=hard), 0), 0, 0, 0
     for step in range(300):
@@ -145,7 +145,7 @@ def test_several_anchor_ids_meet_each_with_other_texts_and_concepts_bridge_theor
 
 
 def test_a_concept_whose_texts_lie_in_two_theories_at_once_still_pairs_different_texts():
-    """Text a is in three theories and b in one of them: only a few of the pairs of rows will do."""
+    """Text a is in three theories and b in one of them: few pairs of rows are usable."""
     labels = [
         ("a", "mft", "care-harm", 1),
         ("a", "duty", "justice", 1),

@@ -1,4 +1,4 @@
-"""Rows from labels in every form, splits and removals that leak nothing, and why a row is refused."""
+"""Rows from labels in every format, splits and removals without leakage, and the reason of each refusal."""
 
 import itertools
 import re
@@ -225,7 +225,7 @@ def folded(text: str) -> tuple[str, ...]:
 
 
 def alike(one: str, two: str) -> bool:
-    """Jaccard of the sets of five successive words, by the definition."""
+    """Jaccard similarity of the sets of 5-grams of words, by definition."""
     a, b = ({words[i : i + 5] for i in range(max(len(words) - 4, 1))} for words in (folded(one), folded(two)))
     return 5 * len(a & b) >= 4 * len(a | b)
 
@@ -242,7 +242,7 @@ def linked(texts: list[str]) -> list[set[int]]:
 
 
 def varied(num: int, seed: int, num_words: int = 12) -> list[str]:
-    """Random texts, and copies of them with words changed, dropped, added, or written otherwise."""
+    """Random texts, and copies of them with words replaced, dropped, added or respelled."""
     rng = np.random.default_rng(seed)
     texts = []
     while len(texts) < num:

@@ -1,4 +1,4 @@
-"""Planted clusters are found again with path, direction and a confidence that means something."""
+"""Extraction recovers path and direction of planted clusters, with calibrated confidence."""
 
 import itertools
 
@@ -23,10 +23,10 @@ def place(name: str) -> int:
 
 
 def planted(num: int, noise: float, seed: int = 0) -> tuple[np.ndarray, Examples, np.ndarray]:
-    """Texts around one centre a (path, direction) with a label in SVT or MFT each; the centres."""
+    """Texts around one center per (path, direction), each with a label in SVT or MFT; and the centers."""
     rng = np.random.default_rng(0)
     centre = rng.standard_normal((len(PLANTED), 2, 16))
-    centre[1] += centre[0]  # universalism lies nearer to benevolence than power does
+    centre[1] += centre[0]  # universalism is nearer to benevolence than power is
     rng = np.random.default_rng(seed)
     which, side = rng.integers(len(PLANTED), size=num), rng.integers(2, size=num)
     z = centre[which, side] + noise * rng.standard_normal((num, 16))
@@ -121,7 +121,7 @@ def test_a_node_with_two_parents_is_one_node():
 
 
 def test_confidence_excludes_the_group_of_the_text():
-    """Labels by group alone, groups of copies: nothing can be learnt about a new text, and the confidence says so."""
+    """Labels depend on the group only, and groups are copies: a new text is unpredictable, and the confidence is at chance."""
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(60), 5)
     z = rng.standard_normal((60, 16))[group] + 0.01 * rng.standard_normal((300, 16))

@@ -1,4 +1,4 @@
-"""Individual anchors: texts at instances of their own node, and of no other."""
+"""Individual anchors: texts get instances of their nodes only."""
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +44,7 @@ def test_every_operational_value_has_instances_of_its_line():
 def test_a_text_gets_the_nearest_instance_of_its_nodes():
     rng = np.random.default_rng(0)
     z = np.linalg.qr(rng.normal(size=(8, 8)))[0]
-    # Texts 0 and 1 are near instance 1, 2 and 3 near 2; but 3 is labelled fidelity, so 2 is not for it.
+    # Texts 0 and 1 are near instance 1, 2 and 3 near 2; but 3 is labelled fidelity, so instance 2 does not apply to it.
     rows = examples([["duty:fidelity"], ["duty:fidelity", "svt:benevolence"], ["duty:gratitude"], ["duty:fidelity"]])
     near = np.stack([z[1], z[1], z[2], z[2]])
     table = nearest_instances(near, z[:4], INSTANCES, rows, -1.0)

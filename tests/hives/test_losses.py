@@ -1,4 +1,4 @@
-"""Losses against slow loops over the definition; gradients, order, ranks; what the official code gets wrong does not happen."""
+"""Losses against loops over the definition; gradients, row order, processes; absence of the bugs of the official code."""
 
 import functools
 import math
@@ -35,7 +35,7 @@ CONFIG = LossConfig()
 def random_labels(
     num: int, seed: int, objectives: tuple[int, ...] = (HIERARCHY,), num_theories: int = 4, others: int = 0
 ) -> BatchLabels:
-    """Rows at any path of the theories, from so few paths that every level has positives; some texts have several rows."""
+    """Random rows from few paths, so that every level has positives; some texts have several rows."""
     rng = np.random.default_rng(seed)
     tree = prefixes()
     allowed = np.flatnonzero(tree.theory_P < num_theories)
@@ -78,7 +78,7 @@ def like(i: int, j: int, level: int, labels: BatchLabels) -> bool:
 
 
 def slow_row(z, i: int, level: int, labels: BatchLabels, tau: float, margin: float) -> float | None:
-    """The loss of one row at one level, by the words of the docstring."""
+    """The loss of one row at one level, as the docstring defines it."""
     rows = range(len(z))
     unit = [(v / np.linalg.norm(v)) for v in z.numpy()]
     positives = [j for j in rows if like(i, j, level, labels)]
@@ -177,7 +177,7 @@ def test_closeness_is_that_of_the_loops(seed):
 
 
 def test_vectors_whose_cosines_are_the_closeness_have_no_loss():
-    """Three texts at the same leaf, two of them of one direction: cosines 1 and 4 / 4.5."""
+    """Three texts at the same leaf, two with the same direction: cosines 1 and 4 / 4.5."""
     path = prefixes().ancestors_PL[np.flatnonzero((prefixes().ancestors_PL[:, 3] >= 0) & (prefixes().theory_P == 0))[0]]
     labels = random_labels(3, 0)._replace(
         text_B=torch.arange(3), theory_B=torch.zeros(3, dtype=torch.int64), prefix_BL=torch.as_tensor(np.tile(path, (3, 1))),
@@ -245,7 +245,7 @@ def test_every_level_with_positives_moves_the_embeddings_in_every_batch(seed):
                 continue
             at_level = torch.where(rows & has_BL[:, level], loss_BL[:, level], 0.0).sum()
             assert torch.autograd.grad(at_level, z, retain_graph=True)[0].abs().sum() > 0
-    # How much the loss moves with each level's loss of each row: more than nothing wherever there is one.
+    # The derivative of the loss with respect to each level's loss of each row is positive wherever that loss exists.
     leaf_BL = loss_BL.detach().requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("valueflow.hives.losses.level_contrastive_losses", lambda *_: (leaf_BL, has_BL))
@@ -285,7 +285,7 @@ def test_a_coarser_level_costs_at_least_as_much_as_the_finer(seed):
 
 
 def opposite_pair(margin: float) -> tuple[float, float]:
-    """The loss of a batch, and how hard a row is pushed from one of its path that opposes it."""
+    """The loss of a batch, and the force between two rows of one path and opposite directions."""
     prefix = torch.tensor([[0, 1, -1, -1]] * 3 + [[5, 6, -1, -1]])
     direction = torch.tensor([1, 1, -1, 1])
     angle = torch.tensor([0.0, 0.4, 0.9, 2.0], dtype=torch.float64)
@@ -301,7 +301,7 @@ def test_a_larger_margin_repels_opposite_directions_more():
     """In the official code the penalty weakens this force."""
     losses, forces = zip(*(opposite_pair(margin) for margin in (0.0, 0.1, 0.2, 0.4, 0.8)), strict=True)
     assert list(losses) == sorted(set(losses))
-    # Descent turns the opposing row to larger angles: away from the two it opposes.
+    # Gradient descent turns the row away from the two rows of the opposite direction.
     assert all(force < 0 for force in forces)
     assert list(forces) == sorted(set(forces), reverse=True)
 
@@ -322,7 +322,7 @@ def test_the_margin_touches_the_same_prefix_and_the_opposite_direction_only():
 
 
 def test_rows_of_one_text_are_neither_positives_nor_negatives():
-    """A text at two paths (hedonism has two parents) is not driven from itself, nor from a positive's other path."""
+    """A text at two paths (hedonism has two parents) is not repelled from itself or from a positive's other path."""
     labels = {
         "theory_B": torch.zeros(4, dtype=torch.int64),
         "prefix_BL": torch.tensor([[0, 1], [0, 1], [5, 6], [5, 7]]),
@@ -347,7 +347,7 @@ def test_a_label_at_an_inner_node_is_no_negative_below_it():
     z = random_z(4, 0)
     cosine = torch.nn.functional.normalize(z, dim=1) @ torch.nn.functional.normalize(z, dim=1).T / 0.1
     loss, has = level_contrastive_losses(z, **labels, tau=0.1, margin=0.0)
-    # Of the rows that stop above, only the one of another direction is known to be unlike.
+    # Among the rows with labels above, only the one with another direction is a certain negative.
     assert loss[0, 1].item() == pytest.approx(torch.logsumexp(cosine[0, [1, 3]], 0).sub(cosine[0, 1]).item())
     assert has.tolist() == [[True, True], [True, True], [True, False], [False, False]]
 
@@ -390,7 +390,7 @@ def test_an_objective_without_rows_or_positives_is_zero_with_a_graph(objective):
     labels, z = random_labels(24, 1, (objective,)), random_z(24, 1).requires_grad_()
     loss, parts = total_loss(z, labels, CONFIG)
     assert [part.item() != 0 for part in parts[:3]] == [objective == mine for mine in (HIERARCHY, INDIVIDUAL, CONCEPT)]
-    assert parts.closeness.item() == 0  # of no weight unless asked for
+    assert parts.closeness.item() == 0  # weight 0 by default
     assert all(part.requires_grad for part in parts)
     assert torch.autograd.grad(loss, z)[0].isfinite().all()
     alone = labels._replace(text_B=torch.zeros(24, dtype=torch.int64))
@@ -422,7 +422,7 @@ def test_labels_of_a_batch_are_its_columns_as_tensors():
 
 
 def test_free_vectors_learn_the_hierarchy_and_the_direction():
-    """Recovery: the more levels two texts share the nearer they are; texts at one path that oppose each other are farthest."""
+    """Recovery: similarity grows with the number of common levels; texts at one path with opposite directions are farthest."""
     tree = prefixes()
     path_N = np.repeat(np.flatnonzero(tree.theory_P == 0), 20)
     size = len(path_N)

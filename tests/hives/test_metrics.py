@@ -18,7 +18,7 @@ CARE = [prefixes().names.index(f"mft:care-harm{end}") for end in ("", "/kindness
 
 
 def examples_at(paths: np.ndarray, directions: np.ndarray, texts: np.ndarray, groups: np.ndarray | None = None) -> Examples:
-    """Rows with these paths, directions and texts; each text its own group unless given."""
+    """Rows with these paths, directions and texts; each text is a separate group unless `groups` is set."""
     none = np.full(len(paths), -1)
     names = [str(i) for i in range(texts.max() + 1)]
     group_N = texts if groups is None else groups[texts]
@@ -45,7 +45,7 @@ def random_vectors(num: int, seed: int = 0, size: int = 48) -> np.ndarray:
 
 
 def multi_label(num: int = 60, seed: int = 3) -> tuple[np.ndarray, Examples]:
-    """Texts of two theories, some with several labels, their vectors partly given by the labels."""
+    """Texts of two theories, some with several labels, with vectors that depend partly on the labels."""
     rng = np.random.default_rng(seed)
     pool = [*SVT[::3], *CARE, prefixes().names.index("duty:justice"), prefixes().names.index("duty:gratitude")]
     rows = sorted({(t, int(rng.choice(pool))) for t in [*range(num), *rng.integers(num, size=num // 2).tolist()]})
@@ -277,7 +277,7 @@ MANY = pytest.mark.statistics
     ("per_group", "samples"), [(3, 15), pytest.param(1, 100, marks=MANY), pytest.param(3, 100, marks=MANY)]
 )
 def test_intervals_cover(per_group, samples):
-    """Of what samples of this size have on average; nominal 95 %."""
+    """Coverage of the mean over samples of this size; nominal 95 %."""
     nodes = np.array([p for p in SVT if prefixes().names[p].count("/") >= 2][:8])
     fixed = np.random.default_rng(9)
     center, pole = fixed.standard_normal((2, 8, 12)) * 0.6

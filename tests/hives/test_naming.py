@@ -1,4 +1,4 @@
-"""Names of concept anchors: short phrases only, and a fingerprint of the namer that is the one of earlier versions."""
+"""Names of concept anchors: short phrases only, and the fingerprint of the namer is that of earlier versions."""
 
 import pytest
 

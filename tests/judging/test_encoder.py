@@ -1,4 +1,4 @@
-"""The encoder judge with its real weights: better than chance on published intensities it has never seen."""
+"""The encoder judge with its real weights: better than chance on unseen published intensities."""
 
 import numpy as np
 import pyarrow as pa
@@ -45,7 +45,7 @@ def test_published_intensities_are_discriminated(ranker, data):
 
 
 def states(path: str, texts: list[str], max_length: int) -> np.ndarray:
-    """Mean-pooled hidden states of all layers, text by text, with nothing but transformers."""
+    """Mean-pooled hidden states of all layers, text by text, with transformers only."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 

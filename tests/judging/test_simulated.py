@@ -1,4 +1,4 @@
-"""The simulated judge is the Plackett-Luce model it claims to be, and its failures look like a judge's."""
+"""The simulated judge follows the Plackett-Luce model, and its failures have the format of other judges' failures."""
 
 import itertools
 from collections import Counter

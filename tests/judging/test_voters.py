@@ -1,4 +1,4 @@
-"""The simulated voter has the accuracy it claims; the encoder voter stays within its options and knows more than chance."""
+"""The simulated voter has its configured accuracy; the encoder voter returns valid options and is better than chance."""
 
 import csv
 from collections import Counter
@@ -28,7 +28,7 @@ QUESTIONS = {
 
 
 def voter_table(ballots: list[Ballot], texts: list[str] | None = None) -> pa.Table:
-    """Ballots as they reach a voter."""
+    """Ballots as the input table of a voter."""
     table = ballot_table(ballots)
     table = table.append_column("vote_id", table["ballot_id"]).append_column("folder", pa.array(["f"] * len(ballots)))
     return table.append_column("text", pa.array(texts, pa.string())) if texts else table
@@ -89,7 +89,7 @@ def test_a_vote_is_a_function_of_ballot_and_config():
     reverse = table.take(np.arange(len(ballots))[::-1])
     apart = pa.concat_tables([voter(reverse.slice(i, 7)) for i in range(0, len(ballots), 7)])
     assert apart.sort_by("vote_id").equals(together.sort_by("vote_id"))
-    # Every voter is shown the options in an order of its own.
+    # The order of the options differs between voters.
     reversed_options = pa.array([list(ballot.options)[::-1] for ballot in ballots], pa.list_(pa.string()))
     turned = voter(table.set_column(table.schema.get_field_index("options"), "options", reversed_options))
     assert turned["choice"].equals(together["choice"])
@@ -125,7 +125,7 @@ def test_simulated_ratings_are_on_the_scale(sharpness):
 
 
 def ballots_of(theory: Theory, text: str) -> list[Ballot]:
-    """Every ballot that a text can get in a theory."""
+    """Every possible ballot of a text in a theory."""
     ballots = []
     for parent in ["", *(node.id for node in theory.nodes)]:
         children = tuple(node.id for node in theory.children(parent or None))
@@ -179,7 +179,7 @@ def test_votes_of_the_encoder_do_not_depend_on_the_batch(voter, corpus):
 
 @pytest.fixture(scope="module")
 def votes_on_corpus(voter, corpus) -> list[tuple[dict, Ballot, str]]:
-    """Two questions on every fourth row: which of the siblings of its value, then its direction."""
+    """Two questions on every fourth row: its value among the siblings, then its direction."""
     questions = []
     for row in corpus[::4]:
         theory, i = theories()[row["theory"]], text_id(row["text"])

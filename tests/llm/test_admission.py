@@ -1,4 +1,4 @@
-"""The gate in simulated time against servers of known limits; rates, waiting, the budget's reservations."""
+"""The gate in simulated time against servers with fixed limits; rates, waiting, the budget's reservations."""
 
 import asyncio
 import email.utils
@@ -16,7 +16,7 @@ from valueflow.retry import backoff, retry_after
 
 
 class Simulated(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer: hours pass in no time, the same way on any machine."""
+    """An event loop whose clock jumps to the next timer: simulated hours take no time and are deterministic."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def gate(
 
 
 class Load(NamedTuple):
-    """What a simulated server saw while calls were waiting."""
+    """Statistics of a simulated server while calls were waiting."""
 
     utilisation: float
     refused: float
@@ -58,7 +58,7 @@ async def drive(
     most: int = 64,
     service: tuple[float, float] = (0.05, 0.1),
 ) -> Load:
-    """Put calls through a gate to a server that holds `limit(seconds)` of them and also refuses some by chance."""
+    """Send calls through a gate to a server with `limit(seconds)` slots that also refuses some at random."""
     loop, opened, rng = asyncio.get_running_loop(), gate(most), random.Random(0)
     sums = {"in_flight": 0, "since": 0.0, "held": 0.0, "allowed": 0.0, "requests": 0, "refused": 0, "unsent": calls}
 

@@ -1,4 +1,4 @@
-"""The call cache alone: keys, what is kept, and many threads and processes at it at once. See test_endpoint for its use."""
+"""The call cache alone: keys, stored replies, concurrent threads and processes. See test_endpoint for its use."""
 
 import itertools
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -58,7 +58,7 @@ def test_every_ingredient_is_in_the_key():
     ]
     assert len({KEY, *others}) == 1 + len(others)
     turned = [dict(reversed(message.items())) for message in MESSAGES]
-    assert call_key("m", "r", turned, dict(reversed(SAMPLING.items())), 0) == KEY  # the order of fields decides nothing
+    assert call_key("m", "r", turned, dict(reversed(SAMPLING.items())), 0) == KEY  # the order of fields does not matter
     assert len(call_key("m", "", [{"role": "user", "content": "\ud800"}], {}, 0)) == 64
 
 
@@ -78,12 +78,12 @@ def test_a_file_torn_anywhere_is_a_miss_until_it_is_written_again(tmp_path):
 
 
 def reply_of(writer: int, key: str) -> Reply:
-    """Replies of very different lengths, so that a mixture of two cannot be mistaken for one."""
+    """Replies of very different lengths, so that a mixture of two is detected."""
     return Reply(f"{writer} {key} " * (1 + 200 * writer), "", writer, len(key), writer / 7)
 
 
 def work(url: str, writer: int, writers: int, times: int) -> list[str]:
-    """Write the shared keys and some of one's own, over and over, and return what was read that nobody wrote."""
+    """Write shared and unshared keys repeatedly, and return the replies read that no process wrote."""
     cache = CallCache(url)
     wrong = []
     for number, key in itertools.product(range(times), SHARED):

@@ -21,7 +21,7 @@ CHAT = [{"role": "system", "content": "you judge"}, {"role": "user", "content": 
 
 @pytest.fixture
 def tiny(tmp_path) -> Path:
-    """A model's folder whose tokenizer adds BOS by itself and whose chat template writes it too, as Llama's do."""
+    """A model folder where both tokenizer and chat template add BOS, as for Llama."""
     tokenizers = pytest.importorskip("tokenizers")
     transformers = pytest.importorskip("transformers")
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))

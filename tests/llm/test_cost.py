@@ -1,4 +1,4 @@
-"""Estimates against prices and speeds worked out by hand, and what the terminal says of them."""
+"""Estimates against prices and speeds computed by hand."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The client against a real HTTP server that fails on purpose: what is retried, what is recorded, how often it was paid."""
+"""The client against a real HTTP server with injected faults: retries, recorded errors, number of paid calls."""
 
 import asyncio
 import logging
@@ -47,7 +47,7 @@ def chat(prompt: str) -> list[dict[str, str]]:
 
 
 class Calls:
-    """Prompts put to a fresh endpoint at once, and what came back."""
+    """Concurrent calls of a new endpoint, one per prompt, and their replies."""
 
     def __init__(
         self, config: EndpointModel, prompts: list[str], cache: str = "", spent: BudgetLedger | None = None,
@@ -107,7 +107,7 @@ def test_calls_without_cost_are_repeated(server, fault, attempts, paid):
     seen = server.seen()
     assert (calls.reply.text in ORDERS, calls.reply.error) == (True, "")
     assert (seen["seen"], seen["paid"]) == ({"which?": attempts}, {"which?": paid})
-    assert len(seen["keys"]["which?"]) == 1  # the server can tell that it is the same question
+    assert len(seen["keys"]["which?"]) == 1  # the idempotency key identifies the repeated question
     assert calls.stats.retries + calls.stats.waits == attempts - 1
     assert calls.stats.waits == (fault in ("429", "503"))
 
@@ -182,7 +182,7 @@ def test_a_waiting_call_holds_no_slot(server):
     seen = server.seen()
     refused = sum(seen["seen"].values()) - 6
     assert 0 < refused < 6
-    assert sum(at - seen["arrivals"][0] < 0.9 for at in seen["arrivals"]) == 6  # each was sent once before any came again
+    assert sum(at - seen["arrivals"][0] < 0.9 for at in seen["arrivals"]) == 6  # each is sent once before any is repeated
     assert all(reply.text in ORDERS for reply in calls.replies)
 
 
@@ -194,7 +194,7 @@ def test_waiting_ends_with_patience(server):
     calls = Calls(judge(server, patience=1.5), prompts(300))
     assert all("patience" in reply.error for reply in calls.replies)
     assert 1 < calls.seconds < 8
-    assert server.seen()["refusals"] < 60  # it is left alone while it refuses everything
+    assert server.seen()["refusals"] < 60  # few calls while it refuses everything
 
 
 def test_calls_wait_for_the_rate_limit_of_the_server(server):
@@ -392,7 +392,7 @@ def test_json_schema_on_the_wire(server):
     [
         ("prose", "Sure! The order is", ""),
         ("no answer", '{"order": "A"}', 'the answer is JSON without a string "answer"'),
-        ("surrogate", "A?", ""),  # not JSON: as it was said, for the strict parser
+        ("surrogate", "A?", ""),  # not JSON: unchanged, for the strict parser
         ("empty", "", "empty answer"),
     ],
 )
@@ -443,7 +443,7 @@ def test_log_probabilities_become_the_share_of_the_first_choice(server):
 
 
 def test_two_thousand_calls_of_which_a_fifth_fail(server):
-    """All are answered or say why not, none is paid twice, and the server is kept full."""
+    """Every call has an answer or an error, none is paid twice, and the server stays at its limit."""
     concurrency = []
     while not concurrency or (max(concurrency) < 36 and len(concurrency) < 3):  # a busy machine only ever slows a run down
         server.reset(limit=40, service=[0.2, 0.4], retry_after="1", total=2000, faults=dict.fromkeys(FAULTS, 0.02))

@@ -1,4 +1,4 @@
-"""Questions: what is sent for a constrained and a free answer, keys of earlier versions, probabilities of options."""
+"""Questions: requests for constrained and free answers, keys of earlier versions, probabilities of options."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ QUESTIONS = {
     "vote": (VOTE, Ballot("direction", "duty", "fidelity", "t", DIRECTIONS, 0)._asdict() | {"text": TEXTS[1]}),
     "name": (NAME, {"texts": TEXTS}),
 }
-# Computed by the code before chat_template_args and free text: replies that were paid for are still found.
+# Computed by the code before chat_template_args and free text: paid replies stay in the cache.
 VLLM_KEYS = {
     "pair": "c6dd25af5eee6fa075c51825a70938ac1f5cf75b692f5909dfcb9c2365e50241",
     "six": "1cac2d6b625aee8960ec80a7090c458fb8370449b8c70cd22444503f79a80836",

@@ -17,7 +17,7 @@ def test_the_gain_of_a_pair_is_its_variance_times_the_information_of_its_answer(
     assert near == pytest.approx(0.25 * 2)
     assert near > far
     assert near > certain
-    # Against the expectation itself, by sampling.
+    # Against a Monte Carlo estimate of the expectation.
     d = 3.0 + np.sqrt(2.0) * np.random.default_rng(0).normal(size=200_000)
     p = 1 / (1 + np.exp(-d))
     assert far / 2 == pytest.approx(p.mean() * (1 - p.mean()), rel=0.1)

@@ -78,7 +78,7 @@ def test_ordered_ratings_are_reproduced_exactly():
 
 
 def test_ratings_out_of_order_are_pooled():
-    """Pool adjacent violators by hand: 1, (3, 2), 6 -> 1, 2.5, 2.5, 6."""
+    """Pool adjacent violators: 1, (3, 2), 6 -> 1, 2.5, 2.5, 6."""
     calibration = isotonic(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0, 6.0]), "human")
     assert calibration.theta == [0.0, 1.5, 3.0]
     assert calibration.intensity == [1.0, 2.5, 6.0]

@@ -15,7 +15,7 @@ NUM_ITEMS, NUM_JUDGES, NUM_POSITIONS = 8, 3, 4
 
 
 def judged(num_windows: int, seed: int, beta: list[float], gamma: np.ndarray, k: int, theta: np.ndarray) -> Orders:
-    """Windows answered by judges of known sharpness and position effects."""
+    """Simulated orders of judges with these sharpnesses and position effects."""
     rng = np.random.default_rng(seed)
     items = np.stack([rng.choice(len(theta), k, replace=False) for _ in range(num_windows)])
     judge = rng.integers(len(beta), size=num_windows)
@@ -94,16 +94,16 @@ def test_parameters_of_simulated_judges_are_recovered_and_ignoring_judges_is_wor
     gamma = np.array([[1.5, -1.5], [0.0, 0.0], [-0.8, 0.8], [1.0, -1.0], [0.0, 0.0], [0.4, -0.4], [0.5, -0.5]])
     orders = judged(6000, 9, beta, gamma, 2, theta)
     result = fit(LikelihoodShard(120, [orders], 7, 2))
-    unit = np.exp(np.log(beta[:6]).mean())  # the average judge that says something
+    unit = np.exp(np.log(beta[:6]).mean())  # the mean over informative judges
     np.testing.assert_allclose(result.beta_J[:6], np.array(beta[:6]) / unit, rtol=0.2)
-    assert result.beta_J[6] == pytest.approx(0.0, abs=1e-6)  # and the last one says nothing
+    assert result.beta_J[6] == pytest.approx(0.0, abs=1e-6)  # and the last judge is uninformative
     np.testing.assert_allclose(result.gamma_JP - result.gamma_JP.mean(1, keepdims=True), gamma, atol=0.3)
 
     def error(estimate: np.ndarray) -> float:
         gain = estimate @ theta / (estimate @ estimate)
         return float(np.sqrt(np.mean((gain * estimate - theta) ** 2)))
 
-    # The oracle knows beta and gamma: windows of one judge are pairs with known offset and slope.
+    # The oracle has the true beta and gamma: windows of one judge are pairs with fixed offset and slope.
     a, b = orders.items_WK.T
     beta_W = np.array(beta)[orders.judge_W]
     offset_W = gamma[orders.judge_W, orders.positions_WK[:, 0]] - gamma[orders.judge_W, orders.positions_WK[:, 1]]

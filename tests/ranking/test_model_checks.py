@@ -1,4 +1,4 @@
-"""Model checks: data of the model pass, each planted violation is found by the check that is meant to find it."""
+"""Model checks: data of the model pass, and each simulated violation is detected by its check."""
 
 import json
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def test_answers_of_plackett_luce_pass_every_check(k, num_windows, top):
     assert len(checks.link) == BINS
     assert abs(sum(b.pairs for b in checks.link) - checks.pairs) <= BINS
     assert misses(checks) <= binom.ppf(0.95, BINS, 0.05)
-    # Intervals so short that they do not hold everything.
+    # Intervals are narrow enough to be informative.
     assert max(b.high - b.low for b in checks.link) < 0.2
     assert [b.difference for b in checks.link] == sorted(b.difference for b in checks.link)
     assert checks.link[0].predicted < 0.56 < 0.95 < checks.link[-1].predicted
@@ -107,7 +107,7 @@ def test_bradley_terry_is_plackett_luce_for_pairs_and_another_model_for_longer_w
 
 
 def linked(link: Callable[[np.ndarray], np.ndarray]) -> Checks:
-    """All pairs of 40 texts spread widely, each as if asked 50 times and answered by exactly the shares of the link."""
+    """All pairs of 40 widely spread texts, each with 50 answers in exactly the proportions of the link."""
     better, worse = np.triu_indices(40, 1)
     theta_N = np.linspace(2.0, -2.0, 40)
     share_W, items_W2 = link(theta_N[better] - theta_N[worse]), np.stack([better, worse], axis=1)
@@ -120,7 +120,7 @@ def test_the_link_with_the_better_held_out_score_is_that_of_the_data():
     assert better.difference > 5 * better.error > 0
     assert worse.difference < -5 * worse.error < 0
     assert better.score > worse.score
-    # Far from each other, the better text wins more often than by any logistic link that fits those near.
+    # Of distant texts, the better one wins more often than under any logistic link that fits near ones.
     assert probit.link[-1].observed - probit.link[-1].predicted > 2 * abs(logit.link[-1].observed - logit.link[-1].predicted)
 
 
@@ -238,7 +238,7 @@ def test_preferences_with_a_probability_are_counted_once_and_as_shares():
     assert checks.windows == checks.pairs == pytest.approx(600, rel=0.15)
     assert misses(checks) == 0
     assert all(abs(b.observed - b.predicted) < 0.06 for b in checks.link)
-    # Each preference is the model's own probability, so the likelier text is preferred and no three go in a circle.
+    # Each preference is the model's own probability, so the likelier text is preferred and there are no cycles.
     assert checks.transitivity.observed == 0 < checks.transitivity.low
 
 

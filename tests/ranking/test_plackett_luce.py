@@ -1,4 +1,4 @@
-"""Plackett-Luce: published answers, another implementation, numerical derivatives, recovery of known truth, invariances."""
+"""Plackett-Luce: published results, another implementation, numerical derivatives, recovery of simulated truth, invariances."""
 
 import itertools
 import json
@@ -24,7 +24,7 @@ NUM_ITEMS = 12
 
 
 def mixed_orders(num_items: int, lengths: list[int], seed: int, weighted: bool = False, sd: float = 1.5) -> list[Orders]:
-    """Plackett-Luce orders of several lengths over items of known worth; `lengths` has one entry an order."""
+    """Simulated Plackett-Luce orders of several lengths; `lengths` has one entry per order."""
     rng = np.random.default_rng(seed)
     theta = rng.normal(0.0, sd, num_items)
     orders = []
@@ -192,7 +192,7 @@ def test_components_are_the_groups_without_common_windows():
     component = result.counts.component_N
     assert component[0] == component[1] == component[2]
     assert len({component[0], component[3], component[5]}) == 3
-    # The text that was never asked about keeps the prior: its mode is 0 and it is the least certain.
+    # A text without windows keeps the prior: its mode is 0 and its standard error is the largest.
     assert result.mode_N[5] == 0.0
     assert result.standard_error_N.argmax() == 5
 
@@ -226,7 +226,7 @@ def test_a_judge_without_contradictions_has_a_finite_fit():
 
 
 def test_a_judge_with_ties_only_has_a_finite_fit():
-    """Every pair in both presentations, always a tie: EM would creep towards a spread of zero for ever."""
+    """Every pair in both presentations, always a tie: EM would converge to a spread of zero without end."""
     circle = np.array([[i, (i + 1) % 16] for i in range(16)])
     both = np.concatenate([circle, circle[:, ::-1]])
     result = fit(LikelihoodShard(16, [Orders(both, np.full(32, 0.5)), Orders(both[:, ::-1], np.full(32, 0.5))]))
@@ -258,7 +258,7 @@ def test_mean_and_standard_errors_are_those_of_the_second_order(shard):
     at_mode = covariance(result.mode_N)
     mean = result.mode_N - 0.5 * at_mode @ shard.skewness(result.mode_N, np.linalg.cholesky(at_mode))
     np.testing.assert_allclose(result.theta_N, mean - mean.mean(), atol=1e-10)
-    # Only differences are known: the error of an item is that of its distance from the mean of all.
+    # Only differences are identified: the error of an item is that of its difference from the mean of all.
     centring = np.eye(NUM_ITEMS) - 1 / NUM_ITEMS
     np.testing.assert_allclose(result.standard_error_N**2, np.diag(centring @ covariance(mean) @ centring), atol=1e-10)
 
@@ -310,8 +310,8 @@ def test_individual_priors_of_items(shard):
 
     expected = minimize(negative, np.zeros(NUM_ITEMS), tol=1e-10).x
     np.testing.assert_allclose(result.mode_N, expected, atol=2e-4)
-    assert result.standard_error_N[0] < 0.1  # never less sure than before
-    # Items that were exactly known stay where they were, and the zero with them.
+    assert result.standard_error_N[0] < 0.1  # never above the prior's standard deviation
+    # Items with a tight prior stay at its mean, and so does the zero.
     exact = fit(
         shard,
         prior_sd=1.5,

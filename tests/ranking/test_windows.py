@@ -1,4 +1,4 @@
-"""Window plans: balanced by construction, connected, and the same whoever asks and in whatever order the texts come."""
+"""Window plans: balanced by construction, connected, deterministic, and independent of the order of the texts."""
 
 from collections import Counter
 

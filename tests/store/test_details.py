@@ -1,4 +1,4 @@
-"""Details of manifests: what is saved is read back, in the keys that finished builds have; inputs tell builds from files."""
+"""Details of manifests: round trip in the keys of finished builds; inputs distinguish builds from files."""
 
 import json
 

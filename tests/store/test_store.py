@@ -1,4 +1,4 @@
-"""Builds on disk: whole files or none, manifests that are believed only when they are true, and one published version."""
+"""Builds on disk: whole files or none, verified manifests, and one published version."""
 
 import os
 import threading

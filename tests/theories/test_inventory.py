@@ -1,4 +1,4 @@
-"""The inventory: enough instances of each node, in short phrases that differ; and which inventories are refused."""
+"""The inventory: enough instances of each node, in short and distinct phrases; refusal of invalid inventories."""
 
 import itertools
 import re

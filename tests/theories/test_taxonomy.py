@@ -1,4 +1,4 @@
-"""The four theories of the package, every spelling of a value, and which taxonomies are refused."""
+"""The four theories of the package, every spelling of a value, refusal of invalid taxonomies."""
 
 import pytest
 from hypothesis import given

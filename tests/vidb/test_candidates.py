@@ -1,4 +1,4 @@
-"""Candidates of a value: labelled texts in balance, neutral ones, and none whose license the filter excludes."""
+"""Candidates of a value: balanced labelled texts, neutral texts, and no text with an excluded license."""
 
 import itertools
 from pathlib import Path
@@ -22,7 +22,7 @@ Labels = list[tuple[str, str, int | None]]
 
 
 def corpus(root: Path, labels: Labels, unlabelled: int = 0, neutral: int = 0) -> Build:
-    """Texts named by their labels, some without one, some neutral; every second text is CC-BY."""
+    """Texts that contain their labels, some unlabelled, some neutral; every second text is CC-BY."""
     texts = Build(str(root), "texts", "t")
     named = list(dict.fromkeys(text for text, _, _ in labels)) + [f"unlabelled {i}" for i in range(unlabelled)]
     rows = [(text, "corpus", "CC-BY-4.0" if i % 2 else "MIT") for i, text in enumerate(named)]

@@ -1,4 +1,4 @@
-"""A version is calibrated, licensed and readable by others; imported files become one, and a bad line is named."""
+"""A version is calibrated, licensed and readable by other tools; imported files become a version, and a bad line is named."""
 
 import csv
 import json
@@ -233,7 +233,7 @@ def test_loading_needs_something_published_or_an_id_that_exists(tmp_path):
 
 
 class Pool:
-    """Candidates and utilities of two values, as their stages leave them: text i has theta (i - 10) / 2; 8 to 12 neutral."""
+    """Candidates and utilities of two values, as the output of their stages: text i has theta (i - 10) / 2; 8 to 12 neutral."""
 
     values = ("svt:power", "duty:fidelity")
 

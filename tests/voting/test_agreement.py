@@ -1,4 +1,4 @@
-"""Agreement of voters: published examples, closed forms, a second implementation, what cannot be said."""
+"""Agreement of voters: published examples, closed forms, a second implementation, undefined cases."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ def table(rows: list[tuple]) -> pa.Table:
 
 
 def of_voters(*answers: str) -> pa.Table:
-    """One string a voter, one character a text; a dot is a failed vote."""
+    """One string per voter, one character per text; a dot is a failed vote."""
     return table(
         [row(f"t{n}", f"v{v}", None if c == "." else c) for v, choices in enumerate(answers) for n, c in enumerate(choices)]
     )
@@ -70,14 +70,14 @@ def observed(votes: list[str]) -> float:
 
 
 def pair_by_pair(nodes: list[list[list[str]]]) -> float:
-    """1 - observed / expected disagreement, every pair of votes looked at; chance stays on its node."""
+    """1 - observed / expected disagreement, over all pairs of votes; expected disagreement is computed by node."""
     comparable = [[votes for votes in ballots if len(votes) > 1] for ballots in nodes]
     seen = sum(observed(votes) for ballots in comparable for votes in ballots)
     expected = sum(observed(list(itertools.chain(*ballots))) for ballots in comparable if ballots)
     return 1 - seen / expected if expected else math.nan
 
 
-# Two nodes of one level, with options of their own.
+# Two nodes of one level, with different options.
 CHOICES = {
     "growth": ["self-transcendence", "openness-to-change"],
     "self-protection": ["self-enhancement", "conservation", "neutral"],

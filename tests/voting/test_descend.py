@@ -1,4 +1,4 @@
-"""The way down a theory: worked cases, what always holds, and the exact chances of simulated voters."""
+"""Descent of a theory: worked cases, invariants, and the exact probabilities of simulated voters."""
 
 import itertools
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def split(first: str, second: str) -> list[str | None]:
 
 
 def descend(theory, config, panel_size, vote: Callable[[Ballot], list]) -> tuple[Label | OpenQuestion, list[Ballot]]:
-    """The end of the way of one text, and the ballots asked on it."""
+    """Result of the descent of one text, and its ballots."""
     past_votes, ballots = {}, []
     while isinstance(result := step(theory, "t", past_votes, config, panel_size), Ballot):
         assert (result.kind, result.node, result.round) not in past_votes, "a question is asked once"
@@ -53,7 +53,7 @@ def scripted(theory, config, *script: list[str | None]) -> tuple[Label | OpenQue
 
 
 def votes_along(*nodes: str, direction: str = "supports") -> Callable[[Ballot], list]:
-    """Seven voters who agree on the way through these nodes."""
+    """Unanimous votes of seven voters along a path through these nodes."""
     return lambda ballot: all_for(direction if ballot.kind == "direction" else next(n for n in ballot.options if n in nodes))
 
 
@@ -244,7 +244,7 @@ def test_descent_stays_in_the_dag_and_ends(theory, config, panel_size, data):
         if ballot.kind == "child":
             offered = {option for option in ballot.options if option != NEUTRAL}
             assert offered == {child for parent, child in edges if parent == ballot.node}
-        favourite = st.sampled_from(ballot.options)  # else nearly no ballot is decided
+        favourite = st.sampled_from(ballot.options)  # without a favorite, nearly no ballot is decided
         drawn = data.draw(st.lists(st.sampled_from([*ballot.options, None]), min_size=0, max_size=panel_size // 2))
         return drawn + [data.draw(favourite)] * (panel_size - len(drawn))
 
@@ -265,11 +265,11 @@ def test_descent_stays_in_the_dag_and_ends(theory, config, panel_size, data):
         assert result.direction in ((-1, 0, 1) if result.path else (0,))
 
 
-# Simulated voters: right with chance p, else any other option.
+# Simulated voters: right with probability p, else any other option.
 
 
 def chances(num_options: int, p: float) -> tuple[float, float]:
-    """The exact chances that seven voters decide for the right option, and that they stay undecided."""
+    """Exact probabilities that seven voters choose the right option, and that they stay undecided."""
     each = [p] + [(1 - p) / (num_options - 1)] * (num_options - 1)
     counts = np.array([c for c in itertools.product(range(8), repeat=num_options) if sum(c) == 7])
     first, second = np.sort(counts, axis=1)[:, :-3:-1].T

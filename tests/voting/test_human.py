@@ -1,4 +1,4 @@
-"""The human queue goes out as a CSV, is filled in like people do, and comes back; rows that cannot be used are named."""
+"""The human queue is exported as CSV, edited, and read back; unusable rows are named."""
 
 import csv
 import io
@@ -48,14 +48,14 @@ def saved(folder: Path, rows: list[dict[str, str]], encoding: str = "utf-8") -> 
 
 
 def decided(*rows: dict[str, str]) -> list[dict[str, str]]:
-    """Rows of a filled-in queue: text t0, svt, power, 1, unless said otherwise."""
+    """Rows of an edited queue; the default is text t0, svt, power, 1."""
     return [{"text_id": "t0", "theory": "svt", "node": "power", "direction": "1"} | row for row in rows]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # spreadsheets write the latter
 def test_a_queue_of_hostile_texts_is_read_back_with_its_decisions(tmp_path, encoding):
     rows = cells(queue_csv(queue(HOSTILE)))
-    # A text that a spreadsheet would take for a formula gets an apostrophe; ids, not texts, bring decisions back.
+    # A text that a spreadsheet would take for a formula gets an apostrophe; decisions are matched by id, not by text.
     assert [row["text"] for row in rows] == [f"'{text}" if text[0] in "=+-@" else text for text in HOSTILE]
     assert (rows[0]["path"], rows[0]["options"]) == ("growth", "self-transcendence | openness-to-change")
     assert {(row["node"], row["direction"]) for row in rows} == {("", "")}
@@ -84,7 +84,7 @@ def test_an_unedited_queue_has_no_decisions(tmp_path):
         ({"theory": "pvq", "direction": "neither"}, "svt", HumanDecision("power", 0)),
         ({"theory": "mft", "node": "tradition"}, "mft", HumanDecision("tradition", 1)),  # svt has one too
         ({"node": "Neutral", "direction": ""}, "svt", HumanDecision("", 0)),
-        ({"node": " neutral ", "direction": "1"}, "svt", HumanDecision("", 0)),  # no direction towards nothing
+        ({"node": " neutral ", "direction": "1"}, "svt", HumanDecision("", 0)),  # a neutral text has no direction
     ],
 )
 def test_nodes_theories_and_directions_by_any_spelling(tmp_path, row, key, decision):

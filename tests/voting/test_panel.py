@@ -1,4 +1,4 @@
-"""A panel of voters of known accuracy decides as binomial and multinomial say, and agrees as alpha's closed form does."""
+"""A panel of simulated voters: its accuracy is binomial or multinomial, and its alpha has a closed form."""
 
 import itertools
 from collections import Counter
@@ -33,7 +33,7 @@ def polled(question: Ballot, accuracy: float) -> list[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize("accuracy", [0.55, 0.7, 0.9])
 def test_of_two_options_the_panel_is_right_as_the_binomial_says(accuracy):
-    """Five of seven, or two ahead, which of two options is five of seven again (4:3 is one ahead)."""
+    """Five of seven votes, or a lead of two; with two options, the lead also means five of seven (4:3 is a lead of one)."""
     decided = Counter()
     for truth, votes in polled(QUESTIONS[2], accuracy):
         result = tally(votes, VoteRule(), 7)

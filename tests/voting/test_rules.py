@@ -1,4 +1,4 @@
-"""The rule of the panel against a table, a second implementation and the exact chances of simulated voters."""
+"""The rule of the panel against a table, a second implementation and the exact probabilities of simulated voters."""
 
 import itertools
 import math
@@ -30,7 +30,7 @@ def paper(votes: tuple[str, ...]) -> tuple[str | None, str]:
     return None, "undecided"
 
 
-# All ways in which seven votes fall on at most four options.
+# All distributions of seven votes over at most four options.
 @pytest.mark.parametrize(
     ("counts", "decision"),
     [
@@ -180,7 +180,7 @@ TRIALS = 20_000
 
 
 def simulated(p: float, num_options: int, num_voters: int, rng: np.random.Generator) -> int:
-    """How often the panel finds "a", when each voter does with chance p and else takes any other option."""
+    """Probability that the panel chooses "a", when each voter does with probability p and else chooses any other option."""
     wrong = rng.integers(1, num_options, (TRIALS, num_voters))
     votes_TV = np.where(rng.random((TRIALS, num_voters)) < p, 0, wrong)
     return sum(tally(["abcdefg"[v] for v in votes], RULE, num_voters).choice == "a" for votes in votes_TV)

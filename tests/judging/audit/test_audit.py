@@ -1,4 +1,4 @@
-"""Judges with known faults fail for these faults, and the metrics are those that their truth implies."""
+"""Judges with simulated faults fail the corresponding metrics, and the metrics match their expected values."""
 
 import itertools
 import json
@@ -106,13 +106,13 @@ def test_too_few_answers_to_exclude_chance_are_refused_with_a_reason():
 
 
 def decisive_answers(windows: pa.Table, first_wins) -> pa.Table:
-    """Answers of a judge that decides by the two text ids."""
+    """Answers of a judge that decides by the pair of text ids."""
     orders = [[0, 1] if first_wins(*ids) else [1, 0] for ids in windows["text_ids"].to_pylist()]
     return answers(windows, "told", orders, ["A"] * len(orders), [None] * len(orders))
 
 
 def probability(windows: pa.Table, judge: SimulatedJudge) -> np.ndarray:
-    """The probability that the first place wins, window by window, from the model."""
+    """Model probability that the first position wins, by window."""
     gamma = ([*judge.position_effect, 0.0, 0.0])[:2]
     pairs = zip(windows["value"].to_pylist(), windows["text_ids"].to_pylist(), strict=True)
     theta = np.array([[true_theta(value, i, judge.spread) for i in ids] for value, ids in pairs])
@@ -120,7 +120,7 @@ def probability(windows: pa.Table, judge: SimulatedJudge) -> np.ndarray:
 
 
 def expected(windows: pa.Table, judge: SimulatedJudge) -> dict[str, float]:
-    """What each share would be on average, by direct computation; 2 repeats, so 4 answers a pair."""
+    """Expected value of each share, computed directly for 2 repeats, i.e. 4 answers per pair."""
     p_TPSR = probability(windows, judge).reshape(-1, 3, 2, 2)
     first, last = p_TPSR[:, :, 0, 0], p_TPSR[:, :, 1, 0]  # higher rated text shown first, last
     won_TPA = np.stack([first, first, 1 - last, 1 - last], axis=2)
@@ -144,7 +144,7 @@ def test_metrics_match_their_expected_values(judge):
     truth, result = expected(plan_audit(ratings, CONFIG), SimulatedJudge(**judge)), audit(ratings, **judge)
     for name in SHARES:
         metric = result.metric(name)
-        # Twice the interval: five measures and four judges would leave one interval now and then.
+        # Twice the interval, because some of the 20 intervals would miss by chance.
         half = metric.high - metric.low
         assert abs(metric.estimate - truth[name]) < half, name
     broken = result.metric("broken")
@@ -159,7 +159,7 @@ def test_intervals_cover_the_mean_of_many_audits():
         draws.append(audit(ratings, **judge))
         truth.append(expected(plan_audit(ratings, CONFIG), SimulatedJudge(**judge)))
     targets = {name: float(np.mean([one[name] for one in truth])) for name in SHARES if name != "transitivity"}
-    # With broken answers fewer decide a pair; and the mean of a rank correlation is known by drawing only.
+    # Broken answers reduce the answers per pair, and the mean rank correlation has no closed form: use the mean over draws.
     targets |= {name: float(np.mean([one.metric(name).estimate for one in draws])) for name in ("transitivity", "spearman")}
     for name, target in (targets | {"broken": 0.1}).items():
         covered = np.mean([one.metric(name).low <= target <= one.metric(name).high for one in draws])
@@ -191,7 +191,7 @@ def test_the_interval_of_a_constant_share_depends_on_the_number_of_triples():
 
 def test_transitivity_counts_cycles_and_ties():
     def of(*shares: float) -> float:
-        """Shares of 4 answers that the higher text of each pair won."""
+        """Transitivity of a triple, from the share of 4 answers that the higher-rated text of each pair wins."""
         won_PA = np.array([[1.0] * round(4 * share) + [0.0] * (4 - round(4 * share)) for share in shares])
         return measures.transitivity(won_PA.reshape(1, 3, 2, 2)).estimate
 

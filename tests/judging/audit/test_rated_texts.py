@@ -1,4 +1,4 @@
-"""Anchors of known intensity: the sample covers every value on both sides and at zero, files mean the same in either form."""
+"""Rated texts: the sample covers every value on both sides and at zero, and both file formats are equivalent."""
 
 import csv
 import json
@@ -103,4 +103,4 @@ def test_a_simulated_judge_is_compared_with_its_simulated_truth(sample, spread):
     result_by_ratings = audit_result(
         sample, SimulatedRanker(judge)(plan_audit(sample, AuditConfig(triples=4))), AuditConfig(triples=4), 1.0, None
     )
-    assert result_by_ratings.metric("accuracy").estimate < 0.6  # its truth has nothing to do with the texts
+    assert result_by_ratings.metric("accuracy").estimate < 0.6  # its simulated truth is independent of the texts

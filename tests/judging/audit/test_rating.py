@@ -1,4 +1,4 @@
-"""Every row by hand on tiny arrays, against closed forms and a loop on simulated judges; intervals cover; what is refused."""
+"""Every row on tiny arrays, against closed forms and a loop over simulated judges; coverage of intervals; refusals."""
 
 import re
 
@@ -47,7 +47,7 @@ def test_rows_by_hand():
     between = np.var([0, -1, 3.25], ddof=1) - within / 2
     expected = {
         "judge_variance": within,
-        "judge_flips": 1 / 3,  # the zeros of the first judge flip with nothing
+        "judge_flips": 1 / 3,  # zeros of the first judge never count as flips
         "judge_pair_flips": 1 / 3,
         "reliability": between / (between + within),
         "prompt_variance": (2 + 2 + 2 + 2 + 4.5) / 5,
@@ -66,7 +66,7 @@ def test_texts_that_count():
     rows = compared(TINY, reference=[5.0, NAN, 0.0]).rows
     expected = dict.fromkeys(ROWS, 3) | {"sign_accuracy": 1, "pairwise_accuracy": 2, "deviation": 2}
     assert {key: row.rating.num_texts for key, row in rows.items()} == expected
-    assert np.isnan(rows["sign_accuracy"].rating.low)  # one text tells nothing about other texts
+    assert np.isnan(rows["sign_accuracy"].rating.low)  # one text has no interval
     assert rows["sign_accuracy"].rating.value == 0.5
 
 
@@ -255,7 +255,7 @@ def simulate(rng: np.random.Generator, num_texts: int) -> tuple[np.ndarray, np.n
 
 
 def predicted(offset, gain, noise, truth) -> dict[str, float]:
-    """What the rows are expected to be, given the truth of the texts."""
+    """Expected rows for the simulated truth of the texts."""
     mean_JT = offset[:, None] + gain[:, None] * truth
     above_JT, score_above_JT = norm.cdf(mean_JT / noise), norm.cdf(mean_JT / noise * np.sqrt(NUM_REPEATS))
     variance_T = mean_JT.var(0, ddof=1) + noise**2 / NUM_REPEATS
@@ -317,7 +317,7 @@ def test_intervals_cover():
 
 
 def ranked(truth: np.ndarray, sharpness: float, rng: np.random.Generator) -> np.ndarray:
-    """Windows, answers with Gumbel noise, Plackett-Luce, calibration to known neutral texts: a ranking as a build makes it."""
+    """Intensities as a build computes them: windows, answers with Gumbel noise, Plackett-Luce, calibration to neutral texts."""
     items_WK = plan(len(truth), WindowsConfig(k=4, m=24), rng).items_WK
     worth_WK = sharpness * truth[items_WK] + rng.gumbel(size=items_WK.shape)
     order_WK = np.take_along_axis(items_WK, np.argsort(-worth_WK, axis=1), axis=1)
