@@ -314,8 +314,9 @@ def test_scores_received_before_a_problem_are_written(local, run, server, table,
 
 
 def program(*words: str, **settings: Any) -> subprocess.Popen:
-    """The command as a program of its own."""
-    code = "import sys; from valueflow.cli.main import main; sys.exit(main())"
+    """The command as a program of its own; it takes SIGINT also where the shell of the tests ignores it (a background job)."""
+    default = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"import signal, sys; {default}; from valueflow.cli.main import main; sys.exit(main())"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", code, *words], **(pipes | settings))
 

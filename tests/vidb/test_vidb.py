@@ -331,8 +331,8 @@ def test_an_error_in_the_ratings_names_the_value_or_the_line(pool):
     few = [("svt", "power", f"text {i} of power", i / 4) for i in (0, 7, 20)]
     falling = [("duty", "fidelity", f"text {i} of fidelity", -i / 4) for i in (0, 7, 20)]
     for rows, message in (
-        (few, r"duty:fidelity: .*ratings.csv rates 0 of its texts; at least 3 are needed"),
-        (falling[:2], r"duty:fidelity: .*ratings.csv rates 2 of its texts; at least 3 are needed"),
+        (few, r"duty:fidelity: .*ratings.csv has ratings of 0 texts; at least 3 are needed"),
+        (falling[:2], r"duty:fidelity: .*ratings.csv has ratings of 2 texts"),
         (few + falling, r"duty:fidelity: calibration mode 'human': the 3 ratings do not increase with theta"),
         ([*few, ("svt", "power", "x", "12")], r"ratings.csv:5 rating is 12; intensities lie in"),
         ([("svt", "powr", "x", "1")], r"unknown value 'svt:powr'; did you mean 'power'\?"),
