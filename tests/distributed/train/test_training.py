@@ -238,6 +238,7 @@ class TestBroken:
         ours, theirs = (Encoder.from_folder(at.model).embed(texts) for at in (trained, unbroken[1]))
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
+    @pytest.mark.slow
     def test_a_loss_that_is_no_number_stops_at_once_and_keeps_the_checkpoint(self, cluster, bert, labelled, tmp_path):
         wild = ["optimizer.lr=1e30", "optimizer.warmup=0", "checkpoint_every=1"]
         said = r"step 2: the loss is nan \(hierarchy nan.*optimizer.lr \(1e\+30\).*checkpoint of step 1 is in .*checkpoints"
@@ -248,6 +249,7 @@ class TestBroken:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_ranks_learn_as_one_with_twice_the_batch(cluster, labelled, tmp_path):
     model = tiny_bert(tmp_path / "bert", 0.0)
