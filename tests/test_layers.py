@@ -4,6 +4,7 @@ import ast
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -151,3 +152,9 @@ def test_every_folder_of_modules_is_a_package():
     """Without `__init__.py` a folder works in a checkout, and an installed ValueFlow lacks it."""
     folders = {path.parent for name in ("valueflow", "serve", "jobs") for path in (REPOSITORY / name).rglob("*.py")}
     assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
+
+
+def test_no_folder_of_tests_is_skipped(pytestconfig):
+    folders = {part for path in (REPOSITORY / "tests").rglob("test_*.py") for part in path.relative_to(REPOSITORY).parts[:-1]}
+    skipped = pytestconfig.getini("norecursedirs")
+    assert [folder for folder in folders if any(fnmatch(folder, pattern) for pattern in skipped)] == []
