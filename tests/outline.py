@@ -1,5 +1,6 @@
 """The parts of an HTML page that a browser acts on, for the tests of pages."""
 
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -26,3 +27,25 @@ class Outline(HTMLParser):
         self.ids += [v for k, v in attrs if k == "id"]
         self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action", "data", "srcset")]
         assert not any(k.startswith("on") for k in attributes)
+
+
+def check_self_contained(page: str) -> None:
+    """The page holds no markup of the data and loads nothing."""
+    outline = Outline(page)
+    assert not outline.tags & {"script", "img", "iframe", "link", "object", "form"}
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in page
+    assert all(address.startswith(("#", "data:image/png;base64,")) for address in outline.addresses)
+    assert not re.search(r"url\((?!#)|@import", page)
+    assert "default-src 'none'" in page
+
+
+def check_accessible(page: str, num_figures: int) -> None:
+    """The page can be read without seeing it: headings in order, distinct ids, links that lead somewhere, described figures."""
+    outline = Outline(page)
+    assert outline.headings[0] == 1
+    assert outline.headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(outline.headings))
+    assert len(outline.ids) == len(set(outline.ids))
+    assert {a for a in outline.addresses if a.startswith("#")} <= {f"#{name}" for name in outline.ids}
+    assert len(outline.figures) == num_figures
+    assert all(outline.figures)

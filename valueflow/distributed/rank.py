@@ -66,8 +66,11 @@ def rank(
     finished = store.finished_manifest(out, "rank", "windows")
     if finished:
         return finished
-    total, files = store.require_manifest(plan).num_rows, store.require_manifest(plan).files
-    collect_answers(judge, RANK, lambda done: read_windows(plan, files, texts, done, judge.batch_size), out, total, "rank")
+    windows = store.require_manifest(plan)
+    total = windows.num_rows
+    collect_answers(
+        judge, RANK, lambda done: read_windows(plan, windows.files, texts, done, judge.batch_size), out, total, "rank"
+    )
     totals = check_answers(out, RANK, total, max_error_share, "rank")
     return store.commit(out, rankings_details(totals, **settings), [plan])
 

@@ -173,8 +173,8 @@ def dry_run(config: BuildVidbConfig) -> list[CostEstimate]:
     elif config.windows.in_rounds:
         calls = sum(pool.rows for pool in pools) * config.windows.m // config.windows.k
     else:
-        windows = store.read_part(at.windows, store.require_manifest(at.windows).files[0].path)
-        calls = store.require_manifest(at.windows).num_rows
+        planned = store.require_manifest(at.windows)
+        windows, calls = store.read_part(at.windows, planned.files[0].path), planned.num_rows
     sample = with_texts(windows.slice(0, 50), ValueTexts((at.candidates,))(pools[0].path)).to_pylist()
     estimates = [estimate(judge, RANK, sample, calls, measured_speed(config.root, judge)) for judge in config.judges]
     if config.plausibility:
