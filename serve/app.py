@@ -42,7 +42,7 @@ class ServeConfig(config.Config):
 
     root: str = Field(description="folder or URL under which all tables live")
     vidb: str = Field("current", description="version at start; user_config of deployment `evaluator` swaps it live")
-    judge: JudgeConfig | None = Field(None, description="null: the judge that built the version")
+    judge: JudgeConfig | None = Field(None, description="null: the judge that built the version, if it is the packaged encoder")
     fast: bool = Field(True, description="offer mode fast: regression on the embedding, fitted when a version is loaded")
     # The defaults of evaluator (0.5), judge (1) and encoder fit on two CPUs.
     encoder: EmbedderConfig = Field(EmbedderConfig(num_cpus=0.5), description="num_cpus and num_gpus are per replica")

@@ -1,11 +1,16 @@
 """Model weights: where they are located, and the settings of a HiVES folder."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from hives_folder import save_tiny
 
 from valueflow.errors import InputError
-from valueflow.models import content_hash, encoder_settings, fetch, locate
+from valueflow.hives.encoder import Encoder, check_model
+from valueflow.judging.encoder import LayerEncoder
+from valueflow.models import MINILM, check_self_contained, content_hash, encoder_settings, fetch, locate
 
 
 def test_hub_names_and_folders_stay_as_they_are(tmp_path, monkeypatch):
@@ -76,3 +81,60 @@ def test_only_a_hives_folder_has_encoder_settings(tmp_path):
     (tmp_path / "config_sentence_transformers.json").write_text('{"prompts": {"text": "Q: "}}')
     (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 64}')
     assert encoder_settings(str(tmp_path)) == ("Q: ", 64)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("adapter_config.json", {"base_model_name_or_path": "someone/else"}),
+        ("config.json", {"model_type": "bert", "attn_implementation": "someone/kernel"}),
+        ("config.json", {"model_type": "x", "text_config": {"_attn_implementation": "someone/kernel@main"}}),
+        ("config.json", {"model_type": "x", "parts": [{"attn_implementation": {"": "someone/kernel"}}]}),
+    ],
+)
+def test_a_folder_that_makes_transformers_load_something_else_is_refused(tmp_path, file, content):
+    (tmp_path / file).write_text(json.dumps(content), "utf-8")
+    with pytest.raises(InputError, match=str(tmp_path)):
+        check_self_contained(str(tmp_path))
+
+
+def test_plain_folders_packaged_weights_and_hub_names_are_self_contained(tmp_path):
+    (tmp_path / "config.json").write_text('{"attn_implementation": "sdpa", "_attn_implementation_autoset": true}', "utf-8")
+    for model in (str(tmp_path), locate(MINILM), "someone/model"):
+        check_self_contained(model)
+
+
+LOADERS = {
+    "judge": lambda folder: LayerEncoder(str(folder)),
+    "encoder": lambda folder: Encoder.load(str(folder)),
+    "HiVES folder": lambda folder: Encoder.from_folder(str(folder)),
+    "check": lambda folder: check_model(str(folder), str(folder), "", 16),
+}
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+def test_no_loader_runs_the_python_or_the_pickles_of_a_folder(tmp_path, monkeypatch, load):
+    folder = save_tiny(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    auto_map = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "unheard-of", "auto_map": auto_map}), "utf-8")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", "utf-8")
+    (folder / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": "evil.Model"}]), "utf-8")
+    monkeypatch.setattr("builtins.input", lambda *_: "yes")
+    with pytest.raises(InputError, match=str(folder)):
+        load(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("load", [LOADERS["judge"], LOADERS["encoder"]])
+def test_pickled_weights_that_run_code_are_refused(tmp_path, load):
+    class Runs:
+        def __reduce__(self) -> tuple:
+            return open, (str(tmp_path / "ran"), "w")
+
+    folder = save_tiny(tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    torch.save({"embeddings.word_embeddings.weight": Runs()}, folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=str(folder)):
+        load(folder)
+    assert not (tmp_path / "ran").exists()

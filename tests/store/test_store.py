@@ -1,5 +1,6 @@
 """Builds on disk: whole files or none, verified manifests, and one published version."""
 
+import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -324,6 +325,10 @@ def test_only_a_finished_version_can_be_published(tmp_path):
         b'{"version": "v-1"}',
         b'{"sequence": 1}',
         b"\xff",
+        b'{"version": 3, "sequence": 1}',
+        b'{"version": "../../elsewhere", "sequence": 1}',
+        b'{"version": "/etc", "sequence": 1}',
+        b'{"version": "v-1", "sequence": "1"}',
     ],
 )
 def test_a_corrupt_pointer_is_named(tmp_path, content):
@@ -331,3 +336,24 @@ def test_a_corrupt_pointer_is_named(tmp_path, content):
     (tmp_path / "vidb/CURRENT").write_bytes(content)
     with pytest.raises(InputError, match=r"vidb/CURRENT is corrupt .*; delete it and publish a version again"):
         store.current(str(tmp_path))
+
+
+ESCAPES = ("../b2", "..", ".", "", "/etc", "a/../../b", "a\\b", "s3://bucket/a", "http://127.0.0.1:9/a", "a b", "a\x00b", "~")
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_no_name_of_a_build_leads_out_of_its_root(tmp_path, name):
+    for build in (Build(str(tmp_path), "vidb", name), Build(str(tmp_path), name, "v-1")):
+        with pytest.raises(InputError, match="name"):
+            store.manifest(build)
+
+
+@pytest.mark.parametrize(
+    "path", ["../b2/part-0.parquet", "/etc/passwd", "a/../part-1.parquet", "s3://bucket/a", "a\\b", "a//b", ""]
+)
+def test_no_file_of_a_manifest_lies_outside_its_build(finished, path):
+    manifest = json.loads(part(finished, "_manifest.json").read_text("utf-8"))
+    manifest["files"][1]["path"] = path
+    part(finished, "_manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(InputError, match="inside the build"):
+        store.manifest(finished)

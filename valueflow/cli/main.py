@@ -20,7 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # no progress bars while an encoder loads
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("valueflow.client.protocol").setLevel(logging.INFO)
+    for said in ("valueflow.client.protocol", "valueflow.service.local"):
+        logging.getLogger(said).setLevel(logging.INFO)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:

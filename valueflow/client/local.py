@@ -20,7 +20,7 @@ class LocalClient:
     Args:
         root: folder or URL with the tables.
         version: id of the VIDB version.
-        judge: default: the judge that built the version.
+        judge: default: the judge that built the version, if it is the packaged encoder.
         fast: offer mode fast.
     """
 

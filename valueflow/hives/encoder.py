@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from valueflow.config import Config
 from valueflow.errors import InputError
-from valueflow.models import locate
+from valueflow.models import UNLOADABLE, check_self_contained, locate
 
 Pooling = Literal["mean", "last"]
 POOLINGS: dict[Pooling, str] = {"mean": "mean", "last": "lasttoken"}  # our name -> the name in sentence-transformers
@@ -80,13 +80,15 @@ class Encoder(nn.Module):
             InputError: the model cannot be loaded.
         """
         source: dict[str, Any] = {"pretrained_model_name_or_path": locate(model), "revision": revision or None}
+        source["trust_remote_code"] = False
+        check_self_contained(locate(model))
         try:
             tokenizer = AutoTokenizer.from_pretrained(**source)
             weights = AutoModel.from_pretrained(**source, dtype=torch.float32)
-        except (OSError, ValueError) as error:
+        except UNLOADABLE as error:
             suffix = f" at revision {revision!r}" if revision else ""
             raise InputError(
-                f"model {model!r}{suffix} cannot be loaded; give a hub name, a folder or package://…: {error}"
+                f"model {model!r}{suffix} cannot be loaded; give a hub name, a folder or package://…: {str(error).strip() or repr(error)}"
             ) from error
         dense_layer = _dense_layer(locate(model), weights.config.hidden_size, dense) if dense else None
         return cls(_with_lora(weights, lora) if lora else weights, tokenizer, max_length, pooling, prompt, dense_layer)
@@ -182,10 +184,11 @@ def check_model(where: str, name: str, revision: str, max_length: int) -> None:
     Raises:
         InputError: the model cannot be loaded or has fewer positions than max_length.
     """
+    check_self_contained(where)
     try:
-        config = AutoConfig.from_pretrained(where, revision=revision or None)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        config = AutoConfig.from_pretrained(where, revision=revision or None, trust_remote_code=False)
+    except UNLOADABLE as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(
             f"encoder.model {name!r} cannot be loaded; give a hub name, a folder or package://…: {reason}"
         ) from error

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from valueflow.errors import InputError
 from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.kind import JudgeKind
-from valueflow.models import cache_folder, encoder_settings, fetch, locate
+from valueflow.models import UNLOADABLE, cache_folder, check_self_contained, encoder_settings, fetch, locate
 from valueflow.records import LIMIT, ValueId, clean, digest, text_id
 from valueflow.theories import operational, theories
 from valueflow.voting.descend import NEUTRAL
@@ -64,9 +65,14 @@ class LayerEncoder:
         path = fetch(model)
         settings = encoder_settings(path)
         self.prompt, self.max_length = (settings.prompt, settings.max_length) if settings else ("", MAX_LENGTH)
-        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        check_self_contained(path)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = AutoModel.from_pretrained(path).eval().to(self.device)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            self.model = AutoModel.from_pretrained(path, trust_remote_code=False).eval().to(self.device)
+        except UNLOADABLE as error:
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise InputError(f"judge.model {model!r} cannot be loaded: {reason}") from error
 
     def __call__(self, texts: list[str], batch_size: int = 64) -> np.ndarray:
         """Return float32 features, shape (texts, layers * width); texts of similar length share a batch."""

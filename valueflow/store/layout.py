@@ -12,11 +12,15 @@
 | `files/` | a root of its own for texts that were given as a file |
 """
 
+import re
 from typing import NamedTuple
 
+from valueflow.errors import InputError
 from valueflow.records import ValueId
 
 MANIFEST = "_manifest.json"
+# Names of tables and builds. They also come from files (CURRENT, manifests), and must not lead out of the root.
+NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 
 
 class Build(NamedTuple):
@@ -28,7 +32,16 @@ class Build(NamedTuple):
 
     @property
     def url(self) -> str:
-        """The folder of the build."""
+        """The folder of the build.
+
+        Raises:
+            InputError: the table or the id is no plain name.
+        """
+        for name in (self.table, self.build_id):
+            if not isinstance(name, str) or not NAME.fullmatch(name):
+                raise InputError(
+                    f"{name!r} is not the name of a build under {self.root}: letters, digits, '_', '-' and '.' are"
+                )
         return under(self.root, self.table, self.build_id)
 
     @property

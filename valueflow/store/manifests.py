@@ -38,6 +38,14 @@ class File(Config):
     sha256: str
     rows: int
 
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        """A manifest may come from somebody else; what it lists lies in its build."""
+        if "\\" in path or ":" in path or any(part in ("", ".", "..") for part in path.split("/")):
+            raise ValueError(f"file {path!r} is not a relative path inside the build")
+        return path
+
 
 class Input(Config):
     """Something that a build was made from: another build, or a file or folder that the user named."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from valueflow.errors import InputError
 from valueflow.store.files import read_bytes, swap
-from valueflow.store.layout import Build, pointer_url
+from valueflow.store.layout import NAME, Build, pointer_url
 from valueflow.store.manifests import require_manifest
 
 
@@ -24,7 +24,10 @@ def current(root: str) -> Pointer:
     try:
         raw = read_bytes(url)
         content = json.loads(raw)
-        return Pointer(content["version"], content["sequence"], raw)
+        version, sequence = content["version"], content["sequence"]
+        if not isinstance(sequence, int) or not NAME.fullmatch(version):
+            raise ValueError(f"version {version!r}, sequence {sequence!r}")
+        return Pointer(version, sequence, raw)
     except FileNotFoundError:
         return Pointer(None, 0, None)
     except (ValueError, KeyError, TypeError) as error:
