@@ -72,7 +72,8 @@ def hostile_judge(name: str, url: str, folder: Path) -> dict[str, Any]:
         "openai": endpoint,
         "openai with extras": endpoint | {"extra": {"headers": {"x": "y"}}, "structured": "none"},
         "vllm": {
-            "kind": "vllm", "name": "v", "model": str(folder), "engine": {"trust_remote_code": True}, "env": {"PYTHONPATH": "/"},
+            "kind": "vllm", "name": "v", "model": str(folder), "engine": {"trust_remote_code": True},
+            "env": {"PYTHONPATH": "/"},
         },
         "encoder folder": {"kind": "encoder", "name": "e", "model": str(folder)},
         "encoder hub": {"kind": "encoder", "name": "e", "model": "someone/model"},

@@ -107,7 +107,8 @@ def _backend() -> _Parser:
     options.add_argument(
         "--judge",
         metavar="FILE.yaml",
-        help="without a server: a config with a judge, such as conf/evaluate/tiny.yaml (default: the judge of the VIDB if it is the packaged encoder, else none)",
+        help="without a server: a config with a judge, such as conf/evaluate/tiny.yaml "
+        "(default: the judge of the VIDB, if it is the packaged encoder)",
     )
     return options
 

@@ -87,8 +87,9 @@ class Encoder(nn.Module):
             weights = AutoModel.from_pretrained(**source, dtype=torch.float32)
         except UNLOADABLE as error:
             suffix = f" at revision {revision!r}" if revision else ""
+            reason = str(error).strip() or repr(error)
             raise InputError(
-                f"model {model!r}{suffix} cannot be loaded; give a hub name, a folder or package://…: {str(error).strip() or repr(error)}"
+                f"model {model!r}{suffix} cannot be loaded; give a hub name, a folder or package://…: {reason}"
             ) from error
         dense_layer = _dense_layer(locate(model), weights.config.hidden_size, dense) if dense else None
         return cls(_with_lora(weights, lora) if lora else weights, tokenizer, max_length, pooling, prompt, dense_layer)

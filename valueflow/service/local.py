@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from valueflow import api, store, vidb
 from valueflow.errors import InputError
 from valueflow.evaluation.regression import load_or_fit
-from valueflow.judging.configs import AnyJudge, EncoderJudge, JudgeConfig, SimulatedJudge, WorkerJudge
+from valueflow.judging.configs import AnyJudge, EncoderJudge, JudgeConfig, WorkerJudge
 from valueflow.judging.fingerprint import RESOURCES
 from valueflow.judging.online import online_judge
 from valueflow.models import MINILM
@@ -77,10 +77,12 @@ def _harmless(named: Any) -> WorkerJudge | None:
         return None
     try:
         taken = {name: value for name, value in named.items() if name == "name" or name not in RESOURCES}
-        judge = TypeAdapter(JudgeConfig).validate_python(taken)
+        judge: AnyJudge = TypeAdapter(JudgeConfig).validate_python(taken)
     except ValidationError:
         return None
-    return judge if isinstance(judge, SimulatedJudge) or isinstance(judge, EncoderJudge) and judge.model == MINILM else None
+    if isinstance(judge, EncoderJudge) and judge.model != MINILM:
+        return None
+    return judge if isinstance(judge, WorkerJudge) else None
 
 
 def _described(named: Any) -> str:
