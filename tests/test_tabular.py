@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from valueflow.errors import InputError
-from valueflow.tabular import Row, cell, columns, require, rows, strict_rows, urls
+from valueflow.tabular import Row, cell, columns, require, row_names, rows, strict_rows, urls
 
 ROWS = [
     {"text": 'two\nlines, "quoted"', "rating": "1"},
@@ -97,6 +97,39 @@ def test_strings_of_strict_rows_are_valid_unicode(tmp_path, name, content):
     with pytest.raises(InputError, match=rf"{name}:{number}: row has bytes that are not UTF-8, or lone surrogates"):
         list(strict_rows(url, ["text"]))
     assert not any(row.error for row in rows(url, ["text"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", b"text,n\na\x1bb,1\n"), ("a.jsonl", b'{"text": "a\\u0000b", "n": 1}\n')]
+)
+def test_strict_rows_refuse_control_characters_in_the_columns_that_are_read(tmp_path, name, content):
+    url = saved(tmp_path, name, content)
+    with pytest.raises(InputError, match=rf"{name}:[12]: 'text' has the control character U\+00"):
+        list(strict_rows(url, ["text"]))
+    assert len(list(strict_rows(url, ["n"]))) == 1
+
+
+@pytest.mark.parametrize("name", ["utf16.csv", "utf16.tsv", "utf16.jsonl"])
+def test_utf16_with_a_byte_order_mark_is_read_like_utf8(tmp_path, name):
+    content = FILES[f"a.{name.rpartition('.')[2]}"][0].decode().encode("utf-16")
+    url = saved(tmp_path, name, content)
+    assert sorted(columns(url)) == ["rating", "text"]
+    assert [row.fields for row in strict_rows(url, ["text"])] == ROWS
+
+
+def test_utf16_without_a_byte_order_mark_is_refused_by_every_reader(tmp_path):
+    url = saved(tmp_path, "a.csv", delimited(",").decode().encode("utf-16-le"))
+    for read in (lambda: columns(url), lambda: list(rows(url, ["text"])), lambda: list(strict_rows(url, ["text"]))):
+        with pytest.raises(InputError, match=r"a\.csv is not UTF-8"):
+            read()
+
+
+def test_rows_of_files_of_one_name_have_their_path_below_the_shared_folder():
+    names = {"one.csv": "one.csv", "a/r.csv": "a/r.csv", "b/r.csv": "b/r.csv", "b/c/r.csv": "b/c/r.csv", "a/two.csv": "two.csv"}
+    for root in ("", "/some/where/", "s3://bucket/a/"):
+        assert row_names([root + path for path in names]) == {root + path: name for path, name in names.items()}
+    assert row_names(["x/y/r.csv"]) == {"x/y/r.csv": "r.csv"}
+    assert row_names(["x/r.csv", "x/y/r.csv"]) == {"x/r.csv": "r.csv", "x/y/r.csv": "y/r.csv"}
 
 
 def test_columns_of_json_lines_are_checked_row_by_row(tmp_path):

@@ -12,6 +12,8 @@ from valueflow.errors import InputError
 
 LIMIT = 10.0  # intensities lie in [-LIMIT, LIMIT]
 UNDECODABLE = re.compile("[\ud800-\udfff]")  # surrogates: a text with one has no UTF-8 encoding
+CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # all control characters that are not white space
+NOT_UTF8 = "bytes that are not UTF-8, or lone surrogates"
 
 S, F, N = pa.string(), pa.float64(), pa.int32()
 
@@ -164,6 +166,17 @@ def conform(table: pa.Table, name: str) -> pa.Table:
 def digest(*parts: object) -> str:
     """Return a 64-bit hexadecimal hash of JSON-serializable parts: the id of a window, a ballot or a build."""
     return hashlib.sha256(_JSON.encode(parts).encode()).hexdigest()[:16]
+
+
+def flaw(text: str) -> str:
+    """Return what a text has that no text may have, "" if nothing: undecodable bytes or control characters.
+
+    These are signs of binary data or of another encoding. Such a text is refused wherever texts come in, never judged.
+    """
+    if UNDECODABLE.search(text):
+        return NOT_UTF8
+    control = CONTROL.search(text)
+    return f"the control character U+{ord(control[0]):04X}: binary data" if control else ""
 
 
 def clean(text: str) -> str:

@@ -1,6 +1,6 @@
 """The one reader of users' tabular files (CSV, TSV, JSON lines, Parquet): a stream of rows, lenient or strict.
 
-The extension names the format and the delimiter. Text is UTF-8; a byte order mark is skipped. Rows are numbered by their first
+The extension names the format and the delimiter. `decoding` says which encodings are read. Rows are numbered by their first
 line, from 1 (Parquet: by row). `rows` is lenient: it yields a bad row with its error. `strict_rows` raises the error.
 """
 
@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from valueflow import store
+from valueflow.decoding import text_stream
 from valueflow.errors import InputError
-from valueflow.records import UNDECODABLE
+from valueflow.records import NOT_UTF8, UNDECODABLE, flaw
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 KINDS = (*DELIMITERS, "jsonl", "parquet")
 ALIASES = {"json": "jsonl"}
 HEAD = 100  # JSON lines have no header: their columns are the keys of the first lines
-NOT_UTF8 = "row has bytes that are not UTF-8, or lone surrogates"
 
 
 class Row(NamedTuple):
@@ -58,6 +58,23 @@ def urls(url: str) -> list[str]:
     if not matches:
         raise InputError(f"file {url!r} does not exist")
     return matches
+
+
+def row_names(files: list[str]) -> dict[str, str]:
+    """Return by file the name that the ids of its rows begin with: the file's own.
+
+    Files of one name in several folders are told apart by their path below the deepest folder that they share: where a copy of
+    the folders lies must not change an id.
+    """
+    same: dict[str, list[str]] = {}
+    for file in files:
+        same.setdefault(file.rpartition("/")[2], []).append(file)
+    named: dict[str, str] = {}
+    for name, group in same.items():
+        folders = [file.split("/")[:-1] for file in group]
+        shared = len(list(itertools.takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))))
+        named |= {file: "/".join([*folder[shared:], name]) for file, folder in zip(group, folders, strict=True)}
+    return named
 
 
 def columns(url: str, quoted: bool = True) -> list[str]:
@@ -129,10 +146,12 @@ def strict_rows(url: str, names: list[str], quoted: bool = True) -> Iterator[Row
             raise InputError(f"{row.location} lacks {missing[0]!r}; a row needs {', '.join(names)}")
         fields = {name: _string(value) if isinstance(value, bytes) else value for name, value in row.fields.items()}
         if any(isinstance(value, str) and UNDECODABLE.search(value) for value in fields.values()):
-            raise InputError(f"{row.location}: {NOT_UTF8}")
+            raise InputError(f"{row.location}: row has {NOT_UTF8}")
         for name in names:
             if isinstance(fields[name], list | dict):
                 raise InputError(f"{row.location}: {_nested(name, fields[name])}")
+            if isinstance(fields[name], str) and (problem := flaw(fields[name])):
+                raise InputError(f"{row.location}: {name!r} has {problem}")
         yield row._replace(fields=fields)
 
 
@@ -168,12 +187,11 @@ def _kind(url: str) -> str:
 
 def _open(url: str, mode: str = "r") -> Any:
     fs, path = store.filesystem(url)
-    # Undecodable bytes come through as lone surrogates, so that one bad row is refused and not the whole file.
-    text = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": "\n" if _kind(url) == "jsonl" else ""}
     try:
-        return fs.open(path, mode, **({} if mode == "rb" else text))
+        file = fs.open(path, "rb")
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{url} does not exist or is not a file") from None
+    return file if mode == "rb" else text_stream(file, url, "\n" if _kind(url) == "jsonl" else "")
 
 
 def _reader(stream: TextIO, kind: str, quoted: bool) -> Any:

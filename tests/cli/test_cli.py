@@ -127,8 +127,41 @@ def test_standard_input_gives_a_text_a_line(local, run, monkeypatch):
     result = json.loads(out)
     assert [row["text"] for row in result["rows"][::3]] == ["one", "two"]
     assert (result["vidb_version"], result["judge"], result["m"]) == (VERSION, JUDGE, 3)
-    assert err == ["1 of 3 rows left out (first: standard input:4: bytes that are not UTF-8)"]
+    assert len(err) == 1
+    assert err[0].startswith("1 of 3 rows left out (first: standard input:4: bytes that are not UTF-8")
     assert code == 0
+
+
+@pytest.mark.parametrize("name", ["in.txt", "in.csv", "in.tsv", "-"])
+def test_utf16_of_powershell_is_decoded(local, run, tmp_path, monkeypatch, name):
+    texts = ["I helped my neighbours.", "Ich half der älteren Frau."]
+    content = "\r\n".join([*(["text"] if name[-3:] in ("csv", "tsv") else []), *texts, ""]).encode("utf-16")
+    (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    code, out, err = run("score", name if name == "-" else tmp_path / name, "--format", "jsonl")
+    assert (code, err) == (0, [])
+    assert [json.loads(line)["text"] for line in out.strip().split("\n")[::3]] == texts
+
+
+@pytest.mark.parametrize("name", ["in.txt", "in.csv"])
+def test_utf16_without_a_byte_order_mark_is_refused_in_words(local, run, tmp_path, name):
+    (tmp_path / name).write_bytes("text\r\nI helped my neighbours.\r\n".encode("utf-16-le"))
+    code, out, err = run("score", tmp_path / name)
+    assert (code, out, len(err)) == (2, "", 1)
+    assert f"{name} is not UTF-8" in err[0]
+
+
+def test_no_text_with_control_characters_is_scored(local, run, tmp_path):
+    (tmp_path / "in.txt").write_bytes(b"fine\na\x1b[2Jb\nc\x00d\n" + "e\x9bf\n".encode())
+    code, out, err = run("score", tmp_path / "in.txt", "--format", "jsonl")
+    assert (code, [json.loads(line)["text"] for line in out.strip().split("\n")[::3]]) == (0, ["fine"])
+    assert err[0].startswith("3 of 4 rows left out (first: ")
+    assert "in.txt:2: the control character U+001B" in err[0]
+    for command in (["score", "a\x1bb"], ["compare", "fine", "a\x1bb"], ["extract", "a\x00b"], ["profile", "a\udce9b"]):
+        code, out, err = run(*command)
+        assert (code, out, len(err)) == (2, "", 1)
+        assert "\x1b" not in err[0]
+        assert "the text 'a" in err[0]
 
 
 def test_a_file_goes_in_and_a_file_comes_out_with_the_same_texts(local, run, table, tmp_path):

@@ -285,6 +285,15 @@ def test_generic_values_with_and_without_a_theory(tmp_path):
     assert {row["license"] for row in texts} == {"MIT"}
 
 
+def test_rows_of_files_of_one_name_in_two_folders_have_different_ids(tmp_path):
+    for folder, text in (("a", "Words of a."), ("b", "Words of b.")):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder, "own.csv", f"text\n{text}\n,\n")
+    texts, _, rejected = rows(f"{tmp_path}/*/own.csv", columns={"text": "text"}, **GENERIC)
+    assert [row["source_id"] for row in texts] == ["a/own.csv:2", "b/own.csv:2"]
+    assert [row["source_id"] for row in rejected] == ["a/own.csv:3", "b/own.csv:3"]
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -294,6 +303,7 @@ def test_generic_values_with_and_without_a_theory(tmp_path):
         (b"caf\xe9 time,power,1", "row has bytes that are not UTF-8, or lone surrogates"),
         (b"a\x00b,power,1", "text has the control character U+0000: binary data"),
         (b"PK\x03\x04,power,1", "text has the control character U+0003: binary data"),
+        ("a\x9b2Jb,power,1".encode(), "text has the control character U+009B: binary data"),
         (b"fine,power", "row has 2 fields, the header has 3"),
         (b"fine,power,1,1", "row has 4 fields, the header has 3"),
         (b"fine,powr,1", "unknown value 'powr'; did you mean 'power'?"),

@@ -184,6 +184,21 @@ def test_failed_windows_are_counted_and_their_error_is_reported(root):
     assert (empty.intensity, empty.error) == (None, "the text is empty")
 
 
+def test_a_text_with_control_characters_is_answered_without_a_score_and_the_others_are_scored(service):
+    texts = ["a text", "\x00a\x00 \x00t\x00e\x00x\x00t", " \n ", "a \x1b[2Jtext", "a \x85 text\x0b"]
+    results = scores(service, texts, values=VALUES[:1])
+    assert [score.intensity is None for score in results] == [False, True, True, True, False]
+    assert [(score.num_windows, score.num_failed) for score in results[1:4]] == [(0, 0)] * 3
+    assert "U+0000" in results[1].error
+    assert "U+001B" in results[3].error
+    assert results[0].intensity == results[4].intensity == scores(service, ["a text"], values=VALUES[:1])[0].intensity
+    compared = asyncio.run(service.compare(api.CompareRequest(first="a", second="b\x9bc", values=VALUES[:1]), "r"))
+    assert compared.comparisons[0].probability is None
+    assert "U+009B" in compared.comparisons[0].second.error
+    profiled = asyncio.run(service.profile(api.ProfileRequest(texts=["a text", "b\x00c"], values=VALUES[:1]), "r"))
+    assert profiled.profile[0].num_texts == 1
+
+
 def test_anchors_of_a_value_are_paged_in_order_and_examples_span_the_scale(service):
     first, second = service.anchors("svt:power", 0, 100), service.anchors("power", 100, 100)
     assert (first.total, len(first.anchors), len(second.anchors)) == (150, 100, 50)

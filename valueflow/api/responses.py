@@ -123,6 +123,7 @@ class ExtractedText(BaseModel):
 
     index: int
     nodes: list[Extracted]
+    error: str | None = Field(None, description="reason for a text that was not read: it is empty or has control characters")
 
 
 class ExtractResponse(BaseModel):

@@ -21,9 +21,10 @@ from valueflow.cli.options import FORMATS, ROOT
 from valueflow.cli.output import Lines, Row, Sheet
 from valueflow.client import AsyncClient, LocalClient, Settings, ValueFlowError
 from valueflow.client.protocol import SERVER_ENV, flat_row
+from valueflow.decoding import decode
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, JudgeConfig, SimulatedJudge
-from valueflow.records import UNDECODABLE
+from valueflow.records import flaw
 from valueflow.tabular import KINDS, cell, columns, rows
 
 ROOT_ENV = "VALUEFLOW_ROOT"
@@ -48,7 +49,8 @@ async def score(args: Namespace) -> None:
 async def compare(args: Namespace) -> None:
     """Write for each value the probability that the first of two texts expresses it more."""
     async with backend(args) as client:
-        answer = await client.compare(args.first, args.second, args.value or ["all"], **settings(args))
+        first, second = (one_text(text) for text in (args.first, args.second))
+        answer = await client.compare(first, second, args.value or ["all"], **settings(args))
     with sheet(args, output.comparisons) as out:
         out.header = answer.model_dump(exclude={"comparisons"})
         for comparison in answer.comparisons:
@@ -248,10 +250,10 @@ def read_texts(argument: str, column: str) -> list[str]:
     elif argument.lower().endswith(tuple(f".{kind}" for kind in (*KINDS, "txt"))) and len(argument.split()) == 1:
         raise InputError(f"file {argument!r} does not exist")
     else:
-        return [argument]
+        return [one_text(argument)]
     texts, skipped = [], []
     for place, text, error in items:
-        error = error or ("bytes that are not UTF-8" if UNDECODABLE.search(text) else "" if text.strip() else "no text")
+        error = error or flaw(text) or ("" if text.strip() else "no text")
         if error:
             skipped.append(f"{place}: {error}")
         else:
@@ -263,11 +265,18 @@ def read_texts(argument: str, column: str) -> list[str]:
     return texts
 
 
+def one_text(argument: str) -> str:
+    """Return a text of the command line; InputError if it cannot be judged."""
+    if problem := flaw(argument):
+        raise InputError(f"the text {argument[:40]!a} has {problem}")
+    return argument
+
+
 def _lines(content: bytes, name: str) -> Iterator[tuple[str, str, str]]:
     """Location, text and error of each line that is not blank."""
-    for number, line in enumerate(content.decode("utf-8-sig", "surrogateescape").split("\n"), 1):
+    for number, line in enumerate(decode(content, name).split("\n"), 1):
         if line.strip():
-            yield f"{name}:{number}", line.rstrip("\r"), ""
+            yield f"{name}:{number}", line, ""
 
 
 def _cells(path: str, column: str) -> Iterator[tuple[str, str, str]]:

@@ -1,7 +1,6 @@
 """Read a corpus of any supported format as tables of texts, labels and rejected rows."""
 
 import itertools
-import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -12,8 +11,8 @@ from valueflow.config import Config
 from valueflow.corpora import ethics, fulcra, generic, mfrc, social_chemistry, valueeval, valuenet, valueprism
 from valueflow.corpora.items import Adapter, Item
 from valueflow.errors import InputError
-from valueflow.records import SCHEMAS, UNDECODABLE, clean, conform, digest, text_id
-from valueflow.tabular import NOT_UTF8, Row, cell, columns, require, rows, urls
+from valueflow.records import NOT_UTF8, SCHEMAS, UNDECODABLE, clean, conform, digest, flaw, text_id
+from valueflow.tabular import Row, cell, columns, require, row_names, rows, urls
 
 CHUNK = 5_000  # rows
 LICENSES = {
@@ -25,7 +24,6 @@ LICENSES = {
     "fulcra": "unknown",
     "ethics": "MIT",
 }
-BINARY = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
 
 
 class CorpusConfig(Config):
@@ -115,19 +113,22 @@ def _chunks(config: CorpusConfig, adapter: Adapter, files: list[str]) -> Iterato
     names = [*adapter.required, *adapter.optional]
     all_rows = (row for file in files for row in rows(file, names, adapter.quoted))
     limited = itertools.islice(all_rows, config.max_rows)
+    named = row_names(files)
     while chunk := list(itertools.islice(limited, CHUNK)):
-        yield _tables(config, adapter, chunk)
+        yield _tables(config, adapter, chunk, named)
 
 
-def _tables(config: CorpusConfig, adapter: Adapter, chunk: list[Row]) -> tuple[pa.Table, pa.Table, pa.Table]:
+def _tables(
+    config: CorpusConfig, adapter: Adapter, chunk: list[Row], named: dict[str, str]
+) -> tuple[pa.Table, pa.Table, pa.Table]:
     source = config.source or config.format
     texts: list[dict[str, Any]] = []
     labels: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
     for row in chunk:
-        source_id = row.row_id
+        source_id = row_id = f"{named[row.file]}:{row.number}"
         try:
-            source_id = cell(row.fields, adapter.source_id) or row.row_id
+            source_id = cell(row.fields, adapter.source_id) or row_id
             item = _item(row, adapter, source_id)
             text = _text(item, config, source, source_id)
         except InputError as error:
@@ -145,9 +146,9 @@ def _item(row: Row, adapter: Adapter, source_id: str) -> Item:
         raise InputError(row.error)
     item = adapter.item(row.fields)
     if any(UNDECODABLE.search(field) for field in (item.text, item.group, item.language, item.license, source_id)):
-        raise InputError(NOT_UTF8)
-    if binary := BINARY.search(item.text):
-        raise InputError(f"text has the control character U+{ord(binary[0]):04X}: binary data")
+        raise InputError(f"row has {NOT_UTF8}")
+    if problem := flaw(item.text):
+        raise InputError(f"text has {problem}")
     if not item.text.strip():
         raise InputError("text is empty")
     if not any(character.isalpha() for character in item.text):

@@ -8,43 +8,62 @@ import pyarrow as pa
 
 from valueflow import store
 from valueflow.errors import InputError
-from valueflow.records import clean, digest, text_id
+from valueflow.records import UNDECODABLE, clean, digest, flaw, text_id
 from valueflow.store import Build, ResponsesDetails
-from valueflow.tabular import cell, require, rows, urls
+from valueflow.tabular import Row, cell, require, row_names, rows, urls
 
 log = logging.getLogger(__name__)
 COLUMNS = ("query", "dataset", "response")
 
 
 def save_responses(url: str, root: str, limit: int | None = None) -> Build:
-    """Store the responses of a CSV, JSONL or Parquet file and return their build.
+    """Store the responses of CSV, JSONL or Parquet files and return their build.
 
-    Unreadable rows are counted, logged and left out. `limit` is the maximum number of rows read per file.
+    Unreadable rows (undecodable bytes, a list instead of a text, control characters in the response) are counted, logged and
+    left out. `limit` is the maximum number of rows read, unreadable ones included.
 
     Raises:
-        InputError: the file or a column is missing; the message names both and lists what exists.
+        InputError: a file or a column is missing, or no row is readable; the message names it and says why.
     """
     table: dict[str, list[str]] = {name: [] for name in ("response_id", *COLUMNS)}
-    unreadable = 0
-    for file in urls(url):
+    unreadable = []
+    files = urls(url)
+    for file in files:
         require(file, list(COLUMNS))
-        for row in itertools.islice(rows(file, list(COLUMNS)), limit):
-            if row.error:
-                unreadable += 1
-                log.warning("responses: %s %s; left out", row.row_id, row.error)
-                continue
-            fields = {name: clean(cell(row.fields, name).encode("utf-8", "replace").decode()) for name in COLUMNS}
-            for name, value in fields.items():
-                table[name].append(value)
-            table["response_id"].append(digest(row.row_id, *fields.values()))
+    named = row_names(files)
+    all_rows = (row for file in files for row in rows(file, list(COLUMNS)))
+    for row in itertools.islice(all_rows, limit):
+        row_id = f"{named[row.file]}:{row.number}"
+        try:
+            fields = _response(row)
+        except InputError as error:
+            unreadable.append(f"{row_id}: {error}")
+            log.warning("responses: %s; left out", unreadable[-1])
+            continue
+        for name, value in fields.items():
+            table[name].append(value)
+        table["response_id"].append(digest(row_id, *fields.values()))
     if not table["response"]:
-        raise InputError(f"{url} has no response")
+        reason = f": {len(unreadable)} rows are unreadable, the first is {unreadable[0]}" if unreadable else ""
+        raise InputError(f"{url} has no response{reason}")
     out = Build(root, "responses", digest(table))
     if not store.manifest(out):
         parts = [store.write_part(out, pa.table(table), "0")]
-        details = ResponsesDetails(path=url, responses=len(table["response"]), unreadable=unreadable)
+        details = ResponsesDetails(path=url, responses=len(table["response"]), unreadable=len(unreadable))
         store.commit(out, details, [url], parts)
     return out
+
+
+def _response(row: Row) -> dict[str, str]:
+    """The cleaned fields of a row; InputError where it cannot be stored, or its response cannot be judged."""
+    if row.error:
+        raise InputError(row.error)
+    fields = {name: cell(row.fields, name) for name in COLUMNS}
+    for name, text in fields.items():
+        problem = flaw(text)
+        if UNDECODABLE.search(text) or (problem and name == "response"):
+            raise InputError(f"{name} has {problem}")
+    return {name: clean(text) for name, text in fields.items()}
 
 
 @functools.lru_cache(maxsize=4)

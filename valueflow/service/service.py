@@ -24,7 +24,7 @@ from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.online import OnlineJudge
 from valueflow.ranking.windows import with_texts
-from valueflow.records import ValueId, clean, text_id
+from valueflow.records import ValueId, clean, flaw, text_id
 from valueflow.service.catalog import Catalog
 from valueflow.theories import resolve_theory
 from valueflow.theories.taxonomy import THEORIES
@@ -158,13 +158,14 @@ class Service(Catalog):
         if self.embedding is None or self.embedding.extractor is None:
             raise InputError("extraction is not offered by this server; start it with `extraction` set (labelled texts)")
         names = list(THEORIES) if request.theories is None else [resolve_theory(name) for name in request.theories]
-        z_TD = await self.embedding.embed([clean(text) for text in request.texts])
-        nodes_by_text = await asyncio.to_thread(self.embedding.extractor, z_TD, request.top)
-        texts = []
-        for index, by_theory in enumerate(nodes_by_text):
-            nodes = [node for theory in names for node in by_theory.get(theory, [])]
-            extracted = [api.Extracted(**node._asdict() | {"path": list(node.path)}) for node in nodes]
-            texts.append(api.ExtractedText(index=index, nodes=extracted))
+        texts = [api.ExtractedText(index=i, nodes=[], error=_problem(text)) for i, text in enumerate(request.texts)]
+        readable = [text for text in texts if not text.error]
+        if readable:
+            z_TD = await self.embedding.embed([clean(request.texts[text.index]) for text in readable])
+            nodes_by_text = await asyncio.to_thread(self.embedding.extractor, z_TD, request.top)
+            for text, by_theory in zip(readable, nodes_by_text, strict=True):
+                nodes = [node for theory in names for node in by_theory.get(theory, [])]
+                text.nodes = [api.Extracted(**node._asdict() | {"path": list(node.path)}) for node in nodes]
         return api.ExtractResponse(request_id=request_id, model=self.embedding.model, texts=texts)
 
     def vidb(self) -> api.VidbResponse:
@@ -222,18 +223,18 @@ class Service(Catalog):
 
     async def _text_scores(self, request: api.ScoringRequest, texts: list[str], values: list[ValueId]) -> list[list[TextScore]]:
         """By value, the score of each text; equal texts are scored once."""
-        cleaned = [clean(text) for text in texts]
-        ids = [text_id(text) if text else "" for text in cleaned]
+        problems = [_problem(text) for text in texts]
+        ids = [problem or text_id(text) for problem, text in zip(problems, texts, strict=True)]
         # Scores do not depend on the order; sorted, equal sets of texts make equal chunks.
-        distinct = sorted({i: text for i, text in zip(ids, cleaned, strict=True) if i}.items())
+        distinct = sorted({i: clean(text) for i, text in zip(ids, texts, strict=True) if i not in problems}.items())
         chunks = [dict(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK)]
         if request.mode == "fast":
             by_chunk = await asyncio.gather(*(self._regress(values, chunk) for chunk in chunks))
             parts = list(itertools.chain(*by_chunk))
         else:
             parts = await asyncio.gather(*(self._rank(request, value, chunk) for chunk in chunks for value in values))
-        empty = {"": TextScore(None, 0, 0, "the text is empty")}
-        by_value = (ChainMap(empty, *parts[v :: len(values)]) for v in range(len(values)))
+        unscored = {problem: TextScore(None, 0, 0, problem) for problem in problems if problem}
+        by_value = (ChainMap(unscored, *parts[v :: len(values)]) for v in range(len(values)))
         return [[scores[i] for i in ids] for scores in by_value]
 
     async def _rank(self, request: api.ScoringRequest, value: ValueId, texts: dict[str, str]) -> dict[str, TextScore]:
@@ -309,6 +310,12 @@ class Service(Catalog):
         judge = self.judge.name if ranked or self.embedding is None else self.embedding.model
         version = self.version.build.build_id
         return settings | {"request_id": request_id, "vidb_version": version, "judge": judge, "mode": request.mode}
+
+
+def _problem(text: str) -> str | None:
+    """Why a text is not judged, None if it is."""
+    problem = flaw(text)
+    return f"the text has {problem}" if problem else None if text.strip() else "the text is empty"
 
 
 async def _run(num_texts: int, work: Callable[..., T], argument: object) -> T:

@@ -15,7 +15,7 @@ class EvaluateConfig(Config):
 
     root: str = Field(description="folder or URL under which all tables live")
     responses: str = Field("", description="CSV, JSONL or Parquet with columns query, dataset, response")
-    max_responses: int | None = Field(None, ge=1, description="score only the first ones, so many")
+    max_responses: int | None = Field(None, ge=1, description="read only so many rows, the first ones of all files")
     vidb: str = Field("current", description="version id, or current")
     values: list[str] = Field(ALL, description="values by any spelling, or ['all'] of the version")
     evaluator: EvaluatorConfig = EvaluatorConfig()
