@@ -94,7 +94,11 @@ def test_parameters_of_simulated_judges_are_recovered_and_ignoring_judges_is_wor
     gamma = np.array([[1.5, -1.5], [0.0, 0.0], [-0.8, 0.8], [1.0, -1.0], [0.0, 0.0], [0.4, -0.4], [0.5, -0.5]])
     orders = judged(6000, 9, beta, gamma, 2, theta)
     result = fit(LikelihoodShard(120, [orders], 7, 2))
-    unit = np.exp(np.log(beta[:6]).mean())  # the mean over informative judges
+    np.testing.assert_allclose(result.beta_J[:6] / result.beta_J[1], beta[:6], rtol=0.2)
+    # The unit is the sharpness of the average judge; the precision of a log sharpness is that of beta, times beta^2.
+    phi = np.concatenate([theta, beta, gamma.ravel()])
+    precision = np.array(beta[:6]) ** 2 * LikelihoodShard(120, [orders], 7, 2).moments(phi).diagonal[120:126]
+    unit = np.exp(np.average(np.log(beta[:6]), weights=precision))
     np.testing.assert_allclose(result.beta_J[:6], np.array(beta[:6]) / unit, rtol=0.2)
     assert result.beta_J[6] == pytest.approx(0.0, abs=1e-6)  # and the last judge is uninformative
     np.testing.assert_allclose(result.gamma_JP - result.gamma_JP.mean(1, keepdims=True), gamma, atol=0.3)
@@ -118,6 +122,21 @@ def test_parameters_of_simulated_judges_are_recovered_and_ignoring_judges_is_wor
     ignorant = fit(LikelihoodShard(120, [orders._replace(positions_WK=None, judge_W=None)])).theta_N
     assert error(result.theta_N) <= 1.1 * error(oracle_theta)
     assert error(result.theta_N) < 0.9 * error(ignorant)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_nearly_silent_judge_does_not_set_the_unit_of_theta(seed):
+    """Two equal judges, and a third of sharpness 0.08 that is just informative: theta keeps its unit."""
+    rng = np.random.default_rng(seed)
+    theta = rng.normal(0.0, 1.5, 60)
+    theta -= theta.mean()
+    both = judged(3000, seed + 10, [1.0, 1.0], np.zeros((2, 2)), 2, theta)
+    silent = judged(1500, seed + 20, [0.08], np.zeros((1, 2)), 2, theta)
+    result = fit(LikelihoodShard(60, [both, silent._replace(judge_W=np.full(1500, 2))], 3, 2))
+    without = fit(LikelihoodShard(60, [both], 2, 2))
+    assert 0.02 < result.beta_J[2] < 0.2  # it is not left out as uninformative
+    assert result.theta_N @ theta == pytest.approx(without.theta_N @ theta, rel=0.08)
+    assert result.prior_sd == pytest.approx(without.prior_sd, rel=0.08)
 
 
 def test_a_covariance_from_draws_is_the_exact_one_within_its_error(monkeypatch):

@@ -103,7 +103,7 @@ def fit(
         phi = np.concatenate([result.mode_N, np.where(silent_J, 0.0, result.beta_J), result.gamma_JP.ravel()])
         free[:j] &= ~silent_J
         result = _expectation_maximization(likelihood, counts, phi, prior_sd, tolerance, free, item_priors)
-    return result if item_priors else _rescaled(result)
+    return result if item_priors else _rescaled(result, likelihood)
 
 
 def _expectation_maximization(
@@ -194,10 +194,18 @@ def _judge_step(likelihood: Likelihood, mean: np.ndarray, root_NS: np.ndarray, f
     return np.clip(step, -0.5, 0.5)
 
 
-def _rescaled(result: Fit) -> Fit:
-    """Return the fit with theta in nats of the average judge: the mean log sharpness of the informative judges is 0."""
-    informative = result.beta_J[result.beta_J > np.maximum(MIN_BETA_Z * result.beta_error_J, 1e-6)]
-    c = float(np.exp(np.log(informative).mean()))
+def _rescaled(result: Fit, likelihood: Likelihood) -> Fit:
+    """Return the fit with theta in nats of the average judge: the mean log sharpness, weighted by its precision, is 0.
+
+    Without weights, a judge that answers almost at random would set the unit: its sharpness is near 0 and its log far below
+    that of the others. The precision of log beta_j is beta_j^2 times the information on beta_j; it does not depend on the unit.
+    """
+    n, j, _ = likelihood.layout
+    phi = np.concatenate([result.theta_N, result.beta_J, result.gamma_JP.ravel()])
+    informative_J = result.beta_J > np.maximum(MIN_BETA_Z * result.beta_error_J, 1e-6)
+    beta = result.beta_J[informative_J]
+    precision = beta**2 * likelihood.moments(phi).diagonal[n : n + j][informative_J]
+    c = float(np.exp(np.average(np.log(beta), weights=precision)))
     return result._replace(
         theta_N=c * result.theta_N, mode_N=c * result.mode_N, standard_error_N=c * result.standard_error_N,
         root_NS=c * result.root_NS, prior_sd=c * result.prior_sd, beta_J=result.beta_J / c,
