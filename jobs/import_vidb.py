@@ -25,7 +25,7 @@ SCHEMA = ImportConfig
 
 def main(config: ImportConfig) -> Build:
     """Import the files, publish the version and print the numbers of texts."""
-    previous = store.current(config.root)
+    previous = store.replaceable(config.root)
     version, counts = vidb.import_version(config.files, config.license, config.source, config.root)
     if config.publish:
         store.publish(config.root, version.build_id, previous)

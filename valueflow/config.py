@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from valueflow import __version__
-from valueflow.errors import InputError, allowed
+from valueflow.errors import InputError, allowed, of_storage, storage_error
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,8 @@ def _validated(schema: type[SchemaT], values: Any, path: str) -> SchemaT:
 def run_job(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
     """Run `main` on the config of the command line, `CONFIG.yaml [key.path=value ...]`.
 
-    An InputError becomes one line on standard error and exit code 2; any other exception is raised.
+    An InputError, or a disk that is full, read-only, forbidden or broken, becomes one line on standard error and exit code 2;
+    any other exception is raised.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("ray", "httpx", "sentence_transformers", "botocore", "aiobotocore"):
@@ -100,8 +101,11 @@ def run_job(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
         config = load(schema, sys.argv[1], sys.argv[2:])
         log.info("%s, ValueFlow %s", " ".join(sys.argv[1:]), __version__)
         main(config)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, OSError) as error:
+        if not isinstance(error, InputError) and not of_storage(error):
+            raise
+        known = error if isinstance(error, InputError) else storage_error(error)
+        print(f"error: {known}", file=sys.stderr)
         sys.exit(2)
 
 

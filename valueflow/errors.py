@@ -1,6 +1,7 @@
 """The exceptions for errors of the user, and suggestions of near spellings."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -19,3 +20,43 @@ def allowed(word: object, choices: Iterable[str]) -> str:
 
 class BudgetSpent(InputError):
     """An LLM has spent its budget; all answers are stored, and a rerun with a larger budget resumes."""
+
+
+class StorageError(InputError, OSError):
+    """A file system or object store refused or failed, also when tried again; nothing was removed."""
+
+
+class DamageError(StorageError):
+    """A file under a root is missing, or was read whole and is not what was written."""
+
+
+# What lasts until somebody acts, by number, and what to do.
+_LASTING = {
+    errno.ENOSPC: "no space is left there. Free some, or choose another root, and rerun",
+    errno.EDQUOT: "its disk quota is used up. Raise it or free space, and rerun",
+    errno.EROFS: "it is read-only. Make it writable, or choose another root, and rerun",
+    errno.EACCES: "permission is denied. Change the permissions, or choose another root, and rerun",
+    errno.EPERM: "it is not permitted. Change the permissions, or choose another root, and rerun",
+}
+_OF_DEVICES = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.ENOTCONN}
+
+
+def lasts(error: BaseException) -> bool:
+    """Return whether an error of storage stays when the operation is tried again."""
+    return isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in _LASTING)
+
+
+def storage_error(error: BaseException, doing: str = "") -> StorageError:
+    """Return an error of a file system or object store as one sentence; `doing` is the operation and its URL."""
+    number = error.errno if isinstance(error, OSError) else None
+    what = doing or f"use {getattr(error, 'filename', None) or 'a file'}"
+    remedy = _LASTING.get(number or (errno.EACCES if isinstance(error, PermissionError) else 0))
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return StorageError(
+        f"cannot {what}: {remedy} ({reason})" if remedy else f"cannot {what}: {reason}. Nothing was lost; rerun"
+    )
+
+
+def of_storage(error: BaseException) -> bool:
+    """Return whether an exception is one of disks: full, read-only, forbidden, broken or gone."""
+    return isinstance(error, OSError) and (error.errno in _OF_DEVICES or error.errno in _LASTING)

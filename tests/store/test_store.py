@@ -1,5 +1,6 @@
 """Builds on disk: whole files or none, verified manifests, and one published version."""
 
+import errno
 import json
 import os
 import threading
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from valueflow import store
-from valueflow.errors import InputError
+from valueflow.errors import DamageError, InputError, StorageError
 from valueflow.records import SCHEMAS, conform, text_id
 from valueflow.store import Build, ResponsesDetails, VidbDetails
 
@@ -50,12 +51,13 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch, ste
     store.write_bytes(url, b"old")
 
     def full_disk(*_):
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(os, step, full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(StorageError, match="no space"):
         store.write_bytes(url, b"new and longer")
     assert store.read_bytes(url) == b"old"
+    assert os.listdir(tmp_path / "folder") == ["file"]
 
 
 def test_a_half_written_file_is_no_part_of_a_build(build):
@@ -149,15 +151,15 @@ def test_finished_builds_are_listed_oldest_first_and_a_broken_one_is_left_out(bu
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"table": "responses"}'])
 def test_a_corrupt_manifest_is_named(finished, content):
     part(finished, "_manifest.json").write_text(content)
-    with pytest.raises(InputError, match=r"manifest .*/responses/b1/_manifest.json is corrupt .*; delete it and rerun"):
+    with pytest.raises(DamageError, match=r"/responses/b1/_manifest.json is damaged: it is not a manifest"):
         store.manifest(finished)
 
 
 def test_a_missing_file_is_named(finished):
     part(finished).unlink()
-    with pytest.raises(InputError, match=r"/b1/part-1.parquet is missing, its manifest says \d+; delete the folder .*/b1 and"):
+    with pytest.raises(DamageError, match=r"/b1/part-1.parquet is missing, its manifest says \d+; rerun the command"):
         store.manifest(finished)
-    with pytest.raises(InputError, match=r"part-1.parquet is gone"):
+    with pytest.raises(DamageError, match=r"part-1.parquet is gone"):
         store.read_part(finished, "part-1.parquet")
 
 
@@ -181,13 +183,13 @@ def test_verify_detects_a_flipped_bit(finished, at):
 def test_an_unreadable_part_is_named_before_a_manifest_lists_it(build):
     store.write_part(build, responses("a"), "0")
     part(build).write_bytes(b"PAR1 cut off")
-    with pytest.raises(InputError, match=r"part-1.parquet is not readable parquet"):
+    with pytest.raises(DamageError, match=r"part-1.parquet is damaged: it is not parquet"):
         store.commit(build, ResponsesDetails())
-    with pytest.raises(InputError, match=r"part-1.parquet is not readable parquet"):
+    with pytest.raises(DamageError, match=r"part-1.parquet is damaged: it is not parquet"):
         store.read_part(build, "part-1.parquet")
 
 
-def test_resume_counts_existing_rows_and_removes_unreadable_parts(build, caplog):
+def test_resume_counts_existing_rows_and_sets_damaged_parts_aside(build, caplog):
     store.write_part(build, responses("d", "b"), "0")
     store.write_part(build, responses("a", "b"), "2", "theory=svt/value=power")
     whole = part(build, "part-0.parquet").read_bytes()
@@ -198,6 +200,8 @@ def test_resume_counts_existing_rows_and_removes_unreadable_parts(build, caplog)
     assert store.part_paths(build) == ["part-0.parquet", "theory=svt/value=power/part-2.parquet"]
     for name in ("cut", "empty", "zeros"):
         assert f"part-{name}.parquet" in caplog.text
+        assert part(build, f"part-{name}.parquet.bad").exists()
+    assert part(build, "part-cut.parquet.bad").read_bytes() == whole[: len(whole) // 2]
 
 
 def test_duplicate_ids_are_written_once(build):
@@ -334,7 +338,7 @@ def test_only_a_finished_version_can_be_published(tmp_path):
 def test_a_corrupt_pointer_is_named(tmp_path, content):
     (tmp_path / "vidb").mkdir()
     (tmp_path / "vidb/CURRENT").write_bytes(content)
-    with pytest.raises(InputError, match=r"vidb/CURRENT is corrupt .*; delete it and publish a version again"):
+    with pytest.raises(InputError, match=r"vidb/CURRENT is damaged: .*; publish a version again"):
         store.current(str(tmp_path))
 
 

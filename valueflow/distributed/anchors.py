@@ -80,11 +80,11 @@ def build_anchors(config: BuildAnchorsConfig) -> AnchorBuilds:
     inputs = _AnchorInputs(texts, labels, embed(texts, config.encoder, config.root))
     settings = config.anchors.model_dump()
     clusters = _builds(config.root, digest(__version__, *_ids(inputs), settings))
-    if not store.manifest(clusters[0]):
+    if not store.reusable_together(clusters):
         require_resources(config.num_cpus, 0, "clustering", "Lower num_cpus")
         _run_task(_write_clusters, config.num_cpus, inputs, config.anchors, *clusters)
     individuals = _individuals_build(config.root, inputs, config.anchors.min_similarity)
-    if not store.manifest(individuals):
+    if not store.reusable(individuals):
         require_resources(config.num_cpus, config.encoder.num_gpus, "assigning individual anchors", "Lower num_cpus")
         task = ray.remote(_write_individuals).options(num_cpus=config.num_cpus, num_gpus=config.encoder.num_gpus)
         ray.get(task.remote(inputs, config.encoder, config.anchors.min_similarity, individuals))
@@ -93,7 +93,7 @@ def build_anchors(config: BuildAnchorsConfig) -> AnchorBuilds:
     named_by = digest(__version__, clusters[0].build_id, namer_fingerprint(config.namer))
     names = _names(config, config.namer, texts, clusters[0], named_by)
     out = _builds(config.root, digest(__version__, names.build_id))
-    if not store.manifest(out[0]):
+    if not store.reusable_together(out):
         _run_task(_write_renamed, 1, inputs, clusters, names, config.namer.name, *out)
     return _anchor_builds(*out, individuals)
 
@@ -196,7 +196,7 @@ def _commit_anchors(
 def _names(config: BuildAnchorsConfig, namer: AnyLlm, texts: Build, anchors: Build, build_id: str) -> Build:
     """Return the build of an LLM's names of anchors, given their medoid texts."""
     out = Build(config.root, "names", build_id)
-    if store.manifest(out):
+    if store.reusable(out):
         return out
     table = store.read_table(anchors, ["anchor_id", "medoids"])
     medoids = table["medoids"].to_pylist()

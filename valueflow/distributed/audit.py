@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.answer import check_answers, collect_answers
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.rank import in_folder, rankings_details, unanswered
-from valueflow.errors import InputError
+from valueflow.errors import DamageError, InputError
 from valueflow.judging.audit.audit import audit_result, plan_audit
 from valueflow.judging.audit.rated_texts import SAMPLE, rated_texts, with_judge_truth
 from valueflow.judging.audit.result import AuditConfig, AuditResult
@@ -58,7 +58,7 @@ def audit_judge(config: AuditJudgeConfig) -> tuple[AuditResult, str]:
     windows = _windows(config, rated)
     build_id = digest(__version__, windows["window_id"].to_pylist(), fingerprint(config.judge))
     out = Build(config.root, "rankings", f"a-{build_id}")
-    manifest = store.manifest(out)
+    manifest = store.reusable(out)
     if not manifest:
         started, before = time.monotonic(), len(store.committed_ids(out, "window_id"))
         collect_answers(config.judge, RANK, functools.partial(unanswered, windows), out, windows.num_rows, "audit")
@@ -77,9 +77,13 @@ def audit_judge(config: AuditJudgeConfig) -> tuple[AuditResult, str]:
 def stored_audit(root: str, judge: AnyJudge) -> AuditResult | None:
     """Return the stored audit result of a judge; None if it was not audited."""
     try:
-        return AuditResult.model_validate_json(store.read_bytes(_url(root, judge)))
+        return store.read_parsed(
+            _url(root, judge), AuditResult.model_validate_json, (ValidationError,), "the result of an audit"
+        )
     except FileNotFoundError:
         return None
+    except DamageError as error:
+        raise DamageError(f"{error}; run python -m jobs.audit_judge again: its answers are kept") from error
 
 
 def measured_speed(root: str, judge: AnyJudge) -> MeasuredSpeed | None:

@@ -11,7 +11,7 @@ import ray
 from pydantic import Field
 
 from valueflow.config import Config
-from valueflow.errors import InputError
+from valueflow.errors import BudgetSpent, DamageError, InputError, StorageError, of_storage, storage_error
 
 log = logging.getLogger(__name__)
 # Logical CPUs of each small task around an engine or an actor.
@@ -32,7 +32,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
         try:
             yield
         except ray.exceptions.RayError as error:
-            raise _input_error(error) or error from None
+            raise user_error(error) or error from None
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # messages of the core worker are for developers of Ray
@@ -54,17 +54,22 @@ def session(config: ClusterConfig) -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayError as error:
-        raise _input_error(error) or error from None
+        raise user_error(error) or error from None
     finally:
         ray.shutdown()
 
 
-def _input_error(error: BaseException | None) -> InputError | None:
-    """The InputError among the causes of a worker's exception, if there is one."""
+def user_error(error: BaseException | None) -> InputError | None:
+    """Return the InputError among the causes of a worker's exception, or its failure of a disk as one; None for others."""
     while error is not None:
-        if isinstance(error, InputError):
-            return InputError(str(error.args[0]) if error.args else str(error))
-        error = getattr(error, "cause", None) or error.__cause__
+        message = str(error.args[0]) if error.args else str(error)
+        for kind in (DamageError, StorageError, BudgetSpent, InputError):
+            if isinstance(error, kind):
+                return kind(message)
+        cause = getattr(error, "cause", None) or error.__cause__
+        if cause is None and of_storage(error):
+            return storage_error(error)
+        error = cause
     return None
 
 

@@ -61,7 +61,7 @@ def extract(config: ExtractConfig) -> Build:
     embeddings = embed(texts, config.encoder, config.root)
     ids = [embeddings.build_id, reference.build_id, labels.table, labels.build_id]
     out = Build(config.root, "extracted", digest(__version__, ids, config.k, config.top, config.seed))
-    finished = store.manifest(out)
+    finished = store.reusable(out)
     if finished:
         log.info("extract: %s texts, done before", f"{finished.details(ExtractedDetails).texts:,}")
         return out

@@ -115,7 +115,7 @@ def _ballots(config: CompareRatingConfig, rows: list[dict]) -> list[Ballot]:
 def _rate(config: CompareRatingConfig, rows: list[dict]) -> dict[str, Build]:
     ballots = ballot_table(_ballots(config, rows))
     plan = Build(config.root, "ballots", f"r-{digest(__version__, ballots['ballot_id'].to_pylist())}")
-    if not store.manifest(plan):
+    if not store.reusable(plan):
         store.write_part(plan, ballots, "0", "ratings=0")
         store.commit(plan, BallotsDetails())
     votes = vote_builds(config.root, config.panel, plan.build_id)
@@ -137,7 +137,7 @@ def _ranked(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray, 
     """Scores (repeats, texts) of one judge: windows of another seed in each repeat, fitted and calibrated by value."""
     table = _windows(config, rows, value_T)
     out = Build(config.root, "rankings", f"r-{digest(__version__, table['window_id'].to_pylist(), fingerprint(judge))}")
-    if not store.manifest(out):
+    if not store.reusable(out):
         collect_answers(judge, RANK, functools.partial(unanswered, table), out, table.num_rows, f"rank, {judge.name}")
         totals = check_answers(out, RANK, table.num_rows, 1.0, "rank")
         store.commit(out, rankings_details(totals, judge=judge.public()))

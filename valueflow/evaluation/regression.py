@@ -120,7 +120,7 @@ def load_or_fit(version: Vidb, model: str, embed: Embed) -> IntensityRegression:
     source = version.build
     out = Build(source.root, "fast", digest(__version__, source.build_id, content_hash(fetch(model))))
     probe_D = _embedded([PROBE], embed)[0]
-    if not store.manifest(out):
+    if not store.reusable(out):
         texts, training = training_texts(version)
         log.info("mode fast: embedding %s texts of VIDB %s with %s", f"{len(texts):,}", source.build_id, model)
         fits = fit(_embedded(texts, embed), near_duplicates(texts), training, int(digest(source.build_id), 16))

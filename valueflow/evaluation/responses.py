@@ -47,7 +47,7 @@ def save_responses(url: str, root: str, limit: int | None = None) -> Build:
         reason = f": {len(unreadable)} rows are unreadable, the first is {unreadable[0]}" if unreadable else ""
         raise InputError(f"{url} has no response{reason}")
     out = Build(root, "responses", digest(table))
-    if not store.manifest(out):
+    if not store.reusable(out):
         parts = [store.write_part(out, pa.table(table), "0")]
         details = ResponsesDetails(path=url, responses=len(table["response"]), unreadable=len(unreadable))
         store.commit(out, details, [url], parts)

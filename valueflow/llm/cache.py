@@ -1,14 +1,18 @@
 """The call cache: one small file per answered call, shared between jobs; errors are not cached.
 
 `{url}/{first two digits of the key}/{key}.json`. A file is written completely or not at all, concurrent writers of one key
-write answers to the same question, and an unreadable file is a miss: concurrent writers and crashes need no lock.
+write answers to the same question: concurrent writers and crashes need no lock.
 """
 
 import hashlib
 import json
+import logging
 from typing import NamedTuple
 
 from valueflow import store
+from valueflow.errors import DamageError
+
+log = logging.getLogger(__name__)
 
 
 class Reply(NamedTuple):
@@ -40,12 +44,20 @@ class CallCache:
         self.url = url.rstrip("/")
 
     def get(self, key: str) -> Reply | None:
-        """Return the reply of an earlier call; None if there is none or its file is unreadable."""
+        """Return the reply of an earlier call; None if there is none, or if its file is damaged and was set aside.
+
+        Raises:
+            StorageError: the file cannot be read, so nobody knows whether the call was paid for.
+        """
+        url = self._path(key)
         try:
-            text, tokens_in, tokens_out, first_probability = json.loads(store.read_bytes(self._path(key)))
-        except (FileNotFoundError, ValueError, TypeError):
+            return store.read_parsed(url, _reply, (ValueError, TypeError), "a reply")
+        except FileNotFoundError:
             return None
-        return Reply(text, "", tokens_in, tokens_out, first_probability)
+        except DamageError as error:
+            log.warning("%s; it is set aside", error)
+            store.set_aside(url)
+            return None
 
     def put(self, key: str, reply: Reply) -> None:
         """Store a reply, unless it is an error."""
@@ -55,3 +67,10 @@ class CallCache:
 
     def _path(self, key: str) -> str:
         return f"{self.url}/{key[:2]}/{key}.json"
+
+
+def _reply(content: bytes) -> Reply:
+    text, tokens_in, tokens_out, first_probability = json.loads(content)
+    if not isinstance(text, str) or not isinstance(tokens_in, int) or not isinstance(tokens_out, int):
+        raise TypeError(f"a text and two numbers of tokens are expected, not {content[:100]!r}")
+    return Reply(text, "", tokens_in, tokens_out, None if first_probability is None else float(first_probability))

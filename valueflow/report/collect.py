@@ -1,4 +1,4 @@
-"""Collect the contents of pages from finished builds; write the pages, and the dataset card into the version's folder."""
+"""Collect the contents of pages and of the dataset card from builds; write the pages."""
 
 from collections import Counter
 
@@ -14,12 +14,20 @@ from valueflow.report.evaluation_page import EvaluationReport, evaluation_page
 from valueflow.report.formatting import percent
 from valueflow.report.terminal import Column, text_table
 from valueflow.report.vidb_page import BuildReport, JudgeReport, ValueReport, vidb_page
-from valueflow.store import Build, EvaluationsDetails, FitSummary, RankingsDetails, UtilitiesDetails, WindowsDetails
+from valueflow.store import (
+    Build,
+    EvaluationsDetails,
+    FitSummary,
+    RankingsDetails,
+    UtilitiesDetails,
+    VidbDetails,
+    WindowsDetails,
+)
 from valueflow.theories import theories
 
 
 def vidb_report(texts: Build, candidates: Build, rankings: tuple[Build, ...], utilities: Build, version: Build) -> str:
-    """Write the page of a VIDB version and its dataset card; return the page's URL. `rankings` has a build per judge."""
+    """Write the page of a VIDB version; return its URL. `rankings` has a build per judge."""
     database = vidb.load(version.root, version.build_id)
     fits = store.details_of(utilities, UtilitiesDetails).fits
     details = database.details
@@ -32,9 +40,6 @@ def vidb_report(texts: Build, candidates: Build, rankings: tuple[Build, ...], ut
     ]
     ranked = sum((Counter(store.require_manifest(answers).counts) for answers in rankings), Counter())
     licenses = vidb.licenses(database)
-    languages = sorted(set(store.read_table(texts, ["language"])["language"].drop_null().to_pylist()))
-    card = dataset_card(version.build_id, database.manifest, licenses, languages, list(database.calibrations))
-    store.write_bytes(f"{version.url}/README.md", card.encode())
     report = BuildReport(
         version=version.build_id,
         created=database.manifest.created,
@@ -55,6 +60,14 @@ def vidb_report(texts: Build, candidates: Build, rankings: tuple[Build, ...], ut
         warnings=_warnings(values, judges),
     )
     return _write(store.report_url(version.root, version.build_id), vidb_page(report))
+
+
+def version_card(texts: Build, manifest: store.Manifest) -> str:
+    """Return the dataset card of a VIDB version that is about to be finished."""
+    details = manifest.details(VidbDetails)
+    languages = sorted(set(store.read_table(texts, ["language"])["language"].drop_null().to_pylist()))
+    values = [ValueId(value) for value in details.calibrations]
+    return dataset_card(manifest.build_id, manifest, details.licenses, languages, values)
 
 
 def evaluation_report(build: Build) -> str:

@@ -29,7 +29,16 @@ from valueflow.store.details import (
     VotesDetails,
     WindowsDetails,
 )
-from valueflow.store.files import exists, filesystem, read_bytes, read_input, write_bytes
+from valueflow.store.files import (
+    exists,
+    filesystem,
+    read_bytes,
+    read_input,
+    read_parsed,
+    set_aside,
+    write_bytes,
+    write_for_people,
+)
 from valueflow.store.layout import (
     Build,
     audit_url,
@@ -49,12 +58,10 @@ from valueflow.store.manifests import (
     commit,
     details_of,
     finished,
-    finished_manifest,
     ingested,
     manifest,
     part_paths,
     require_manifest,
-    verify,
 )
 from valueflow.store.parts import (
     committed_ids,
@@ -66,7 +73,8 @@ from valueflow.store.parts import (
     write_file,
     write_part,
 )
-from valueflow.store.pointer import Pointer, current, publish
+from valueflow.store.pointer import Pointer, current, publish, replaceable
+from valueflow.store.repair import finished_manifest, reusable, reusable_together, verify
 
 __all__ = [
     "AnchorsDetails",
@@ -119,15 +127,21 @@ __all__ = [
     "publish",
     "read_bytes",
     "read_input",
+    "read_parsed",
     "read_part",
     "read_table",
     "remove_unfinished",
+    "replaceable",
     "report_url",
     "require_manifest",
+    "reusable",
+    "reusable_together",
+    "set_aside",
     "under",
     "value_folder",
     "verify",
     "write_bytes",
     "write_file",
+    "write_for_people",
     "write_part",
 ]

@@ -1,18 +1,35 @@
-"""Files on disk or object storage: URLs, whole-or-absent writes, compare-and-swap."""
+"""Files on disk or object storage: URLs, reads that outlast weather, whole-or-absent writes, damage set aside."""
 
 import contextlib
 import fcntl
+import logging
 import os
+import time
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.spec import AbstractFileSystem
 
-from valueflow.errors import InputError
+from valueflow import retry
+from valueflow.errors import DamageError, InputError, StorageError, lasts, storage_error
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# How often an operation is tried. With the delays of `retry` this is about eight seconds.
+ATTEMPTS = 6
+# Object stores' clients, whose exceptions are not all OSErrors.
+CLIENTS = {"aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs", "urllib3"}
+ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+TEMPORARY, SET_ASIDE = ".tmp", ".bad"
+# Folders in which this process has looked for files of killed writers.
+_swept: set[str] = set()
 
 
-def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     """Return the file system and path of a URL (`s3://…`, `file://…`, a plain path); listings are never cached."""
     try:
         fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
@@ -21,10 +38,71 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fs, path
 
 
+def attempts(doing: str, operation: Callable[[], T], absent: tuple[type[OSError], ...] = ABSENT) -> T:
+    """Return the result of an operation of storage, which is tried again with backoff as long as its failure may pass.
+
+    Args:
+        doing: the operation and its URL, for the message.
+        operation: must be safe to repeat.
+        absent: exceptions that are an answer, and are raised as they are.
+
+    Raises:
+        StorageError: it failed every time, or with an error that lasts.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return operation()
+        except Exception as error:
+            if isinstance(error, (*absent, StorageError)) or not is_storage(error):
+                raise
+            if lasts(error) or attempt == ATTEMPTS - 1:
+                raise storage_error(error, doing) from error
+            log.info("cannot %s: %s; trying again", doing, error)
+            time.sleep(retry.backoff(attempt))
+    raise AssertionError("unreachable")
+
+
 def exists(url: str) -> bool:
     """Return whether a file or folder exists."""
     fs, path = filesystem(url)
-    return fs.exists(path)
+    try:
+        # Not fs.exists(), which takes every failure for absence.
+        attempts(f"look for {url}", lambda: fs.info(path))
+    except ABSENT:
+        return False
+    return True
+
+
+def sizes(url: str) -> dict[str, int]:
+    """Return the size in bytes of every file below a folder by its relative path; nothing where there is no folder."""
+    fs, path = filesystem(url)
+    top = fs._strip_protocol(path).rstrip("/")
+    # Abstract walks leave out what they cannot list, unless they are told to raise.
+    walks = type(fs).find is AbstractFileSystem.find or getattr(type(fs), "_find", None) is AsyncFileSystem._find
+    options = {"on_error": "raise"} if walks else {}
+
+    def find() -> dict[str, dict]:
+        try:
+            return fs.find(top, detail=True, **options)
+        except ABSENT:
+            fs.info(top)
+            raise OSError("a folder in it vanished meanwhile") from None
+
+    try:
+        files = attempts(f"list {url}", find)
+    except ABSENT:
+        return {}
+    return {str(name).removeprefix(f"{top}/"): info["size"] for name, info in files.items() if str(name) != top}
+
+
+def folders(url: str) -> list[str]:
+    """Return the names of the folders directly in a folder; nothing where there is none."""
+    fs, path = filesystem(url)
+    try:
+        entries = attempts(f"list {url}", lambda: fs.ls(path, detail=True))
+    except ABSENT:
+        return []
+    return sorted(str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] != "file")
 
 
 def read_bytes(url: str) -> bytes:
@@ -32,9 +110,10 @@ def read_bytes(url: str) -> bytes:
 
     Raises:
         FileNotFoundError: the file does not exist.
+        StorageError: it cannot be read, also when tried again.
     """
     fs, path = filesystem(url)
-    return fs.cat_file(path)
+    return attempts(f"read {url}", lambda: fs.cat_file(path))
 
 
 def read_input(url: str) -> bytes:
@@ -45,60 +124,166 @@ def read_input(url: str) -> bytes:
     """
     try:
         return read_bytes(url)
-    except (FileNotFoundError, IsADirectoryError):
+    except ABSENT:
         raise InputError(f"{url} does not exist or is not a file") from None
 
 
-def write_bytes(url: str, content: bytes) -> None:
-    """Write a file atomically: readers see the old content or the new one, never a part."""
-    fs, path = filesystem(url)
-    if "file" not in _protocols(fs):
-        fs.pipe_file(path, content)
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def read_parsed(url: str, parse: Callable[[bytes], T], errors: tuple[type[Exception], ...], what: str) -> T:
+    """Return a file's content as `parse` makes it of its bytes.
 
+    Bytes that it refuses are read again: only bytes that come twice and have the length that the store tells are damage.
 
-def swap(url: str, content: bytes, expected: bytes | None) -> bool:
-    """Replace a small file if it still holds `expected` (None: does not exist) and return whether it did.
-
-    Atomic on local disks (a lock file) and S3 (a conditional write); elsewhere two writers at the same moment may both succeed.
+    Raises:
+        FileNotFoundError: the file does not exist.
+        DamageError: the file is not `what` it should be (parquet, JSON …).
+        StorageError: it cannot be read whole.
     """
     fs, path = filesystem(url)
-    if "file" in _protocols(fs):
-        with _locked(path):
-            if (Path(path).read_bytes() if Path(path).exists() else None) != expected:
-                return False
-            write_bytes(url, content)
-            return True
-    if (fs.cat_file(path) if fs.exists(path) else None) != expected:
-        return False
-    if "s3" not in _protocols(fs):
-        fs.pipe_file(path, content)
-        return True
-    condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": fs.info(path)["ETag"]}
-    bucket, key, _ = fs.split_path(path)
+    for attempt in range(ATTEMPTS):
+        data = read_bytes(url)
+        try:
+            return parse(data)
+        except MemoryError:
+            raise
+        except errors as error:
+            reason = " ".join(str(error).split())
+            if read_bytes(url) == data and attempts(f"look for {url}", lambda: fs.info(path))["size"] == len(data):
+                raise DamageError(f"{url} is damaged: it is not {what} ({reason})") from error
+            time.sleep(retry.backoff(attempt))
+    raise StorageError(f"cannot read {url}: its bytes differ each time. Nothing was lost; rerun")
+
+
+def write_bytes(url: str, content: bytes) -> None:
+    """Write a file atomically: readers see the old content or the new one, never a part.
+
+    Raises:
+        StorageError: it cannot be written, also when tried again; the old content is there.
+    """
+    fs, path = filesystem(url)
+    if is_local(fs):
+        # A folder may vanish while it is written to (another attempt starts over): that passes.
+        attempts(f"write {url}", lambda: _write_local(path, content), absent=())
+        return
     try:
-        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=content, **condition)
-    except OSError as error:
-        if "recondition" in str(error) or isinstance(error, FileExistsError):
-            return False
+        attempts(f"write {url}", lambda: fs.pipe_file(path, content))
+    except ABSENT as error:  # no such bucket
+        raise storage_error(error, f"write {url}") from error
+
+
+def write_for_people(url: str, content: bytes) -> None:
+    """Write a file that people may have filled in: an existing one with other content is set aside, not replaced."""
+    try:
+        if read_bytes(url) == content:
+            return
+        set_aside(url)
+    except FileNotFoundError:
+        pass
+    write_bytes(url, content)
+
+
+def _write_local(path: str, content: bytes) -> None:
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    if folder not in _swept:
+        _swept.add(folder)
+        sweep(folder)
+    temporary = f"{path}.{uuid.uuid4().hex}{TEMPORARY}"
+    try:
+        with open(temporary, "xb") as file:
+            # The lock says that this writer lives; a sweep that was faster has removed the file.
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise
-    return True
+
+
+def sweep(folder: str) -> None:
+    """Remove the files that killed writers left in a local folder; those of live writers are locked and stay."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for path in [entry.path for entry in entries if entry.name.endswith(TEMPORARY)]:
+            # Where locks do not work, or the file belongs to somebody else, it stays.
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+
+
+def sweep_below(url: str) -> None:
+    """Sweep a folder and all folders in it; nothing on object stores, whose files appear whole."""
+    fs, path = filesystem(url)
+    if is_local(fs):
+        for folder, _, _ in os.walk(fs._strip_protocol(path)):
+            sweep(folder)
+
+
+def set_aside(url: str) -> str:
+    """Rename a damaged file to `{url}.bad` (`.2.bad` where that is taken) and return the new URL; "" where it is gone."""
+    number = 1
+    while exists(target := f"{url}{'' if number == 1 else f'.{number}'}{SET_ASIDE}"):
+        number += 1
+    (fs, path), new = filesystem(url), filesystem(target)[1]
+
+    def move() -> None:
+        if is_local(fs):
+            os.rename(path, new)
+            return
+        fs.cp_file(path, new)
+        fs.rm_file(path)
+
+    try:
+        attempts(f"rename {url}", move)
+    except ABSENT:
+        return ""
+    return target
+
+
+def remove_files(url: str) -> None:
+    """Remove the files below a folder, except those that were set aside and those of live writers."""
+    fs, path = filesystem(url)
+    top = fs._strip_protocol(path).rstrip("/")
+    files = [f"{top}/{name}" for name in sizes(url) if not name.endswith((SET_ASIDE, TEMPORARY))]
+
+    def remove() -> None:
+        if not is_local(fs):
+            fs.rm(files)
+            return
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):  # another attempt was faster
+                os.unlink(file)
+
+    if files:
+        attempts(f"remove the files of {url}", remove, absent=())
+    sweep_below(url)
+    if is_local(fs):
+        for folder, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(folder)
 
 
 @contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
+def locked(path: str) -> Iterator[None]:
+    """Hold the lock of a local file."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(f"{path}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
+def is_local(fs: AbstractFileSystem) -> bool:
+    """Return whether a file system is that of this machine."""
+    return "file" in protocols(fs)
+
+
+def protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
+    """Return the names of a file system in URLs."""
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def is_storage(error: Exception) -> bool:
+    """Return whether an exception is one of a file system or of an object store's client."""
+    return isinstance(error, OSError) or any(c.__module__.partition(".")[0] in CLIENTS for c in type(error).__mro__)

@@ -6,7 +6,7 @@ import json
 import logging
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,16 +18,19 @@ from pydantic import ValidationError, field_validator
 
 from valueflow import __version__
 from valueflow.config import Config
-from valueflow.errors import InputError
+from valueflow.errors import DamageError, InputError
 from valueflow.records import SCHEMAS
 from valueflow.store.details import Details
-from valueflow.store.files import filesystem, read_bytes, write_bytes
+from valueflow.store.files import SET_ASIDE, folders, read_bytes, read_parsed, sizes, sweep_below, write_bytes
 from valueflow.store.layout import MANIFEST, Build, under
 
 log = logging.getLogger(__name__)
 DetailsT = TypeVar("DetailsT", bound=Details)
 # Tables whose builds hold files that are not parquet.
 FILE_TABLES = ("hives", "fast")
+# What Arrow raises on bytes that are no parquet; its OSErrors are about bytes in memory here.
+PARQUET_ERRORS = (pa.ArrowException, OSError)
+MAKE_AGAIN = "rerun the command that made it: what is lost is made again, answers that are whole are kept"
 
 
 class File(Config):
@@ -120,15 +123,22 @@ def _input_of_url(url: str) -> Input:
     return Input(url=url)
 
 
-def commit(build: Build, details: Details, inputs: Sequence[Build | str] = (), files: Sequence[File] | None = None) -> Manifest:
+def commit(
+    build: Build, details: Details, inputs: Sequence[Build | str] = (), files: Sequence[File] | None = None,
+    card: Callable[[Manifest], str] | None = None,
+) -> Manifest:  # fmt: skip
     """Write the manifest that makes a build finished, and return it.
+
+    A build that was made again because a file was damaged, and is what it was, gets its earlier manifest back.
 
     Args:
         build: the build.
         details: settings and counts, the record of its table.
         inputs: builds and users' files that it was made from.
         files: its files; by default every part that is there is hashed and listed.
+        card: makes the README.md of the build, which is written before the manifest.
     """
+    sweep_below(build.url)
     if files is None:
         with ThreadPoolExecutor(8) as pool:
             files = list(pool.map(lambda path: _describe(build, path), part_paths(build)))
@@ -138,7 +148,23 @@ def commit(build: Build, details: Details, inputs: Sequence[Build | str] = (), f
         code_version=__version__, git_commit=git_commit(), config=config, inputs=[Input.of(i) for i in inputs], counts=counts,
         files=sorted(files, key=lambda file: file.path), attempt=uuid.uuid4().hex,
     )  # fmt: skip
+    manifest = _as_before(build, manifest)
+    if card:
+        write_bytes(f"{build.url}/README.md", card(manifest).encode())
     write_bytes(build.manifest_url, manifest.model_dump_json(indent=1).encode())
+    return manifest
+
+
+def _as_before(build: Build, manifest: Manifest) -> Manifest:
+    """The manifest that was set aside with a damaged file, where the build has the same content again."""
+    same = {"table", "build_id", "config", "inputs", "counts", "files"}
+    content = json.loads(manifest.model_dump_json(include=same))
+    for name in sizes(build.url):
+        if name.startswith(MANIFEST) and name.endswith(SET_ASIDE):
+            with contextlib.suppress(ValidationError):
+                earlier = Manifest.model_validate_json(read_bytes(f"{build.url}/{name}"))
+                if json.loads(earlier.model_dump_json(include=same)) == content:
+                    return earlier
     return manifest
 
 
@@ -146,34 +172,27 @@ def manifest(build: Build) -> Manifest | None:
     """Return the manifest of a finished build, None for an unfinished one.
 
     Raises:
-        InputError: the manifest cannot be read, or a file it lists is missing or has another size.
+        DamageError: the manifest is damaged, or a file it lists is missing or has another size.
     """
-    url = build.manifest_url
-    try:
-        loaded = Manifest.model_validate_json(read_bytes(url))
-    except FileNotFoundError:
+    loaded = read_manifest(build)
+    if loaded is None:
         return None
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise InputError(f"manifest {url} is corrupt ({reason}); delete it and rerun: finished rows are kept") from error
-    fs, path = filesystem(build.url)
-    prefix = fs._strip_protocol(path).rstrip("/") + "/"
-    sizes = {str(p).removeprefix(prefix): info["size"] for p, info in fs.find(path, detail=True).items()}
+    actual = sizes(build.url)
     for file in loaded.files:
-        if sizes.get(file.path) != file.size:
-            state = "is missing" if file.path not in sizes else f"has {sizes[file.path]} bytes"
-            raise InputError(
-                f"{build.url}/{file.path} {state}, its manifest says {file.size}; delete the folder {build.url} and rerun"
-            )
+        if actual.get(file.path) != file.size:
+            state = f"has {actual[file.path]} bytes" if file.path in actual else "is missing"
+            raise DamageError(f"{build.url}/{file.path} {state}, its manifest says {file.size}; {MAKE_AGAIN}")
     return loaded
 
 
-def finished_manifest(build: Build, stage: str, rows: str) -> Manifest | None:
-    """Return the manifest of a build that an earlier run finished, and log it; None where there is work to do."""
-    finished_before = manifest(build)
-    if finished_before:
-        log.info("%s: %s %s, done before", stage, f"{finished_before.num_rows:,}", rows)
-    return finished_before
+def read_manifest(build: Build) -> Manifest | None:
+    """Return the manifest of a build without a look at its files; None where there is none."""
+    try:
+        return read_parsed(build.manifest_url, Manifest.model_validate_json, (ValidationError,), "a manifest")
+    except FileNotFoundError:
+        return None
+    except DamageError as error:
+        raise DamageError(f"{str(error).partition(' For further information')[0]}; {MAKE_AGAIN}") from error
 
 
 def require_manifest(build: Build) -> Manifest:
@@ -199,14 +218,15 @@ def details_of(build: Build, record: type[DetailsT]) -> DetailsT:
 
 
 def finished(root: str, table: str) -> list[str]:
-    """Return the ids of the finished builds of a table, oldest first."""
-    fs, path = filesystem(under(root, table))
-    if not fs.exists(path):
-        return []
+    """Return the ids of the finished builds of a table, oldest first; a build with a damaged manifest is left out."""
     created = {}
-    for file in fs.glob(f"{path}/*/{MANIFEST}"):
+    for build_id in folders(under(root, table)):
+        try:
+            content = read_bytes(Build(root, table, build_id).manifest_url)
+        except FileNotFoundError:
+            continue
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            created[str(file).split("/")[-2]] = json.loads(fs.cat_file(file))["created"]
+            created[build_id] = json.loads(content)["created"]
     return sorted(created, key=lambda build_id: created[build_id])
 
 
@@ -222,30 +242,23 @@ def ingested(root: str, texts: str, alternative: str = "") -> Build:
     return Build(root, "texts", ids[-1] if texts == "latest" else texts)
 
 
-def verify(build: Build) -> None:
-    """Read every byte of a finished build and compare it with the manifest's hashes."""
-    for file in require_manifest(build).files:
-        if hashlib.sha256(read_bytes(f"{build.url}/{file.path}")).hexdigest() != file.sha256:
-            raise InputError(f"{build.url}/{file.path} differs from its manifest's hash; delete {build.url} and rerun")
-
-
 def part_paths(build: Build, folder: str = "") -> list[str]:
     """Return the relative paths of every part of a build or of one of its folders, committed or not, sorted."""
-    fs, path = filesystem(build.url)
-    prefix = fs._strip_protocol(path).rstrip("/") + "/"
-    searched = f"{prefix}{folder}".rstrip("/")
-    if not fs.exists(searched):
-        return []
-    paths = (str(p).removeprefix(prefix) for p in fs.find(searched))
-    return sorted(p for p in paths if p.endswith(".parquet"))
+    prefix = f"{folder}/" if folder else ""
+    return sorted(f"{prefix}{path}" for path in sizes(f"{build.url}/{folder}".rstrip("/")) if path.endswith(".parquet"))
 
 
 def _describe(build: Build, path: str) -> File:
-    data = read_bytes(f"{build.url}/{path}")
-    try:
-        rows = pq.read_metadata(pa.BufferReader(data)).num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{build.url}/{path} is not readable parquet ({error}); delete it and rerun") from error
+    url = f"{build.url}/{path}"
+
+    def read(data: bytes) -> File:
+        return describe(path, data, pq.read_metadata(pa.BufferReader(data)).num_rows)
+
+    return read_parsed(url, read, PARQUET_ERRORS, "parquet")
+
+
+def describe(path: str, data: bytes, rows: int) -> File:
+    """Return how a manifest lists a file."""
     return File(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest(), rows=rows)
 
 

@@ -1,6 +1,5 @@
 """Parts of builds: parquet files by folder, committed ids, resume by anti-join."""
 
-import hashlib
 import io
 import logging
 
@@ -9,11 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from valueflow.errors import InputError
+from valueflow.errors import DamageError
 from valueflow.records import SCHEMAS, conform
-from valueflow.store.files import filesystem, read_bytes, write_bytes
+from valueflow.store.files import read_parsed, remove_files, write_bytes
 from valueflow.store.layout import Build
-from valueflow.store.manifests import File, part_paths, require_manifest
+from valueflow.store.manifests import MAKE_AGAIN, PARQUET_ERRORS, File, describe, part_paths, require_manifest
+from valueflow.store.repair import withdraw
 
 log = logging.getLogger(__name__)
 
@@ -21,28 +21,40 @@ log = logging.getLogger(__name__)
 def write_part(build: Build, table: pa.Table, name: str, folder: str = "") -> File:
     """Commit rows of one stage as `[folder/]part-{name}.parquet`; writing the same name again replaces it."""
     content = io.BytesIO()
-    pq.write_table(conform(table, build.table), content, compression="zstd")
-    data = content.getvalue()
+    # With checksums, so that a changed bit is damage and no other number.
+    pq.write_table(conform(table, build.table), content, compression="zstd", write_page_checksum=True)
     path = f"{folder}/part-{name}.parquet".lstrip("/")
-    return write_file(build, path, data, table.num_rows)
+    return write_file(build, path, content.getvalue(), table.num_rows)
 
 
 def write_file(build: Build, path: str, data: bytes, rows: int = 0) -> File:
     """Write any file of a build, and return how its manifest lists it."""
     write_bytes(f"{build.url}/{path}", data)
-    return File(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest(), rows=rows)
+    return describe(path, data, rows)
 
 
 def read_part(build: Build, path: str, columns: list[str] | None = None) -> pa.Table:
-    """Return one part; InputError naming the file where it cannot be read."""
+    """Return one part.
+
+    Raises:
+        DamageError: it is gone, or is not the parquet that a stage wrote.
+        StorageError: it cannot be read, also when tried again.
+    """
     url = f"{build.url}/{path}"
-    try:
-        table = pq.read_table(pa.BufferReader(read_bytes(url)), columns=columns, partitioning=None)
-    except FileNotFoundError:
-        raise InputError(f"{url} is gone though its manifest lists it; delete the build's folder and rerun") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{url} is not readable parquet ({error}); delete the build's folder and rerun") from error
     schema = SCHEMAS[build.table]
+
+    def parse(data: bytes) -> pa.Table:
+        table = pq.read_table(pa.BufferReader(data), columns=columns, partitioning=None, page_checksum_verification=True)
+        if columns is not None and table.column_names != columns:
+            raise pa.ArrowInvalid(f"its columns are {table.column_names}, not {columns}")
+        return table
+
+    try:
+        table = read_parsed(url, parse, PARQUET_ERRORS, "parquet")
+    except FileNotFoundError:
+        raise DamageError(f"{url} is gone; {MAKE_AGAIN}") from None
+    except DamageError as error:
+        raise DamageError(f"{error}; {MAKE_AGAIN}") from error
     return conform(table, build.table) if columns is None else table.cast(pa.schema([schema.field(c) for c in columns]))
 
 
@@ -58,15 +70,21 @@ def read_table(build: Build, columns: list[str] | None = None, folder: str = "")
 
 
 def committed_ids(build: Build, column: str) -> np.ndarray:
-    """Return the sorted ids (array of S16) that an unfinished build already holds; unreadable parts are removed and redone."""
+    """Return the sorted ids (array of S16) that a build already holds.
+
+    A damaged part is set aside and its rows are done again.
+
+    Raises:
+        StorageError: a part cannot be read; whether it is damaged is unknown, and it stays.
+    """
     ids: list[np.ndarray] = []
     for path in part_paths(build):
         try:
-            ids.append(read_part(build, path, [column])[column].to_numpy().astype("S16"))
-        except InputError as error:
-            log.warning("resume: %s; removed, its rows are done again", error)
-            fs, folder = filesystem(build.url)
-            fs.rm_file(f"{folder}/{path}")
+            # All columns: a part of which another column is damaged must not count as done.
+            ids.append(read_part(build, path)[column].to_numpy().astype("S16"))
+        except DamageError as error:
+            log.warning("resume: %s", error)
+            withdraw(build, path)
     return np.unique(np.concatenate(ids)) if ids else np.empty(0, "S16")
 
 
@@ -94,7 +112,5 @@ def drop_duplicates(build: Build, column: str) -> None:
 
 
 def remove_unfinished(build: Build) -> None:
-    """Remove the files of an unfinished build, for stages that start over rather than resume."""
-    fs, path = filesystem(build.url)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    """Remove the files of an unfinished build, for stages that start over rather than resume; what was set aside stays."""
+    remove_files(build.url)

@@ -54,7 +54,7 @@ def import_version(paths: list[str], license_: str, source: str, root: str) -> t
         raise InputError(f"no text in {', '.join(paths)}")
     content = {v: sorted((i, r) for i, (_, r) in pool.items()) for v, pool in pools.items()}
     out = Build(root, "vidb", f"import-{digest(content, license_, source)}")
-    if store.manifest(out):
+    if store.reusable(out):
         return out, counts
     for value, pool in pools.items():
         theory, node = value.theory, value.node

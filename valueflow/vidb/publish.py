@@ -4,7 +4,7 @@ import csv
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -102,7 +102,7 @@ def plausibility_ballots(values: Iterator[CalibratedValue], out: Build) -> None:
 
 def write_version(
     candidates: Build, utilities: Build, config: CalibrateConfig, review: Review, lineage: VidbDetails, out: Build,
-    base: Vidb | None = None,
+    base: Vidb | None = None, card: Callable[[store.Manifest], str] | None = None,
 ) -> store.Manifest:  # fmt: skip
     """Calibrate every value, merge human ratings, and write a version.
 
@@ -117,8 +117,9 @@ def write_version(
         lineage: how the version was built; calibrations and counts are added.
         out: the version.
         base: the version that this one extends; its calibration is kept.
+        card: makes the dataset card.
     """
-    finished = store.manifest(out)
+    finished = store.reusable(out)
     if finished:
         log.info("publish: version %s, done before", out.build_id)
         return finished
@@ -143,10 +144,10 @@ def write_version(
         counts["flagged"] += pc.sum(flagged).as_py() or 0
         counts["rated_by_humans"] += rows.num_rows - rows["human_mean"].null_count
         counts["filtered_release"] += pc.sum(rows["agreed"]).as_py() or 0
-    store.write_bytes(f"{out.url}/human_queue.csv", queue.getvalue().encode())
+    store.write_for_people(f"{out.url}/human_queue.csv", queue.getvalue().encode())
     saved = {value: calibration.model_dump() for value, calibration in calibrations.items()}
     details = lineage.model_copy(update={"calibrations": saved, "licenses": dict(licenses), **counts})
-    return store.commit(out, details, [candidates, utilities])
+    return store.commit(out, details, [candidates, utilities], card=card)
 
 
 def _calibrate(

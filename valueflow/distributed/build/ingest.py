@@ -30,10 +30,11 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
     contents = [[_content_hash(path) for path in (s.path, s.labels) if path] for s in sources]
     build_id = digest("ingest", __version__, [s.model_dump() for s in sources], contents)
     texts = Build(root, "texts", build_id)
-    if store.manifest(texts):
-        log.info("ingest: %s texts, done before", f"{store.require_manifest(texts).num_rows:,}")
-        return texts
     companions = {name: Build(root, name, build_id) for name in ("source_labels", "rejected")}
+    finished = store.reusable_together([texts, *companions.values()])
+    if finished:
+        log.info("ingest: %s texts, done before", f"{finished.num_rows:,}")
+        return texts
     for build in (texts, *companions.values()):
         store.remove_unfinished(build)
     tasks = [{"index": i, "config": source.model_dump_json()} for i, source in enumerate(sources)]

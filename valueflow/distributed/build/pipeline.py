@@ -1,5 +1,6 @@
 """Build a VIDB: select candidates, plan, rank, aggregate, calibrate, publish; each stage is a build that a rerun resumes."""
 
+import functools
 import logging
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from valueflow.llm.cost import CostEstimate
 from valueflow.ranking.calibration import NO_NEUTRAL, CalibrateConfig
 from valueflow.ranking.windows import WindowsConfig, plan_table, with_texts
 from valueflow.records import ValueId, digest
+from valueflow.report.collect import version_card
 from valueflow.store import BallotsDetails, Build, CandidatesDetails, JudgeSharpness, UtilitiesDetails, VidbDetails
 from valueflow.vidb import candidates, publish
 from valueflow.vidb.candidates import CandidatesConfig
@@ -144,7 +146,7 @@ def plan_stages(config: BuildVidbConfig, base: Vidb | None) -> BuildStages:
     """Finish the stages before ranking: the candidates and, where it does not depend on answers, the plan of windows."""
     at = stages(config, base)
     store.require_manifest(at.texts)
-    if not store.manifest(at.candidates):
+    if not store.reusable(at.candidates):
         previous = Build(config.root, "candidates", base.details.builds["candidates"]) if base else None
         selected = candidates.select_candidates(at.texts, config.candidates, at.candidates, previous)
         details = CandidatesDetails(settings=config.candidates.model_dump(), sizes={**selected})
@@ -196,7 +198,7 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
         InputError: no ingested texts, too few candidates, too many failed windows, or another version published meanwhile.
         NotConverged: a fit missed its tolerance; nothing is published.
     """
-    pointer = store.current(config.root)
+    pointer = store.replaceable(config.root)
     base = version_to_extend(config)
     at = plan_stages(config, base)
     audits = [check_admitted(config.root, judge, config.audit) for judge in config.judges]
@@ -222,7 +224,7 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
     human = read_ratings(config.human.ratings) if config.human.ratings else {}
     together = {value: review.human.get(value, {}) | human.get(value, {}) for value in review.human | human}
     review = review._replace(human=together, config=config.human)
-    if config.plausibility and not store.manifest(at.vidb):
+    if config.plausibility and not store.reusable(at.vidb):
         review = review._replace(flags=_flags(config, config.plausibility, at, base), max_flags=config.plausibility.max_flags)
     lineage = VidbDetails(
         resolved=config.public(),
@@ -233,7 +235,8 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
         builds=at.ids(),
         **({"extends": base.build.build_id} if base else {}),
     )
-    publish.write_version(at.candidates, at.utilities, config.calibrate, review, lineage, at.vidb, base)
+    card = functools.partial(version_card, at.texts)
+    publish.write_version(at.candidates, at.utilities, config.calibrate, review, lineage, at.vidb, base, card)
     if config.publish:
         store.publish(config.root, at.vidb.build_id, pointer)
     return at
@@ -255,7 +258,7 @@ def _flags(
     """How many voters find the intensity of each (value, text id) weird."""
     settings = [config.calibrate.model_dump(), _content(config.calibrate.ratings)]
     ballots = Build(config.root, "ballots", f"p-{digest(__version__, at.utilities.build_id, settings)}")
-    if not store.manifest(ballots):
+    if not store.reusable(ballots):
         publish.plausibility_ballots(publish.calibrated_values(at.candidates, at.utilities, config.calibrate, base), ballots)
         store.commit(ballots, BallotsDetails(settings=config.calibrate.model_dump()), [at.utilities])
     votes = vote_builds(config.root, plausibility.panel, ballots.build_id)

@@ -15,7 +15,7 @@ from valueflow.distributed.actor_pools import warm_pools
 from valueflow.distributed.answer import check_answers, collect_answers
 from valueflow.distributed.build.aggregate import AggregateConfig
 from valueflow.distributed.cluster import completed_results
-from valueflow.distributed.rank import rankings_details, read_windows
+from valueflow.distributed.rank import rank, rankings_details, read_windows
 from valueflow.distributed.texts import ValueTexts
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.tasks import RANK
@@ -67,9 +67,9 @@ def rank_in_rounds(
         InputError: too many failed windows, too few texts, or a spent budget. The answers are kept.
         NotConverged: a round's fit missed its tolerance.
     """
+    if store.reusable(windows):  # then the rounds are over, and what is missing are answers that were lost
+        return rank(windows, ValueTexts((candidates,)), judge, rankings, max_error_share, settings)
     finished = store.finished_manifest(rankings, "rank", "windows")
-    if finished:
-        return finished
     pools = store.require_manifest(candidates).files
     task = ray.remote(plan_round).options(num_cpus=1)
     total = 0
@@ -89,7 +89,7 @@ def rank_in_rounds(
             if len(store.committed_ids(rankings, RANK.id_column)) <= total:  # else an earlier run has answered later rounds
                 totals = check_answers(rankings, RANK, total, max_error_share, f"rank round {round_ + 1}")
     store.commit(windows, WindowsDetails(settings=config.model_dump(), windows=total, progress=progress), [candidates])
-    return store.commit(rankings, rankings_details(totals, **settings), [windows])
+    return finished or store.commit(rankings, rankings_details(totals, **settings), [windows])
 
 
 def _questions(windows: Build, files: list[File], candidates: Build, batch_size: int, done: "ray.ObjectRef") -> Dataset:

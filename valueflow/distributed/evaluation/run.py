@@ -97,14 +97,15 @@ def _evaluate_with_judge(config: EvaluateConfig, judge: AnyJudge) -> EvaluationR
     }  # fmt: skip
     rankings = Build(config.root, "rankings", f"e-{digest(__version__, settings)}")
     out = Build(config.root, "evaluations", digest(__version__, settings))
-    if not store.manifest(out):
+    if not store.reusable(out):
         chunks = _chunks(responses, values, config.chunk)
         evaluation = Evaluation(version, ResponseTexts(responses, version.build), rankings, config.evaluator)
         sharpness = rank_chunks(evaluation, judge, chunks, "evaluate")
         total = config.evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
         totals = check_answers(rankings, RANK, total, config.max_error_share, "evaluate")
         details = rankings_details(totals, judge=judge.public(), audit=audit, **settings)
-        store.commit(rankings, details, [responses, version.build])
+        if not store.reusable(rankings):
+            store.commit(rankings, details, [responses, version.build])
         _score(config, evaluation, responses, chunks, sharpness, out)
     return _result(out)
 
@@ -124,7 +125,7 @@ def _evaluate_saved(config: EvaluateConfig) -> EvaluationResult:
         raise InputError(f"rankings {config.rankings!r} do not hold {missing[0]}; {allowed(missing[0], saved.values)}")
     evaluator = EvaluatorConfig.model_validate(saved.evaluator | {"sharpness": config.evaluator.sharpness})
     out = Build(config.root, "evaluations", digest(__version__, rankings.build_id, values, evaluator.model_dump()))
-    if not store.manifest(out):
+    if not store.reusable(out):
         chunks = _chunks(responses, values, saved.chunk)
         evaluation = Evaluation(version, ResponseTexts(responses, version.build), rankings, evaluator)
         sharpness = {
@@ -145,7 +146,7 @@ def _evaluate_official(config: EvaluateConfig) -> EvaluationResult:
     totals = AnswerTotals(pc.sum(rows["m"]).as_py(), pc.sum(rows["num_failed"]).as_py(), 0, 0)
     reasons = Counter({"not an order of all positions": totals.errors})
     check_error_share(totals, config.max_error_share, "official rankings", config.rankings, reasons)
-    if not store.manifest(out):
+    if not store.reusable(out):
         store.write_part(out, rows, "0")
         details = EvaluationsDetails(
             resolved=config.public(), sharpness={value: sharpness}, vidb_version=config.rankings, windows=totals.questions,

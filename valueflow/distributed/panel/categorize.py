@@ -5,10 +5,11 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from pydantic import Field
 
@@ -87,13 +88,13 @@ def categorize(config: CategorizeConfig) -> Categorization:
         human |= read_decisions(url, chosen)
     output_id = digest(__version__, sorted(votes.values()), digest(sorted(human.items())) if human else "")
     builds = Categorization(texts, votes, Build(config.root, "labels", output_id), Build(config.root, "queue", output_id))
-    if store.manifest(builds.labels):
+    if store.reusable_together([builds.labels, builds.queue]):
         log.info("categorize: labels %s, done before", builds.labels.build_id)
         return builds
     descents = _Descents(source, votes, config.descent, chosen)
     num_ballots = _collect_all_votes(config, texts, descents, digest(recipe, config.panel.fingerprint()))
     for name, build in votes.items():
-        if not store.manifest(build):
+        if not store.reusable(build):
             totals = check_answers(build, VOTE, num_ballots, 1.0, f"categorize, {name}")
             voter = next(v for v in config.panel.voters if v.name == name)
             settings = {"voter": voter.public(), "fingerprint": voter_fingerprint(voter), "audit": admitted[name]}
@@ -108,10 +109,11 @@ def _collect_all_votes(config: CategorizeConfig, texts: Build, descents: _Descen
     """Plan ballots and collect their votes, step by step, until no text has a further ballot; return the number of ballots."""
     num_ballots = 0
     with warm_pools(config.panel.voters, VOTE):
+        plans: list[Build] = []
         for number in itertools.count():
             plan = Build(config.root, "ballots", f"{plan_id}-{number}")
-            if not store.manifest(plan):
-                _over_chunks(_plan_chunk, descents, plan)
+            if not store.reusable(plan):
+                _over_chunks(_plan_chunk, descents, plan, plans)
                 settings = {"descent": config.descent.model_dump(), "step": number}
                 store.commit(plan, BallotsDetails(settings=settings), [texts])
             step_ballots = store.require_manifest(plan).num_rows
@@ -120,6 +122,7 @@ def _collect_all_votes(config: CategorizeConfig, texts: Build, descents: _Descen
             step_name = f"categorize step {number + 1}"
             collect_votes(config.panel, plan, descents.texts, descents.votes, num_ballots, step_name)
             num_ballots += step_ballots
+            plans.append(plan)
     return num_ballots
 
 
@@ -155,31 +158,38 @@ def _over_chunks(task: Callable[..., object], descents: _Descents, *args: object
     return ray.get([remote.remote(shared, chunk.number, *args) for chunk in descents.texts.chunks])
 
 
-def _steps(descents: _Descents, number: int) -> Iterator[Ballot | Label | OpenQuestion]:
-    """Return the next step of each text of a chunk in each theory."""
+def _steps(descents: _Descents, number: int, plans: Sequence[Build] | None = None) -> Iterator[Ballot | Label | OpenQuestion]:
+    """Return the next step of each text of a chunk in each theory, after the votes on all plans or on these."""
     folder = descents.texts.chunks[number].folder
-    votes = _read_votes(descents.votes, folder)
+    votes = _read_votes(descents.votes, folder, plans)
     for theory in descents.theories:
         for text_id in descents.texts(folder):
             text_votes = votes.get((text_id, theory), {})
             yield step(theories()[theory], text_id, text_votes, descents.config, len(descents.votes))
 
 
-def _read_votes(votes: dict[str, Build], folder: str) -> dict[tuple[str, str], dict[tuple[str, str, int], list[str | None]]]:
+def _read_votes(
+    votes: dict[str, Build], folder: str, plans: Sequence[Build] | None
+) -> dict[tuple[str, str], dict[tuple[str, str, int], list[str | None]]]:
     """Return (text id, theory) -> (kind, node, vote round) -> the choice of each voter, None for a failed vote."""
     names = ["text_id", "theory", "kind", "node", "round", "choice"]
+    parts = [store.read_part(plan, path, ["ballot_id"]) for plan in plans or () for path in store.part_paths(plan, folder)]
+    planned = pa.array([i for part in parts for i in part["ballot_id"].to_pylist()], pa.string())
     choices: dict[tuple[str, str], dict[tuple[str, str, int], list[str | None]]] = {}
     for voter, build in enumerate(votes.values()):
         for path in store.part_paths(build, folder):
-            part = store.read_part(build, path, names)
+            part = store.read_part(build, path, [*names, "ballot_id"])
+            if plans is not None:
+                part = part.filter(pc.is_in(part["ballot_id"], planned))
             for text_id, theory, kind, node, round_, choice in zip(*(part[n].to_pylist() for n in names), strict=True):
                 ballot = choices.setdefault((text_id, theory), {}).setdefault((kind, node, round_), [None] * len(votes))
                 ballot[voter] = choice
     return choices
 
 
-def _plan_chunk(descents: _Descents, number: int, out: Build) -> None:
-    ballots = [next_ for next_ in _steps(descents, number) if isinstance(next_, Ballot)]
+def _plan_chunk(descents: _Descents, number: int, out: Build, plans: list[Build]) -> None:
+    """Write a chunk's ballots of the step after these plans; later votes are there where a lost plan is made again."""
+    ballots = [next_ for next_ in _steps(descents, number, plans) if isinstance(next_, Ballot)]
     if ballots:
         store.write_part(out, ballot_table(ballots), "0", descents.texts.chunks[number].folder)
 
@@ -244,7 +254,7 @@ def _finish(builds: Categorization, config: CategorizeConfig, ballots: int) -> N
     """Write the queue as CSV, commit the queue, then the labels."""
     parts = [store.read_part(builds.queue, path) for path in store.part_paths(builds.queue)]
     rows = pa.concat_tables(parts) if parts else SCHEMAS["queue"].empty_table()
-    store.write_bytes(f"{builds.queue.url}/human_queue.csv", queue_csv(rows).encode())
+    store.write_for_people(f"{builds.queue.url}/human_queue.csv", queue_csv(rows).encode())
     store.commit(builds.queue, QueueDetails(texts=rows.num_rows), [builds.texts])
     decisions: Counter[str] = Counter()
     for path in store.part_paths(builds.labels):

@@ -18,9 +18,10 @@ from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.answer import collect_answers
 from valueflow.distributed.audit import Policy
+from valueflow.distributed.cluster import user_error
 from valueflow.distributed.commit import pending_parts
 from valueflow.distributed.texts import TextSource
-from valueflow.errors import BudgetSpent, InputError
+from valueflow.errors import BudgetSpent, InputError, StorageError
 from valueflow.judging.answers import ABSTAINED_PREFIX
 from valueflow.judging.answers import votes as vote_rows
 from valueflow.judging.configs import AnyJudge, JudgeConfig
@@ -85,7 +86,7 @@ def collect_votes(
         InputError: a voter failed and `on_dead` is stop, or half of the panel failed.
         BudgetSpent: a voter's budget is spent; its answers so far are stored.
     """
-    if all(store.manifest(build) for build in votes.values()):
+    if all(store.reusable(build) for build in votes.values()):
         return
     ballots = store.require_manifest(plan).num_rows
     total = earlier_ballots + ballots
@@ -100,6 +101,9 @@ def collect_votes(
         except BudgetSpent:
             raise
         except (InputError, ray.exceptions.RayError, RuntimeError) as error:
+            # A disk that fails is no voter that fails: its ballots stay open.
+            if isinstance(cause := user_error(error), StorageError):
+                raise cause from None
             return _reason(error)
         return ""
 

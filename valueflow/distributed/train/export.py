@@ -72,11 +72,11 @@ def load_start(config: EncoderConfig, start: str) -> Encoder:
 def read_training_record(url: str) -> TrainingRecord:
     """Return the training record of a model folder; InputError where it has none."""
     try:
-        return TrainingRecord.model_validate_json(store.read_bytes(f"{url}/{TRAINING_FILE}"))
+        return store.read_parsed(
+            f"{url}/{TRAINING_FILE}", TrainingRecord.model_validate_json, (ValidationError,), "a training record"
+        )
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{url} has no {TRAINING_FILE}, so it is not a model folder of jobs.train_hives") from None
-    except ValidationError as error:
-        raise InputError(f"{url}/{TRAINING_FILE} is corrupt ({error.errors()[0]['msg']})") from error
 
 
 def export_encoder(
@@ -127,8 +127,12 @@ def _load_other(model: str) -> Encoder:
 
 def read_metrics(build: Build) -> dict[str, dict[str, EmbeddingMetric]]:
     """Return the metrics of a finished build, by encoder and metric."""
-    content = json.loads(store.read_bytes(f"{build.url}/{METRICS_FILE}"))
-    numbers: Mapping[str, Mapping[str, Mapping[str, Any]]] = content
+    errors = (ValueError, AttributeError, TypeError)
+    return store.read_parsed(f"{build.url}/{METRICS_FILE}", _metrics_of, errors, "a file of metrics")
+
+
+def _metrics_of(content: bytes) -> dict[str, dict[str, EmbeddingMetric]]:
+    numbers: Mapping[str, Mapping[str, Mapping[str, Any]]] = json.loads(content)
     return {
         encoder: {
             name: EmbeddingMetric(**{key: math.nan if value is None else value for key, value in metric.items()})

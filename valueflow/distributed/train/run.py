@@ -20,7 +20,7 @@ from valueflow.distributed.train.config import EncoderConfig, TrainHivesConfig
 from valueflow.distributed.train.data import DataSources, TrainingData, prepare_data, resolve_sources
 from valueflow.distributed.train.export import MODEL_FOLDER, TrainingTask, read_metrics, read_training_record
 from valueflow.distributed.train.loop import ProgressActor, WorkerResult, train_worker
-from valueflow.errors import InputError
+from valueflow.errors import DamageError, InputError
 from valueflow.hives.encoder import check_model
 from valueflow.hives.metrics import EmbeddingMetric
 from valueflow.models import SCHEME, content_hash, locate
@@ -60,13 +60,14 @@ def train_hives(config: TrainHivesConfig) -> TrainingResult:
     settings = digest(__version__, sources.data_id, start[1], model, config.id_settings())
     build = Build(config.root, "hives", digest(settings, config.workers.num_workers))
     checkpoints = store.checkpoints_url(config.root, settings)
-    if store.manifest(build) is None:
+    if store.manifest(build) is None:  # not made again for a damaged file: that may take days
         check_model(locate(config.encoder.model), config.encoder.model, config.encoder.revision, config.encoder.max_length)
         _check_workers(config, checkpoints)
         data_and_counts: Any = ray.remote(_prepare).options(num_cpus=1, num_returns=2).remote(config, sources)
         data, counts = data_and_counts[0], ray.get(data_and_counts[1])
         log.info("training on %s texts, %s labels: %s", f"{counts['texts']:,}", f"{counts['rows']:,}", counts)
-        _write_run_file(checkpoints, config.workers.num_workers)
+        workers = json.dumps({"num_workers": config.workers.num_workers})
+        store.write_bytes(f"{checkpoints}/{RUN_FILE}", workers.encode())
         progress = ray.remote(ProgressActor).options(num_cpus=0).remote()
         outcome = _fit(config, TrainingTask(config, build, start[0], checkpoints, data, sources.data_id, progress))
         if outcome.stopped:
@@ -84,13 +85,6 @@ def _start_input(root: str, url: str, build_id: str) -> list[Build | str]:
     if not url:
         return []
     return [Build(root, "hives", build_id)] if build_id in store.finished(root, "hives") else [url]
-
-
-def _write_run_file(checkpoints: str, num_workers: int) -> None:
-    try:
-        store.write_bytes(f"{checkpoints}/{RUN_FILE}", json.dumps({"num_workers": num_workers}).encode())
-    except OSError as error:
-        raise InputError(f"cannot write {checkpoints}/{RUN_FILE}: {error}; change root") from error
 
 
 def _remove(url: str) -> None:
@@ -161,15 +155,27 @@ def _check_workers(config: TrainHivesConfig, checkpoints: str) -> None:
         f"a training with {num} workers",
         "Lower workers.num_workers",
     )
-    if not store.exists(f"{checkpoints}/{CHECKPOINT_LIST}"):
+    try:
+        store.read_parsed(f"{checkpoints}/{CHECKPOINT_LIST}", json.loads, (ValueError,), "a list of checkpoints")
+    except FileNotFoundError:
         _remove(checkpoints)  # parts of an incomplete checkpoint
         return
-    before = json.loads(store.read_bytes(f"{checkpoints}/{RUN_FILE}"))["num_workers"]
+    before = _num_workers(f"{checkpoints}/{RUN_FILE}")
     if before != num:
         raise InputError(
             f"workers.num_workers is {num}, but the unfinished training of these settings was started with {before}, "
             f"and its shards fit no other number. Set workers.num_workers={before} to continue, or delete {checkpoints}"
         )
+
+
+def _num_workers(url: str) -> int:
+    """The number of workers with which an unfinished training was started."""
+    try:
+        return store.read_parsed(
+            url, lambda data: int(json.loads(data)["num_workers"]), (ValueError, KeyError, TypeError), "JSON"
+        )
+    except FileNotFoundError:
+        raise DamageError(f"{url} is missing beside the checkpoints; restore it, or remove the folder to train anew") from None
 
 
 def _fit(config: TrainHivesConfig, training: TrainingTask) -> WorkerResult:
