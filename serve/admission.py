@@ -17,6 +17,7 @@ from serve.keys import Keys
 from serve.metrics import Metrics
 from serve.problems import Refused
 from serve.settings import HttpConfig
+from valueflow.judging.turns import calling, new_caller
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class AdmissionMiddleware:
         check_type(headers)
         if int(headers.get("content-length", "0")) > limit:
             raise too_large(limit)
-        with self._queue.admit():
+        with self._queue.admit(), calling(new_caller(call.key)):
             body = await read_body(receive, limit, self._settings.body_seconds)
             return await cancel_on_disconnect(receive, self._answer(scope, headers.get("idempotency-key"), body, response))
 

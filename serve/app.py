@@ -30,6 +30,7 @@ from valueflow.evaluation.regression import IntensityRegression, load_or_fit
 from valueflow.hives.extract import Extractor
 from valueflow.judging.configs import AnyJudge, JudgeConfig
 from valueflow.judging.online import MicroBatcher
+from valueflow.judging.turns import CALLER, Caller
 from valueflow.service.local import judge_of
 from valueflow.service.service import EmbeddingBackend, Service
 
@@ -57,8 +58,9 @@ class JudgeReplica:
         self.ask_judge = served_judge(judge, cache)
         self.num_calls, self.since, self.busy = 0, 0.0, 0.0
 
-    async def rank(self, windows: bytes) -> bytes:
-        """Return the rows of `rankings`, one per window (both serialized as Arrow)."""
+    async def rank(self, windows: bytes, caller: Caller | None = None) -> bytes:
+        """Return the rows of `rankings`, one per window (both serialized as Arrow); a cancelled call leaves the judge."""
+        CALLER.set(caller)  # of this call's task
         table = _deserialized(windows)
         if not self.num_calls:
             self.since = time.perf_counter()
@@ -79,15 +81,16 @@ class EncoderReplica:
     """Deployment of the encoder: embeds texts."""
 
     def __init__(self, encoder: EmbedderConfig) -> None:
+        # They import torch.
         from valueflow.distributed.embed import Embedder
+        from valueflow.service.embedding import ThreadEncoder
 
-        self.encoder, self.size = Embedder(encoder).encoder, encoder.batch_size
-        self.lock = asyncio.Lock()
+        self.encode = ThreadEncoder(Embedder(encoder).encoder, encoder.batch_size)
 
-    async def embed(self, texts: list[str]) -> np.ndarray:
-        """Return unit vectors, shape (T, D)."""
-        async with self.lock:
-            return await asyncio.to_thread(self.encoder.embed, texts, self.size)
+    async def embed(self, texts: list[str], caller: Caller | None = None) -> np.ndarray:
+        """Return unit vectors, shape (T, D); a cancelled call leaves the encoder."""
+        CALLER.set(caller)  # of this call's task
+        return await self.encode(texts)
 
 
 class EvaluatorReplica:
@@ -154,13 +157,13 @@ def _deserialized(content: bytes) -> pa.Table:
 
 
 async def _call(method: DeploymentHandle, argument: Any) -> Any:
-    """Call a replica, and another one if it dies before it answers; the calls have no side effects."""
+    """Call a replica for the current caller, and another one if it dies before it answers; the calls have no side effects."""
     for attempt in range(MAX_ATTEMPTS):
         try:
-            return await method.remote(argument)
+            return await method.remote(argument, CALLER.get())
         except RayActorError:
             await asyncio.sleep(0.2 * 2**attempt)
-    return await method.remote(argument)
+    return await method.remote(argument, CALLER.get())
 
 
 def builder(args: dict[str, Any]) -> Application:

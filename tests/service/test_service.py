@@ -10,7 +10,7 @@ import pytest
 from valueflow import api, vidb
 from valueflow.errors import InputError
 from valueflow.judging.configs import SimulatedJudge
-from valueflow.judging.online import MicroBatcher, online_judge
+from valueflow.judging.online import MicroBatcher, ThreadJudge, online_judge
 from valueflow.judging.simulated import true_theta
 from valueflow.llm.configs import VllmModel
 from valueflow.records import ValueId, text_id
@@ -276,3 +276,53 @@ def test_windows_of_a_cancelled_request_do_not_reach_the_judge(root):
         assert len(window_ids) - before < 5 * 2 * len(TEXTS) / 2
 
     asyncio.run(run())
+
+
+class Recorded:
+    """A judge of this process in small pieces, with the number of windows of every piece."""
+
+    def __init__(self, capacity: int) -> None:
+        self.sizes: list[int] = []
+        judge = online_judge(JUDGE)
+        self.judge = ThreadJudge(self.work, capacity)
+        self.worker = judge.worker
+
+    def work(self, windows: pa.Table) -> pa.Table:
+        self.sizes.append(windows.num_rows)
+        return self.worker(windows)
+
+
+def heavy_and_light(root: str, leave: bool) -> tuple[list[api.Scored], list[api.Scored], list[int]]:
+    """Scores of 40 texts and of one text that is sent after the first piece of the others; pieces until the one is scored."""
+
+    async def run() -> tuple:
+        recorded = Recorded(capacity=300)
+        service = Service(vidb.load(root), JUDGE, recorded.judge, LOCAL_LIMITS)
+        await service.score(api.ScoreRequest(texts=["warm up"], values=VALUES), "r")
+        recorded.sizes.clear()
+        heavy = asyncio.ensure_future(service.score(api.ScoreRequest(texts=TEXTS, values=VALUES), "r"))
+        while not recorded.sizes:
+            await asyncio.sleep(0)
+        if leave:
+            heavy.cancel()
+        light = await service.score(api.ScoreRequest(texts=TEXTS[:1], values=VALUES), "r")
+        pieces = list(recorded.sizes)
+        return (await heavy).scores if not leave else [], light.scores, pieces
+
+    return asyncio.run(run())
+
+
+def test_a_light_request_waits_for_a_piece_a_round_of_a_heavy_one_and_scores_do_not_depend_on_pieces(root):
+    heavy, light, pieces = heavy_and_light(root, leave=False)
+    assert len(pieces) <= 3 * (
+        2 * 2 + 2
+    )  # in each of three rounds: two pieces of its own, and a turn of the other's beside each
+    whole = local_service(root, judge=JUDGE)
+    assert heavy == scores(whole, TEXTS, values=VALUES)
+    assert light == scores(whole, TEXTS[:1], values=VALUES)
+
+
+def test_a_caller_that_has_gone_costs_one_piece(root):
+    _, light, pieces = heavy_and_light(root, leave=True)
+    assert light == scores(local_service(root, judge=JUDGE), TEXTS[:1], values=VALUES)
+    assert len(pieces) <= 1 + 3 * 2

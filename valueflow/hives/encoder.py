@@ -4,12 +4,13 @@ B texts of a batch, T tokens, D dimensions.
 """
 
 import copy
+import functools
 import importlib.util
 import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from valueflow.models import UNLOADABLE, check_self_contained, locate
 Pooling = Literal["mean", "last"]
 POOLINGS: dict[Pooling, str] = {"mean": "mean", "last": "lasttoken"}  # our name -> the name in sentence-transformers
 DENSE_FOLDER = "2_Dense"  # folder of the optional layer after the pooling
+PART_CHARACTERS, CHARACTERS_PER_TOKEN = 2048, 4  # of a step on a CPU; a few hundred tokens are as fast as a whole batch
 PROMPT_NAME = "text"  # key of the prompt in a saved folder
 
 
@@ -36,6 +38,32 @@ class LoraConfig(Config):
     alpha: float = Field(32.0, gt=0, description="the additions are multiplied by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1)
     modules: list[str] = Field([], description="names of the adapted layers; default: peft's choice for the architecture")
+
+
+class _Batch:
+    """Texts that are padded to one length; tokenized where the first part is embedded."""
+
+    def __init__(self, encoder: "Encoder", texts: list[str]) -> None:
+        self._encoder, self._texts = encoder, texts
+
+    @functools.cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        return self._encoder.tokenize(self._texts)
+
+
+class Part(NamedTuple):
+    """Some texts of a batch.
+
+    rows: their indices among all texts.
+    batch: the batch.
+    start: place of the first one in the batch.
+    characters: length with padding, approximately.
+    """
+
+    rows: list[int]
+    batch: _Batch
+    start: int
+    characters: int
 
 
 class Encoder(nn.Module):
@@ -131,20 +159,36 @@ class Encoder(nn.Module):
             pooled_BD = functional.relu(self.dense(pooled_BD))
         return functional.normalize(pooled_BD.float(), dim=-1)
 
-    @torch.inference_mode()
     def embed(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """Return float32 unit vectors z_ND, computed without dropout; texts of similar length share a batch."""
-        device = next(self.model.parameters()).device
-        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         z_ND = np.empty((len(texts), self.dimension), np.float32)
-        training = self.training
-        self.eval()
+        for part in self.parts(texts, batch_size):
+            z_ND[part.rows] = self.embed_part(part)
+        return z_ND
+
+    def parts(self, texts: Sequence[str], batch_size: int = 64) -> list["Part"]:
+        """Return the steps of `embed`: on a CPU a fraction of a second each, on a GPU a whole batch."""
+        on_cpu = next(self.model.parameters()).device.type == "cpu"
+        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        parts = []
         for start in range(0, len(texts), batch_size):
             rows = by_length[start : start + batch_size]
-            batch = self.tokenize([texts[i] for i in rows])
-            z_ND[rows] = self(**{name: tensor.to(device) for name, tensor in batch.items()}).cpu().numpy()
+            batch = _Batch(self, [texts[i] for i in rows])
+            longest = max(1, min(len(texts[rows[-1]]), CHARACTERS_PER_TOKEN * self.max_length))
+            step = max(1, -(-PART_CHARACTERS // longest)) if on_cpu else len(rows)
+            parts += [Part(rows[i : i + step], batch, i, len(rows[i : i + step]) * longest) for i in range(0, len(rows), step)]
+        return parts
+
+    @torch.inference_mode()
+    def embed_part(self, part: "Part") -> np.ndarray:
+        """Return the rows of `embed` for one part, float32."""
+        device = next(self.model.parameters()).device
+        training = self.training
+        self.eval()
+        rows = slice(part.start, part.start + len(part.rows))
+        z_BD = self(**{name: tensor[rows].to(device) for name, tensor in part.batch.inputs.items()}).cpu().numpy()
         self.train(training)
-        return z_ND
+        return z_BD
 
     def save(self, folder: str | Path, card: str) -> None:
         """Write a folder for `SentenceTransformer(folder)`, whose vectors equal those of `embed`; `card` is its README."""

@@ -19,7 +19,7 @@ import pyarrow as pa
 from valueflow.errors import InputError
 from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import EncoderJudge
-from valueflow.judging.kind import JudgeKind
+from valueflow.judging.kind import PIECE_BYTES, JudgeKind
 from valueflow.models import UNLOADABLE, cache_folder, check_self_contained, encoder_settings, fetch, locate
 from valueflow.records import LIMIT, ValueId, clean, digest, text_id
 from valueflow.theories import operational, theories
@@ -143,6 +143,7 @@ class EncoderRanker:
     def __init__(self, config: EncoderJudge) -> None:
         self.config = config
         self.encoder = LayerEncoder(config.model)
+        self.piece_bytes = PIECE_BYTES if self.encoder.device == "cpu" else 64 * PIECE_BYTES
         bag = _bag(config.bag)
         self.rows = [exemplars()[i] for i in bag]
         self.knowledge = learn(self._exemplar_features()[bag], self.rows)

@@ -1,13 +1,25 @@
 """The record of a kind of judge."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
 # Windows or ballots with their texts -> rows of `rankings` or `votes`, one for each, in the same order.
 Worker = Callable[[pa.Table], pa.Table]
 OnlineJudge = Callable[[pa.Table], Awaitable[pa.Table]]
+# Texts that take a small encoder a fraction of a second on one CPU core. Larger pieces would not be faster, and the
+# other callers of a service wait for the piece in progress.
+PIECE_BYTES = 4_000
+
+
+class Ranker(Protocol):
+    """A worker that answers windows; `piece_bytes`: UTF-8 bytes of texts that it answers at once in a service."""
+
+    piece_bytes: int
+
+    def __call__(self, windows: pa.Table, /) -> pa.Table:
+        """Return the `rankings` rows."""
 
 
 class JudgeKind(NamedTuple):
@@ -24,7 +36,7 @@ class JudgeKind(NamedTuple):
 
     ranking_knowledge: Callable[[Any], object]
     voting_knowledge: Callable[[Any], object]
-    ranker: Callable[[Any], Worker] | None = None
+    ranker: Callable[[Any], Ranker] | None = None
     voter: Callable[[Any], Worker] | None = None
     online: Callable[[Any, str], OnlineJudge] | None = None
     check: Callable[[Any], object] = lambda _: None

@@ -1,16 +1,19 @@
 """Judges that answer windows as they arrive, without a dataset: for the service and the command line."""
 
 import asyncio
+import itertools
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge
-from valueflow.judging.kind import OnlineJudge, Worker
+from valueflow.judging.kind import PIECE_BYTES, OnlineJudge, Worker
 from valueflow.judging.kinds import kind_of
+from valueflow.judging.turns import CALLER, Caller, Piece, Turns
 
-# Largest batch per worker call, in windows; later callers wait for the next call.
-MAX_BATCH_WINDOWS = 512
+MAX_WINDOWS = 512  # that a worker answers at once
 _Pending = tuple[pa.Table, asyncio.Future[pa.Table]]
 
 
@@ -28,69 +31,75 @@ def online_judge(judge: AnyJudge, cache: str = "") -> OnlineJudge:
     if kind.online:
         return kind.online(judge, cache)
     if kind.ranker:
-        return ThreadJudge(kind.ranker(judge))
+        ranker = kind.ranker(judge)
+        return ThreadJudge(ranker, ranker.piece_bytes)
     raise InputError(
         f"judge {judge.name!r} is a vLLM engine, which runs under Ray Serve only (serve run serve.app:builder); here, use a "
         "judge of kind encoder, openai or simulated"
     )
 
 
-class ThreadJudge:
-    """A worker in a thread; windows that arrive while it works go to it in one table."""
+class ThreadJudge(Turns[pa.Table, pa.Table, pa.Table]):
+    """A worker in a thread; small tables go to it together, and a large one takes turns with those of other callers.
 
-    def __init__(self, worker: Worker) -> None:
+    Args:
+        worker: answers windows; each answer depends on its window alone, so cutting a table does not change it.
+        capacity: UTF-8 bytes of the texts that the worker answers at once.
+    """
+
+    def __init__(self, worker: Worker, capacity: int = PIECE_BYTES) -> None:
+        super().__init__(capacity)
         self.worker = worker
-        self.waiting: list[_Pending] = []
-        self.running: asyncio.Task[None] | None = None
 
-    async def __call__(self, windows: pa.Table) -> pa.Table:
+    def cut(self, work: pa.Table) -> list[Piece[pa.Table]]:
+        """Return slices of at least one window."""
+        texts = work["texts"].combine_chunks()
+        size_of_texts = np.concatenate([[0], pc.binary_length(texts.flatten()).to_numpy(zero_copy_only=False).cumsum()])
+        ends = np.concatenate([[0], pc.list_value_length(texts).to_numpy(zero_copy_only=False).cumsum()])
+        size_of_windows = size_of_texts[ends]  # of all windows before the i-th
+        pieces, start = [], 0
+        while start < work.num_rows:
+            fitting = int(np.searchsorted(size_of_windows, size_of_windows[start] + self.capacity, "right")) - 1
+            end = min(max(fitting, start + 1), start + MAX_WINDOWS)
+            size = max(int(size_of_windows[end] - size_of_windows[start]), (end - start) * self.capacity // MAX_WINDOWS)
+            pieces.append(Piece(work.slice(start, end - start), size))
+            start = end
+        return pieces or [Piece(work, 0)]
+
+    def run(self, pieces: list[pa.Table]) -> list[pa.Table]:
+        """Return the `rankings` rows of each piece."""
+        rows = self.worker(pa.concat_tables(pieces))
+        starts = itertools.accumulate((piece.num_rows for piece in pieces), initial=0)
+        return [rows.slice(start, piece.num_rows) for start, piece in zip(starts, pieces, strict=False)]
+
+    def join(self, pieces: list[pa.Table], results: list[pa.Table]) -> pa.Table:
         """Return the `rankings` rows of one caller's windows."""
-        answer = asyncio.get_running_loop().create_future()
-        self.waiting.append((windows, answer))
-        if self.running is None or self.running.done():
-            self.running = asyncio.create_task(self._run())
-        return await answer
-
-    async def _run(self) -> None:
-        while self.waiting:
-            batch, size = [], 0
-            while self.waiting and size < MAX_BATCH_WINDOWS:
-                windows, answer = self.waiting.pop(0)
-                if not answer.cancelled():  # windows of a caller that disconnected are skipped
-                    batch.append((windows, answer))
-                    size += windows.num_rows
-            if not batch:
-                continue
-            try:
-                rows = await asyncio.to_thread(self.worker, pa.concat_tables([windows for windows, _ in batch]))
-            except Exception as error:  # noqa: BLE001  # each caller handles it
-                _fail(batch, error)
-                continue
-            _deliver(batch, rows)
+        return pa.concat_tables(results)
 
 
 class MicroBatcher:
-    """Joins the windows of one turn of the event loop, such as those of all values of a request, in one call.
+    """Joins the windows of a request in one turn of the event loop, such as those of all its values, in one call.
 
-    The call is cancelled once all its callers have been cancelled.
+    The call is cancelled once all who wait for it have been cancelled.
     """
 
     def __init__(self, judge: OnlineJudge) -> None:
         self.judge = judge
-        self.waiting: list[_Pending] = []
+        self.waiting: dict[Caller | None, list[_Pending]] = {}
         self.calls: set[asyncio.Future[pa.Table]] = set()  # the event loop itself keeps none alive
 
     async def __call__(self, windows: pa.Table) -> pa.Table:
-        """Return the `rankings` rows of one caller's windows."""
-        loop = asyncio.get_running_loop()
+        """Return the `rankings` rows of the windows, for the `CALLER` of the context."""
+        loop, caller = asyncio.get_running_loop(), CALLER.get()
         answer = loop.create_future()
-        if not self.waiting:
-            loop.call_soon(self._send)
-        self.waiting.append((windows, answer))
+        if caller not in self.waiting:
+            self.waiting[caller] = []
+            loop.call_soon(self._send, caller)  # keeps the context, so the call to the judge is the caller's too
+        self.waiting[caller].append((windows, answer))
         return await answer
 
-    def _send(self) -> None:
-        batch, self.waiting = [pending for pending in self.waiting if not pending[1].cancelled()], []
+    def _send(self, caller: Caller | None) -> None:
+        batch = [pending for pending in self.waiting.pop(caller) if not pending[1].cancelled()]
         if not batch:
             return
         self.calls.add(call := asyncio.ensure_future(self.judge(pa.concat_tables([windows for windows, _ in batch]))))

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import SimulatedJudge
-from valueflow.judging.kind import JudgeKind
+from valueflow.judging.kind import PIECE_BYTES, JudgeKind
 from valueflow.judging.parse import InvalidReply, parse_order
 from valueflow.prompts.render import LETTERS
 from valueflow.records import LIMIT, digest
@@ -16,6 +16,8 @@ from valueflow.voting.descend import NEUTRAL
 
 class SimulatedRanker:
     """Orders the texts of windows; an order is a function of the window's id and the settings."""
+
+    piece_bytes = 16 * PIECE_BYTES
 
     def __init__(self, config: SimulatedJudge) -> None:
         self.config = config

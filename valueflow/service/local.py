@@ -1,10 +1,8 @@
 """A service in this process, without a server."""
 
-import asyncio
 import logging
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from valueflow import api, store, vidb
@@ -93,11 +91,10 @@ def _described(named: Any) -> str:
 
 
 def _minilm(version: Vidb) -> EmbeddingBackend:
-    from valueflow.hives.encoder import Encoder  # takes seconds to import
+    # These take seconds to import.
+    from valueflow.hives.encoder import Encoder
+    from valueflow.service.embedding import ThreadEncoder
 
     encoder = Encoder.load(MINILM)
 
-    async def embed(texts: list[str]) -> np.ndarray:
-        return await asyncio.to_thread(encoder.embed, texts)
-
-    return EmbeddingBackend(MINILM, embed, load_or_fit(version, MINILM, encoder.embed))
+    return EmbeddingBackend(MINILM, ThreadEncoder(encoder), load_or_fit(version, MINILM, encoder.embed))

@@ -23,6 +23,7 @@ from valueflow.hives.extract import Extractor
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.online import OnlineJudge
+from valueflow.judging.turns import calling
 from valueflow.ranking.windows import with_texts
 from valueflow.records import ValueId, clean, flaw, text_id
 from valueflow.service.catalog import Catalog
@@ -223,6 +224,12 @@ class Service(Catalog):
 
     async def _text_scores(self, request: api.ScoringRequest, texts: list[str], values: list[ValueId]) -> list[list[TextScore]]:
         """By value, the score of each text; equal texts are scored once."""
+        with calling():
+            return await self._distinct_scores(request, texts, values)
+
+    async def _distinct_scores(
+        self, request: api.ScoringRequest, texts: list[str], values: list[ValueId]
+    ) -> list[list[TextScore]]:
         problems = [_problem(text) for text in texts]
         ids = [problem or text_id(text) for problem, text in zip(problems, texts, strict=True)]
         # Scores do not depend on the order; sorted, equal sets of texts make equal chunks.

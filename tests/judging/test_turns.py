@@ -1,0 +1,210 @@
+"""Callers of one worker take turns: order of the pieces, cancelled calls, and answers that do not depend on the cut."""
+
+import asyncio
+import threading
+from contextlib import contextmanager
+
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from valueflow.judging.configs import SimulatedJudge
+from valueflow.judging.online import MicroBatcher, ThreadJudge, online_judge
+from valueflow.judging.turns import CALLER, Caller, Piece, Turns, calling, new_caller
+
+
+class Letters(Turns[str, str, str]):
+    """A call is a word, a piece one of its letters; `runs` has the letters of each run."""
+
+    def __init__(self, capacity: int = 1) -> None:
+        super().__init__(capacity)
+        self.runs: list[str] = []
+        self.let_go = threading.Event()
+        self.let_go.set()
+
+    def cut(self, work: str) -> list[Piece[str]]:
+        return [Piece(letter, 1) for letter in work]
+
+    def run(self, pieces: list[str]) -> list[str]:
+        self.runs.append("".join(pieces))
+        assert self.let_go.wait(10)
+        if "!" in pieces:
+            raise RuntimeError("no letter")
+        return [piece.upper() for piece in pieces]
+
+    def join(self, pieces: list[str], results: list[str]) -> str:
+        return "".join(results)
+
+
+def call(turns: Turns, work: object, name: str, request: str = "") -> asyncio.Task:
+    with calling(Caller(name, request or name)):
+        return asyncio.create_task(turns(work))
+
+
+async def first_run(turns: Letters) -> None:
+    while not turns.runs:
+        await asyncio.sleep(0)
+
+
+@contextmanager
+def first_run_lasts(turns: Letters):
+    """What is called in the block arrives while the first piece is in progress."""
+    turns.let_go.clear()
+    try:
+        yield
+    finally:
+        turns.let_go.set()
+
+
+def test_callers_take_turns_and_a_light_call_waits_for_one_piece_of_a_heavy_one():
+    async def order() -> list[str]:
+        turns = Letters()
+        with first_run_lasts(turns):
+            calls = [call(turns, "aaaaaa", "heavy")]
+            await first_run(turns)
+            calls += [call(turns, "bbb", "light"), call(turns, "c", "lighter")]
+            await asyncio.sleep(0.01)
+        assert await asyncio.gather(*calls) == ["AAAAAA", "BBB", "C"]
+        return turns.runs
+
+    assert "".join(asyncio.run(order())) == "abcababaaa"
+
+
+def test_a_caller_with_many_requests_has_one_turn_and_each_of_its_requests_too():
+    async def order() -> str:
+        turns = Letters()
+        with first_run_lasts(turns):
+            calls = [call(turns, "aaa", "key", "1")]
+            await first_run(turns)
+            calls += [call(turns, "aaa", "key", "1") for _ in range(3)]
+            calls += [call(turns, "b", "key", "2"), call(turns, "xxx", "other")]
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*calls)
+        return "".join(turns.runs)
+
+    assert asyncio.run(order()).startswith("axbxaxa")
+
+
+def test_a_cancelled_call_costs_the_piece_in_progress():
+    async def order() -> str:
+        turns = Letters()
+        with first_run_lasts(turns):
+            heavy, light = call(turns, "a" * 1000, "heavy"), None
+            await first_run(turns)
+            light = call(turns, "bb", "light")
+            heavy.cancel()
+            await asyncio.sleep(0.01)
+        assert await light == "BB"
+        return "".join(turns.runs)
+
+    assert asyncio.run(order()) == "abb"
+
+
+def test_small_calls_share_a_run_and_a_large_one_does_not_lengthen_it():
+    async def runs() -> list[str]:
+        turns = Letters(capacity=3)
+        turns.cut = lambda work: [Piece(work[i : i + 3], len(work[i : i + 3])) for i in range(0, len(work), 3)]
+        with first_run_lasts(turns):
+            calls = [call(turns, "aaaaaaaaa", "heavy")]
+            await first_run(turns)
+            calls += [call(turns, letter, letter) for letter in "bcde"]
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*calls)
+        return turns.runs
+
+    assert asyncio.run(runs()) == ["aaa", "bcd", "e", "aaa", "aaa"]
+
+
+def test_an_error_fails_the_calls_of_its_run_and_no_other():
+    async def results() -> list[object]:
+        turns = Letters()
+        calls = [call(turns, word, word) for word in ("a!a", "bbb")]
+        return [turns.runs, *await asyncio.gather(*calls, return_exceptions=True)]
+
+    runs, failed, answered = asyncio.run(results())
+    assert isinstance(failed, RuntimeError)
+    assert answered == "BBB"
+    assert "".join(runs) == "ab!bb"  # the rest of the failed call is not run
+
+
+def table(lengths: list[list[int]], name: str) -> pa.Table:
+    """Windows of texts of the given lengths."""
+    ids = [f"{name}{i}" for i in range(len(lengths))]
+    return pa.table(
+        {
+            "window_id": ids, "theory": ["svt"] * len(ids), "value": ["power"] * len(ids),
+            "text_ids": [[f"t{j}" for j in range(len(texts))] for texts in lengths],
+            "round": pa.array([0] * len(ids), pa.int32()), "texts": [["é" * length for length in texts] for texts in lengths],
+        }
+    )  # fmt: skip
+
+
+lengths = st.lists(st.lists(st.integers(0, 60), min_size=2, max_size=4), min_size=1, max_size=12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(lengths, min_size=1, max_size=4), st.integers(1, 300))
+def test_rows_of_a_cut_table_are_those_of_the_whole(calls, capacity):
+    worker = online_judge(SimulatedJudge()).worker
+    sizes = []
+
+    def recorded(windows: pa.Table) -> pa.Table:
+        sizes.append([len("".join(texts).encode()) for texts in windows["texts"].to_pylist()])
+        return worker(windows)
+
+    tables = [table(call, f"c{i}-") for i, call in enumerate(calls)]
+    judge = ThreadJudge(recorded, capacity)
+
+    async def ask() -> list[pa.Table]:
+        return await asyncio.gather(*(judge(one) for one in tables))
+
+    assert asyncio.run(ask()) == [worker(one) for one in tables]
+    assert all(len(size) == 1 or sum(size) <= capacity for size in sizes)
+
+
+def test_a_part_of_a_column_of_texts_is_cut_by_its_own_lengths():
+    whole = table([[500, 500], [1, 1], [2, 2], [400, 400]], "w")
+    judge = ThreadJudge(lambda windows: windows, 20)
+    for one in (whole.slice(1, 2), pa.concat_tables([whole.slice(1, 1), whole.slice(2, 1)])):
+        assert [(piece.content.num_rows, piece.size) for piece in judge.cut(one)] == [(2, 12)]
+    assert [piece.content.num_rows for piece in judge.cut(whole)] == [1, 2, 1]
+    assert [piece.content.num_rows for piece in judge.cut(whole.slice(0, 0))] == [0]
+
+
+def test_a_batch_of_one_caller_is_cancelled_with_it_beside_another_caller():
+    cancelled, going = [], []
+
+    async def ask(windows: pa.Table) -> pa.Table:
+        going.append(windows.num_rows)
+        try:
+            await asyncio.sleep(0.2)
+        except asyncio.CancelledError:
+            cancelled.append(windows.num_rows)
+            raise
+        return windows
+
+    async def run() -> None:
+        batcher = MicroBatcher(ask)
+        gone = [call(batcher, table([[1, 1]], str(i)), "gone") for i in range(3)]
+        other = call(batcher, table([[1, 1]], "other"), "other")
+        await asyncio.sleep(0.05)
+        for one in gone:
+            one.cancel()
+        assert (await other).num_rows == 1
+
+    asyncio.run(run())
+    assert sorted(going) == [1, 3]
+    assert cancelled == [3]
+
+
+def test_a_caller_is_new_unless_there_is_one():
+    callers = []
+    for _ in range(2):
+        with calling():
+            callers.append(CALLER.get())
+            with calling():
+                callers.append(CALLER.get())
+    first, inner, second, _ = callers
+    assert first == inner != second
+    assert new_caller("key").name == "key"
+    assert new_caller("key") != new_caller("key")

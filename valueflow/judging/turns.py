@@ -1,0 +1,129 @@
+"""A worker in a thread that several callers share: work is cut into pieces, and the callers take turns piece by piece."""
+
+import asyncio
+import contextlib
+import itertools
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator
+from contextvars import ContextVar
+from typing import Generic, NamedTuple, TypeVar
+
+WorkT = TypeVar("WorkT")
+PieceT = TypeVar("PieceT")
+ResultT = TypeVar("ResultT")
+
+
+class Caller(NamedTuple):
+    """Who waits for an answer.
+
+    name: of the API key; of the request if there are no keys.
+    request: id of the request, unique.
+    """
+
+    name: str
+    request: str
+
+
+CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)  # inherited by the tasks of a request
+
+
+def new_caller(name: str = "") -> Caller:
+    """Return the caller of a new request; without a name, one of its own."""
+    request = uuid.uuid4().hex
+    return Caller(name or request, request)
+
+
+@contextlib.contextmanager
+def calling(caller: Caller | None = None) -> Iterator[None]:
+    """Work inside the block is the caller's; without argument, that of the caller there is, else of a new one."""
+    token = CALLER.set(caller or CALLER.get() or new_caller())
+    try:
+        yield
+    finally:
+        CALLER.reset(token)
+
+
+class Piece(NamedTuple, Generic[PieceT]):
+    """A part of a caller's work, and its size in the unit of `Turns.capacity`."""
+
+    content: PieceT
+    size: int
+
+
+class _Job(Generic[PieceT, ResultT]):
+    """One call: the pieces that wait, the results so far, and the keys (caller, request, call) whose turns it takes."""
+
+    def __init__(self, pieces: list[Piece[PieceT]]) -> None:
+        self.pieces, self.results = pieces[::-1], list[ResultT]()
+        self.answer: asyncio.Future[list[ResultT]] = asyncio.get_running_loop().create_future()
+        caller = CALLER.get() or new_caller()
+        self.keys: tuple[Hashable, ...] = (caller.name, caller, id(self))
+
+
+class Turns(ABC, Generic[WorkT, PieceT, ResultT]):
+    """Answers calls piece by piece in a thread: one caller after the other, and one request after the other of each caller.
+
+    Pieces of several callers run together as long as they fit into `capacity`, so small calls share a run, and a large one
+    waits for its next turn instead of making theirs longer. A call that was cancelled costs no more than the piece in progress.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._jobs: list[_Job[PieceT, ResultT]] = []
+        self._last: dict[Hashable, int] = {}  # last turn of every caller, request and call that waits
+        self._count = itertools.count()
+        self._running: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    def cut(self, work: WorkT) -> list[Piece[PieceT]]:
+        """Return the pieces of a call, at least one, each no larger than the capacity if possible."""
+
+    @abstractmethod
+    def run(self, pieces: list[PieceT]) -> list[ResultT]:
+        """Return the result of each piece; called in a thread."""
+
+    @abstractmethod
+    def join(self, pieces: list[PieceT], results: list[ResultT]) -> ResultT:
+        """Return the result of a call from those of its pieces, in their order."""
+
+    async def __call__(self, work: WorkT) -> ResultT:
+        """Return the result of one call, for the `CALLER` of the context."""
+        pieces = self.cut(work)
+        job: _Job[PieceT, ResultT] = _Job(pieces)
+        self._jobs.append(job)
+        for key in job.keys:
+            self._last.setdefault(key, next(self._count))
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run())
+        return self.join([piece.content for piece in pieces], await job.answer)
+
+    def _next(self) -> list[tuple[_Job[PieceT, ResultT], PieceT]]:
+        """The pieces whose turn it is; those of cancelled and failed calls are dropped."""
+        self._jobs = [job for job in self._jobs if not job.answer.done()]
+        self._last = {key: self._last[key] for job in self._jobs for key in job.keys}
+        batch: list[tuple[_Job[PieceT, ResultT], PieceT]] = []
+        room = self.capacity
+        for job in sorted(self._jobs, key=lambda job: [self._last[key] for key in job.keys]):
+            if batch and job.pieces[-1].size > room:
+                break
+            piece = job.pieces.pop()
+            batch.append((job, piece.content))
+            room -= piece.size
+        return batch
+
+    async def _run(self) -> None:
+        while batch := self._next():
+            try:
+                results = await asyncio.to_thread(self.run, [piece for _, piece in batch])
+            except Exception as error:  # noqa: BLE001  # each caller handles it
+                for job, _ in batch:
+                    if not job.answer.done():
+                        job.answer.set_exception(error)
+                continue
+            for (job, _), result in zip(batch, results, strict=True):
+                job.results.append(result)
+                if not job.pieces and not job.answer.done():
+                    job.answer.set_result(job.results)
+                # A caller that came during the run has its turn before those that were in it.
+                self._last.update((key, next(self._count)) for key in job.keys)
