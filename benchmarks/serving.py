@@ -12,7 +12,6 @@ without retries, which shows refusals; `twice` takes SECONDS (default 60), the o
 """
 
 import asyncio
-import csv
 import itertools
 import os
 import random
@@ -33,6 +32,7 @@ from serve.app import builder
 from valueflow import vidb
 from valueflow.client import AsyncClient, ValueFlowError
 from valueflow.distributed.cluster import ClusterConfig, session
+from valueflow.tabular import strict_rows
 
 # No queue: on two cores, refuse requests rather than let them wait.
 ARGS = {"fast": "false", "http.max_in_flight": "2", "http.max_queued": "0"}
@@ -50,8 +50,7 @@ class Answer(NamedTuple):
 
 def requests(size: int = TEXTS) -> Callable[[], dict]:
     """Return a function that creates bodies with new texts."""
-    with open("valueflow/samples/corpus.csv", newline="", encoding="utf-8") as file:
-        texts = [row["text"] for row in csv.DictReader(file)]
+    texts = [row.fields["text"] for row in strict_rows("valueflow/samples/corpus.csv", ["text"])]
     rng = random.Random(0)
     return lambda: BODY | {"texts": [f"{rng.choice(texts)} And this is remark {next(REMARKS)}." for _ in range(size)]}
 

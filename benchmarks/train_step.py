@@ -27,6 +27,7 @@ from valueflow.hives.encoder import Encoder
 from valueflow.hives.examples import OFFICIAL_COLUMNS, Examples, read_official
 from valueflow.hives.losses import label_tensors, total_loss
 from valueflow.models import MINILM
+from valueflow.tabular import strict_rows
 
 SAMPLE = Path(__file__).parents[1] / "valueflow" / "samples" / "corpus.csv"
 LENGTH = 64
@@ -34,10 +35,10 @@ LENGTH = 64
 
 def examples(folder: Path) -> Examples:
     path = folder / "official.csv"
-    with SAMPLE.open(encoding="utf-8") as read, path.open("w", encoding="utf-8") as write:
+    with path.open("w", encoding="utf-8", newline="") as write:
         writer = csv.DictWriter(write, OFFICIAL_COLUMNS, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(row | {"level_1": row["value"]} for row in csv.DictReader(read))
+        writer.writerows(row.fields | {"level_1": row.fields["value"]} for row in strict_rows(str(SAMPLE), ["value"]))
     return read_official(str(path))
 
 

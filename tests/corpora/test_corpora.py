@@ -288,7 +288,7 @@ def test_generic_values_with_and_without_a_theory(tmp_path):
 def test_rows_of_files_of_one_name_in_two_folders_have_different_ids(tmp_path):
     for folder, text in (("a", "Words of a."), ("b", "Words of b.")):
         (tmp_path / folder).mkdir()
-        write(tmp_path / folder, "own.csv", f"text\n{text}\n,\n")
+        write(tmp_path / folder, "own.csv", f"text\n{text}\n12\n")
     texts, _, rejected = rows(f"{tmp_path}/*/own.csv", columns={"text": "text"}, **GENERIC)
     assert [row["source_id"] for row in texts] == ["a/own.csv:2", "b/own.csv:2"]
     assert [row["source_id"] for row in rejected] == ["a/own.csv:3", "b/own.csv:3"]
@@ -300,7 +300,7 @@ def test_rows_of_files_of_one_name_in_two_folders_have_different_ids(tmp_path):
         (b",power,1", "text is empty"),
         (b' \t ,"power",1', "text is empty"),
         (b"12.5 % 300,power,1", "text has no letters, only numbers or signs"),
-        (b"caf\xe9 time,power,1", "row has bytes that are not UTF-8, or lone surrogates"),
+        (b"caf\xe9 time,power,1", "text has bytes that are not UTF-8, or lone surrogates"),
         (b"a\x00b,power,1", "text has the control character U+0000: binary data"),
         (b"PK\x03\x04,power,1", "text has the control character U+0003: binary data"),
         ("a\x9b2Jb,power,1".encode(), "text has the control character U+009B: binary data"),
@@ -308,7 +308,7 @@ def test_rows_of_files_of_one_name_in_two_folders_have_different_ids(tmp_path):
         (b"fine,power,1,1", "row has 4 fields, the header has 3"),
         (b"fine,powr,1", "unknown value 'powr'; did you mean 'power'?"),
         (b"fine,justice,1", "value 'justice' is ambiguous; write one of mft:justice, duty:justice"),
-        (b"fine,p\xffwer,1", "unknown value 'p\\udcffwer'; did you mean 'power'?"),
+        (b"fine,p\xffwer,1", "value has bytes that are not UTF-8, or lone surrogates"),
         (b"fine,power,2", "direction '2' is not one of -1, 0, 1"),
         (b"fine,power,up", "direction 'up' is not one of -1, 0, 1"),
         (b"fine,,1", "row has a theory or a direction but no value"),
@@ -328,9 +328,9 @@ def test_an_unclosed_quote_says_how_much_it_swallowed(tmp_path):
     content = 'text,value\n"two\nlines",power\n"open,power\n' + "words,power\n" * 9
     texts, _, rejected = generic(tmp_path, content, columns={"text": "text", "value": "value"})
     assert [(row["text"], row["source_id"]) for row in texts] == [("two lines", "own.csv:2")]
-    assert [(row["source_id"], row["reason"]) for row in rejected] == [
-        ("own.csv:4", "row has 1 fields, the header has 2; it spans lines 4 to 13, is a quote unclosed?")
-    ]
+    (row,) = rejected
+    assert row["source_id"] == "own.csv:4"
+    assert "lines 4 to 13" in row["reason"]
 
 
 def test_rows_refused_in_columns_of_the_user(tmp_path):
@@ -348,13 +348,13 @@ def test_json_and_parquet_rows_that_are_not_text(tmp_path):
     texts, _, rejected = generic(tmp_path, "\n".join(lines), "own.jsonl", {"text": "text"})
     assert [row["text"] for row in texts] == ["fine"]
     assert [row["reason"] for row in rejected] == [
-        "row has bytes that are not UTF-8, or lone surrogates", "text is empty", "text has no letters, only numbers or signs",
+        "text has bytes that are not UTF-8, or lone surrogates", "text is empty", "text has no letters, only numbers or signs",
         "'text' holds a dict, not a string", "text is empty",
     ]  # fmt: skip
     bad = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9", b"fine"]).buffers())
     texts, _, rejected = generic(tmp_path, parquet(text=bad), "own.parquet", {"text": "text"})
     assert [(row["text"], row["source_id"]) for row in texts] == [("fine", "own.parquet:2")]
-    assert [row["reason"] for row in rejected] == ["row has bytes that are not UTF-8, or lone surrogates"]
+    assert [row["reason"] for row in rejected] == ["text has bytes that are not UTF-8, or lone surrogates"]
 
 
 def test_chunks_are_bounded_and_conform_and_keep_duplicates(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from valueflow.decoding import decode
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, JudgeConfig, SimulatedJudge
 from valueflow.records import flaw
-from valueflow.tabular import KINDS, cell, columns, rows
+from valueflow.tabular import EXTENSIONS, cell, columns, row_error, rows
 
 ROOT_ENV = "VALUEFLOW_ROOT"
 SETTINGS = ("mode", "k", "m", "sampling", "seed")
@@ -247,7 +247,7 @@ def read_texts(argument: str, column: str) -> list[str]:
     elif os.path.isfile(argument):
         is_text = argument.lower().endswith(".txt")
         items = _lines(Path(argument).read_bytes(), argument) if is_text else _cells(argument, column)
-    elif argument.lower().endswith(tuple(f".{kind}" for kind in (*KINDS, "txt"))) and len(argument.split()) == 1:
+    elif argument.lower().endswith((*EXTENSIONS, ".txt")) and len(argument.split()) == 1:
         raise InputError(f"file {argument!r} does not exist")
     else:
         return [one_text(argument)]
@@ -281,14 +281,12 @@ def _lines(content: bytes, name: str) -> Iterator[tuple[str, str, str]]:
 
 def _cells(path: str, column: str) -> Iterator[tuple[str, str, str]]:
     """Location, text and error of each row of a table."""
-    available = columns(path)
+    available = columns(path, wanted=[column])
     if column not in available:
         raise InputError(f"{path} has no column {column!r}; set --column to one of: {', '.join(available) or 'none'}")
     for row in rows(path, [column]):
-        try:
-            yield row.row_id, cell(row.fields, column), row.error
-        except InputError as error:
-            yield row.row_id, "", str(error)
+        error = row_error(row, [column])
+        yield row.row_id, "" if error else cell(row.fields, column), error
 
 
 COMMANDS: dict[str, Callable[[Namespace], Coroutine[None, None, None]]] = {

@@ -15,7 +15,7 @@ from valueflow.corpora import items
 from valueflow.corpora.items import Adapter, Item, Label
 from valueflow.errors import InputError
 from valueflow.records import ValueId
-from valueflow.tabular import cell, columns, rows
+from valueflow.tabular import cell, columns, row_error, rows
 
 LABEL, SCENARIO, SEPARATOR, CONDUCT = "label", "scenario", "[SEP]", "input"
 # Parts whose labels are right or wrong, and do not name the value at stake.
@@ -84,7 +84,9 @@ def _check(file: str) -> None:
             )
     if SCENARIO not in existing:
         return  # reported with the other missing columns
-    head = [cell(row.fields, SCENARIO) for row in itertools.islice(rows(file, [SCENARIO]), HEAD) if not row.error]
+    head = [
+        cell(row.fields, SCENARIO) for row in itertools.islice(rows(file, [SCENARIO]), HEAD) if not row_error(row, [SCENARIO])
+    ]
     recognized = sum(SEPARATOR in scenario or bool(CLAIM.search(scenario)) for scenario in head)
     if 2 * recognized < len(head):
         raise InputError(

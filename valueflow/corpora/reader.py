@@ -11,7 +11,7 @@ from valueflow.config import Config
 from valueflow.corpora import ethics, fulcra, generic, mfrc, social_chemistry, valueeval, valuenet, valueprism
 from valueflow.corpora.items import Adapter, Item
 from valueflow.errors import InputError
-from valueflow.records import NOT_UTF8, SCHEMAS, UNDECODABLE, clean, conform, digest, flaw, text_id
+from valueflow.records import SCHEMAS, clean, conform, digest, flaw, text_id
 from valueflow.tabular import Row, cell, columns, require, row_names, rows, urls
 
 CHUNK = 5_000  # rows
@@ -129,7 +129,7 @@ def _tables(
         source_id = row_id = f"{named[row.file]}:{row.number}"
         try:
             source_id = cell(row.fields, adapter.source_id) or row_id
-            item = _item(row, adapter, source_id)
+            item = _item(row, adapter)
             text = _text(item, config, source, source_id)
         except InputError as error:
             entry = {"source": source, "source_id": source_id, "file": row.file, "reason": str(error)}
@@ -140,13 +140,11 @@ def _tables(
     return _table(texts, "texts"), _table(labels, "source_labels"), _table(rejected, "rejected")
 
 
-def _item(row: Row, adapter: Adapter, source_id: str) -> Item:
-    """The item of a row; InputError where a string cannot be stored or the text is not natural language."""
+def _item(row: Row, adapter: Adapter) -> Item:
+    """The item of a row; InputError where it cannot be read or the text is not natural language."""
     if row.error:
         raise InputError(row.error)
     item = adapter.item(row.fields)
-    if any(UNDECODABLE.search(field) for field in (item.text, item.group, item.language, item.license, source_id)):
-        raise InputError(f"row has {NOT_UTF8}")
     if problem := flaw(item.text):
         raise InputError(f"text has {problem}")
     if not item.text.strip():

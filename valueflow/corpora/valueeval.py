@@ -7,7 +7,7 @@ from valueflow.corpora import items
 from valueflow.corpora.items import Adapter, Item, Label
 from valueflow.errors import InputError
 from valueflow.records import ValueId
-from valueflow.tabular import cell, columns, require, rows, urls
+from valueflow.tabular import cell, columns, require, row_error, rows, urls
 
 ID = "Argument ID"
 # Schwartz's refined theory has 19 values; objectivity was added by the corpus' authors.
@@ -42,7 +42,8 @@ def _marks(labels: str) -> dict[str, dict[str, str]]:
         categories = [name for name in columns(url, quoted=False) if name != ID]
         for category in categories:
             _check(category, url)
-        readable = (row.fields for row in rows(url, [ID, *categories], quoted=False) if not row.error)
+        names = [ID, *categories]
+        readable = (row.fields for row in rows(url, names, quoted=False) if not row_error(row, names))
         for fields in readable:
             row_marks = {name: cell(fields, name) for name in categories}
             marks[cell(fields, ID)] = {name: mark for name, mark in row_marks.items() if mark != "0"}

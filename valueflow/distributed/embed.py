@@ -24,7 +24,7 @@ from valueflow.hives.examples import Examples, examples_from_tables
 from valueflow.models import MINILM, content_hash, encoder_settings, fetch
 from valueflow.records import digest
 from valueflow.store import Build, EmbeddingsDetails
-from valueflow.tabular import KINDS
+from valueflow.tabular import is_table
 from valueflow.theories.taxonomy import THEORIES
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Embedder:
 
 def is_text_file(texts: str) -> bool:
     """Return whether the setting `texts` names a file rather than a build."""
-    return texts.rpartition(".")[2].lower() in KINDS
+    return is_table(texts)
 
 
 def resolve_texts(root: str, texts: str, column: str) -> Build:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from valueflow import store
 from valueflow.errors import InputError
-from valueflow.records import UNDECODABLE, clean, digest, flaw, text_id
+from valueflow.records import clean, digest, flaw, text_id
 from valueflow.store import Build, ResponsesDetails
 from valueflow.tabular import Row, cell, require, row_names, rows, urls
 
@@ -59,10 +59,8 @@ def _response(row: Row) -> dict[str, str]:
     if row.error:
         raise InputError(row.error)
     fields = {name: cell(row.fields, name) for name in COLUMNS}
-    for name, text in fields.items():
-        problem = flaw(text)
-        if UNDECODABLE.search(text) or (problem and name == "response"):
-            raise InputError(f"{name} has {problem}")
+    if problem := flaw(fields["response"]):
+        raise InputError(f"response has {problem}")
     return {name: clean(text) for name, text in fields.items()}
 
 

@@ -8,7 +8,7 @@ from valueflow.errors import InputError
 from valueflow.ranking.calibration import Calibration
 from valueflow.records import LIMIT, ValueId, clean, digest, text_id
 from valueflow.store import Build, VidbDetails
-from valueflow.tabular import cell, strict_rows
+from valueflow.tabular import cell, columns, strict_rows
 from valueflow.theories import operational, resolve
 
 
@@ -19,8 +19,8 @@ def intensity_of(raw: object, what: str) -> float:
         InputError: it is not a number in [-10, 10]; the message begins with `what`.
     """
     try:
-        number = float(raw)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        number = float(str(raw).replace("_", " "))  # Python's underscores between digits are no number of a file
+    except ValueError:
         raise InputError(f"{what} is {raw!r}, not a number") from None
     if not -LIMIT <= number <= LIMIT:
         raise InputError(f"{what} is {number:g}; intensities lie in [-10, 10]")
@@ -75,17 +75,21 @@ def import_version(paths: list[str], license_: str, source: str, root: str) -> t
 
 
 def read_anchors(path: str) -> list[tuple[ValueId, str, float]]:
-    """Return (value id, text, intensity) of each row of an official CSV (`{value}_{theory}.csv`) or a JSON lines file.
+    """Return (value id, text, intensity) of each row of a file of either form, in any format of `tabular`.
+
+    Official: columns text and final_rating, named `{value}_{theory}.csv`. Rated texts: theory, value, text, intensity. A file
+    with both ratings is official if it is a CSV.
 
     Raises:
         InputError: the file, a column or a field is missing, a row is bad, or an intensity is not a number in [-10, 10].
     """
-    return (_jsonl if path.endswith((".jsonl", ".json")) else _official)(path)
+    names, is_csv = columns(path), path.lower().endswith((".csv", ".tsv"))
+    official = is_csv or "final_rating" in names if "intensity" not in names else is_csv and "final_rating" in names
+    return _official(path) if official else _rated(path)
 
 
 def _official(path: str) -> list[tuple[ValueId, str, float]]:
-    stem = path.rsplit("/", 1)[-1].removesuffix(".csv")
-    node, _, theory = stem.rpartition("_")
+    node, _, theory = path.rpartition("/")[2].rpartition(".")[0].rpartition("_")
     if not node:
         raise InputError(f"{path}: the name must be {{value}}_{{theory}}.csv, for example benevolence_svt.csv")
     value = resolve(node, theory)
@@ -95,14 +99,14 @@ def _official(path: str) -> list[tuple[ValueId, str, float]]:
     ]
 
 
-def _jsonl(path: str) -> list[tuple[ValueId, str, float]]:
+def _rated(path: str) -> list[tuple[ValueId, str, float]]:
     rated = []
     for row in strict_rows(path, ["theory", "value", "text", "intensity"]):
         try:
             value = resolve(cell(row.fields, "value"), cell(row.fields, "theory"))
         except InputError as error:
             raise InputError(f"{row.location}: {error}") from None
-        text = row.fields["text"]
+        text = "" if row.fields["text"] is None else row.fields["text"]
         if not isinstance(text, str):
             raise InputError(f"{row.location}: text is {text!r}, not a string")
         rated.append((value, text, intensity_of(row.fields["intensity"], f"{row.location} intensity")))

@@ -36,6 +36,7 @@ from valueflow.llm.cost import CostEstimate
 from valueflow.ranking.windows import with_texts
 from valueflow.records import SCHEMAS, ValueId, digest, text_id
 from valueflow.store import Build, EvaluationsDetails, RankingsDetails
+from valueflow.tabular import is_table
 from valueflow.theories import resolve
 from valueflow.vidb.candidates import ALL
 from valueflow.vidb.version import Vidb
@@ -59,7 +60,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
     Raises:
         InputError: a column or a value is missing, the anchors are too few, or too many windows failed.
     """
-    if config.rankings.endswith(".csv"):
+    if is_table(config.rankings):
         return _evaluate_official(config)
     return _evaluate_with_judge(config, config.judge) if config.judge else _evaluate_saved(config)
 

@@ -1,5 +1,6 @@
 """One parser for every tabular file: both readers see the same rows, the strict one raises where the lenient one reports."""
 
+import gzip
 import io
 import json
 
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from valueflow.errors import InputError
-from valueflow.tabular import Row, cell, columns, require, row_names, rows, strict_rows, urls
+from valueflow.tabular import Row, cell, columns, require, row_error, row_names, rows, strict_rows, urls
 
 ROWS = [
     {"text": 'two\nlines, "quoted"', "rating": "1"},
@@ -60,9 +61,17 @@ def test_both_readers_return_the_same_rows_and_numbers_of_every_format(tmp_path,
 
 UNDECODABLE_COLUMN = pa.Array.from_buffers(pa.string(), 2, pa.array([b"fine", b"caf\xe9"]).buffers())
 BAD = {
+    "quotes after backslashes": ("a.csv", b'text,rating\nfine,1\n"He said \\"no\\" twice",2\n', "3: row cannot be parsed: "),
+    "words after a quote": ("a.csv", b'text,rating\nfine,1\n"no" he said,2\n', "3: row cannot be parsed: "),
+    "the header again": ("a.csv", b"text,rating\nfine,1\ntext,rating\n", "3: row repeats the header"),
+    "a key twice": (
+        "a.jsonl",
+        b'{"text": "a", "rating": 1}\n{"rating": 1, "text": "b", "rating": 2}',
+        "2: 'rating' occurs twice",
+    ),
     "fewer fields": ("a.csv", b"text,rating\nfine,1\nshort\n", "3: row has 1 fields, the header has 2"),
     "more fields": ("a.csv", b"text,rating\nfine,1\nlong,1,2\n", "3: row has 3 fields, the header has 2"),
-    "unclosed quote": ("a.csv", b'text,rating\n"open,1\nb,2\n', "2: row has 1 fields, the header has 2; it spans lines 2 to 3"),
+    "unclosed quote": ("a.csv", b'text,rating\n"open,1\nb,2\n', "2: row cannot be parsed: "),
     "huge field": ("a.csv", b"text,rating\n" + b"x" * 200_000 + b",1\n", "2: row cannot be parsed: field larger"),
     "no JSON": ("a.jsonl", b'{"text": "a", "rating": 1}\n{"text": \n', "2: row is not JSON: "),
     "no object": ("a.jsonl", b'{"text": "a", "rating": 1}\n[1]\n', "2: row is not a JSON object"),
@@ -184,3 +193,154 @@ def test_strict_reading_is_lazy(tmp_path):
     assert next(reader) == Row(url, 2, {"text": "words"})
     with pytest.raises(InputError, match=r"a\.csv:1002: "):
         list(reader)
+
+
+def cells(url: str, name: str = "text") -> list[str]:
+    return [cell(row.fields, name) for row in strict_rows(url, [name])]
+
+
+WORDS = ["nan", "NaN", "null", "NA", "None", "N/A"]
+
+
+def test_nan_is_null_and_the_words_for_it_are_texts_in_every_format(tmp_path):
+    text = json.dumps
+    files = {
+        "a.csv": "text,n\n" + "".join(f'"{word}",1\n' for word in WORDS) + "nan,1\nNaN,1\n,1\n",
+        "a.tsv": "n\ttext\n" + "".join(f'1\t"{word}"\n' for word in WORDS) + "1\tnan\n1\tNaN\n1\t\n",
+        "a.jsonl": "".join(f'{{"text": {text(word)}}}\n' for word in WORDS) + '{"text": NaN}\n{"text": null}\n{"text": ""}\n',
+    }
+    for name, content in files.items():
+        assert cells(saved(tmp_path, name, content.encode())) == [*WORDS, "", "", ""], name
+    column = pa.array([*WORDS, None, "", ""])
+    assert cells(saved(tmp_path, "a.parquet", parquet(pa.table({"text": column})))) == [*WORDS, "", "", ""]
+    for number in (pa.float16(), pa.float32(), pa.float64()):
+        url = saved(tmp_path, "n.parquet", parquet(pa.table({"text": pa.array([0.5, float("nan"), None], number)})))
+        assert cells(url) == ["0.5", "", ""]
+
+
+def test_only_a_whole_bare_cell_is_null(tmp_path):
+    content = b'n,text\n1,nan and "nan"\n"1","x\n""nan"",nan"\nnan,"nan"\n"a,",nan\n'
+    url = saved(tmp_path, "a.csv", content)
+    assert cells(url) == ['nan and "nan"', 'x\n"nan",nan', "nan", ""]
+    assert [row.fields["n"] for row in rows(url, ["n"])] == ["1", "1", None, "a,"]
+    assert [row.fields for row in rows(saved(tmp_path, "a.tsv", b'n\tt\nnan\t"nan"\n'), [], quoted=False)] == [
+        {"n": None, "t": '"nan"'}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [("true", "bool"), ("[1]", "list"), ('{"a": 1}', "dict"), ("Infinity", "inf"), ('"\\ud800"', "UTF-8")]
+)
+def test_a_cell_that_is_no_text_is_an_error_for_both_readers(tmp_path, value, kind):
+    url = saved(tmp_path, "a.jsonl", f'{{"text": "a"}}\n{{"text": {value}}}'.encode())
+    with pytest.raises(InputError, match=rf"a\.jsonl:2: .*{kind}"):
+        list(strict_rows(url, ["text"]))
+    assert [bool(row_error(row, ["text"])) for row in rows(url, ["text"])] == [False, True]
+    assert not any(row_error(row, ["other"]) for row in rows(url, ["other"]))
+
+
+DUPLICATES = {
+    "a.csv": b"id,text,label,text,label\n1,right,a,wrong,b\n",
+    "a.tsv": b"id\ttext\ttext\tlabel\tlabel\n1\tright\twrong\ta\tb\n",
+    "a.parquet": parquet(
+        pa.Table.from_arrays([pa.array([w]) for w in "1abcd"], names=["id", "text", "text", "label", "label"])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DUPLICATES)
+def test_a_column_that_occurs_twice_is_refused_only_where_it_is_read(tmp_path, name):
+    url = saved(tmp_path, name, DUPLICATES[name])
+    for read in (require, lambda url, names: list(rows(url, names)), lambda url, names: list(strict_rows(url, names))):
+        with pytest.raises(InputError, match=rf"{name} has 2 columns 'text'"):
+            read(url, ["id", "text"])
+    assert cells(url, "id") == ["1"]
+
+
+def test_a_key_that_occurs_twice_is_an_error_only_where_it_is_read(tmp_path):
+    url = saved(tmp_path, "a.jsonl", b'{"text": "a", "n": 1, "n": 2}\n')
+    assert cells(url) == ["a"]
+    assert [bool(row.error) for row in rows(url, ["n"])] == [True]
+
+
+def test_empty_cells_beyond_the_header_and_blank_rows_are_no_error(tmp_path):
+    url = saved(tmp_path, "a.csv", b"text,n\na,1,,\n,,,\n,\n\nb,2\n,3\n")
+    assert [(row.number, row.fields) for row in rows(url, ["text"])] == [
+        (2, {"text": "a", "n": "1"}),
+        (6, {"text": "b", "n": "2"}),
+        (7, {"text": "", "n": "3"}),
+    ]
+    assert cells(saved(tmp_path, "one.csv", b'text\n""\na\n')) == ["", "a"]
+
+
+def test_no_line_of_a_broken_row_is_taken_for_a_row(tmp_path):
+    lines = b'"She said \\"stop,\nthen left, quite\ncalm, really",1\n'
+    long = b'"' + b"word " * 40_000 + b'\nanother, line\nend, of text",1\n'
+    for broken, end in ((lines, 5), (long, 5)):
+        url = saved(tmp_path, "a.csv", b"text,n\na,0\n" + broken + b"b,2\n")
+        first, bad, last = rows(url, ["text"])
+        assert (first.fields["text"], last.fields["text"], last.number) == ("a", "b", 6)
+        assert f"lines 3 to {end}" in bad.error
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_utf_16_with_its_mark_is_read(tmp_path, name):
+    content = "text,n\nÆrlighet,1\n" if name == "a.csv" else '{"text": "Ærlighet", "n": 1}\n'
+    for encoding in ("utf-16", "utf-8-sig"):
+        assert cells(saved(tmp_path, name, content.encode(encoding))) == ["Ærlighet"]
+
+
+@pytest.mark.parametrize(
+    "content", [gzip.compress(b"text\na\n"), "text\na\n".encode("utf-16-le"), b"PK\x03\x04", b"t\xe9xt,text\n"]
+)
+def test_a_file_that_does_not_begin_with_text_is_refused_in_words(tmp_path, content):
+    with pytest.raises(InputError, match=r"a\.csv .*UTF-8"):
+        require(saved(tmp_path, "a.csv", content), ["text"])
+
+
+@pytest.mark.parametrize("content", [b'[{"text": "a"}]', b'\n [\n{"text": "a"}\n]\n'])
+def test_a_json_array_is_refused_in_words(tmp_path, content):
+    url = saved(tmp_path, "a.json", content)
+    for read in (columns, lambda url: list(rows(url, ["text"])), lambda url: list(strict_rows(url, ["text"]))):
+        with pytest.raises(InputError, match=r"a\.json holds a JSON array"):
+            read(url)
+
+
+def test_a_key_that_first_occurs_late_is_a_column(tmp_path):
+    lines = [{"text": f"line {i}"} | ({"late": 1} if i > 300 else {}) for i in range(400)]
+    url = saved(tmp_path, "a.jsonl", "\n".join(map(json.dumps, lines)).encode())
+    assert columns(url) == ["text"]
+    require(url, ["text", "late"])
+    with pytest.raises(InputError, match=r"lacks column\(s\) \['never'\]; it has \['text', 'late'\]"):
+        require(url, ["text", "never"])
+
+
+@pytest.mark.parametrize("content", [b"text;rating\nx;1\n", b"sep=;\ntext;rating\n", b"text\trating\n"])
+def test_other_delimiters_are_told_from_the_header(tmp_path, content):
+    with pytest.raises(InputError, match=r"cells of a \.csv are separated by ','"):
+        require(saved(tmp_path, "a.csv", content), ["text"])
+
+
+def test_lines_may_end_in_carriage_returns_alone(tmp_path):
+    assert cells(saved(tmp_path, "a.csv", b"text,n\rone,1\rtwo,2\r")) == ["one", "two"]
+
+
+def test_parquet_categories_and_other_shapes_of_strings_are_texts(tmp_path):
+    words = pa.array(["a", None, "b", "a"])
+    for column in (
+        words.dictionary_encode(),
+        words.cast(pa.large_string()),
+        words.cast(pa.string_view()),
+        words.cast(pa.binary()),
+    ):
+        assert cells(saved(tmp_path, "a.parquet", parquet(pa.table({"text": column})))) == ["a", "", "b", "a"]
+    bad = pa.DictionaryArray.from_arrays(pa.array([0, 1]), UNDECODABLE_COLUMN)
+    with pytest.raises(InputError, match=r"a\.parquet is not readable as parquet"):
+        list(rows(saved(tmp_path, "a.parquet", parquet(pa.table({"text": bad}))), ["text"]))
+
+
+def test_a_damaged_parquet_file_is_one_sentence(tmp_path):
+    content = bytearray(parquet(pa.table({"text": [f"text number {i}" for i in range(5000)]})))
+    content[len(content) // 3 : len(content) // 2] = b"\xff" * (len(content) // 2 - len(content) // 3)
+    with pytest.raises(InputError, match=r"a\.parquet is not readable as parquet"):
+        list(rows(saved(tmp_path, "a.parquet", bytes(content)), ["text"]))
