@@ -262,13 +262,14 @@ class Pool:
         store.commit(self.candidates, store.CandidatesDetails())
         store.commit(self.utilities, store.UtilitiesDetails())
 
-    def write(self, name: str, **config: object) -> vidb.Vidb:
+    def write(self, name: str, rated: str = "", **config: object) -> vidb.Vidb:
         out = Build(str(self.root), "vidb", name)
+        calibrate, human = CalibrateConfig(**config), publish.HumanConfig(ratings=rated)
         publish.write_version(
             self.candidates,
             self.utilities,
-            CalibrateConfig(**config),
-            publish.Review(),
+            calibrate,
+            publish.review_of(self.candidates, calibrate, human),
             store.VidbDetails(judge_fingerprint="77aa"),
             out,
         )
@@ -325,6 +326,16 @@ def test_ratings_by_people_set_the_scale(pool, mode):
     assert [intensities[f"text {i} of power"] for i in (0, 7, 20)] == pytest.approx([-3.0, 0.5, 7.0])
     rated = store.read_table(version.build, ["human_mean"])["human_mean"].to_pylist()
     assert sorted(r for r in rated if r is not None) == [-3.0, -3.0, 0.5, 0.5, 7.0, 7.0]
+
+
+def test_ratings_of_no_text_are_counted_in_the_manifest_and_the_others_are_merged(pool):
+    rows = [("svt", "power", "text 3 of power", 9), ("svt", "power", "text\u00a03 of p\u00f6wer", 9)]
+    version = pool.write("v-1", rated=pool.ratings(rows))
+    assert (version.details.unmatched_ratings, version.details.rated_by_humans) == (1, 1)
+    (row,) = (row for row in store.read_table(version.build).to_pylist() if row["human_mean"] is not None)
+    assert (row["text"], row["human_mean"]) == ("text 3 of power", 9.0)
+    assert row["final_rating"] == pytest.approx((row["intensity"] + 9) / 2)
+    assert "unmatched_ratings" not in pool.write("v-2", rated=pool.ratings(rows[:1])).details.model_fields_set
 
 
 def test_an_error_in_the_ratings_names_the_value_or_the_line(pool):

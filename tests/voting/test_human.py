@@ -38,8 +38,8 @@ def cells(content: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(content, newline="")))
 
 
-def saved(folder: Path, rows: list[dict[str, str]], encoding: str = "utf-8") -> str:
-    path = folder / "filled.csv"
+def saved(folder: Path, rows: list[dict[str, str]], encoding: str = "utf-8", name: str = "filled.csv") -> str:
+    path = folder / name
     with path.open("w", newline="", encoding=encoding) as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -60,7 +60,7 @@ def test_a_queue_of_hostile_texts_is_read_back_with_its_decisions(tmp_path, enco
     assert (rows[0]["path"], rows[0]["options"]) == ("growth", "self-transcendence | openness-to-change")
     assert {(row["node"], row["direction"]) for row in rows} == {("", "")}
     filled = [row | {"node": node, "direction": direction} for row, (node, direction) in zip(rows, DECISIONS, strict=True)]
-    assert read_decisions(saved(tmp_path, filled, encoding), ["svt"]) == {
+    assert read_decisions([saved(tmp_path, filled, encoding)], ["svt"]).decisions == {
         ("t0", "svt"): HumanDecision("power", -1),
         ("t1", "svt"): HumanDecision("", 0),
         ("t3", "svt"): HumanDecision("hedonism", 1),
@@ -72,7 +72,7 @@ def test_a_queue_of_hostile_texts_is_read_back_with_its_decisions(tmp_path, enco
 def test_an_unedited_queue_has_no_decisions(tmp_path):
     for texts in (HOSTILE, []):
         (tmp_path / "queue.csv").write_bytes(queue_csv(queue(texts)).encode())
-        assert read_decisions(str(tmp_path / "queue.csv"), ["svt"]) == {}
+        assert read_decisions([str(tmp_path / "queue.csv")], ["svt"]) == ({}, {})
 
 
 @pytest.mark.parametrize(
@@ -88,20 +88,33 @@ def test_an_unedited_queue_has_no_decisions(tmp_path):
     ],
 )
 def test_nodes_theories_and_directions_by_any_spelling(tmp_path, row, key, decision):
-    assert read_decisions(saved(tmp_path, decided(row)), ["svt", "mft"]) == {("t0", key): decision}
+    assert read_decisions([saved(tmp_path, decided(row))], ["svt", "mft"]).decisions == {("t0", key): decision}
 
 
 def test_the_same_decision_twice_is_one(tmp_path):
     rows = decided({"node": "humility"}, {"node": "modesty", "theory": "schwartz", "direction": "supports"})
     rows += decided({"theory": "mft", "node": "purity", "direction": "-1"})  # of another theory: no contradiction
-    decisions = read_decisions(saved(tmp_path, rows), ["mft", "svt"])
+    decisions = read_decisions([saved(tmp_path, rows)], ["mft", "svt"]).decisions
     assert decisions == {("t0", "svt"): HumanDecision("humility", 1), ("t0", "mft"): HumanDecision("purity", -1)}
 
 
 @pytest.mark.parametrize("other", [{"node": "face"}, {"direction": "-1"}, {"node": "neutral", "direction": ""}])
 def test_two_different_decisions_are_refused(tmp_path, other):
     with pytest.raises(InputError, match=r"filled\.csv:4: text t0 has two different decisions in 'svt'"):
-        read_decisions(saved(tmp_path, decided({}, {"text_id": "t1"}, other)), ["svt"])
+        read_decisions([saved(tmp_path, decided({}, {"text_id": "t1"}, other))], ["svt"])
+    first, second = (saved(tmp_path, decided(row), name=name) for name, row in (("a.csv", {}), ("b.csv", other)))
+    with pytest.raises(InputError, match=r"b\.csv:2: text t0 has two different decisions .*a\.csv:2"):
+        read_decisions([first, second], ["svt"])
+
+
+def test_every_decision_has_its_place(tmp_path):
+    first, second = (
+        saved(tmp_path, decided({}, {"text_id": i, "node": node}), name=name)
+        for name, i, node in (("a.csv", "t1", "face"), ("b.csv", "t2", ""))
+    )
+    with pytest.raises(InputError, match=r"b\.csv:3 has the direction"):
+        read_decisions([first, second], ["svt"])
+    assert read_decisions([first], ["svt"]).places == {("t0", "svt"): f"{first}:2", ("t1", "svt"): f"{first}:3"}
 
 
 @pytest.mark.parametrize(
@@ -122,29 +135,29 @@ def test_two_different_decisions_are_refused(tmp_path, other):
 )
 def test_an_unusable_row_is_named(tmp_path, row, message):
     with pytest.raises(InputError, match=rf"filled\.csv:3:? {message}"):
-        read_decisions(saved(tmp_path, decided({}, {"text_id": "t1"} | row)), ["svt", "mft"])
+        read_decisions([saved(tmp_path, decided({}, {"text_id": "t1"} | row))], ["svt", "mft"])
 
 
 @pytest.mark.parametrize("column", ["text_id", "theory", "node", "direction"])
 def test_a_missing_column_is_named(tmp_path, column):
     rows = [{name: cell for name, cell in row.items() if name != column} for row in decided({})]
     with pytest.raises(InputError, match=rf"lacks column\(s\) \['{column}'\]"):
-        read_decisions(saved(tmp_path, rows), ["svt"])
+        read_decisions([saved(tmp_path, rows)], ["svt"])
 
 
 def test_files_that_are_no_filled_in_queue(tmp_path):
     path = tmp_path / "q.csv"
     path.write_text("text_id;theory;node;direction\nt0;svt;power;1\n")
     with pytest.raises(InputError, match=r"lacks column\(s\) .*it has \['text_id;theory;node;direction'\]"):
-        read_decisions(str(path), ["svt"])
+        read_decisions([str(path)], ["svt"])
     path.write_text("text_id,theory,node,direction\nt0,svt,power\n")
     with pytest.raises(InputError, match=r"q\.csv:2: row has 3 fields, the header has 4"):
-        read_decisions(str(path), ["svt"])
+        read_decisions([str(path)], ["svt"])
     path.write_bytes("text_id,theory,node,direction,text\nt0,svt,power,1,café\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"q\.csv:2: row has bytes that are not UTF-8"):
-        read_decisions(str(path), ["svt"])
+        read_decisions([str(path)], ["svt"])
     with pytest.raises(InputError, match=r"nowhere\.csv does not exist"):
-        read_decisions(str(tmp_path / "nowhere.csv"), ["svt"])
+        read_decisions([str(tmp_path / "nowhere.csv")], ["svt"])
 
 
 def test_a_ballot_table_keeps_the_fields_of_the_ballot_ids():

@@ -160,7 +160,7 @@ class JudgeSharpness(BaseModel):
 class VidbDetails(Details):
     """Of `vidb`: how a version was built or from which files it was imported."""
 
-    COUNTS = ("licenses", "flagged", "rated_by_humans", "filtered_release", "texts", "duplicates", "empty")
+    COUNTS = ("licenses", "flagged", "rated_by_humans", "filtered_release", "unmatched_ratings", "texts", "duplicates", "empty")
 
     resolved: dict[str, Any] = Field({}, description="BuildVidbConfig; empty for an imported version")
     judge: str = Field("", description="names of the judges")
@@ -175,6 +175,7 @@ class VidbDetails(Details):
     flagged: int = 0
     rated_by_humans: int = Field(0, alias="rated by humans")
     filtered_release: int = Field(0, alias="filtered release")
+    unmatched_ratings: int = Field(0, alias="ratings of no text", description="human ratings of texts that are not candidates")
     texts: int = Field(0, description="of an import: rows")
     duplicates: int = 0
     empty: int = 0

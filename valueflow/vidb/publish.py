@@ -18,11 +18,9 @@ from valueflow.errors import InputError
 from valueflow.numerics.intervals import Z95
 from valueflow.ranking import calibration
 from valueflow.ranking.calibration import CalibrateConfig, Calibration
-from valueflow.records import ValueId, conform, text_id
+from valueflow.records import ValueId, conform
 from valueflow.store import Build, VidbDetails
-from valueflow.tabular import cell, strict_rows
-from valueflow.theories import resolve
-from valueflow.vidb.anchor_files import intensity_of
+from valueflow.vidb.ratings import Means, human_ratings
 from valueflow.vidb.version import Vidb
 from valueflow.voting.descend import Ballot, ballot_table
 
@@ -43,10 +41,21 @@ class HumanConfig(Config):
 
 
 class Review(NamedTuple):
-    """Flags of the plausibility panel by (value, text id), None without a panel; human mean ratings by value and text id."""
+    """What people and a panel say of the texts.
+
+    Attributes:
+        flags: of the plausibility panel by (value, text id), None without a panel.
+        human: mean ratings by value and text id.
+        calibrating: those of them that the calibration uses.
+        unmatched: number of ratings of texts that are not candidates.
+        config: weight of the ratings.
+        max_flags: flags at which a text waits for a person.
+    """
 
     flags: dict[tuple[ValueId, str], int] | None = None
-    human: dict[str, dict[str, float]] = {}
+    human: Means = {}
+    calibrating: Means = {}
+    unmatched: int = 0
     config: HumanConfig = HumanConfig()
     max_flags: int = 1
 
@@ -62,10 +71,9 @@ class CalibratedValue(NamedTuple):
 
 
 def calibrated_values(
-    candidates: Build, utilities: Build, config: CalibrateConfig, base: Vidb | None = None
+    candidates: Build, utilities: Build, config: CalibrateConfig, ratings: Means, base: Vidb | None = None
 ) -> Iterator[CalibratedValue]:
     """Yield every value of a build with its calibration (that of `base`, if any); one value is in memory at a time."""
-    ratings = read_ratings(config.ratings) if config.ratings else {}
     for file in store.require_manifest(utilities).files:
         folder = file.path.rpartition("/")[0]
         theta = store.read_part(utilities, file.path).sort_by("text_id")
@@ -75,13 +83,30 @@ def calibrated_values(
         yield CalibratedValue(value, folder, theta, pool, fitted)
 
 
-def review_of(base: Vidb) -> Review:
-    """Return the flags and human mean ratings of a version's texts."""
+def review_of(candidates: Build, calibrate: CalibrateConfig, config: HumanConfig, base: Vidb | None = None) -> Review:
+    """Return the human ratings of candidates in the files of both configs, with the flags and ratings of `base`, if any.
+
+    Raises:
+        InputError: see `human_ratings`.
+    """
+    before = _review_of_version(base) if base else Review()
+    by_file = {url: human_ratings(url, candidates) for url in (calibrate.ratings, config.ratings)}
+    calibrating, human = by_file[calibrate.ratings].means, by_file[config.ratings].means
+    together = {
+        value: calibrating.get(value, {}) | before.human.get(value, {}) | human.get(value, {})
+        for value in calibrating | before.human | human
+    }
+    unmatched = sum(ratings.unmatched for ratings in by_file.values())
+    return before._replace(human=together, calibrating=calibrating, unmatched=unmatched, config=config)
+
+
+def _review_of_version(base: Vidb) -> Review:
+    """The flags and human mean ratings of a version's texts."""
     rows = store.read_table(base.build, ["theory", "value", "text_id", "flags", "human_mean"]).to_pylist()
     flags: dict[tuple[ValueId, str], int] = {
         (ValueId.of(r["theory"], r["value"]), r["text_id"]): r["flags"] for r in rows if r["flags"] is not None
     }
-    human: dict[str, dict[str, float]] = {}
+    human: Means = {}
     for row in rows:
         if row["human_mean"] is not None:
             human.setdefault(ValueId.of(row["theory"], row["value"]), {})[row["text_id"]] = row["human_mean"]
@@ -113,7 +138,7 @@ def write_version(
         candidates: texts with their sources and licences.
         utilities: theta of each.
         config: the source of zero and unit.
-        review: flags and human ratings; those that the calibration uses are added.
+        review: flags and human ratings.
         lineage: how the version was built; calibrations and counts are added.
         out: the version.
         base: the version that this one extends; its calibration is kept.
@@ -126,12 +151,11 @@ def write_version(
     calibrations: dict[str, Calibration] = {}
     licenses: Counter[str] = Counter()
     counts = Counter({"flagged": 0, "rated_by_humans": 0, "filtered_release": 0})
-    if config.ratings:
-        rated = read_ratings(config.ratings)
-        review = review._replace(human={v: rated.get(v, {}) | review.human.get(v, {}) for v in rated | review.human})
+    if review.unmatched:
+        counts["unmatched_ratings"] = review.unmatched
     queue = io.StringIO()
     csv.writer(queue).writerow([*QUEUE, "rating"])
-    for at in calibrated_values(candidates, utilities, config, base):
+    for at in calibrated_values(candidates, utilities, config, review.calibrating, base):
         calibrations[at.value] = at.calibration
         rows = _rows(at, review)
         store.write_part(out, rows, "0", at.folder)
@@ -197,15 +221,3 @@ def _write_csv(rows: pa.Table, value: ValueId, out: Build, folder: str) -> None:
     writer.writerow(["text", "final_rating"])
     writer.writerows(zip(rows["text"].to_pylist(), rows["final_rating"].to_pylist(), strict=True))
     store.write_bytes(f"{out.url}/{folder}/{value.node}_{value.theory}.csv", text.getvalue().encode())
-
-
-def read_ratings(url: str) -> dict[str, dict[str, float]]:
-    """Return value -> text id -> mean rating of a CSV with columns theory, value, text, rating; empty ratings are skipped."""
-    ratings: dict[ValueId, dict[str, list[float]]] = {}
-    columns = ("theory", "value", "text", "rating")
-    for row in strict_rows(url, list(columns)):
-        theory, node, text, rating = (cell(row.fields, name) for name in columns)
-        if rating.strip():
-            value, number = resolve(node, theory), intensity_of(rating, f"{row.location} rating")
-            ratings.setdefault(value, {}).setdefault(text_id(text), []).append(number)
-    return {value: {i: sum(of_text) / len(of_text) for i, of_text in texts.items()} for value, texts in ratings.items()}

@@ -23,6 +23,13 @@ class HumanDecision(NamedTuple):
     direction: int
 
 
+class HumanDecisions(NamedTuple):
+    """Decisions and the place of each, both by (text id, theory)."""
+
+    decisions: dict[tuple[str, str], HumanDecision]
+    places: dict[tuple[str, str], str]
+
+
 def queue_csv(rows: pa.Table) -> str:
     """Return rows of `queue` as CSV with the empty columns node and direction."""
     names = [name for name in rows.column_names if name not in ("path", "options")]
@@ -40,15 +47,16 @@ def _escape_formula(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def read_decisions(url: str, theories: list[str]) -> dict[tuple[str, str], HumanDecision]:
-    """Return the decisions in a filled-in queue by (text id, theory); rows without a node are skipped.
+def read_decisions(urls: list[str], theories: list[str]) -> HumanDecisions:
+    """Return the decisions in filled-in queues; rows without a node are skipped.
 
     Raises:
         InputError: a column is missing, a node or direction is unknown, or a text has two different decisions.
     """
     decisions: dict[tuple[str, str], HumanDecision] = {}
+    places: dict[tuple[str, str], str] = {}
     columns = ("text_id", "theory", *ANSWER_COLUMNS)
-    for row in strict_rows(url, list(columns)):
+    for row in (row for url in urls for row in strict_rows(url, list(columns))):
         where = row.location
         text_id, theory_name, node_name, direction_name = (cell(row.fields, name) for name in columns)
         node, direction = node_name.strip(), direction_name.strip().lower()
@@ -66,6 +74,10 @@ def read_decisions(url: str, theories: list[str]) -> dict[tuple[str, str], Human
         if node_id and direction not in DIRECTIONS:
             raise InputError(f"{where}: direction is {direction_name!r}; write 1 (supports), -1 (opposes) or 0 (neither)")
         decision = HumanDecision(node_id, DIRECTIONS[direction] if node_id else 0)
-        if decisions.setdefault((text_id, theory), decision) != decision:
-            raise InputError(f"{where}: text {text_id} has two different decisions in {theory!r}")
-    return decisions
+        key = (text_id.strip(), theory)
+        if decisions.setdefault(key, decision) != decision:
+            raise InputError(
+                f"{where}: text {text_id} has two different decisions in {theory!r}; the other is at {places[key]}"
+            )
+        places.setdefault(key, where)
+    return HumanDecisions(decisions, places)

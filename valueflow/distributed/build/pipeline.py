@@ -31,7 +31,8 @@ from valueflow.report.collect import version_card
 from valueflow.store import BallotsDetails, Build, CandidatesDetails, JudgeSharpness, UtilitiesDetails, VidbDetails
 from valueflow.vidb import candidates, publish
 from valueflow.vidb.candidates import CandidatesConfig
-from valueflow.vidb.publish import PLAUSIBLE, HumanConfig, Review, read_ratings
+from valueflow.vidb.publish import PLAUSIBLE, HumanConfig
+from valueflow.vidb.ratings import Means
 from valueflow.vidb.version import Vidb
 from valueflow.voting.descend import Ballot
 
@@ -201,6 +202,7 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
     pointer = store.replaceable(config.root)
     base = version_to_extend(config)
     at = plan_stages(config, base)
+    review = publish.review_of(at.candidates, config.calibrate, config.human, base)
     audits = [check_admitted(config.root, judge, config.audit) for judge in config.judges]
     if config.plausibility:
         check_panel_admitted(config.root, config.plausibility.panel.voters, config.plausibility.panel.audit)
@@ -220,12 +222,9 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
             for judge, out, of_judge in zip(config.judges, at.rankings, settings, strict=True):
                 rank(at.windows, ValueTexts((at.candidates,)), judge, out, share, of_judge)
         aggregating.aggregate(at.candidates, list(at.rankings), config.windows.k, config.aggregate, at.utilities)
-    review = publish.review_of(base) if base else Review()
-    human = read_ratings(config.human.ratings) if config.human.ratings else {}
-    together = {value: review.human.get(value, {}) | human.get(value, {}) for value in review.human | human}
-    review = review._replace(human=together, config=config.human)
     if config.plausibility and not store.reusable(at.vidb):
-        review = review._replace(flags=_flags(config, config.plausibility, at, base), max_flags=config.plausibility.max_flags)
+        flags = _flags(config, config.plausibility, at, review.calibrating, base)
+        review = review._replace(flags=flags, max_flags=config.plausibility.max_flags)
     lineage = VidbDetails(
         resolved=config.public(),
         judge=", ".join(judge.name for judge in config.judges),
@@ -253,13 +252,14 @@ def _judges(config: BuildVidbConfig, utilities: Build) -> dict[str, JudgeSharpne
 
 
 def _flags(
-    config: BuildVidbConfig, plausibility: PlausibilityConfig, at: BuildStages, base: Vidb | None
+    config: BuildVidbConfig, plausibility: PlausibilityConfig, at: BuildStages, ratings: Means, base: Vidb | None
 ) -> dict[tuple[ValueId, str], int]:
     """How many voters find the intensity of each (value, text id) weird."""
     settings = [config.calibrate.model_dump(), _content(config.calibrate.ratings)]
     ballots = Build(config.root, "ballots", f"p-{digest(__version__, at.utilities.build_id, settings)}")
     if not store.reusable(ballots):
-        publish.plausibility_ballots(publish.calibrated_values(at.candidates, at.utilities, config.calibrate, base), ballots)
+        values = publish.calibrated_values(at.candidates, at.utilities, config.calibrate, ratings, base)
+        publish.plausibility_ballots(values, ballots)
         store.commit(ballots, BallotsDetails(settings=config.calibrate.model_dump()), [at.utilities])
     votes = vote_builds(config.root, plausibility.panel, ballots.build_id)
     collect_votes(plausibility.panel, ballots, ValueTexts((at.candidates,)), votes, 0, "plausibility")

@@ -83,9 +83,9 @@ def categorize(config: CategorizeConfig) -> Categorization:
         __version__, texts.build_id, config.sources, config.max_texts, chosen, config.descent.model_dump(), config.chunk
     )
     votes = vote_builds(config.root, config.panel, recipe)
-    human: dict[tuple[str, str], HumanDecision] = {}
-    for url in config.human:
-        human |= read_decisions(url, chosen)
+    human, places = read_decisions(config.human, chosen)
+    if config.human and not human:
+        log.warning("no row of %s has a node: people decide nothing", ", ".join(config.human))
     output_id = digest(__version__, sorted(votes.values()), digest(sorted(human.items())) if human else "")
     builds = Categorization(texts, votes, Build(config.root, "labels", output_id), Build(config.root, "queue", output_id))
     if store.reusable_together([builds.labels, builds.queue]):
@@ -100,7 +100,7 @@ def categorize(config: CategorizeConfig) -> Categorization:
             settings = {"voter": voter.public(), "fingerprint": voter_fingerprint(voter), "audit": admitted[name]}
             store.commit(build, VotesDetails(**settings, **totals._asdict()), [texts])
     open_questions = _over_chunks(_label_chunk, descents, builds.labels, builds.queue, human)
-    _check_human(human, open_questions, ", ".join(config.human))
+    _check_human(places, open_questions)
     _finish(builds, config, num_ballots)
     return builds
 
@@ -235,17 +235,18 @@ def _human_label(question: OpenQuestion, decision: HumanDecision) -> Label:
     return Label(question.text_id, question.theory, path, paths, decision.direction, "human", 0.0, False)
 
 
-def _check_human(human: dict[tuple[str, str], HumanDecision], open_questions: list[list[tuple[str, str]]], urls: str) -> None:
+def _check_human(places: dict[tuple[str, str], str], open_questions: list[list[tuple[str, str]]]) -> None:
     """Check that every human decision answers an open question.
 
     Raises:
         InputError: a decision about a text that is not in the queue.
     """
     waiting = {pair for chunk in open_questions for pair in chunk}
-    unknown = sorted(set(human) - waiting)
+    unknown = [key for key in places if key not in waiting]
     if unknown:
+        text_id, theory = unknown[0]
         raise InputError(
-            f"{urls} has a decision on text {unknown[0][0]} in {unknown[0][1]}, which is not in this job's human queue "
+            f"{places[unknown[0]]} has a decision on text {text_id} in {theory}, which is not in this job's human queue "
             f"({len(unknown)} such rows, {len(waiting)} open questions); fill in the CSV that this configuration wrote"
         )
 
