@@ -176,6 +176,17 @@ def test_a_file_goes_in_and_a_file_comes_out_with_the_same_texts(local, run, tab
     assert (rows[0]["error"], rows[0]["num_windows"]) == ("one\u2028two", "3")
 
 
+def test_no_cell_of_a_csv_is_a_formula_and_the_file_can_be_scored_again(local, run, tmp_path):
+    texts = ["=1+1", '@SUM(A1), "or"', "-- she said", "'= quoted", "nan"]
+    for name, read in (("in.jsonl", "out.csv"), ("out.csv", "again.csv")):
+        if name == "in.jsonl":
+            write_texts(tmp_path / name, texts)
+        assert run("score", tmp_path / name, "--value", VALUES[0], "--output", tmp_path / read)[0] == 0
+        with open(tmp_path / read, newline="", encoding="utf-8") as file:
+            written = list(dict.fromkeys(row["text"] for row in csv.DictReader(file)))
+        assert written == [*(f"'{text}" for text in texts[:4]), "nan"]
+
+
 def test_rows_that_cannot_be_read_are_counted_not_scored(local, run, tmp_path):
     path = tmp_path / "in.csv"
     path.write_text("text,n\ngood,1\n  ,2\nshort\nlast,4\n")

@@ -9,8 +9,9 @@ import pytest
 
 from valueflow import store
 from valueflow.errors import InputError
+from valueflow.evaluation.official_files import scores_csv
 from valueflow.evaluation.responses import COLUMNS, save_responses
-from valueflow.records import digest
+from valueflow.records import SCHEMAS, digest
 from valueflow.store import ResponsesDetails
 
 HEADER = "query,dataset,response\n"
@@ -109,6 +110,28 @@ def test_a_file_in_another_encoding_is_refused_by_name_of_the_encoding_and_the_r
 def test_utf16_with_a_byte_order_mark_gives_the_same_responses(tmp_path):
     plain = saved(written(tmp_path / "a" / "r.csv", SAME, LATIN1), tmp_path / "root")
     assert saved(written(tmp_path / "b" / "r.csv", SAME, LATIN1, encoding="utf-16"), tmp_path / "root") == plain
+
+
+def test_scores_of_texts_that_look_like_formulas_can_be_scored_again(tmp_path):
+    texts = ["=1+1", "-- she said", "'=quoted", '@home, "and" away', "nan", "-5"]
+    rows = [
+        {
+            "response_id": str(n),
+            "query": text,
+            "dataset": "d",
+            "response": text,
+            "theory": "svt",
+            "value": "power",
+            "intensity": -1.5,
+        }
+        for n, text in enumerate(texts)
+    ]
+    content = scores_csv(pa.Table.from_pylist(rows, SCHEMAS["evaluations"]))
+    assert content.split("\r\n")[1] == "'=1+1,d,'=1+1,-1.5"
+    (tmp_path / "scores.csv").write_text(content, newline="")
+    again, counts = saved(str(tmp_path / "scores.csv"), tmp_path)
+    assert counts == (len(texts), 0)
+    assert [(row["query"], row["response"]) for row in again] == [(text, text) for text in texts]
 
 
 def test_a_control_character_in_the_query_does_not_lose_the_response(tmp_path):

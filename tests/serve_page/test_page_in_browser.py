@@ -10,6 +10,7 @@ from fakes.service import HALTING, JUDGE, MANY, UNJUDGEABLE, VERSION, anchors, f
 from page_steps import BENEVOLENCE, COLD, HOSTILE, KIND, ask_scores, exact, rows, signed
 
 from valueflow import api
+from valueflow.tabular import strict_rows
 
 KEY = "vf-secret"
 STOPPED = api.Problem(title="Service Unavailable", status=503, detail="the judge stopped.")
@@ -228,7 +229,17 @@ def test_mode_fast_is_offered_where_there_is_one_and_says_how_far_to_trust_it(pa
 
 
 def test_the_csv_holds_every_score_and_no_formula(page, tmp_path):
-    texts = ['=HYPERLINK("http://x")', "+1 for that", '@sum, and "more"', "-3.5", "-2+3", "plain, text", UNJUDGEABLE]
+    texts = [
+        '=HYPERLINK("http://x")',
+        "+1 for that",
+        '@sum, and "more"',
+        "-3.5",
+        "-2+3",
+        "'= it",
+        "nan",
+        "plain, text",
+        UNJUDGEABLE,
+    ]
     ask_scores(page, texts, "Benevolence", "Power")
     with page.expect_download() as saved:
         page.get_by_role("button", name="Download as CSV").click()
@@ -236,8 +247,21 @@ def test_the_csv_holds_every_score_and_no_formula(page, tmp_path):
     assert saved.value.suggested_filename == "valueflow-scores-r-123.csv"
     with (tmp_path / "scores.csv").open(encoding="utf-8-sig", newline="") as file:
         saved_rows = list(csv.DictReader(file))
-    safe = ['\'=HYPERLINK("http://x")', "'+1 for that", '\'@sum, and "more"', "-3.5", "'-2+3", "plain, text", UNJUDGEABLE]
+    safe = [
+        '\'=HYPERLINK("http://x")',
+        "'+1 for that",
+        '\'@sum, and "more"',
+        "-3.5",
+        "'-2+3",
+        "''= it",
+        "nan",
+        "plain, text",
+        UNJUDGEABLE,
+    ]
     assert [row["text"] for row in saved_rows] == [text for text in safe for _ in range(2)]
+    assert [row.fields["text"] for row in strict_rows(str(tmp_path / "scores.csv"), ["text"])] == [
+        t for t in texts for _ in range(2)
+    ]
     for i, row in enumerate(saved_rows):
         score = fake_score(i // 2, texts[i // 2], [BENEVOLENCE, "svt:power"][i % 2])
         assert row["value"] == score.value

@@ -1,6 +1,5 @@
 """Output of rows: an aligned table with bars on the intensity scale, CSV, JSON, or JSON lines."""
 
-import csv
 import json
 import re
 import shutil
@@ -11,6 +10,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
 from valueflow.records import LIMIT
+from valueflow.tabular import CsvWriter
 
 BAR = 21  # cells of a bar; odd, so that zero is a cell
 DEFAULT_WIDTH = 120  # columns of a table that does not go to a terminal
@@ -57,13 +57,13 @@ class Sheet:
         self.header: Row = {}  # fields of the whole output, for JSON and tables
         self._format, self._stream, self._lines = format_, stream, lines
         self._rows: list[Row] = []
-        self._csv = csv.writer(stream, lineterminator="\n")
+        self._csv = CsvWriter(stream, "\n")
         self._begun = False
 
     def add(self, row: Row) -> None:
         """Add a row; all rows have the same fields."""
         if self._format == "csv":
-            self._csv.writerows([row.values()] if self._begun else [row.keys(), row.values()])
+            self._csv.rows([row.values()] if self._begun else [row.keys(), row.values()])
         elif self._format == "jsonl":
             self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         else:

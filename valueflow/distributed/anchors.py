@@ -1,8 +1,6 @@
 """Build concept anchors: embed labeled texts, cluster them, name the clusters by an LLM or by their medoids."""
 
-import csv
 import functools
-import io
 import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -33,6 +31,7 @@ from valueflow.llm.configs import AnyLlm, LlmConfig
 from valueflow.llm.cost import CostEstimate, estimate
 from valueflow.records import digest
 from valueflow.store import AnchorsDetails, Build, IndividualsDetails, NamesDetails
+from valueflow.tabular import csv_text
 from valueflow.theories import inventory
 
 log = logging.getLogger(__name__)
@@ -184,11 +183,8 @@ def _commit_anchors(
     for build, rows in ((anchored, tables.anchored), (anchors, tables.anchors)):
         store.remove_unfinished(build)
         store.write_part(build, rows, "0")
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, list(spread.levels[0]))
-    writer.writeheader()
-    writer.writerows(spread.levels)
-    store.write_bytes(f"{anchors.url}/balance.csv", lines.getvalue().encode())
+    levels = csv_text(list(spread.levels[0]), (level.values() for level in spread.levels))
+    store.write_bytes(f"{anchors.url}/balance.csv", levels.encode())
     store.commit(anchored, details, builds)
     store.commit(anchors, details.model_copy(update={"dropped": tables.dropped, "balance": spread._asdict()}), builds)
 

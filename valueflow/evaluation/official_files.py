@@ -1,8 +1,6 @@
 """Files of the official evaluator: scores from its rankings CSV, and scores written in its CSV format."""
 
 import ast
-import csv
-import io
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +9,7 @@ from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, Window, estimate_sharpness
 from valueflow.ranking.calibration import Calibration
 from valueflow.records import SCHEMAS, ValueId, clean, digest
-from valueflow.tabular import cell, columns, strict_rows
+from valueflow.tabular import cell, columns, csv_text, strict_rows
 from valueflow.vidb.anchor_files import intensity_of
 from valueflow.vidb.version import Anchors
 
@@ -66,11 +64,8 @@ def scores_csv(evaluations: pa.Table) -> str:
     for row in evaluations.to_pylist():
         entry = by_response.setdefault(row["response_id"], {k: row[k] for k in ("query", "dataset", "response")})
         entry[f"{row['value']}_score"] = row["intensity"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["query", "dataset", "response", *(f"{v}_score" for v in values)])
-    writer.writeheader()
-    writer.writerows(by_response.values())
-    return text.getvalue()
+    header = ["query", "dataset", "response", *(f"{v}_score" for v in values)]
+    return csv_text(header, ([entry.get(name) for name in header] for entry in by_response.values()))
 
 
 def _order(raw: str, k: int) -> list[int] | None:

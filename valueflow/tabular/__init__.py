@@ -1,5 +1,6 @@
-"""The one reader of users' CSV, TSV, JSON lines and Parquet files."""
+"""The one reader of users' CSV, TSV, JSON lines and Parquet files, and the one writer of CSV."""
 
+from valueflow.tabular.csv_writer import CsvWriter, csv_text
 from valueflow.tabular.reader import (
     EXTENSIONS,
     KINDS,
@@ -18,9 +19,11 @@ from valueflow.tabular.reader import (
 __all__ = [
     "EXTENSIONS",
     "KINDS",
+    "CsvWriter",
     "Row",
     "cell",
     "columns",
+    "csv_text",
     "is_table",
     "require",
     "row_error",

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple, TextIO
 
 NAN = frozenset(("nan", "NaN"))
 ESCAPED = '\\"'
+# Writers of CSV, ours too, put it before texts that a spreadsheet would run as formulas, and before texts that look guarded.
+GUARD = "'"
+GUARDED = re.compile(r"'*(?:[ \t\r\n]*[=+\-@]|[\t\r])")
 
 
 class Record(NamedTuple):
@@ -35,6 +38,7 @@ class Records:
             "delimiter": delimiter, "quoting": csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, "strict": True,
         }  # fmt: skip
         self._quoted_nan = re.compile(rf'(?<![^{delimiter}\r\n])"(?:nan|NaN)"(?=[{delimiter}\r\n]|$)') if quoted else None
+        self._guarded = quoted and delimiter == ","
         self._lines = _Lines(stream)
         self._reader = csv.reader(self._lines, **self._options)
         self.header: list[str] = next(self._reader, [])
@@ -51,7 +55,8 @@ class Records:
                 reason = self._skip(str(error))
                 yield Record(start, self._lines.number, reason)
             else:
-                yield Record(start, self._lines.number, cells if NAN.isdisjoint(cells) else self._with_nulls(cells))
+                read = cells if NAN.isdisjoint(cells) else self._with_nulls(cells)
+                yield Record(start, self._lines.number, list(map(unguarded, read)) if self._guarded else read)
 
     def _skip(self, error: str) -> str:
         """Go to the end of a record that cannot be parsed, and return why it cannot."""
@@ -68,6 +73,11 @@ class Records:
         marked = self._quoted_nan.sub('"-"', "".join(self._lines.record))
         words = next(csv.reader(io.StringIO(marked, newline=""), **self._options))
         return [None if word in NAN else cell for cell, word in zip(cells, words, strict=True)]
+
+
+def unguarded(cell: str | None) -> str | None:
+    """Return a cell without the apostrophe that keeps spreadsheets from running it."""
+    return cell[1:] if cell and cell[0] == GUARD and GUARDED.match(cell) else cell
 
 
 class _Lines:

@@ -1,7 +1,5 @@
 """Calibrate the utilities of a build and write a version."""
 
-import csv
-import io
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from valueflow.ranking import calibration
 from valueflow.ranking.calibration import CalibrateConfig, Calibration
 from valueflow.records import ValueId, conform
 from valueflow.store import Build, VidbDetails
+from valueflow.tabular import csv_text
 from valueflow.vidb.ratings import Means, human_ratings
 from valueflow.vidb.version import Vidb
 from valueflow.voting.descend import Ballot, ballot_table
@@ -153,8 +152,7 @@ def write_version(
     counts = Counter({"flagged": 0, "rated_by_humans": 0, "filtered_release": 0})
     if review.unmatched:
         counts["unmatched_ratings"] = review.unmatched
-    queue = io.StringIO()
-    csv.writer(queue).writerow([*QUEUE, "rating"])
+    queue: list[list[object]] = []
     for at in calibrated_values(candidates, utilities, config, review.calibrating, base):
         calibrations[at.value] = at.calibration
         rows = _rows(at, review)
@@ -164,11 +162,11 @@ def write_version(
         licenses.update(rows["license"].to_pylist())
         flagged = pc.greater_equal(pc.fill_null(rows["flags"], 0), review.max_flags)
         waiting = rows.filter(pc.and_(flagged, pc.is_null(rows["human_mean"])))
-        csv.writer(queue).writerows([*row.values(), ""] for row in waiting.select(QUEUE).to_pylist())
+        queue += [[*row.values(), ""] for row in waiting.select(QUEUE).to_pylist()]
         counts["flagged"] += pc.sum(flagged).as_py() or 0
         counts["rated_by_humans"] += rows.num_rows - rows["human_mean"].null_count
         counts["filtered_release"] += pc.sum(rows["agreed"]).as_py() or 0
-    store.write_for_people(f"{out.url}/human_queue.csv", queue.getvalue().encode())
+    store.write_for_people(f"{out.url}/human_queue.csv", csv_text([*QUEUE, "rating"], queue).encode())
     saved = {value: calibration.model_dump() for value, calibration in calibrations.items()}
     details = lineage.model_copy(update={"calibrations": saved, "licenses": dict(licenses), **counts})
     return store.commit(out, details, [candidates, utilities], card=card)
@@ -216,8 +214,6 @@ def _rows(at: CalibratedValue, review: Review) -> pa.Table:
 
 def _write_csv(rows: pa.Table, value: ValueId, out: Build, folder: str) -> None:
     """`{folder}/{value}_{theory}.csv` with the official evaluator's columns."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["text", "final_rating"])
-    writer.writerows(zip(rows["text"].to_pylist(), rows["final_rating"].to_pylist(), strict=True))
-    store.write_bytes(f"{out.url}/{folder}/{value.node}_{value.theory}.csv", text.getvalue().encode())
+    rated = zip(rows["text"].to_pylist(), rows["final_rating"].to_pylist(), strict=True)
+    content = csv_text(["text", "final_rating"], rated)
+    store.write_bytes(f"{out.url}/{folder}/{value.node}_{value.theory}.csv", content.encode())

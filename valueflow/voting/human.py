@@ -1,13 +1,11 @@
 """The human queue as CSV, and the decisions that people write into it."""
 
-import csv
-import io
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from valueflow.errors import InputError
-from valueflow.tabular import cell, strict_rows
+from valueflow.tabular import cell, csv_text, strict_rows
 from valueflow.theories import resolve, resolve_theory
 from valueflow.voting.descend import NEUTRAL
 
@@ -33,18 +31,11 @@ class HumanDecisions(NamedTuple):
 def queue_csv(rows: pa.Table) -> str:
     """Return rows of `queue` as CSV with the empty columns node and direction."""
     names = [name for name in rows.column_names if name not in ("path", "options")]
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow([*names, "path", "options", *ANSWER_COLUMNS])
-    for row in rows.to_pylist():
-        row["text"] = _escape_formula(row["text"])
-        writer.writerow([*(row[name] for name in names), " > ".join(row["path"]), " | ".join(row["options"]), "", ""])
-    return text.getvalue()
-
-
-def _escape_formula(text: str) -> str:
-    """Return the text with an apostrophe in front if a spreadsheet would read it as a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    questions = (
+        [*(row[name] for name in names), " > ".join(row["path"]), " | ".join(row["options"]), "", ""]
+        for row in rows.to_pylist()
+    )
+    return csv_text([*names, "path", "options", *ANSWER_COLUMNS], questions)
 
 
 def read_decisions(urls: list[str], theories: list[str]) -> HumanDecisions:
