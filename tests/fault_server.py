@@ -154,7 +154,7 @@ class Server:
             choice["finish_reason"] = fault
         if self.settings.logprobs:
             top = [{"token": token, "logprob": logprob} for token, logprob in self.settings.logprobs.items()]
-            choice["logprobs"] = {"content": [{"token": "A", "logprob": -0.1, "top_logprobs": top}]}
+            choice["logprobs"] = {"content": [{"token": text, "logprob": -0.1, "top_logprobs": top}]}
         answered = {"choices": [] if fault == "no choices" else [choice]}
         return answered | ({"usage": {"prompt_tokens": 30, "completion_tokens": 6}} if self.settings.usage else {})
 

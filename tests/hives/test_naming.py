@@ -2,7 +2,8 @@
 
 import pytest
 
-from valueflow.hives.naming import NAME, NAME_WORDS, WORD_LENGTH, InvalidName, namer_fingerprint, parse_name
+from valueflow.hives.naming import NAME, NAME_WORDS, WORD_LENGTH, namer_fingerprint, parse_name
+from valueflow.llm.answer_text import InvalidReply
 from valueflow.llm.configs import EndpointModel, VllmModel
 
 
@@ -22,7 +23,7 @@ def test_a_name_comes_back_without_quotes_and_full_stop(reply):
     ],
 )
 def test_an_invalid_name_has_its_reason(reply, reason):
-    with pytest.raises(InvalidName, match=reason):
+    with pytest.raises(InvalidReply, match=reason):
         parse_name(reply)
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from valueflow.judging.parse import InvalidReply, order_constraint, parse_order, valid_orders
+from valueflow.judging.parse import order_constraint, parse_choice, parse_order, valid_orders
+from valueflow.llm.answer_text import InvalidReply
 from valueflow.prompts.render import LETTERS
 
 
@@ -74,6 +75,57 @@ def test_each_invalid_reply_has_its_reason(reply, reason):
     with pytest.raises(InvalidReply) as invalid:
         parse_order(reply, 3)
     assert str(invalid.value).startswith(reason)
+
+
+THOUGHT = "<think>\nA is about a meal; B > A, so A\n</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"{THOUGHT}B > C > A",
+        THOUGHT.removeprefix("<think>") + "B > C > A",  # the template has written the opening tag
+        f"\n {THOUGHT}B > C > A\n",
+        "<think></think>B > C > A",
+        "<thinking>A > B > C</thinking>\nB > C > A",
+        "[THINK]A[/THINK]B > C > A",
+        "◁think▷A◁/think▷B > C > A",
+        '{"answer": "B > C > A"}',
+        '```json\n{"answer": "B > C > A"}\n```',
+        "```\nB > C > A\n```",
+        f'{THOUGHT}```json\n{{"why": "C > A > B", "answer": "B > C > A"}}\n```',
+    ],
+)
+def test_what_stands_around_an_answer_is_dropped(reply):
+    assert parse_order(reply, 3) == [1, 2, 0]
+    assert parse_choice(reply, ["A > B > C", "B > C > A"]) == "B > C > A"
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("<think>B", "the model was still thinking"),
+        ("<think>\nA or B?\n\nB\n", "the model was still thinking"),
+        (THOUGHT, "the reply ends with the model's thinking"),
+        (f"A\n{THOUGHT}B", "not an order"),  # an answer before the block
+        (f"{THOUGHT}A\n{THOUGHT}B", "not an order"),  # a second block
+        (f"{THOUGHT}I say B", "not an order"),
+        ('{"answer": "A", "answer": "B"}', "the answer is JSON without"),
+        ('{"order": "A"}', "the answer is JSON without"),
+        ('{"answer": ["B"]}', "the answer is JSON without"),
+        ('{"answer": "B"} because', "not an order"),
+        ("```\nA\n```\nor\n```\nB\n```", "not an order"),
+    ],
+)
+def test_a_letter_elsewhere_in_a_reply_is_no_answer(reply, reason):
+    with pytest.raises(InvalidReply, match=reason):
+        parse_order(reply, 2)
+
+
+def test_a_rating_may_be_a_number_of_json():
+    assert parse_choice('{"answer": -3}', ["-3", "3"]) == "-3"
+    with pytest.raises(InvalidReply):
+        parse_choice('{"answer": true}', ["1", "0"])
 
 
 def test_a_long_reply_is_quoted_in_part():

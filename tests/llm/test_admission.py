@@ -2,6 +2,7 @@
 
 import asyncio
 import email.utils
+import math
 import random
 import time
 from collections.abc import Callable, Coroutine
@@ -39,9 +40,10 @@ def simulate(main: Coroutine) -> object:
 
 
 def gate(
-    most: int = 64, patience: float = 600.0, requests: float | None = None, tokens: float | None = None
-) -> AdaptiveConcurrency:
-    return AdaptiveConcurrency(most, patience, TokenBucket(requests), TokenBucket(tokens))
+    most: int = 64, patience: float = 600.0, requests: float | None = None, tokens: float | None = None,
+    timeout: float = math.inf,
+) -> AdaptiveConcurrency:  # fmt: skip
+    return AdaptiveConcurrency(most, patience, TokenBucket(requests), TokenBucket(tokens), timeout)
 
 
 class Load(NamedTuple):
@@ -142,6 +144,86 @@ def test_a_server_that_refuses_everything_is_left_alone():
     assert denied == 500
     assert refusals < 100
     assert 500 < seconds < 700
+
+
+class Queued(NamedTuple):
+    """Calls to a server that queues: answered, lost to the timeout, turned away without a call; seconds in all."""
+
+    answered: int
+    lost: int
+    denied: int
+    seconds: float
+
+
+async def queue(
+    slots: int, service: float, calls: int, timeout: float = 60.0, is_deaf: bool = False, by_chance: float = 0.0
+) -> Queued:
+    """Send calls to a server that answers `slots` at once and queues the others; a deaf one also answers those who left."""
+    loop, opened, rng = asyncio.get_running_loop(), gate(timeout=timeout), random.Random(1)
+    places, counts = asyncio.Semaphore(slots), [0, 0, 0]
+
+    async def serve() -> None:
+        async with places:
+            await asyncio.sleep(service * rng.uniform(0.8, 1.2) + (2 * timeout) * (rng.random() < by_chance))
+
+    async def call() -> None:
+        slot = await opened.acquire(loop.time(), 1)
+        if slot is None:
+            counts[2] += 1
+            return
+        started, answer = loop.time(), asyncio.ensure_future(serve())
+        try:
+            await asyncio.wait_for(asyncio.shield(answer) if is_deaf else answer, timeout)
+        except TimeoutError:
+            counts[1] += 1
+            opened.lose(slot)
+        else:
+            counts[0] += 1
+            opened.release(slot, loop.time() - started)
+
+    await asyncio.gather(*(call() for _ in range(calls)))
+    return Queued(*counts, loop.time())
+
+
+@pytest.mark.parametrize("is_deaf", [False, True])
+@pytest.mark.parametrize(("slots", "service"), [(1, 5.0), (1, 20.0), (1, 28.0), (4, 3.0), (4, 13.0), (8, 1.0)])
+def test_a_server_that_queues_loses_no_call_and_is_fully_used(slots, service, is_deaf):
+    load = simulate(queue(slots, service, 144, is_deaf=is_deaf))
+    assert (load.answered, load.lost, load.denied) == (144, 0, 0)
+    assert load.seconds < 1.1 * 144 * service / slots
+
+
+def test_calls_lost_by_chance_hardly_lower_the_concurrency():
+    load = simulate(queue(64, 1.0, 4000, by_chance=0.02))
+    assert 40 < load.lost < 130
+    assert load.seconds < 2 * (4000 * (1 + 0.02 * 60) / 64)
+
+
+def test_a_server_that_needs_longer_than_the_timeout_is_left_alone_after_a_few_calls():
+    load = simulate(queue(4, 90.0, 500))
+    assert (load.answered, load.lost + load.denied) == (0, 500)
+    assert load.lost < 30
+    assert load.seconds < 1200
+
+
+def test_an_overload_is_lowered_once_for_the_calls_that_were_in_flight_together():
+    async def main() -> tuple[int, int]:
+        opened = gate(timeout=2.0)
+        slots = []
+        for _ in range(5):  # grow
+            slots = [await opened.acquire(0.0, 1) for _ in range(opened.limit)]
+            await asyncio.sleep(0.1)
+            for slot in slots:
+                opened.release(slot, 0.1)
+        slots = [await opened.acquire(0.0, 1) for _ in range(opened.limit)]
+        await asyncio.sleep(2.0)
+        for slot in slots:
+            opened.lose(slot)
+        return len(slots), opened.limit
+
+    before, after = simulate(main())
+    assert before == 64
+    assert 8 < after < 48  # halved, and once more by the pause after so many losses in a row
 
 
 def test_calls_are_served_in_order_of_arrival_also_after_a_refusal():

@@ -126,7 +126,7 @@ MAYBE_PAID = "may have been paid for, so the call is not repeated"
         ("refusal", "", "the model refused: I cannot judge this.", (30, 6)),
         ("content_filter", ".* > .*", "the answer was withheld by the server's content filter", (30, 6)),
         ("length", "A > ", "the answer was cut at max_tokens; raise extra_tokens .*", (30, 6)),
-        ("not json", "", "the response body is not JSON: '<html>oops</html>'", (2, 6)),
+        ("not json", "", "the response body is not JSON: '<html>oops</html>'", (0, 0)),  # no answer, nothing counted
         ("no choices", "", "the response has no choices: .*", (30, 6)),
         ("400", "", "HTTP 400: status 400 for Bearer \\*\\*\\*", (0, 0)),
         ("422", "", "HTTP 422: status 422 for Bearer \\*\\*\\*", (0, 0)),

@@ -5,6 +5,7 @@ import json
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from valueflow.hives.naming import NAME
@@ -12,8 +13,8 @@ from valueflow.judging.tasks import RANK, VOTE
 from valueflow.llm.cache import Reply, call_key
 from valueflow.llm.chat_completions import request_body
 from valueflow.llm.configs import EndpointModel, VllmModel
-from valueflow.llm.question import REPLY, Question, first_option_probability, with_replies
-from valueflow.llm.vllm import first_token_logprobs, sampling, vllm_key
+from valueflow.llm.question import REPLY, Question, SampledToken, first_option_probability, option_probability, with_replies
+from valueflow.llm.vllm import sampled_tokens, sampling, vllm_key
 from valueflow.voting.descend import DIRECTIONS, Ballot
 
 VLLM = VllmModel(
@@ -114,12 +115,69 @@ def test_the_probability_of_the_first_option():
     assert first_option_probability([("A", 1e-9), ("B", -1.0)], ["A", "B"]) == 1 / (1 + math.exp(-1))  # a rounding above 0
 
 
+def tokens(*places: tuple[tuple[str, float], ...]) -> list[SampledToken]:
+    """The first alternative of each place is the one that was sampled."""
+    return [SampledToken(*place[0], list(place)) for place in places]
+
+
+THOUGHT = [(("A", -0.05), ("B", -6.0)), ((" helps", -0.1),), (("</think>", -0.01),)]
+ANSWER = (("B", -0.02), ("A", -4.0))
+P_A = math.exp(-4) / (math.exp(-4) + math.exp(-0.02))
+
+
+@pytest.mark.parametrize(
+    ("reply", "places"),
+    [
+        ("B", [ANSWER]),
+        ("\nB", [(("\n", -0.01), ("A", -5.0), ("B", -9.0)), ANSWER]),
+        ("B", [*THOUGHT, ANSWER]),
+        ("A helps</think>B", [*THOUGHT, ANSWER, (("<|im_end|>", -0.1), ("A", -3.0))]),
+        ("B", [ANSWER, (("", -0.1),)]),
+        ('{"answer": "B"}', [(('{"', -0.1),), (("answer", -0.1),), (('":"', -0.1),), ANSWER, (('"}', -0.1),)]),
+    ],
+)
+def test_the_probability_is_that_of_the_token_that_is_the_answer(reply, places):
+    assert option_probability(tokens(*places), reply, ["A", "B"]) == pytest.approx(P_A)
+
+
+@pytest.mark.parametrize(
+    ("reply", "places"),
+    [
+        ("C", [ANSWER]),  # no option
+        ("B", []),
+        ("B", [*THOUGHT, (("->B", -0.1), ("B", -0.2))]),  # a letter of the thoughts is not the answer
+        ("B because", [ANSWER, ((" because", -0.1),)]),
+        ("<think>B", [(("<think>", -0.1),), ANSWER]),
+        ("B", [(("B", math.nan),)]),
+        ("B", [(("B ", -0.1),), (("words", -0.1),)]),
+    ],
+)
+def test_without_a_token_that_is_the_answer_there_is_no_probability(reply, places):
+    assert option_probability(tokens(*places), reply, ["A", "B"]) is None
+
+
+def test_a_sampled_token_that_is_too_improbable_to_be_listed_counts():
+    sampled = SampledToken("B", -4.0, [("A", -0.02), ("C", -5.0)])
+    assert option_probability([sampled], "B", ["A", "B"]) == pytest.approx(1 - P_A)
+    assert option_probability([SampledToken("B", -4.0, [("X", -0.02)])], "B", ["A", "B"]) is None
+
+
 def test_log_probabilities_of_vllm_as_objects_or_as_dicts():
-    first = [("A", -0.1), ("None", -3.0)]
-    objects = [{1: SimpleNamespace(decoded_token="A", logprob=-0.1), 2: SimpleNamespace(decoded_token=None, logprob=-3.0)}, {}]
-    dicts = [{i: vars(entry) for i, entry in objects[0].items()}]
-    assert first_token_logprobs(objects) == first_token_logprobs(dicts) == first
-    assert first_token_logprobs(None) == first_token_logprobs([]) == []
+    first = SampledToken("A", -0.1, [("A", -0.1), ("None", -3.0)])
+    objects = [
+        {1: SimpleNamespace(decoded_token="A", logprob=-0.1), 2: SimpleNamespace(decoded_token=None, logprob=-3.0)},
+        {7: SimpleNamespace(decoded_token="<|im_end|>", logprob=0.0)},
+    ]
+    dicts = [{i: vars(entry) for i, entry in place.items()} for place in objects]
+    ids = np.array([1, 7])
+    assert (
+        sampled_tokens(ids, objects)
+        == sampled_tokens([1, 7], dicts)
+        == [first, SampledToken("<|im_end|>", 0.0, [("<|im_end|>", 0.0)])]
+    )
+    assert sampled_tokens(ids, objects)[0].text == "A"
+    assert option_probability(sampled_tokens(ids, objects), "A", ["A", "B"]) == 1.0
+    assert sampled_tokens([], None) == sampled_tokens([1], []) == []
 
 
 def test_replies_become_columns():

@@ -14,8 +14,8 @@ from valueflow.distributed.cluster import STAGE_CPUS
 from valueflow.errors import InputError
 from valueflow.llm.cache import CallCache, Reply
 from valueflow.llm.configs import VllmModel
-from valueflow.llm.question import REPLY, Task, first_option_probability, with_replies
-from valueflow.llm.vllm import NEEDS_VLLM, engine_settings, first_token_logprobs, prompt_tokens, sampling, vllm_key
+from valueflow.llm.question import REPLY, Task, option_probability, with_replies
+from valueflow.llm.vllm import NEEDS_VLLM, engine_settings, prompt_tokens, sampled_tokens, sampling, vllm_key
 from valueflow.models import locate
 
 # Number of cached replies read or written at once: object stores answer slowly but in parallel.
@@ -106,10 +106,12 @@ class _Postprocess:
     def __call__(self, row: dict) -> dict:
         error = row.get("__inference_error__") or ""
         columns = {name: [str(i) for i in row[name]] if _is_list(row[name]) else row[name] for name in self.columns}
-        logprobs, options = first_token_logprobs(row.get("logprobs")), json.loads(row["options_json"])
-        probability = first_option_probability(logprobs, options) if options else None
+        text, options = str(row.get("generated_text") or ""), json.loads(row["options_json"])
+        logprobs, token_ids = row.get("logprobs"), row.get("generated_tokens")
+        tokens = sampled_tokens([] if token_ids is None else token_ids, logprobs)
+        probability = option_probability(tokens, text, options) if options else None
         return columns | {
-            "reply": "" if error else str(row.get("generated_text") or ""),
+            "reply": "" if error else text,
             "failure": str(error)[:500],
             "tokens_in": int(row.get("num_input_tokens") or 0),
             "tokens_out": int(row.get("num_generated_tokens") or 0),

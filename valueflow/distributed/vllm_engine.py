@@ -10,8 +10,8 @@ from valueflow.errors import InputError
 from valueflow.judging.tasks import RANK
 from valueflow.llm.cache import Reply
 from valueflow.llm.configs import VllmModel
-from valueflow.llm.question import Question, first_option_probability, with_replies
-from valueflow.llm.vllm import NEEDS_VLLM, engine_settings, first_token_logprobs, prompt_tokens, sampling
+from valueflow.llm.question import Question, option_probability, with_replies
+from valueflow.llm.vllm import NEEDS_VLLM, engine_settings, prompt_tokens, sampled_tokens, sampling
 from valueflow.models import locate
 
 
@@ -53,10 +53,11 @@ class OnlineEngine:
             async for output in self.engine.generate(prompt, SamplingParams(**settings), uuid.uuid4().hex):
                 last = output
         except (ValueError, RuntimeError) as error:  # the engine refuses this question, for example because it is too long
-            return Reply("", str(error)[:500], len(tokens), 0)
+            return Reply("", str(error)[:500], 0, 0)
         if last is None:
             return Reply("", "the engine gave no output", len(tokens), 0)
         completion = last.outputs[0]
         options = question.options if question.logprobs else []
-        probability = first_option_probability(first_token_logprobs(completion.logprobs), options) if options else None
+        sampled = sampled_tokens(completion.token_ids, completion.logprobs)
+        probability = option_probability(sampled, completion.text, options)
         return Reply(completion.text, "", len(tokens), len(completion.token_ids), probability)

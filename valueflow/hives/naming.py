@@ -2,16 +2,13 @@
 
 import pyarrow as pa
 
+from valueflow.llm.answer_text import InvalidReply, answer_text
 from valueflow.llm.configs import RESOURCES, AnyLlm
 from valueflow.llm.question import Question, Task
 from valueflow.prompts.render import name_messages, prompt_hash
 from valueflow.records import conform, digest
 
 NAME_WORDS, WORD_LENGTH = 6, 20  # maxima of a name
-
-
-class InvalidName(ValueError):
-    """The reply is not a short phrase; the message is the reason."""
 
 
 def namer_fingerprint(namer: AnyLlm) -> str:
@@ -23,14 +20,14 @@ def parse_name(reply: str) -> str:
     """Return the short phrase of a reply, without surrounding quotes and full stop.
 
     Raises:
-        InvalidName: empty, without letters, more than NAME_WORDS words, or a word longer than WORD_LENGTH.
+        InvalidReply: empty, without letters, more than NAME_WORDS words, or a word longer than WORD_LENGTH.
     """
-    text = reply.strip().strip("\"'.").strip()
+    text = answer_text(reply).strip("\"'.").strip()
     if not any(character.isalpha() for character in text):
-        raise InvalidName("empty reply" if not text else f"no name: {text[:80]!r}")
+        raise InvalidReply("empty reply" if not text else f"no name: {text[:80]!r}")
     words = text.split()
     if len(words) > NAME_WORDS or max(map(len, words)) > WORD_LENGTH:
-        raise InvalidName(f"longer than a name: {text[:80]!r}")
+        raise InvalidReply(f"longer than a name: {text[:80]!r}")
     return " ".join(words)
 
 
@@ -48,7 +45,7 @@ def _read(batch: pa.Table, namer: AnyLlm) -> pa.Table:
         if not failure:
             try:
                 name = parse_name(reply)
-            except InvalidName as invalid:
+            except InvalidReply as invalid:
                 error = str(invalid)
         names.append(name)
         errors.append(error)

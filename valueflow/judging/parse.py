@@ -1,16 +1,13 @@
-"""Parse a judge's reply strictly: it is an order of all items or one of the options, or there is a reason why it is not."""
+"""Parse a judge's reply strictly: its answer is an order of all items or one of the options, or there is a reason why not."""
 
 import itertools
 import re
 
+from valueflow.llm.answer_text import InvalidReply, answer_text
 from valueflow.prompts.render import LETTERS
 
 # Up to this length every order is listed for structured output; longer orders need a pattern and the strict parser.
 MAX_LISTED = 5
-
-
-class InvalidReply(ValueError):
-    """The reply is not an order of the items, or not one of the options; the message is the reason."""
 
 
 def valid_orders(k: int) -> list[str]:
@@ -33,7 +30,7 @@ def parse_order(reply: str, k: int) -> list[int]:
     Raises:
         InvalidReply: empty, prose around the answer, or a letter that is unknown, repeated or missing.
     """
-    text = reply.strip()
+    text = answer_text(reply)
     if not text:
         raise InvalidReply("empty reply")
     if k == 2 and text in tuple(LETTERS[:2]):
@@ -57,7 +54,7 @@ def parse_choice(reply: str, options: list[str]) -> str:
     Raises:
         InvalidReply: empty, prose around the answer, or none of the options.
     """
-    text = reply.strip()
+    text = answer_text(reply)
     if not text:
         raise InvalidReply("empty reply")
     if text not in options:

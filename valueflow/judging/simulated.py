@@ -8,7 +8,8 @@ import pyarrow as pa
 from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.kind import PIECE_BYTES, JudgeKind
-from valueflow.judging.parse import InvalidReply, parse_order
+from valueflow.judging.parse import parse_order
+from valueflow.llm.answer_text import InvalidReply
 from valueflow.prompts.render import LETTERS
 from valueflow.records import LIMIT, digest
 from valueflow.voting.descend import NEUTRAL

@@ -3,7 +3,8 @@
 import pyarrow as pa
 
 from valueflow.judging.answers import answers, votes
-from valueflow.judging.parse import InvalidReply, order_constraint, parse_choice, parse_order
+from valueflow.judging.parse import order_constraint, parse_choice, parse_order
+from valueflow.llm.answer_text import InvalidReply
 from valueflow.llm.configs import AnyLlm
 from valueflow.llm.question import Question, Task
 from valueflow.prompts.render import rank_messages, vote_messages

@@ -1,13 +1,14 @@
 """The wire format of OpenAI-compatible chat completions: the body of a request, and the reply in a response."""
 
 import json
-
-import httpx
+import math
 
 from valueflow.llm.admission import Tokens
+from valueflow.llm.answer_text import InvalidReply, answer_text, encodable
 from valueflow.llm.cache import Reply
 from valueflow.llm.configs import EndpointModel
-from valueflow.llm.question import Question, first_option_probability
+from valueflow.llm.question import Question, SampledToken, option_probability
+from valueflow.llm.responses import Response, finish_reason, lookup, message_text
 
 CHARS_PER_TOKEN = 4
 # Tokens of {"answer": "..."} without the answer, white space included.
@@ -16,6 +17,9 @@ MESSAGE_CHARS = 300
 JSON_NOTE = '\n\nGive this answer as JSON, in the form {"answer": "..."}.'
 # Alternatives requested for each token; some servers refuse a larger number.
 TOP_LOGPROBS = 5
+# Reasons for which an answer ended, of several servers, in lower case.
+CUT = {"length", "max_tokens", "model_length"}
+FILTERED = {"content_filter", "safety", "recitation", "sensitive", "refusal", "prohibited_content", "blocklist"}
 
 
 def request_body(question: Question, config: EndpointModel) -> dict:
@@ -47,52 +51,59 @@ def estimated_tokens(messages: list[dict], max_tokens: int) -> Tokens:
     return Tokens(-(-sum(len(str(message["content"])) for message in messages) // CHARS_PER_TOKEN), max_tokens)
 
 
-def read_reply(response: httpx.Response, question: Question, config: EndpointModel, estimate: Tokens) -> Reply:
+def read_reply(response: Response, question: Question, config: EndpointModel, estimate: Tokens) -> Reply:
     """Return the reply in a successful response; anything that it lacks is the error of a call that was paid for.
 
-    `estimate`: tokens to assume where the server counted none.
+    `estimate`: tokens to assume where the server counted none; nothing is assumed for a body that cannot be an answer.
     """
+    choice = lookup(response.body, "choices", 0)
+    message = lookup(choice, "message")
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        error = f"the response body is not JSON: {encodable(response.reason)[:MESSAGE_CHARS]!r}"
+        return Reply("", error, *(estimate if response.may_be_answer else (0, 0)))
+    content, refusal, thought = message_text(message)
+    generated = content + "".join(str(message.get(name) or "") for name in ("reasoning_content", "reasoning"))
+    used = _used(response, Tokens(estimate.prompt, -(-len(generated) // CHARS_PER_TOKEN)))
+    as_json = _is_json(question, config)
+    if error := _unusable(content, refusal, thought, message, finish_reason(response.body), as_json):
+        return Reply(content, error, *used)
+    if question.constraint is None:
+        return Reply(content, "", *used)
     try:
-        body = response.json()
-    except (ValueError, RecursionError):
-        return Reply("", f"the response body is not JSON: {encodable(response.text)[:MESSAGE_CHARS]!r}", *estimate)
-    choice = lookup(body, "choices", 0)
-    message, refusal = lookup(choice, "message", "content"), lookup(choice, "message", "refusal")
-    answer = encodable(message) if isinstance(message, str) else ""
-    used = _usage(body, Tokens(estimate.prompt, -(-len(answer) // CHARS_PER_TOKEN)))
-    if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
-        return Reply("", f"the response has no choices: {encodable(response.text)[:MESSAGE_CHARS]!r}", *used)
+        answer = answer_text(content)
+    except InvalidReply as invalid:  # of a judge without JSON, the parser of the task gives the reason
+        return Reply(content, str(invalid) if as_json else "", *used)
+    # The reply is kept whole, except for the JSON that was requested around the answer.
+    text = answer if as_json and content.lstrip().startswith("{") else content
+    probability = None if as_json else option_probability(_sampled_tokens(choice), content, question.options)
+    return Reply(text, "", *used, probability)
+
+
+def _unusable(content: str, refusal: str, thought: bool, message: dict, finish: str, as_json: bool) -> str:
+    """Why a complete answer is none, "" if it is one."""
     if refusal:
-        return Reply(answer, f"the model refused: {encodable(str(refusal))[:MESSAGE_CHARS]}", *used)
-    if choice.get("finish_reason") == "content_filter":
-        return Reply(answer, "the answer was withheld by the server's content filter", *used)
-    if choice.get("finish_reason") == "length":
-        return Reply(answer, "the answer was cut at max_tokens; raise extra_tokens for a model that thinks first", *used)
-    if not answer.strip():
-        return Reply(answer, "empty answer", *used)
-    if _is_json(question, config):
-        unwrapped = _unwrap(answer)
-        if unwrapped is None:
-            return Reply(answer, 'the answer is JSON without a string "answer"', *used)
-        answer = unwrapped
-    return Reply(answer, "", *used, _first_probability(choice, question.options))
+        return f"the model refused: {refusal[:MESSAGE_CHARS]}"
+    if finish in FILTERED:
+        return "the answer was withheld by the server's content filter"
+    if finish in CUT and not (as_json and _is_complete(content)):
+        return "the answer was cut at max_tokens; raise extra_tokens for a model that thinks first"
+    if content.strip():
+        return ""
+    if message.get("tool_calls") or message.get("function_call"):
+        return "the model called a tool instead of answering"
+    if thought:
+        return (
+            "empty answer: the model only thought; raise extra_tokens, or switch its thinking off (chat_template_args, extra)"
+        )
+    return "empty answer"
 
 
-def lookup(tree: object, *path: str | int) -> object:
-    """Return the element at a path of nested objects and lists; None if there is none."""
-    for step in path:
-        if isinstance(step, str) and isinstance(tree, dict):
-            tree = tree.get(step)
-        elif isinstance(step, int) and isinstance(tree, list) and step < len(tree):
-            tree = tree[step]
-        else:
-            return None
-    return tree
-
-
-def encodable(text: str) -> str:
-    """Return a text that can be encoded: half a surrogate pair, which JSON can carry, becomes a question mark."""
-    return text.encode("utf-8", "replace").decode()
+def _is_complete(content: str) -> bool:
+    """Whether a text is a whole JSON object: some servers let white space follow it up to max_tokens."""
+    try:
+        return isinstance(json.loads(content), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_json(question: Question, config: EndpointModel) -> bool:
@@ -107,24 +118,20 @@ def _answer_schema(constraint: dict) -> dict:
     return {"name": "answer", "strict": True, "schema": answer | {"additionalProperties": False}}
 
 
-def _usage(body: object, estimate: Tokens) -> Tokens:
+def _used(response: Response, estimate: Tokens) -> Tokens:
     """Tokens that the server counted; the estimate where it counted none, so that the budget holds."""
-    counts = (lookup(body, "usage", "prompt_tokens"), lookup(body, "usage", "completion_tokens"))
-    return Tokens(*(c if isinstance(c, int) and c >= 0 else e for c, e in zip(counts, estimate, strict=True)))
+    return Tokens(*(e if count is None else count for count, e in zip(response.counts, estimate, strict=True)))
 
 
-def _unwrap(text: str) -> str | None:
-    """The answer in a JSON text, None if it has none; a text that is not JSON is left to the strict parser."""
-    try:
-        tree = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    answer = lookup(tree, "answer")
-    return encodable(answer) if isinstance(answer, str) else None
-
-
-def _first_probability(choice: dict, options: list[str]) -> float | None:
-    top = lookup(choice, "logprobs", "content", 0, "top_logprobs")
-    pairs = ((lookup(entry, "token"), lookup(entry, "logprob")) for entry in (top if isinstance(top, list) else []))
-    logprobs = [(token, logprob) for token, logprob in pairs if isinstance(token, str) and isinstance(logprob, int | float)]
-    return first_option_probability(logprobs, options)
+def _sampled_tokens(choice: dict) -> list[SampledToken]:
+    """The tokens of an answer with their alternatives, where the server sent log-probabilities."""
+    places = lookup(choice, "logprobs", "content")
+    tokens = []
+    for place in places if isinstance(places, list) else []:
+        top = lookup(place, "top_logprobs")
+        pairs = ((lookup(entry, "token"), lookup(entry, "logprob")) for entry in (top if isinstance(top, list) else []))
+        alternatives = [(token, float(p)) for token, p in pairs if isinstance(token, str) and isinstance(p, int | float)]
+        token, logprob = lookup(place, "token"), lookup(place, "logprob")
+        if isinstance(token, str):
+            tokens.append(SampledToken(token, float(logprob) if isinstance(logprob, int | float) else math.nan, alternatives))
+    return tokens

@@ -104,10 +104,11 @@ class EndpointModel(LlmModel):
     revision: str = Field("", description="any label that distinguishes two models of one name; part of the cache key")
     key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the API key; '' for none")
     structured: Literal["json_schema", "choice", "none"] = Field(
-        "json_schema", description="how the server constrains answers: OpenAI's response_format, vLLM's choice, or not at all"
+        "json_schema",
+        description="how the server constrains answers: OpenAI's response_format (rules out logprobs), vLLM's choice, or none",
     )
     temperature: float | None = Field(0.0, ge=0, description="null for models that accept no temperature")
-    logprobs: bool = Field(False, description="k=2, structured other than json_schema: weighted preferences")
+    logprobs: bool = Field(False, description="k=2: weighted preferences; ruled out by structured: json_schema")
     extra: dict = Field({}, description="more fields of the request body, passed on unchanged")
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     extra_tokens: int = Field(0, ge=0, description="added to the answer's length, for models that think before they answer")

@@ -1,7 +1,8 @@
 """An asynchronous client for OpenAI-compatible chat-completions URLs; a call that may have been paid for is never repeated.
 
 Only calls that cost nothing are repeated: a connection that failed before the question was sent, a complete 5xx or 408, and a
-refusal (429, or 503 with Retry-After). An answer that was lost on its way is an error of its row.
+refusal (429, or 503 with Retry-After). The status may stand in the body of an HTTP 200, see `responses.py`. A lost answer is an
+error of its row, and so is an error for which the server counts tokens.
 """
 
 import asyncio
@@ -16,16 +17,20 @@ import httpx
 
 from valueflow.errors import InputError
 from valueflow.llm.admission import AdaptiveConcurrency, BudgetLedger, Slot, TokenBucket, Tokens
+from valueflow.llm.answer_text import encodable
 from valueflow.llm.cache import CallCache, Reply, call_key
-from valueflow.llm.chat_completions import MESSAGE_CHARS, encodable, estimated_tokens, read_reply, request_body
+from valueflow.llm.chat_completions import MESSAGE_CHARS, estimated_tokens, read_reply, request_body
 from valueflow.llm.configs import EndpointModel
 from valueflow.llm.question import Question
+from valueflow.llm.responses import Response, lookup, read_response
 from valueflow.retry import backoff, retry_after
 
 # Seconds: an unused connection is closed before servers close it (uvicorn: 5), or a question may be sent into a closing one.
 KEEP_ALIVE = 2.0
 # Seconds for a connection: nothing was sent yet, so failing early and retrying is safe.
 CONNECT = 10.0
+# Bytes of a response, unpacked; an answer to a question has a few thousand.
+MOST_BYTES = 16 * 2**20
 # A gateway gave up waiting: the model behind it may have answered, and the answer may be billed.
 GATEWAY_TIMEOUTS = {504, 524}
 RETRIED = set(range(500, 600)) - GATEWAY_TIMEOUTS | {408}
@@ -57,10 +62,11 @@ class Stats(NamedTuple):
 
 
 class _NoAnswer(NamedTuple):
-    """No complete answer came; `sent`: the question may have been answered and billed."""
+    """No complete answer came; `sent`: the question may have been answered and billed; `late`: because time ran out."""
 
     error: str
     sent: bool
+    late: bool = False
 
 
 class _History:
@@ -85,8 +91,9 @@ class Endpoint:
         self._key = _api_key(config)
         self._url = _chat_url(config)
         self._admission = AdaptiveConcurrency(
-            config.concurrency, config.patience, TokenBucket(config.requests_per_minute), TokenBucket(config.tokens_per_minute)
-        )
+            config.concurrency, config.patience, TokenBucket(config.requests_per_minute), TokenBucket(config.tokens_per_minute),
+            config.timeout,
+        )  # fmt: skip
         self._calls = self._paid = self._retries = 0
         self._files = ThreadPoolExecutor(min(32, config.concurrency), "call-cache")
         self._certificates = httpx.create_ssl_context()
@@ -150,7 +157,7 @@ class Endpoint:
             answer = await self._attempt(slot, key, content)
             if isinstance(answer, _NoAnswer) and answer.sent:
                 return Reply("", answer.error, *estimate)
-            if isinstance(answer, httpx.Response) and answer.is_success:
+            if isinstance(answer, Response) and answer.is_success:
                 self._paid += 1
                 reply = read_reply(answer, question, self.config, estimate)
                 self._admission.refund_tokens(sum(estimate) - reply.tokens_in - reply.tokens_out)
@@ -160,42 +167,54 @@ class Endpoint:
             if isinstance(wait, Reply):
                 return wait
             await asyncio.sleep(wait)
-        return Reply("", f"the server refused all calls (429) for longer than patience ({self.config.patience:g} s)", 0, 0)
+        return Reply("", f"the server answered no call for longer than patience ({self.config.patience:g} s)", 0, 0)
 
-    async def _attempt(self, slot: Slot, key: str, content: bytes) -> httpx.Response | _NoAnswer:
+    async def _attempt(self, slot: Slot, key: str, content: bytes) -> Response | _NoAnswer:
         """Send a question and return the slot, with the information that the answer gives about the server's limit."""
         start, answer = asyncio.get_running_loop().time(), None
         try:
             answer = await self._send(key, content)
         finally:
-            if isinstance(answer, httpx.Response) and _is_refusal(answer):
+            seconds = asyncio.get_running_loop().time() - start
+            if isinstance(answer, Response) and _is_refusal(answer):
                 self._admission.refuse(slot, retry_after(answer.headers))
+            elif isinstance(answer, _NoAnswer) and answer.late:
+                self._admission.lose(slot)
             else:
-                success = isinstance(answer, httpx.Response) and answer.is_success
-                self._admission.release(slot, asyncio.get_running_loop().time() - start if success else None)
+                at_work = isinstance(answer, Response) and answer.status < 500
+                self._admission.release(slot, seconds if at_work else None)
         return answer
 
-    async def _send(self, key: str, content: bytes) -> httpx.Response | _NoAnswer:
+    async def _send(self, key: str, content: bytes) -> Response | _NoAnswer:
         paid = "the answer may have been paid for, so the call is not repeated"
         try:
             async with asyncio.timeout(self.config.timeout):
                 answer = await self._post(content, {"Idempotency-Key": key})
-            if answer.status_code in GATEWAY_TIMEOUTS:
-                return _NoAnswer(f"HTTP {answer.status_code}: {self._message(answer)}; {paid}", True)
+            if answer is None:
+                return _NoAnswer(f"the response has more than {MOST_BYTES >> 20} MiB; {paid}", True)
+            if answer.status in GATEWAY_TIMEOUTS and not answer.paid:
+                return _NoAnswer(f"{self._redacted(answer.error)}; {paid}", True, True)
             return answer
         except TimeoutError:
-            return _NoAnswer(f"no complete answer within timeout ({self.config.timeout:g} s); {paid}", True)
+            return _NoAnswer(f"no complete answer within timeout ({self.config.timeout:g} s); {paid}", True, True)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             return _NoAnswer(self._redacted(f"no connection ({str(error) or type(error).__name__})"), False)
         except httpx.RequestError as error:
             return _NoAnswer(self._redacted(f"the connection broke ({str(error) or type(error).__name__}); {paid}"), True)
 
-    async def _post(self, content: bytes, headers: dict[str, str]) -> httpx.Response:
+    async def _post(self, content: bytes, headers: dict[str, str]) -> Response | None:
+        """Return the response to a question; None if it is too large."""
         # A client, that is a connection, per call in flight: a shared one scans all its connections for every call (httpcore
         # 1.0.9: 4.7 ms a call at 40 connections, 0.8 ms this way) and loses connections to cancelled calls.
         client = self._idle.pop() if self._idle else self._connect()
         try:
-            return await client.post(self._url, content=content, headers=headers)
+            async with client.stream("POST", self._url, content=content, headers=headers) as response:
+                body = bytearray()
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > MOST_BYTES:
+                        return None
+                return read_response(response.status_code, response.headers, bytes(body))
         finally:
             self._idle.append(client)
 
@@ -209,16 +228,16 @@ class Endpoint:
             timeout=httpx.Timeout(None, connect=min(CONNECT, self.config.timeout / 3)),
         )
 
-    def _wait(self, answer: httpx.Response | _NoAnswer, history: _History) -> float | Reply:
+    def _wait(self, answer: Response | _NoAnswer, history: _History) -> float | Reply:
         """Return the seconds after which a call may be repeated, or the reply that ends the question."""
-        if isinstance(answer, _NoAnswer):
-            error = answer.error
-        else:
-            error = f"HTTP {answer.status_code}: {self._message(answer)}"
+        error = self._redacted(answer.error)
+        if isinstance(answer, Response):
             self._check_settings(answer)
+            if answer.paid:
+                return Reply("", error, *answer.paid)
             if _is_refusal(answer):
                 return self._wait_after_refusal(retry_after(answer.headers), error, history)
-            if answer.status_code not in RETRIED:
+            if answer.status not in RETRIED:
                 return Reply("", error, 0, 0)
         if history.retries == self.config.retries:
             return Reply("", f"{error} (after {history.retries} retries)", 0, 0)
@@ -235,24 +254,17 @@ class Endpoint:
             return Reply("", f"{error} (waiting {wait:.1f} s more would exceed patience, {self.config.patience:g} s)", 0, 0)
         return wait
 
-    def _check_settings(self, response: httpx.Response) -> None:
+    def _check_settings(self, response: Response) -> None:
         """Raise an error if no question can be answered before a setting changes."""
-        message = self._message(response)
-        status = 402 if response.status_code == 429 and "insufficient_quota" in response.text else response.status_code
+        if response.status == 403 and _is_flagged(response.body):
+            return
+        status = 402 if response.status == 429 and "insufficient_quota" in json.dumps(response.body) else response.status
         if status in MISCONFIGURED:
             remedy = MISCONFIGURED[status].format(key_env=self.config.key_env, model=self.config.model)
-            problem = f"LLM {self.config.name!r}: {self._url} answered {response.status_code} ({message}); {remedy}"
+            message = self._redacted(response.reason)
+            problem = f"LLM {self.config.name!r}: {self._url} answered {response.status} ({message}); {remedy}"
             self._misconfigured = InputError(problem)  # also for the calls in the queue: a wrong key is not tried again
             raise self._misconfigured
-
-    def _message(self, response: httpx.Response) -> str:
-        """Return the server's error message, in one short line and without the key, which some servers repeat."""
-        try:
-            error = response.json()["error"]
-            message = error if isinstance(error, str) else error["message"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            message = response.text
-        return self._redacted(str(message))
 
     def _redacted(self, text: str) -> str:
         text = " ".join(encodable(text).split())
@@ -274,14 +286,23 @@ def _api_key(config: EndpointModel) -> str:
 
 
 def _chat_url(config: EndpointModel) -> str:
+    """URL of the calls: the path of `url` with /chat/completions at its end, and the query of `url`."""
     try:
-        host = httpx.URL(config.url).host
+        url = httpx.URL(config.url.strip())
     except httpx.InvalidURL:
-        host = ""
-    if not host:
+        url = httpx.URL()
+    if not url.host:
         raise InputError(f"LLM {config.name!r}: url {config.url!r} names no server; change url")
-    return f"{config.url.rstrip('/')}/chat/completions"
+    path, question_mark, query = url.raw_path.decode("ascii").partition("?")
+    path = path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+    raw_path = f"{path}/chat/completions{question_mark if query else ''}{query}".encode("ascii")
+    return str(url.copy_with(raw_path=raw_path, fragment=None))
 
 
-def _is_refusal(response: httpx.Response) -> bool:
-    return response.status_code == 429 or (response.status_code == 503 and "retry-after" in response.headers)
+def _is_refusal(response: Response) -> bool:
+    return response.status == 429 or (response.status == 503 and "retry-after" in response.headers)
+
+
+def _is_flagged(body: object) -> bool:
+    """Whether a gateway forbids one text and not the model: its moderation flagged it."""
+    return any(lookup(body, "error", "metadata", name) for name in ("reasons", "flagged_input"))

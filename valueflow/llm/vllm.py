@@ -1,11 +1,12 @@
 """Calls to vLLM, without vLLM: sampling parameters, cache key, prompt tokens, engine arguments."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from valueflow.llm.cache import call_key
 from valueflow.llm.chat import chat_tokens
 from valueflow.llm.configs import VllmModel
-from valueflow.llm.question import Question
+from valueflow.llm.question import Question, SampledToken
 
 NEEDS_VLLM = "LLM kind 'vllm' needs vLLM: pip install 'valueflow[llm]' (GPU) or run `make llm` (CPU)"
 TOP_LOGPROBS = 5  # alternatives requested for each token
@@ -38,9 +39,12 @@ def engine_settings(config: VllmModel) -> dict[str, Any]:
     return config.engine | ({"revision": config.revision} if config.revision else {})
 
 
-def first_token_logprobs(logprobs: Any) -> list[tuple[str, float]]:
-    """Return the alternatives of the first token in vLLM's log-probabilities (objects or dicts), [] without them."""
-    if logprobs is None or not len(logprobs):
-        return []
-    entries = [entry if isinstance(entry, dict) else vars(entry) for entry in logprobs[0].values()]
-    return [(str(entry["decoded_token"]), entry["logprob"]) for entry in entries]
+def sampled_tokens(token_ids: Sequence[int], logprobs: Any) -> list[SampledToken]:
+    """Return the tokens of an answer with vLLM's log-probabilities (objects or dicts by token id), [] without them."""
+    tokens = []
+    for token_id, entries in zip(token_ids, logprobs if logprobs is not None else [], strict=False):
+        place = {int(i): entry if isinstance(entry, dict) else vars(entry) for i, entry in entries.items()}
+        if sampled := place.get(int(token_id)):
+            alternatives = [(str(entry["decoded_token"]), float(entry["logprob"])) for entry in place.values()]
+            tokens.append(SampledToken(str(sampled["decoded_token"]), float(sampled["logprob"]), alternatives))
+    return tokens

@@ -1,7 +1,11 @@
-"""Render questions as chat messages; a text is one JSON string on one line, so it cannot forge an item or end its quotes."""
+"""Render questions as chat messages; a text is one JSON string on one line, so it cannot forge an item or end its quotes.
+
+Nor can it forge a turn of the chat: special tokens of chat templates in it get a space after their first character.
+"""
 
 import functools
 import json
+import re
 from importlib import resources
 from typing import Any
 
@@ -12,6 +16,16 @@ from valueflow.theories import Theory, theories
 from valueflow.voting.descend import NEUTRAL
 
 LETTERS = "ABCDEFGHIJ"  # options of a prompt, in the order of their positions
+# Special tokens of the chat templates in use: <|im_start|> and its like, turns of Gemma, Llama 2, Mistral and Command, begin
+# and end of a text, thinking, tools. An endpoint does not say which of them its model has.
+_SPECIAL_TOKEN = re.compile(
+    r"<[|｜](?=[^\s<>]{1,64}[|｜]>)"
+    r"|<(?=/?(?:s|bos|eos|pad|unk|think|thinking|thought|tool_call|tool_calls|tool_response|tools|image|audio|video"
+    r"|start_of_turn|end_of_turn|start_of_image|end_of_image|fim_prefix|fim_middle|fim_suffix|endoftext|seed:think)>)"
+    r"|<(?=</?SYS>>)|<(?=[A-Z]+(?:_[A-Z]+)*_TOKEN>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK|gMASK)\])"
+    r"|◁(?=/?think▷)"
+)
 
 
 @functools.cache
@@ -64,8 +78,12 @@ def _messages(template: str, **variables: object) -> list[dict[str, str]]:
 
 
 def _quoted(texts: list[str], max_chars: int) -> list[str]:
-    """Each text as one JSON string on one line."""
-    return [json.dumps(_shorten(clean(text), max_chars), ensure_ascii=False) for text in texts]
+    """Each text as one JSON string on one line, without special tokens."""
+    return [json.dumps(_without_special_tokens(_shorten(clean(text), max_chars)), ensure_ascii=False) for text in texts]
+
+
+def _without_special_tokens(text: str) -> str:
+    return _SPECIAL_TOKEN.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
 
 def _meaning(theory: Theory, option: str) -> str:
