@@ -12,6 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import pytest
 from configs import SIMULATED, job_config
 from hypothesis import settings
+from moto_bucket import bucket  # noqa: F401 a fixture of tests in several folders
 from roots import with_texts_of
 
 if TYPE_CHECKING:

@@ -45,8 +45,8 @@ def read_part(build: Build, path: str, columns: list[str] | None = None) -> pa.T
 
     def parse(data: bytes) -> pa.Table:
         table = pq.read_table(pa.BufferReader(data), columns=columns, partitioning=None, page_checksum_verification=True)
-        if columns is not None and table.column_names != columns:
-            raise pa.ArrowInvalid(f"its columns are {table.column_names}, not {columns}")
+        if not set(columns or schema.names) <= set(table.column_names):
+            raise pa.ArrowInvalid(f"its columns are {table.column_names}, not {columns or schema.names}")
         return table
 
     try:
