@@ -4,6 +4,7 @@ python -m jobs.audit_judge conf/audit_judge/tiny.yaml
 """
 
 from valueflow.config import run_job
+from valueflow.console import say
 from valueflow.distributed.audit import AuditJudgeConfig, audit_judge, dry_run
 from valueflow.distributed.cluster import session
 from valueflow.judging.audit.result import AuditResult
@@ -19,15 +20,15 @@ def main(config: AuditJudgeConfig) -> AuditResult | None:
     """Audit the judge; print the result, its reasons and the URL of the page."""
     with session(config.cluster):
         if config.dry_run:
-            print(cost_table(dry_run(config)))
+            say(cost_table(dry_run(config)))
             return None
         result, url = audit_judge(config)
     page = report_url(config.root, f"audit-{fingerprint(config.judge)}")
     write_bytes(page, audit_page(result, config.judge.public()).encode())
-    print(f"judge {result.judge}: {'passed' if result.passed else 'FAILED'}")
+    say(f"judge {result.judge}: {'passed' if result.passed else 'FAILED'}")
     for reason in result.reasons:
-        print(f"- {reason}")
-    print(f"audit: {url}\nreport: {page}")
+        say(f"- {reason}")
+    say(f"audit: {url}\nreport: {page}")
     return result
 
 

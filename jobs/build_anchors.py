@@ -4,6 +4,7 @@ python -m jobs.build_anchors conf/build_anchors/tiny.yaml
 """
 
 from valueflow.config import run_job
+from valueflow.console import say
 from valueflow.distributed.anchors import AnchorBuilds, BuildAnchorsConfig, build_anchors, dry_run
 from valueflow.distributed.cluster import session
 from valueflow.report.terminal import balance_table, cost_table
@@ -15,11 +16,11 @@ def main(config: BuildAnchorsConfig) -> AnchorBuilds | None:
     """Build the anchors; print their balance over theories and their URLs."""
     with session(config.cluster):
         if config.dry_run:
-            print(cost_table(dry_run(config)))
+            say(cost_table(dry_run(config)))
             return None
         builds = build_anchors(config)
-    print(balance_table(builds.balance))
-    print(f"anchors: {builds.anchors.url}\ntexts at anchors: {builds.anchored.url}")
+    say(balance_table(builds.balance))
+    say(f"anchors: {builds.anchors.url}\ntexts at anchors: {builds.anchored.url}")
     return builds
 
 

@@ -4,6 +4,7 @@ python -m jobs.build_vidb conf/build_vidb/tiny.yaml
 """
 
 from valueflow.config import run_job
+from valueflow.console import say
 from valueflow.distributed.build.pipeline import BuildStages, BuildVidbConfig, build_vidb, dry_run
 from valueflow.distributed.cluster import session
 from valueflow.report.collect import vidb_report
@@ -16,11 +17,11 @@ def main(config: BuildVidbConfig) -> BuildStages | None:
     """Build, publish and print where the version and its report are."""
     with session(config.cluster):
         if config.dry_run:
-            print(cost_table(dry_run(config)))
+            say(cost_table(dry_run(config)))
             return None
         at = build_vidb(config)
-    print(f"VIDB {at.vidb.build_id}: {at.vidb.url}")
-    print(f"report: {vidb_report(at.texts, at.candidates, at.rankings, at.utilities, at.vidb)}")
+    say(f"VIDB {at.vidb.build_id}: {at.vidb.url}")
+    say(f"report: {vidb_report(at.texts, at.candidates, at.rankings, at.utilities, at.vidb)}")
     return at
 
 

@@ -4,6 +4,7 @@ python -m jobs.categorize conf/categorize/tiny.yaml
 """
 
 from valueflow.config import run_job
+from valueflow.console import say
 from valueflow.distributed.cluster import session
 from valueflow.distributed.panel.categorize import Categorization, CategorizeConfig, categorize, dry_run
 from valueflow.report.panel_page import panel_report
@@ -16,12 +17,12 @@ def main(config: CategorizeConfig) -> Categorization | None:
     """Label the texts and print the URLs of the labels, the human queue and the report."""
     with session(config.cluster):
         if config.dry_run:
-            print(cost_table(dry_run(config)))
+            say(cost_table(dry_run(config)))
             return None
         builds = categorize(config)
-    print(f"labels: {builds.labels.url}")
-    print(f"human queue: {builds.queue.url}/human_queue.csv")
-    print(f"report: {panel_report(builds.labels, builds.votes, builds.queue)}")
+    say(f"labels: {builds.labels.url}")
+    say(f"human queue: {builds.queue.url}/human_queue.csv")
+    say(f"report: {panel_report(builds.labels, builds.votes, builds.queue)}")
     return builds
 
 

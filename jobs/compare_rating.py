@@ -6,6 +6,7 @@ python -m jobs.compare_rating conf/compare_rating/tiny.yaml
 import yaml
 
 from valueflow.config import run_job
+from valueflow.console import say
 from valueflow.distributed.cluster import session
 from valueflow.distributed.rating import CompareRatingConfig, compare_rating, dry_run
 from valueflow.judging.audit.rating import Comparison
@@ -21,7 +22,7 @@ def main(config: CompareRatingConfig) -> Comparison | None:
     """Compare; print the table and the URL of the page."""
     with session(config.cluster):
         if config.dry_run:
-            print(cost_table(dry_run(config)))
+            say(cost_table(dry_run(config)))
             return None
         comparison = compare_rating(config)
     resolved = config.public()
@@ -29,8 +30,8 @@ def main(config: CompareRatingConfig) -> Comparison | None:
     settings = {"values": ", ".join(config.values), "repeats": str(config.repeats), "windows": str(config.windows)}
     page = rating_page(comparison, config.anchors, settings, yaml.safe_dump(resolved, sort_keys=False))
     write_bytes(url, page.encode())
-    print(rating_table(comparison))
-    print(f"report: {url}")
+    say(rating_table(comparison))
+    say(f"report: {url}")
     return comparison
 
 

@@ -4,6 +4,7 @@ python -m jobs.embed conf/embed/tiny.yaml
 """
 
 from valueflow.config import run_job
+from valueflow.console import say
 from valueflow.distributed.cluster import session
 from valueflow.distributed.embed import EmbedConfig, embed_texts
 from valueflow.store import Build
@@ -15,9 +16,9 @@ def main(config: EmbedConfig) -> Build:
     """Embed the texts and print the URLs of the results."""
     with session(config.cluster):
         embeddings, files = embed_texts(config)
-    print(f"embeddings: {embeddings.url}")
+    say(f"embeddings: {embeddings.url}")
     for file in files:
-        print(f"npz: {file}")
+        say(f"npz: {file}")
     return embeddings
 
 

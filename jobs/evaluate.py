@@ -4,6 +4,7 @@ python -m jobs.evaluate conf/evaluate/tiny.yaml
 """
 
 from valueflow.config import run_job
+from valueflow.console import say
 from valueflow.distributed.cluster import session
 from valueflow.distributed.evaluation.config import EvaluateConfig
 from valueflow.distributed.evaluation.run import EvaluationResult, dry_run, evaluate
@@ -17,12 +18,12 @@ def main(config: EvaluateConfig) -> EvaluationResult | None:
     """Evaluate, print a short table and where scores and report are."""
     with session(config.cluster):
         if config.dry_run:
-            print(cost_table(dry_run(config)))
+            say(cost_table(dry_run(config)))
             return None
         result = evaluate(config)
-    print(score_table(result.build))
-    print(f"scores: {result.build.url}")
-    print(f"report: {evaluation_report(result.build)}")
+    say(score_table(result.build))
+    say(f"scores: {result.build.url}")
+    say(f"report: {evaluation_report(result.build)}")
     return result
 
 

@@ -4,6 +4,7 @@ python -m jobs.extract conf/extract/tiny.yaml
 """
 
 from valueflow.config import run_job
+from valueflow.console import say
 from valueflow.distributed.cluster import session
 from valueflow.distributed.extract import ExtractConfig, extract
 from valueflow.store import Build
@@ -15,7 +16,7 @@ def main(config: ExtractConfig) -> Build:
     """Extract the nodes and print their URL."""
     with session(config.cluster):
         extracted = extract(config)
-    print(f"extracted: {extracted.url}")
+    say(f"extracted: {extracted.url}")
     return extracted
 
 

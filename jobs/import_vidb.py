@@ -7,6 +7,7 @@ from pydantic import Field
 
 from valueflow import store, vidb
 from valueflow.config import Config, run_job
+from valueflow.console import say
 from valueflow.store import Build
 
 
@@ -29,9 +30,7 @@ def main(config: ImportConfig) -> Build:
     version, counts = vidb.import_version(config.files, config.license, config.source, config.root)
     if config.publish:
         store.publish(config.root, version.build_id, previous)
-    print(
-        f"VIDB {version.build_id}: {counts['texts']} texts, {counts['duplicates']} duplicates, {counts['empty']} empty dropped"
-    )
+    say(f"VIDB {version.build_id}: {counts['texts']} texts, {counts['duplicates']} duplicates, {counts['empty']} empty dropped")
     return version
 
 

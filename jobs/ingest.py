@@ -6,6 +6,7 @@ python -m jobs.ingest conf/ingest/tiny.yaml
 from pydantic import Field
 
 from valueflow.config import Config, run_job
+from valueflow.console import say
 from valueflow.corpora import CorpusConfig
 from valueflow.distributed.build.ingest import ingest
 from valueflow.distributed.cluster import ClusterConfig, session
@@ -27,7 +28,7 @@ def main(config: IngestConfig) -> Build:
     """Ingest the corpora and print the URL of the texts."""
     with session(config.cluster):
         texts = ingest(config.corpora, config.root)
-    print(f"texts: {texts.url}")
+    say(f"texts: {texts.url}")
     return texts
 
 

@@ -4,6 +4,7 @@ python -m jobs.train_hives conf/train_hives/tiny.yaml
 """
 
 from valueflow.config import run_job
+from valueflow.console import say
 from valueflow.distributed.cluster import session
 from valueflow.distributed.train.config import TrainHivesConfig
 from valueflow.distributed.train.export import PAGE_FILE, overall_metrics_table
@@ -16,8 +17,8 @@ def main(config: TrainHivesConfig) -> TrainingResult:
     """Train; print the metrics compared with the base model, and the URLs of encoder and page."""
     with session(config.cluster):
         trained = train_hives(config)
-    print(overall_metrics_table(trained.metrics))
-    print(f"encoder: {trained.model}\npage: {trained.build.url}/{PAGE_FILE}")
+    say(overall_metrics_table(trained.metrics))
+    say(f"encoder: {trained.model}\npage: {trained.build.url}/{PAGE_FILE}")
     return trained
 
 

@@ -12,7 +12,20 @@ ROOTS = ("valueflow", "serve", "jobs")
 
 # From the bottom up. A package may import its own layer and those below it.
 LAYERS = (
-    {"errors", "records", "config", "defaults", "store", "api", "retry", "models", "decoding", "tabular", "numerics"},
+    {
+        "errors",
+        "records",
+        "config",
+        "defaults",
+        "store",
+        "api",
+        "retry",
+        "models",
+        "console",
+        "decoding",
+        "tabular",
+        "numerics",
+    },
     {"theories", "samples"},
     {"corpora", "voting", "ranking"},
     {"prompts"},

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from valueflow import __version__
+from valueflow.console import say, start
 from valueflow.errors import InputError, allowed, of_storage, storage_error
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def run_job(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
     An InputError, or a disk that is full, read-only, forbidden or broken, becomes one line on standard error and exit code 2;
     any other exception is raised.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    start(logging.INFO)
     for noisy in ("ray", "httpx", "sentence_transformers", "botocore", "aiobotocore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
@@ -105,7 +106,7 @@ def run_job(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
         if not isinstance(error, InputError) and not of_storage(error):
             raise
         known = error if isinstance(error, InputError) else storage_error(error)
-        print(f"error: {known}", file=sys.stderr)
+        say(f"error: {known}", sys.stderr)
         sys.exit(2)
 
 

@@ -23,6 +23,7 @@ from fastapi.responses import StreamingResponse
 
 from valueflow import api, store
 from valueflow.cli.main import main
+from valueflow.console import printable
 from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
 from valueflow.vidb.anchor_files import import_version
 
@@ -162,6 +163,24 @@ def test_no_text_with_control_characters_is_scored(local, run, tmp_path):
         assert (code, out, len(err)) == (2, "", 1)
         assert "\x1b" not in err[0]
         assert "the text 'a" in err[0]
+
+
+@pytest.mark.parametrize("format_", ["table", "csv", "json", "jsonl"])
+def test_what_a_server_says_does_not_steer_the_terminal(local, run, monkeypatch, format_):
+    local.remark, local.request_id = "a\x1b[2Jb\x9b31mc\u202ed", "\x1b]0;title\x07"
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda _: True)
+    code, out, err = run("score", "text", "--format", format_)
+    assert (code, err, "[2Jb" in out) == (0, [], True)
+    assert printable(out) == out
+
+
+def test_what_a_user_mistypes_does_not_steer_the_terminal(local, run, capsys, tmp_path):
+    for words in (["score", tmp_path / "a\x1b[2Jb.csv"], ["score", "text", "--judge", "a\x1b[2Jb"], ["values", "a\x9b2Jb"]):
+        code, _, err = run(*words)
+        assert (code, printable(err[-1])) == (2, err[-1])
+    with pytest.raises(SystemExit):
+        run("score", "text", "a\x1b[2Jb")
+    assert "�[2Jb" in capsys.readouterr().err
 
 
 def test_a_file_goes_in_and_a_file_comes_out_with_the_same_texts(local, run, table, tmp_path):

@@ -21,6 +21,7 @@ from valueflow.cli.options import FORMATS, ROOT
 from valueflow.cli.output import Lines, Row, Sheet
 from valueflow.client import AsyncClient, LocalClient, Settings, ValueFlowError
 from valueflow.client.protocol import SERVER_ENV, flat_row
+from valueflow.console import say
 from valueflow.decoding import decode
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, JudgeConfig, SimulatedJudge
@@ -259,7 +260,7 @@ def read_texts(argument: str, column: str) -> list[str]:
         else:
             texts.append(text)
     if skipped:
-        print(f"{len(skipped)} of {len(skipped) + len(texts)} rows left out (first: {skipped[0]})", file=sys.stderr)
+        say(f"{len(skipped)} of {len(skipped) + len(texts)} rows left out (first: {skipped[0]})", sys.stderr)
     if not texts:
         raise InputError(f"{argument} holds no text")
     return texts

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Coroutine
 
 from valueflow.cli.options import parser
+from valueflow.console import one_line, say, start
 from valueflow.errors import InputError
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -19,11 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake is one line on stderr and code 2."""
     args = parser().parse_args(argv)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # no progress bars while an encoder loads
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    start(logging.WARNING)
     for said in ("valueflow.client.protocol", "valueflow.service.local"):
         logging.getLogger(said).setLevel(logging.INFO)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         # Imported here: they take a second to load, and --help does not need them.
         from valueflow.cli.commands import COMMANDS
@@ -37,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return PIPE_CLOSED
         except (InputError, ValueFlowError, OSError) as error:
-            print("error:", " ".join(str(error).split()), file=sys.stderr)
+            say(f"error: {one_line(str(error))}", sys.stderr)
             return 2
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -4,6 +4,7 @@ import argparse
 from typing import NoReturn
 
 from valueflow import __version__, defaults
+from valueflow.console import one_line
 
 ROOT = "runs/demo"
 FORMATS = ("table", "csv", "json", "jsonl")
@@ -14,7 +15,7 @@ class _Parser(argparse.ArgumentParser):
     """Reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"error: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:

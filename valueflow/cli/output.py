@@ -1,6 +1,5 @@
 """Output of rows: an aligned table with bars on the intensity scale, CSV, JSON, or JSON lines."""
 
-import json
 import re
 import shutil
 import textwrap
@@ -9,6 +8,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
+from valueflow.console import json_text, one_line, printable
 from valueflow.records import LIMIT
 from valueflow.tabular import CsvWriter
 
@@ -57,7 +57,7 @@ class Sheet:
         self.header: Row = {}  # fields of the whole output, for JSON and tables
         self._format, self._stream, self._lines = format_, stream, lines
         self._rows: list[Row] = []
-        self._csv = CsvWriter(stream, "\n")
+        self._csv = CsvWriter(self, "\n")
         self._begun = False
 
     def add(self, row: Row) -> None:
@@ -65,21 +65,26 @@ class Sheet:
         if self._format == "csv":
             self._csv.rows([row.values()] if self._begun else [row.keys(), row.values()])
         elif self._format == "jsonl":
-            self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self.write(json_text(row) + "\n")
         else:
             self._rows.append(row)
             return
         self._begun = True
         self._stream.flush()
 
+    def write(self, text: str) -> None:
+        """Write text; cells of CSV go into files as they are, and to terminals as they may be printed."""
+        self._stream.write(printable(text) if self._stream.isatty() else text)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._format == "json" and (self._rows or not error):
-            self._stream.write(json.dumps(self.header | {"rows": self._rows}, ensure_ascii=False, indent=1) + "\n")
+            self.write(json_text(self.header | {"rows": self._rows}, indent=1) + "\n")
         elif self._format == "table" and (self._rows or not error):
-            self._stream.writelines(f"{line}\n" for line in self._lines(self._rows, self.header, screen(self._stream)))
+            for line in self._lines(self._rows, self.header, screen(self._stream)):
+                self.write(printable(line) + "\n")
         self._stream.flush()
 
 
@@ -216,7 +221,7 @@ def aligned(rows: list[Row], on: Screen, stretch: str) -> Iterator[str]:
     if not rows:
         return
     names = [name for name in rows[0] if any(row[name] not in ("", None) for row in rows)]
-    cells = [{name: _plain("" if row[name] is None else str(row[name])) for name in names} for row in rows]
+    cells = [{name: one_line("" if row[name] is None else str(row[name])) for name in names} for row in rows]
     widths = {name: max(_width(name), *(_width(row[name]) for row in cells)) for name in names}
     if stretch in widths:
         others = sum(widths.values()) - widths[stretch] + 2 * (len(names) - 1)
@@ -231,14 +236,14 @@ def _cell(intensity: float) -> int:
     return round((min(max(intensity, -LIMIT), LIMIT) + LIMIT) / (2 * LIMIT) * (BAR - 1))
 
 
-def _plain(text: str) -> str:
-    """The text on one line, without control characters that a terminal would act on."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
-
-
 def _width(text: str) -> int:
-    """Display width in columns: wide characters take two, combining ones none."""
-    return sum(0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
+    """Display width in columns: wide characters take two, combining ones and invisible marks none."""
+    return sum(
+        0
+        if unicodedata.combining(char) or unicodedata.category(char) == "Cf"
+        else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )
 
 
 def _truncate(text: str, width: int, unicode: bool) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from valueflow.console import one_line
 from valueflow.hives.anchors import Balance
 from valueflow.llm.cost import CostEstimate, duration
 
@@ -26,14 +27,14 @@ def text_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> str:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(
-            _printable(column.name),
+            one_line(column.name),
             justify="right" if column.numeric else "left",
             max_width=column.max_width,
             no_wrap=True,
             overflow="ellipsis",
         )
     for row in rows:
-        table.add_row(*map(_printable, row))
+        table.add_row(*map(one_line, row))
     stream = io.StringIO()
     Console(file=stream, width=WIDTH, color_system=None, markup=False, emoji=False, highlight=False).print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
@@ -71,8 +72,3 @@ def balance_table(balance: Balance) -> str:
     rows = [[f"{x:.2f}" if isinstance(x, float) else str(x) for x in level.values()] for level in balance.levels]
     spans = ", ".join(f"{count} span {num} theories" for num, count in balance.spans.items())
     return "\n".join([*([text_table(columns, rows)] if rows else []), f"concept anchors: {spans}"])
-
-
-def _printable(text: str) -> str:
-    """The text on one line, with control characters replaced."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
