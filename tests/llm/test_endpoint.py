@@ -368,6 +368,22 @@ def test_a_judge_that_is_misconfigured_is_an_exception(server, fault, todo):
     assert sum(server.seen()["seen"].values()) <= admission.INITIAL_PROBES
 
 
+def test_lost_calls_lower_the_concurrency_and_are_told_as_they_happen(server, caplog):
+    server.reset(faults={"hang": 1.0}, times=99)
+    calls = Calls(judge(server, timeout=0.3, patience=2), prompts(40))
+    assert all("timeout" in reply.error or "patience" in reply.error for reply in calls.replies)
+    assert sum(server.seen()["seen"].values()) < 20  # a server that answers nothing is left alone
+    assert "timeout (0.3 s)" in caplog.text
+    assert "may be in flight now" in caplog.text
+    assert "raise timeout" not in caplog.text
+
+
+def test_slow_answers_are_hinted_at(server, caplog):
+    server.reset(service=[0.6, 0.7])
+    Calls(judge(server, timeout=1), prompts(3))
+    assert "raise timeout" in caplog.text
+
+
 def test_an_address_without_a_server_is_refused(server):
     with pytest.raises(InputError, match=r"url 'http:///v1' names no server; change url"):
         Endpoint(judge(server, url="http:///v1"), None, BudgetLedger())

@@ -49,7 +49,12 @@ class EndpointActor:
         rows = [i for i, reply in enumerate(replies) if reply is not None]
         if rows:
             batch = batch.take(pa.array(rows, pa.int64()))
-            yield self.task.read(with_replies(batch, [reply for reply in replies if reply is not None]), self.config)
+            sent = [reply for reply in replies if reply is not None]
+            answers = self.task.read(with_replies(batch, sent), self.config)
+            for reply, error in zip(sent, answers["error"].to_pylist(), strict=True):
+                if error and not reply.error:  # of failed calls the endpoint has told
+                    self.endpoint.troubles.add(error)
+            yield answers
 
     async def _reply(self, row: dict) -> Reply | None:
         return await self.endpoint.ask(self.task.question(row, self.config), round_=row["round"])

@@ -7,6 +7,7 @@ error of its row, and so is an error for which the server counts tokens.
 
 import asyncio
 import json
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -23,8 +24,10 @@ from valueflow.llm.chat_completions import MESSAGE_CHARS, estimated_tokens, read
 from valueflow.llm.configs import EndpointModel
 from valueflow.llm.question import Question
 from valueflow.llm.responses import Response, lookup, read_response
+from valueflow.llm.troubles import Troubles
 from valueflow.retry import backoff, retry_after
 
+log = logging.getLogger(__name__)
 # Seconds: an unused connection is closed before servers close it (uvicorn: 5), or a question may be sent into a closing one.
 KEEP_ALIVE = 2.0
 # Seconds for a connection: nothing was sent yet, so failing early and retrying is safe.
@@ -81,12 +84,21 @@ class _History:
 class Endpoint:
     """Client of one URL: cache first, within its limits and budget. One per event loop.
 
+    Args:
+        config: the LLM.
+        cache: replies of earlier calls; None for none.
+        ledger: tokens spent.
+        tell: receives lines about calls that fail, as they happen.
+
     Raises:
         InputError: the environment variable of the key is missing, or the server refuses the URL, key or model.
     """
 
-    def __init__(self, config: EndpointModel, cache: CallCache | None, ledger: BudgetLedger) -> None:
+    def __init__(
+        self, config: EndpointModel, cache: CallCache | None, ledger: BudgetLedger, tell: Callable[[str], None] = log.warning
+    ) -> None:
         self.config, self.cache, self.ledger = config, cache, ledger
+        self.troubles = Troubles(config.name, tell)
         self.exhausted = False
         self._key = _api_key(config)
         self._url = _chat_url(config)
@@ -134,6 +146,8 @@ class Endpoint:
             used = Tokens(reply.tokens_in, reply.tokens_out)
         finally:
             self.ledger.settle(estimate, used)
+        if reply.error:
+            self.troubles.add(reply.error, f"; {self._admission.limit} calls may be in flight now")
         if self.cache:
             await self._in_thread(self.cache.put, key, reply)
         return reply
@@ -183,7 +197,16 @@ class Endpoint:
             else:
                 at_work = isinstance(answer, Response) and answer.status < 500
                 self._admission.release(slot, seconds if at_work else None)
+                if at_work and seconds > self.config.timeout / 2 and self._admission.limit < self.config.concurrency:
+                    self.troubles.hint("slow", self._slow_hint(seconds))
         return answer
+
+    def _slow_hint(self, seconds: float) -> str:
+        limit, most, timeout = self._admission.limit, self.config.concurrency, self.config.timeout
+        return (
+            f"an answer took {seconds:.0f} s of timeout ({timeout:g} s), so {limit} calls and not concurrency ({most}) may be "
+            "in flight; raise timeout"
+        )
 
     async def _send(self, key: str, content: bytes) -> Response | _NoAnswer:
         paid = "the answer may have been paid for, so the call is not repeated"
