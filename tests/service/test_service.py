@@ -9,13 +9,14 @@ import pytest
 
 from valueflow import api, vidb
 from valueflow.errors import InputError
+from valueflow.hives.extract import NodePrediction
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.online import MicroBatcher, ThreadJudge, online_judge
 from valueflow.judging.simulated import true_theta
 from valueflow.llm.configs import VllmModel
 from valueflow.records import ValueId, text_id
 from valueflow.service.local import LOCAL_LIMITS, local_service
-from valueflow.service.service import Service
+from valueflow.service.service import EmbeddingBackend, Service
 from valueflow.store import current, publish
 
 VALUES = [ValueId("svt:power"), ValueId("mft:care-harm")]
@@ -197,6 +198,30 @@ def test_a_text_with_control_characters_is_answered_without_a_score_and_the_othe
     assert "U+009B" in compared.comparisons[0].second.error
     profiled = asyncio.run(service.profile(api.ProfileRequest(texts=["a text", "b\x00c"], values=VALUES[:1]), "r"))
     assert profiled.profile[0].num_texts == 1
+
+
+def test_nodes_are_extracted_of_readable_texts_only(service):
+    embedded: list[str] = []
+
+    async def embed(texts: list[str]) -> np.ndarray:
+        embedded.extend(texts)
+        return np.zeros((len(texts), 2))
+
+    def extractor(z_TD: np.ndarray, top: int) -> list[dict]:
+        return [{"svt": [NodePrediction("svt", "power", ("power",), 0.1, 1, 0.9)] * top} for _ in z_TD]
+
+    offered = Service(service.version, JUDGE, None, LOCAL_LIMITS, EmbeddingBackend("encoder", embed, extractor=extractor))
+    texts = ["one", "t\x00w\x00o\x00", " ", "three\n"]
+    answer = asyncio.run(offered.extract(api.ExtractRequest(texts=texts, top=1), "r"))
+    assert [(text.index, len(text.nodes)) for text in answer.texts] == [(0, 1), (1, 0), (2, 0), (3, 1)]
+    assert [text.error and ("U+0000" in text.error or "empty" in text.error) for text in answer.texts] == [
+        None,
+        True,
+        True,
+        None,
+    ]
+    assert embedded == ["one", "three"]
+    assert not any(text.nodes for text in asyncio.run(offered.extract(api.ExtractRequest(texts=texts[1:3]), "r")).texts)
 
 
 def test_anchors_of_a_value_are_paged_in_order_and_examples_span_the_scale(service):
