@@ -95,6 +95,7 @@ bench: $(VENV)/.llm $(VENV)/.train $(VENV)/.serve runs/demo/vidb/CURRENT
 	$(BIN)/python -m benchmarks.vllm_overhead
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.scoring
+	$(BIN)/python -m benchmarks.bodies
 	$(BIN)/python -m benchmarks.fast runs/demo
 	$(BIN)/python -m benchmarks.fairness runs/demo
 	$(BIN)/python -m benchmarks.serving runs/demo

@@ -1,8 +1,10 @@
 """Request ids, one log line per request without secrets, and request metrics."""
 
+import asyncio
 import json
 import logging
 import re
+import sys
 import time
 import traceback
 import uuid
@@ -21,6 +23,14 @@ log = logging.getLogger(__name__)
 CLIENT_CLOSED_REQUEST = 499  # status in logs and metrics if the client disconnected before the response
 VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+
+
+def log_to_stdout() -> None:
+    """Write the lines of requests to the output of this process, a replica: Ray Serve sets up its own loggers only."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler(sys.stdout))
 
 
 @dataclass
@@ -50,8 +60,8 @@ class Call:
 class AccessLogMiddleware:
     """Outermost middleware: sets request ids and common headers, writes the log line and updates the metrics."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, log_texts: bool) -> None:
-        self._app, self._metrics, self._log_texts = app, metrics, log_texts
+    def __init__(self, app: ASGIApp, metrics: Metrics, log_texts: bool, sends_id: bool = True) -> None:
+        self._app, self._metrics, self._log_texts, self._sends_id = app, metrics, log_texts, sends_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and log its outcome."""
@@ -59,19 +69,25 @@ class AccessLogMiddleware:
             return await self._app(scope, receive, send)
         client_id = Headers(scope=scope).get("x-request-id", "")
         request_id = client_id if VALID_ID.fullmatch(client_id) else uuid.uuid4().hex
-        call = scope["call"] = Call(request_id, scope["method"], _route(scope))
+        call = Call(request_id, scope["method"], _route(scope))
+        # A HEAD is answered as a GET; the server leaves out the body.
+        scope = {**scope, "call": call, "method": "GET" if call.method == "HEAD" else call.method}
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 call.status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
+                if self._sends_id:
+                    headers["X-Request-Id"] = request_id
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
         try:
             return await self._app(scope, receive, with_headers)
+        except asyncio.CancelledError:  # by Ray Serve's proxy, when the client disconnects
+            call.reason = call.reason or "client-left"
+            raise
         finally:
             self._report(call)
 

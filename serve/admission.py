@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.access_log import CLIENT_CLOSED_REQUEST, Call
+from serve.heads import PROBES, Hosts, check_size
 from serve.idempotency import IdempotencyStore, StoredResponse
 from serve.keys import Keys
 from serve.metrics import Metrics
@@ -112,7 +113,7 @@ class AdmissionMiddleware:
         self._app, self._settings, self._keys = app, settings, keys
         self._queue = AdmissionQueue(settings, metrics)
         self._responses = IdempotencyStore(settings.repeat_answers, settings.repeat_seconds, settings.repeat_bytes)
-        self._open = open_paths(settings)
+        self._open, self._hosts = open_paths(settings), Hosts(settings.hosts, bool(keys))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; errors become problem details."""
@@ -131,8 +132,11 @@ class AdmissionMiddleware:
         return await response.finish()
 
     async def _admit(self, scope: Scope, receive: Receive, response: HeldResponse) -> None:
-        """Check the key and its rate and concurrency limits."""
+        """Check the head, the key, and its rate and concurrency limits."""
         call: Call = scope["call"]
+        check_size(scope)
+        if call.route not in PROBES:
+            self._hosts.check(scope)
         if not self._keys or call.route in self._open:
             return await self._receive(scope, receive, response)
         caller = self._keys.caller(Headers(scope=scope))
@@ -239,7 +243,7 @@ async def read_body(receive: Receive, limit: int, seconds: float) -> bytes:
     try:
         async with asyncio.timeout(seconds):
             while True:
-                message = await receive()
+                message = await _received(receive)
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnected
                 part = message.get("body", b"")
@@ -251,6 +255,18 @@ async def read_body(receive: Receive, limit: int, seconds: float) -> bytes:
                     return b"".join(parts)
     except TimeoutError:
         raise Refused(408, "body-time", f"the body was not received within {seconds:g} s", {"Connection": "close"}) from None
+
+
+async def _received(receive: Receive) -> Message:
+    """Return the next message; the call by which Ray Serve fetches it is cancelled when the client disconnects, and then fails.
+
+    Raises:
+        ClientDisconnected: the server cannot deliver any.
+    """
+    try:
+        return await receive()
+    except Exception as error:  # its type is the server's own
+        raise ClientDisconnected from error
 
 
 def receive_body(body: bytes) -> Receive:

@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
+from serve.access_log import log_to_stdout
 from serve.http import create
 from serve.settings import HttpConfig
 from valueflow import config, store, vidb
@@ -103,7 +104,8 @@ class EvaluatorReplica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         page = resources.files("serve").joinpath("page.html").read_text("utf-8")
-        return create(lambda: self.service, self.served.http, page)
+        log_to_stdout()
+        return create(lambda: self.service, self.served.http, page, proxy_sends_id=True)
 
     async def reconfigure(self, user_config: dict) -> None:
         """Load the version in user_config (`{"vidb": "v-…"}`); running requests finish with the previous one.

@@ -13,12 +13,12 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute, APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from serve.access_log import AccessLogMiddleware, Call
 from serve.admission import STREAM, AdmissionMiddleware, open_paths, timed_out
+from serve.bodies import BodyParser
 from serve.keys import Keys
 from serve.metrics import Metrics
 from serve.openapi import NDJSON, describe, problems
@@ -65,18 +65,11 @@ READ_PROBLEMS = problems(401, 429, 500, 503)
 
 
 class StrictRequest(Request):
-    """A request whose JSON must be valid UTF-8 without NaN, lone surrogates, overlong numbers or deep nesting."""
+    """A request whose body is parsed by the application's `BodyParser`."""
 
     async def json(self) -> Any:
-        """Return the parsed body.
-
-        Raises:
-            Refused: 400, with the position of the error.
-        """
-        try:
-            return from_json(await self.body(), allow_inf_nan=False)
-        except ValueError as error:
-            raise Refused(400, "json", f"the body is not JSON in UTF-8: {error}") from None
+        """Return the parsed body; see `serve.bodies.parse_json`."""
+        return await self.app.state.bodies.parse(await self.body())
 
 
 class StrictRoute(APIRoute):
@@ -292,13 +285,16 @@ async def problem(request: Request, error: Exception) -> Response:
     return call.fail(error).response(call.request_id)
 
 
-def create(service: Callable[[], "Service | None"], settings: HttpConfig, page: str | None = None) -> FastAPI:
+def create(
+    service: Callable[[], "Service | None"], settings: HttpConfig, page: str | None = None, proxy_sends_id: bool = False
+) -> FastAPI:
     """Return the application.
 
     Args:
         service: returns the current service, None while it is not ready; a request keeps the one it started with.
         settings: keys, limits and timeouts.
         page: the HTML of `/`; `__NONCE__` in it is replaced by the nonce of its scripts and styles.
+        proxy_sends_id: the proxy in front (Ray Serve's) adds the X-Request-Id to responses.
 
     Raises:
         InputError: `keys_file` is unusable.
@@ -318,6 +314,7 @@ def create(service: Callable[[], "Service | None"], settings: HttpConfig, page: 
         exception_handlers=dict.fromkeys(handled, problem),
     )
     app.state.service, app.state.settings, app.state.metrics, app.state.page = service, settings, registry, page
+    app.state.bodies = BodyParser(settings)
     app.include_router(router)
     app.openapi = lambda: describe(app.routes, open_paths(settings), bool(keys))  # type: ignore[method-assign]
     # The middleware added last is outermost.
@@ -330,5 +327,5 @@ def create(service: Callable[[], "Service | None"], settings: HttpConfig, page: 
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Request-Id"],
             expose_headers=["X-Request-Id", "Retry-After", "Idempotency-Replayed"],
         )
-    app.add_middleware(AccessLogMiddleware, metrics=registry, log_texts=settings.log_texts)
+    app.add_middleware(AccessLogMiddleware, metrics=registry, log_texts=settings.log_texts, sends_id=not proxy_sends_id)
     return app

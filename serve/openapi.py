@@ -75,6 +75,7 @@ def describe(routes: list[BaseRoute], open_paths: set[str], with_keys: bool) -> 
             parameters = [REQUEST_ID, IDEMPOTENCY_KEY] if path in SCORING_ROUTES - {STREAM} else [REQUEST_ID]
             operation["parameters"] = operation.get("parameters", []) + parameters
             operation["responses"]["200"]["headers"] = _headers("X-Request-Id")
+            operation["responses"] |= {str(status): answer for status, answer in problems(403, 414, 431).items()}
             if with_keys and path in open_paths:
                 operation["security"] = []
     ok = document["paths"][STREAM]["post"]["responses"]["200"]

@@ -27,6 +27,9 @@ class HttpConfig(Config):
     keys_file: str = Field("", description="JSON or YAML list of more keys, for example a mounted secret; read at start")
     metrics_open: bool = Field(False, description="serve /metrics without a key")
     docs: bool = Field(False, description="serve /docs, which loads scripts from a CDN, and /openapi.json without a key")
+    hosts: list[str] = Field(
+        [], description="names in Host headers beside localhost; empty: any with keys, else localhost only; '*': any"
+    )
     origins: list[str] = Field([], description="web origins allowed by CORS, for example https://example.org")
     log_texts: bool = Field(False, description="log texts and messages of unexpected errors (which may contain texts)")
     max_body_bytes: int = Field(8 * 2**20, ge=1000)

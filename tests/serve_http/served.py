@@ -73,7 +73,7 @@ def refused(answer: httpx.Response, status: int, reason: str) -> Problem:
 
 
 def request_head(*headers: str, path: str = "/v1/score") -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", *headers]
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
     return "\r\n".join([*lines, "", ""]).encode()
 
 

@@ -19,7 +19,7 @@ def server():
         yield served
 
 
-DEEP = b"[" * 50_000
+DEEP = b"[" * 5000
 BROKEN = {
     "empty": (b"", 422),
     "no JSON": (b"texts=a", 400),
@@ -32,6 +32,7 @@ BROKEN = {
     "large number": (b'{"texts": ["a"], "seed": ' + b"9" * 4000 + b"}", 422),
     "float": (b'{"texts": ["a"], "k": 6.0}', 422),
     "deep": (DEEP, 400),
+    "deeper than texts are many": (b"[" * 50_000, 422),
     "deep in a field": (b'{"texts": ' + DEEP + b"}", 400),
     "deep and closed": (b'{"texts": ' + b"[" * 150 + b"]" * 150 + b"}", 422),
     "not UTF-8": (b'{"texts": ["\xff\xfe"]}', 400),
@@ -53,6 +54,9 @@ BROKEN = {
     "empty text": (b'{"texts": [""]}', 422),
     "unknown key": (b'{"texts": ["a"], "text": "a"}', 422),
     "long unknown key": (b'{"texts": ["a"], "' + b"x" * 90_000 + b'": 1}', 422),
+    "a key twice": (b'{"texts": ["a"], "texts": ["b"]}', 422),
+    "many keys": (json.dumps({f"k{i}": i for i in range(10_000)}).encode()[:99_000], 422),  # never parsed
+    "keys": (json.dumps({f"k{i}": i for i in range(1000)}).encode(), 422),
     "boolean k": (b'{"texts": ["a"], "k": true}', 422),
     "k too large": (b'{"texts": ["a"], "k": 11}', 422),
     "mode": (b'{"texts": ["a"], "mode": "guess"}', 422),

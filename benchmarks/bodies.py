@@ -1,0 +1,44 @@
+"""The longest time that one request body, as large as is allowed, keeps the event loop of the HTTP service from others.
+
+python -m benchmarks.bodies
+
+Each body goes to POST /v1/score/stream over a service without models, in this process; a second caller sends light requests
+meanwhile. A line for each: its status, seconds to its answer, the longest stall of the event loop, the slowest light answer,
+how many light ones were refused, and resident megabytes afterwards. The last line is the largest stall of all.
+"""
+
+import psutil
+
+from serve.http import create
+from serve.settings import HttpConfig
+from tests.fakes.service import FakeService
+from tests.serve_http.heavy import BODIES, Load, load
+
+
+def report(name: str, result: Load) -> None:
+    """Print the line of one body."""
+    refused = sum(answer.status != 200 for answer in result.light)
+    seconds, light = (max(answer.seconds for answer in answers) for answers in (result.heavy, result.light))
+    megabytes = psutil.Process().memory_info().rss / 2**20
+    print(
+        f"{name:24} {result.heavy[0].status} {seconds:6.2f} s, stall {result.stall:5.3f} s, light {light:5.3f} s, "
+        f"{refused} of {len(result.light)} refused, {megabytes:5.0f} MB"
+    )
+
+
+def main() -> None:
+    app = create(FakeService, HttpConfig())
+    stalls = {}
+    for name, body in BODIES.items():
+        result = load(app, "/v1/score/stream", body())
+        stalls[name] = result.stall
+        report(name, result)
+    result = load(app, "/v1/score", BODIES["700,000 keys"](), copies=8)
+    stalls["8 x 700,000 keys"] = result.stall
+    report("8 x 700,000 keys", result)
+    worst = max(stalls, key=lambda name: stalls[name])
+    print(f"largest stall of the event loop: {stalls[worst]:.3f} s ({worst})")
+
+
+if __name__ == "__main__":
+    main()
