@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.metrics import Metrics
 from serve.problems import Refused, refusal
+from valueflow.console import log_handler
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def log_to_stdout() -> None:
     log.setLevel(logging.INFO)
     log.propagate = False
     if not log.handlers:
-        log.addHandler(logging.StreamHandler(sys.stdout))
+        log.addHandler(log_handler(sys.stdout))
 
 
 @dataclass

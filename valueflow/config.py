@@ -102,12 +102,15 @@ def run_job(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
         config = load(schema, sys.argv[1], sys.argv[2:])
         log.info("%s, ValueFlow %s", " ".join(sys.argv[1:]), __version__)
         main(config)
-    except (InputError, OSError) as error:
-        if not isinstance(error, InputError) and not of_storage(error):
+        return
+    except InputError as error:
+        message = str(error)
+    except OSError as error:
+        if not of_storage(error):
             raise
-        known = error if isinstance(error, InputError) else storage_error(error)
-        say(f"error: {known}", sys.stderr)
-        sys.exit(2)
+        message = str(storage_error(error))
+    say(f"error: {message}", sys.stderr)
+    sys.exit(2)
 
 
 def _explain(error: ValidationError, schema: type[BaseModel], path: str) -> str:

@@ -41,14 +41,19 @@ class PrintableFormatter(logging.Formatter):
         return printable(super().format(record))
 
 
+def log_handler(stream: TextIO) -> logging.Handler:
+    """Return a handler that writes printable log lines, each the message alone, to a stream."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    return handler
+
+
 def start(level: int) -> None:
     """Log to standard error from `level`, print tracebacks like logs, and print any character in any encoding."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PrintableFormatter("%(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
+    logging.basicConfig(level=level, handlers=[log_handler(sys.stderr)])
     sys.excepthook = _print_traceback
 
 

@@ -5,6 +5,7 @@ import threading
 from contextlib import contextmanager
 
 import pyarrow as pa
+from fakes.judge import SlowJudge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -172,19 +173,10 @@ def test_a_part_of_a_column_of_texts_is_cut_by_its_own_lengths():
 
 
 def test_a_batch_of_one_caller_is_cancelled_with_it_beside_another_caller():
-    cancelled, going = [], []
-
-    async def ask(windows: pa.Table) -> pa.Table:
-        going.append(windows.num_rows)
-        try:
-            await asyncio.sleep(0.2)
-        except asyncio.CancelledError:
-            cancelled.append(windows.num_rows)
-            raise
-        return windows
+    judge = SlowJudge(0.2)
 
     async def run() -> None:
-        batcher = MicroBatcher(ask)
+        batcher = MicroBatcher(judge)
         gone = [call(batcher, table([[1, 1]], str(i)), "gone") for i in range(3)]
         other = call(batcher, table([[1, 1]], "other"), "other")
         await asyncio.sleep(0.05)
@@ -193,8 +185,8 @@ def test_a_batch_of_one_caller_is_cancelled_with_it_beside_another_caller():
         assert (await other).num_rows == 1
 
     asyncio.run(run())
-    assert sorted(going) == [1, 3]
-    assert cancelled == [3]
+    assert sorted(judge.begun) == [1, 3]
+    assert judge.cancelled == [3]
 
 
 def test_a_caller_is_new_unless_there_is_one():

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from fakes.judge import SlowJudge
 
 from valueflow import api, vidb
 from valueflow.errors import InputError
@@ -123,28 +124,20 @@ def test_a_round_of_all_values_is_one_call(root):
 
 
 def test_a_judge_call_is_cancelled_once_all_its_callers_have_cancelled():
-    cancelled = []
-
-    async def ask(windows: pa.Table) -> pa.Table:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            cancelled.append(windows.num_rows)
-            raise
-        return windows
+    judge = SlowJudge(60)
 
     async def run() -> None:
-        batcher, windows = MicroBatcher(ask), pa.table({"window_id": ["a"]})
+        batcher, windows = MicroBatcher(judge), pa.table({"window_id": ["a"]})
         callers = [asyncio.ensure_future(batcher(windows)) for _ in range(2)]
         await asyncio.sleep(0.05)
         callers[0].cancel()
         await asyncio.sleep(0.05)
-        assert not cancelled
+        assert not judge.cancelled
         callers[1].cancel()
         await asyncio.sleep(0.05)
 
     asyncio.run(run())
-    assert cancelled == [2]
+    assert judge.cancelled == [2]
 
 
 def test_the_text_with_the_higher_intensity_is_the_more_probable_one(service):

@@ -2,7 +2,6 @@
 
 import functools
 import io
-import logging
 import zipfile
 from typing import Any, Literal
 
@@ -19,15 +18,13 @@ from valueflow.distributed.build.ingest import ingest
 from valueflow.distributed.cluster import Progress, require_resources
 from valueflow.distributed.commit import commit_batches, pending_parts
 from valueflow.distributed.job_config import JobConfig
-from valueflow.errors import DamageError, InputError
+from valueflow.errors import InputError
 from valueflow.hives.examples import Examples, examples_from_tables
 from valueflow.models import MINILM, content_hash, encoder_settings, fetch
 from valueflow.records import digest
 from valueflow.store import Build, EmbeddingsDetails
 from valueflow.tabular import is_table
 from valueflow.theories.taxonomy import THEORIES
-
-log = logging.getLogger(__name__)
 
 DEFAULT_MAX_LENGTH = 256  # tokens, for models without a length of their own
 FOLDER_SETTINGS = ("max_length", "pooling", "prompt")  # saved in a HiVES model folder
@@ -259,21 +256,15 @@ def export_npz(embeddings: Build, texts: Build, labels: Build) -> list[str]:
 
 def _is_whole(url: str) -> bool:
     """Whether an earlier run wrote a file of arrays; a damaged one is set aside."""
-    try:
-        store.read_parsed(url, _check_archive, (ValueError, zipfile.BadZipFile), "a file of arrays")
-        return True
-    except FileNotFoundError:
-        return False
-    except DamageError as error:
-        log.warning("%s; it is set aside and written again", error)
-        store.set_aside(url)
-        return False
+    return bool(store.read_or_set_aside(url, _check_archive, (ValueError, zipfile.BadZipFile), "a file of arrays"))
 
 
-def _check_archive(content: bytes) -> None:
+def _check_archive(content: bytes) -> bool:
+    """True for a whole archive; ValueError where a file in it is damaged."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if name := archive.testzip():
             raise ValueError(f"{name} in it is damaged")
+        return True
 
 
 def _write_npz(embeddings: Build, texts: Build, labels: Build, folder: str) -> list[str]:

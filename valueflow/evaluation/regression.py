@@ -340,7 +340,6 @@ def _save(out: Build, version: Vidb, model: str, probe_D: np.ndarray, fits: dict
 
 
 def _load(out: Build, version: Vidb, model: str, probe_D: np.ndarray) -> IntensityRegression:
-    store.verify(out)
     manifest = store.require_manifest(out)
     with np.load(io.BytesIO(store.read_bytes(f"{out.url}/{manifest.files[0].path}"))) as arrays:
         weights_VD, intercept_V, radius_V, stored_D = (arrays[n] for n in ("weights_VD", "intercept_V", "radius_V", "probe_D"))

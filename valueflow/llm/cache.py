@@ -6,13 +6,9 @@ write answers to the same question: concurrent writers and crashes need no lock.
 
 import hashlib
 import json
-import logging
 from typing import NamedTuple
 
 from valueflow import store
-from valueflow.errors import DamageError
-
-log = logging.getLogger(__name__)
 
 
 class Reply(NamedTuple):
@@ -49,15 +45,7 @@ class CallCache:
         Raises:
             StorageError: the file cannot be read, so nobody knows whether the call was paid for.
         """
-        url = self._path(key)
-        try:
-            return store.read_parsed(url, _reply, (ValueError, TypeError), "a reply")
-        except FileNotFoundError:
-            return None
-        except DamageError as error:
-            log.warning("%s; it is set aside", error)
-            store.set_aside(url)
-            return None
+        return store.read_or_set_aside(self._path(key), _reply, (ValueError, TypeError), "a reply")
 
     def put(self, key: str, reply: Reply) -> None:
         """Store a reply, unless it is an error."""

@@ -86,10 +86,10 @@ def option_probability(tokens: Sequence[SampledToken], reply: str, options: list
     for token in reversed(tokens if answer in options else []):
         text = token.text.strip()
         if text == answer:
-            known = {alternative for alternative, _ in token.alternatives}
+            listed = {alternative for alternative, _ in token.alternatives}
             if first_option_probability(token.alternatives, options) is None:
                 return None
-            sampled = [] if token.text in known else [(token.text, token.logprob)]  # too improbable to be listed
+            sampled = [] if token.text in listed else [(token.text, token.logprob)]  # too improbable to be listed
             return first_option_probability([*token.alternatives, *sampled], options)
         if re.search(r"\w", text) and not _SPECIAL_TOKEN.fullmatch(text):
             return None

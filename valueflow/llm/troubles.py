@@ -18,14 +18,14 @@ class Troubles:
     def __init__(self, name: str, tell: Callable[[str], None]) -> None:
         self.name, self.tell = name, tell
         self.count = 0
-        self._told_at = -EVERY
+        self._last_line_at = -EVERY
         self._hints: set[str] = set()
 
     def add(self, error: str, note: str = "") -> None:
         """Count a call that has no valid answer; `error` is the reason, `note` what is done about it."""
         self.count += 1
-        if time.monotonic() - self._told_at >= EVERY:
-            self._told_at = time.monotonic()
+        if time.monotonic() - self._last_line_at >= EVERY:
+            self._last_line_at = time.monotonic()
             calls = "1 call has" if self.count == 1 else f"{self.count:,} calls have"
             self.tell(f"LLM {self.name!r}: {calls} no valid answer so far; the last: {error}{note}")
 

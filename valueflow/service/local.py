@@ -86,8 +86,8 @@ def _harmless(named: Any) -> WorkerJudge | None:
 def _described(named: Any) -> str:
     """What a manifest says about a judge, on one line."""
     settings = named if isinstance(named, dict) else {"judge": named}
-    shown = {name: settings[name] for name in ("kind", "name", "model", "url", "key_env", "judge") if settings.get(name)}
-    return ", ".join(f"{name} {str(value)[:SHOWN_CHARS]!r}" for name, value in shown.items()) or "no kind"
+    public = {name: settings[name] for name in ("kind", "name", "model", "url", "key_env", "judge") if settings.get(name)}
+    return ", ".join(f"{name} {str(value)[:SHOWN_CHARS]!r}" for name, value in public.items()) or "no kind"
 
 
 def _minilm(version: Vidb) -> EmbeddingBackend:

@@ -153,6 +153,24 @@ def read_parsed(url: str, parse: Callable[[bytes], T], errors: tuple[type[Except
     raise StorageError(f"cannot read {url}: its bytes differ each time. Nothing was lost; rerun")
 
 
+def read_or_set_aside(url: str, parse: Callable[[bytes], T], errors: tuple[type[Exception], ...], what: str) -> T | None:
+    """Return a file's content as `read_parsed` does; None where there is no file, or a damaged one, which is set aside.
+
+    For files that are made again where they are missing.
+
+    Raises:
+        StorageError: the file cannot be read whole, so nobody knows whether it is damaged.
+    """
+    try:
+        return read_parsed(url, parse, errors, what)
+    except FileNotFoundError:
+        return None
+    except DamageError as error:
+        log.warning("%s; it is set aside", error)
+        set_aside(url)
+        return None
+
+
 def write_bytes(url: str, content: bytes) -> None:
     """Write a file atomically: readers see the old content or the new one, never a part.
 

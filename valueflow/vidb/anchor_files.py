@@ -83,8 +83,9 @@ def read_anchors(path: str) -> list[tuple[ValueId, str, float]]:
     Raises:
         InputError: the file, a column or a field is missing, a row is bad, or an intensity is not a number in [-10, 10].
     """
-    names, is_csv = columns(path), path.lower().endswith((".csv", ".tsv"))
-    official = is_csv or "final_rating" in names if "intensity" not in names else is_csv and "final_rating" in names
+    names = columns(path)
+    has_rating, has_intensity = "final_rating" in names, "intensity" in names
+    official = path.lower().endswith((".csv", ".tsv")) if has_rating == has_intensity else has_rating
     return _official(path) if official else _rated(path)
 
 

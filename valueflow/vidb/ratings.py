@@ -22,7 +22,7 @@ class Rating(NamedTuple):
     """One rating by a person. A spreadsheet may have changed the text or the id, so both are compared with the candidates."""
 
     value: ValueId
-    given_id: str  # of the column text_id; "" without one
+    written_id: str  # of the column text_id; "" without one
     text: str
     rating: float
     place: str
@@ -68,7 +68,7 @@ def human_ratings(url: str, candidates: Build) -> HumanRatings:
     if not ratings:
         raise InputError(f"{url} has no rating; fill in the column rating, or leave the setting ratings out")
     numbers: dict[ValueId, dict[str, list[float]]] = {}
-    lost = []
+    unmatched = []
     for value in dict.fromkeys(rating.value for rating in ratings):
         ids = _text_ids(candidates, value)
         for rating in (rating for rating in ratings if rating.value == value):
@@ -76,26 +76,26 @@ def human_ratings(url: str, candidates: Build) -> HumanRatings:
             if text:
                 numbers.setdefault(value, {}).setdefault(text, []).append(rating.rating)
             else:
-                lost.append(rating.place)
-    if lost:
-        places = ", ".join(lost[:NUM_PLACES]) + (", …" if len(lost) > NUM_PLACES else "")
+                unmatched.append(rating.place)
+    if unmatched:
+        places = ", ".join(unmatched[:NUM_PLACES]) + (", …" if len(unmatched) > NUM_PLACES else "")
         message = (
-            f"{url}: {len(lost)} of {len(ratings)} ratings are of no text of candidates {candidates.build_id} ({places}); "
+            f"{url}: {len(unmatched)} of {len(ratings)} ratings are of no text of candidates {candidates.build_id} ({places}); "
             "a spreadsheet may have changed the texts: keep the column text_id of human_queue.csv"
         )
         if not numbers:
             raise InputError(message)
         log.warning("%s. They are left out", message)
     means = {value: {i: sum(of_text) / len(of_text) for i, of_text in texts.items()} for value, texts in numbers.items()}
-    return HumanRatings(means, len(lost))
+    return HumanRatings(means, len(unmatched))
 
 
 def _match(rating: Rating, ids: Collection[str]) -> str | None:
     """The id of the rated text among `ids`, by the column text_id or by the text; InputError where the two contradict."""
-    known = dict.fromkeys(i for i in (rating.given_id, text_id(rating.text)) if i in ids)
-    if len(known) > 1:
-        raise InputError(f"{rating.place}: text_id {rating.given_id} is another text's; were columns sorted on their own?")
-    return next(iter(known), None)
+    matches = dict.fromkeys(i for i in (rating.written_id, text_id(rating.text)) if i in ids)
+    if len(matches) > 1:
+        raise InputError(f"{rating.place}: text_id {rating.written_id} is another text's; were columns sorted on their own?")
+    return next(iter(matches), None)
 
 
 def _text_ids(candidates: Build, value: ValueId) -> set[str]:
