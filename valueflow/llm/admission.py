@@ -26,7 +26,7 @@ TIMELY_SHARE, LATEST_SHARE, UNQUEUED = 0.6, 0.9, 0.7
 WINDOW = 4
 # The proven concurrency of earlier windows is kept while the server refuses no more than this share of the calls: some servers
 # refuse a few whatever their load, and a lower limit would only be slow. Some calls are lost to the timeout by chance, too:
-# that share of a window's calls, and two standard deviations of their number (of a Poisson distribution).
+# that share of a window's calls, and three standard deviations of their number (of a Poisson distribution).
 RANDOM_REFUSALS = 0.06
 # With nothing else in flight, this many refusals in a row mean that the server accepts no calls for now.
 ALL_REFUSED = 4
@@ -175,9 +175,10 @@ class AdaptiveConcurrency:
         self._refusals_in_a_row, self._refused_since = self._refusals_in_a_row + 1, min(self._refused_since, slot.start)
         _, num_answers, _, num_losses = self._window_start
         lost = self.num_losses - num_losses
-        by_chance = RANDOM_REFUSALS * (lost + self.num_answers - num_answers)
+        # At the beginning of a window, the calls in flight count: one loss among the first few calls is no sign.
+        by_chance = RANDOM_REFUSALS * max(lost + self.num_answers - num_answers, len(self._in_flight))
         is_new = slot.start >= self._lowered_at  # else it is one of the calls for which the limit was lowered
-        if is_new and lost > by_chance + 2 * math.sqrt(by_chance):
+        if is_new and lost > by_chance + 3 * math.sqrt(by_chance):
             self._proven_now = self._proven_before = min(self._proven, len(self._in_flight)) // 2
             self._probes, self._lowered_at = 1, now
             self._rate_now, self._rate_before = self._rate_now / 2, self._rate_before / 2
