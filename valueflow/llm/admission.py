@@ -175,8 +175,10 @@ class AdaptiveConcurrency:
         self._refusals_in_a_row, self._refused_since = self._refusals_in_a_row + 1, min(self._refused_since, slot.start)
         _, num_answers, _, num_losses = self._window_start
         lost = self.num_losses - num_losses
-        # At the beginning of a window, the calls in flight count: one loss among the first few calls is no sign.
-        by_chance = RANDOM_REFUSALS * max(lost + self.num_answers - num_answers, len(self._in_flight))
+        # At the beginning of a window, the calls in flight count: one loss among the first few calls is no sign. Of a server
+        # that has never answered, every loss is.
+        calls = max(lost + self.num_answers - num_answers, len(self._in_flight)) if self.num_answers else 0
+        by_chance = RANDOM_REFUSALS * calls
         is_new = slot.start >= self._lowered_at  # else it is one of the calls for which the limit was lowered
         if is_new and lost > by_chance + 3 * math.sqrt(by_chance):
             self._proven_now = self._proven_before = min(self._proven, len(self._in_flight)) // 2
