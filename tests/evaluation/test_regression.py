@@ -1,7 +1,9 @@
 """Mode fast: coverage of intervals, stored fits are reproduced, and unusable input is refused."""
 
+import errno
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +222,22 @@ def test_a_damaged_fit_is_set_aside_and_made_again(version, caplog):
     assert len(embed.calls) == 2  # the probe, and all texts
     assert same(first, again, CARE)
     assert arrays.with_name(f"{arrays.name}.bad").read_bytes() == content
+
+
+def test_a_root_that_cannot_be_written_is_said_and_the_fit_is_the_same(version, caplog, monkeypatch):
+    expected = load_or_fit(version, "toy", Toy())
+    shutil.rmtree(folder(version))
+
+    def refuse(self, path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("valueflow.store.files._write_local", refuse)
+        fitted = load_or_fit(version, "toy", Toy())
+    assert "for this process alone" in caplog.text
+    assert fitted.agreement == expected.agreement
+    assert same(expected, fitted, CARE)
+    assert store.finished(version.build.root, "fast") == []
 
 
 def test_a_model_that_makes_other_vectors_under_its_old_name_is_refused(version):

@@ -99,6 +99,7 @@ class Profiled(BaseModel):
     high: float | None
     num_texts: int = Field(description="texts with a score")
     band: Literal["very low", "low", "neutral", "high", "very high"] | None
+    error: str | None = Field(None, description="reason of the first text without a score")
 
 
 class ProfileResponse(Provenance):

@@ -18,6 +18,7 @@ from yaml import YAMLError
 from valueflow import api, store
 from valueflow.cli import output
 from valueflow.cli.options import FORMATS, ROOT
+from valueflow.cli.outcome import Outcome
 from valueflow.cli.output import Lines, Row, Sheet
 from valueflow.client import AsyncClient, LocalClient, Settings, ValueFlowError
 from valueflow.client.protocol import SERVER_ENV, flat_row
@@ -34,57 +35,90 @@ SETTINGS = ("mode", "k", "m", "sampling", "seed")
 
 async def score(args: Namespace) -> None:
     """Score texts and write each score as it arrives."""
-    texts = read_texts(args.texts, args.column)
+    texts, outcome = read_texts(args.texts, args.column), Outcome()
     async with backend(args) as client:
+        if args.dry_run:
+            dry_run(args, client, texts)
+            return
         with sheet(args, output.scores) as out, progress(len(texts), args) as bar:
             async for line in client.stream(texts, args.value or ["all"], **settings(args)):
                 if isinstance(line, api.StreamStart):
                     out.header = line.model_dump(exclude={"type", "num_scores"})
                 elif isinstance(line, api.StreamScore):
                     out.add(flat_row(line, texts))
+                    outcome.add(f"text {line.index + 1}, {line.value}", line.intensity is not None, line)
                     bar.update(line.index - bar.n)
                 elif line.problem:
                     raise ValueFlowError(f"{line.problem.title}: {line.problem.detail}", line.problem)
+    outcome.report()
 
 
 async def compare(args: Namespace) -> None:
     """Write for each value the probability that the first of two texts expresses it more."""
+    first, second, outcome = one_text(args.first), one_text(args.second), Outcome()
     async with backend(args) as client:
-        first, second = (one_text(text) for text in (args.first, args.second))
+        if args.dry_run:
+            dry_run(args, client, [first, second])
+            return
         answer = await client.compare(first, second, args.value or ["all"], **settings(args))
     with sheet(args, output.comparisons) as out:
         out.header = answer.model_dump(exclude={"comparisons"})
         for comparison in answer.comparisons:
             sides = {"first": comparison.first, "second": comparison.second}
+            outcome.add(comparison.value, comparison.probability is not None, *sides.values())
             columns = {
                 f"{side}_{name}": getattr(score, name)
                 for side, score in sides.items()
                 for name in ("intensity", "low", "high", "num_windows", "num_failed", "error")
             }
             out.add({"value": comparison.value, "probability": comparison.probability, **columns})
+    outcome.report()
 
 
 async def profile(args: Namespace) -> None:
     """Write the mean intensity of values over texts."""
-    texts = read_texts(args.texts, args.column)
+    texts, outcome = read_texts(args.texts, args.column), Outcome()
     async with backend(args) as client:
+        if args.dry_run:
+            dry_run(args, client, texts)
+            return
         answer = await client.profile(texts, args.value or ["all"], **settings(args))
     with sheet(args, output.profiles) as out:
         out.header = answer.model_dump(exclude={"profile"})
         for profiled in answer.profile:
-            out.add(profiled.model_dump())
+            out.add(profiled.model_dump(exclude={"error"}))
+            for number in range(len(texts)):
+                outcome.add(profiled.value, number < profiled.num_texts, reason=profiled.error)
+    outcome.report()
 
 
 async def extract(args: Namespace) -> None:
     """Write the nodes that texts may express."""
-    texts = read_texts(args.texts, args.column)
+    texts, outcome = read_texts(args.texts, args.column), Outcome()
     async with backend(args) as client:
         answer = await client.extract(texts, args.theory, args.top)
     with sheet(args, output.nodes) as out:
         out.header = answer.model_dump(exclude={"texts"})
         for text in answer.texts:
+            outcome.add(f"text {text.index + 1}", not text.error, reason=text.error)
             for node in text.nodes:
                 out.add({"index": text.index, "text": texts[text.index], **node.model_dump(), "path": " > ".join(node.path)})
+    outcome.report()
+
+
+def dry_run(args: Namespace, client: AsyncClient | LocalClient, texts: list[str]) -> None:
+    """Write how many calls the judge would get.
+
+    Raises:
+        InputError: the judge is a server's.
+    """
+    if not isinstance(client, LocalClient):
+        raise InputError(f"--dry-run counts the calls of a judge in this process; leave out --server (or {SERVER_ENV})")
+    plan = client.plan(texts, args.value or ["all"], **settings(args))
+    sharpness = sum(plan.sharpness.values())
+    with sheet(args, output.plan) as out:
+        calls = {"windows": plan.windows, "sharpness": sharpness, "calls": plan.windows + sharpness}
+        out.add({"texts": plan.texts, "values": len(plan.values), **calls})
 
 
 async def values(args: Namespace) -> None:

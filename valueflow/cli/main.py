@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # no progress bars while an encoder loads
     start(logging.WARNING)
-    for name in ("valueflow.client.protocol", "valueflow.service.local"):
+    for name in ("valueflow.client.protocol", "valueflow.service.local", "valueflow.service.service"):
         logging.getLogger(name).setLevel(logging.INFO)
     try:
         # Imported here: they take a second to load, and --help does not need them.

@@ -81,6 +81,7 @@ def _scoring() -> _Parser:
         metavar="N",
         help=f"the same seed, VIDB version and judge give the same score (default {defaults.SEED})",
     )
+    group.add_argument("--dry-run", action="store_true", help="without a server: count the judge's calls and make none")
     return options
 
 

@@ -154,6 +154,14 @@ def definition(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:
         yield "no anchors in this VIDB: texts are not scored on it"
 
 
+def plan(rows: list[Row], _: Row, on: Screen) -> Iterator[str]:
+    """Yield the calls that a command would take."""
+    yield from aligned([{name: f"{number:,}" for name, number in row.items()} for row in rows], on, "calls")
+    if any(row["sharpness"] for row in rows):
+        yield "sharpness: calls about anchors alone, since the judge did not build the VIDB; their result is kept"
+    yield "dry run: nothing was asked"
+
+
 def versions(rows: list[Row], _: Row, on: Screen) -> Iterator[str]:
     """Yield the table of versions."""
     yield from aligned(rows, on, "judge") if rows else ["no version is finished"]

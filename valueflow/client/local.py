@@ -9,7 +9,7 @@ from valueflow.client.protocol import StreamLine, build_request
 
 if TYPE_CHECKING:
     from valueflow.judging.configs import AnyJudge
-    from valueflow.service.service import Service
+    from valueflow.service.service import Plan, Service
 
 REQUEST_ID = "local"
 
@@ -37,6 +37,10 @@ class LocalClient:
         """Yield a StreamStart, the scores, and a StreamEnd."""
         request = build_request(api.StreamRequest, {"texts": texts, "values": values, **settings})
         return self._service.stream(request, REQUEST_ID)
+
+    def plan(self, texts: list[str], values: list[str], **settings: Any) -> "Plan":
+        """Return what the judge will be asked to score the texts."""
+        return self._service.plan(build_request(api.StreamRequest, {"texts": texts, "values": values, **settings}), texts)
 
     async def compare(self, first: str, second: str, values: list[str], **settings: Any) -> api.CompareResponse:
         """Return for each value the probability that the first text has the higher intensity."""

@@ -64,8 +64,10 @@ def mean_profile(value: str, scores: list[api.Scored]) -> api.Profiled:
     (sample variance + mean squared standard error) / number of texts. A single text keeps the interval of its score.
     """
     scored = [score for score in scores if score.value == value and score.intensity is not None]
+    missing = (score for score in scores if score.value == value and score.intensity is None)
+    error = next((score.error or "no window has a valid answer" for score in missing), None)
     if not scored:
-        return api.Profiled(value=value, intensity=None, low=None, high=None, num_texts=0, band=None)
+        return api.Profiled(value=value, intensity=None, low=None, high=None, num_texts=0, band=None, error=error)
     intensity_T = np.array([score.intensity for score in scored])
     error_T = np.array([(score.high or 0.0) - (score.low or 0.0) for score in scored]) / (2 * Z95)
     mean, size = float(intensity_T.mean()), len(scored)
@@ -75,4 +77,4 @@ def mean_profile(value: str, scores: list[api.Scored]) -> api.Profiled:
         half = float(t.ppf(0.975, size - 1) * np.sqrt((intensity_T.var(ddof=1) + (error_T**2).mean()) / size))
         low, high = max(mean - half, -LIMIT), min(mean + half, LIMIT)
     band = next(name for end, name in BANDS if mean <= end)
-    return api.Profiled(value=value, intensity=mean, low=low, high=high, num_texts=size, band=band)
+    return api.Profiled(value=value, intensity=mean, low=low, high=high, num_texts=size, band=band, error=error)

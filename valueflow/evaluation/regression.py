@@ -34,7 +34,7 @@ from scipy.stats import spearmanr
 
 from valueflow import __version__, store
 from valueflow.api import Agreement
-from valueflow.errors import InputError, allowed
+from valueflow.errors import InputError, StorageError, allowed
 from valueflow.hives.near_duplicates import near_duplicates
 from valueflow.models import content_hash, fetch
 from valueflow.records import LIMIT, digest
@@ -127,7 +127,12 @@ def load_or_fit(version: Vidb, model: str, embed: Embed) -> IntensityRegression:
         too_few = ", ".join(value for value in training if value not in fits)
         if too_few:
             log.warning("mode fast leaves out %s: fewer than %d texts in VIDB %s", too_few, MIN_TEXTS, source.build_id)
-        _save(out, version, model, probe_D, fits)
+        try:
+            _save(out, version, model, probe_D, fits)
+        except StorageError as error:
+            log.warning("%s. Mode fast is fitted for this process alone", error)
+            lines, agreement = ({value: fit_[i] for value, fit_ in fits.items()} for i in (0, 1))
+            return IntensityRegression(model, source.build_id, lines, agreement)
     return _load(out, version, model, probe_D)
 
 

@@ -39,6 +39,8 @@ def local_service(root: str, version: str = "current", judge: AnyJudge | None = 
     """
     loaded = vidb.load(root, version)
     judge = judge_of(loaded, judge)
+    if isinstance(judge, EncoderJudge):
+        log.info("loading the judge %r …", judge.name)
     ask_judge = online_judge(judge, store.cache_url(root))
     return Service(loaded, judge, ask_judge, LOCAL_LIMITS, _minilm(loaded) if fast else None)
 

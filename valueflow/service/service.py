@@ -7,6 +7,7 @@ that runs in this process.
 
 import asyncio
 import itertools
+import logging
 from collections import ChainMap
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import NamedTuple, TypeVar
@@ -19,6 +20,7 @@ from valueflow.errors import InputError
 from valueflow.evaluation.comparison import TextScore, mean_profile, probability_higher, to_api
 from valueflow.evaluation.regression import IntensityRegression
 from valueflow.evaluation.scoring import EvaluatorConfig, Score, Scoring, check_anchors, estimate_sharpness
+from valueflow.evaluation.sharpness import SharpnessFile, estimates_notice
 from valueflow.hives.extract import Extractor
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
@@ -31,10 +33,13 @@ from valueflow.theories import resolve_theory
 from valueflow.theories.taxonomy import THEORIES
 from valueflow.vidb.version import Vidb
 
+log = logging.getLogger(__name__)
 CHUNK = 256  # texts of one value that are planned and scored together
 MAX_INLINE_TEXTS = 32  # windows of up to so many texts are planned on the event loop: it takes milliseconds
 GROUP, GROUPS = 32, 2  # texts of a stream that are scored together; groups in progress at once
 PROBES = 60  # anchors of a value whose order estimates a judge's sharpness
+MIN_ANSWERED = 0.5  # share of windows with an answer from which an estimate is kept
+ESTIMATE_SECONDS = 60.0  # until an estimate from fewer answers is made again
 T = TypeVar("T")
 Embed = Callable[[list[str]], Awaitable[np.ndarray]]
 
@@ -53,6 +58,22 @@ class EmbeddingBackend(NamedTuple):
     embed: Embed
     fast: IntensityRegression | None = None
     extractor: Extractor | None = None
+
+
+class Plan(NamedTuple):
+    """Windows that a request takes.
+
+    Attributes:
+        texts: distinct texts that can be judged.
+        values: on which they are scored.
+        windows: about the texts.
+        sharpness: by value, windows of anchors alone that estimate the judge's sharpness first.
+    """
+
+    texts: int
+    values: list[ValueId]
+    windows: int
+    sharpness: dict[ValueId, int]
 
 
 class Service(Catalog):
@@ -77,7 +98,8 @@ class Service(Catalog):
         super().__init__(version)
         self.judge, self.limits, self.embedding = judge, limits, embedding
         self._ask_judge, self._judge_fingerprint = ask_judge, fingerprint(judge)
-        self._sharpness: dict[ValueId, asyncio.Task[float]] = {}
+        self._sharpness = SharpnessFile(version, self._judge_fingerprint)
+        self._estimates: dict[ValueId, asyncio.Task[float]] = {}  # in progress, or of too few answers to be kept
 
     async def score(self, request: api.ScoreRequest, request_id: str, values: list[ValueId] | None = None) -> api.ScoreResponse:
         """Return the score of every text on every value.
@@ -211,6 +233,18 @@ class Service(Catalog):
                 )
         return values
 
+    def plan(self, request: api.ScoringRequest, texts: list[str]) -> Plan:
+        """Return what the judge will be asked to score the texts; nothing in mode fast.
+
+        Raises:
+            InputError: see `resolve`.
+        """
+        values = self.resolve(request)
+        num_texts = len({text_id(text) for text in texts if not _problem(text)})
+        if request.mode == "fast":
+            return Plan(num_texts, values, 0, {})
+        return Plan(num_texts, values, num_texts * len(values) * request.m, self._missing(values) if num_texts else {})
+
     async def _scores(
         self, request: api.ScoringRequest, texts: list[str], values: list[ValueId], first: int = 0
     ) -> list[api.Scored]:
@@ -239,6 +273,8 @@ class Service(Catalog):
             by_chunk = await asyncio.gather(*(self._regress(values, chunk) for chunk in chunks))
             parts = list(itertools.chain(*by_chunk))
         else:
+            if distinct:
+                self._begin_estimates(values)
             parts = await asyncio.gather(*(self._rank(request, value, chunk) for chunk in chunks for value in values))
         unscored = {problem: TextScore(None, 0, 0, problem) for problem in problems if problem}
         by_value = (ChainMap(unscored, *parts[v :: len(values)]) for v in range(len(values)))
@@ -281,29 +317,55 @@ class Service(Catalog):
         return [rows[i] for i in windows["window_id"].to_pylist()]
 
     async def _sharpness_of(self, value: ValueId) -> float:
-        """The judge's nats per unit of theta: stored with the version, or estimated once from how it orders anchors."""
-        stored = self.version.sharpness(self._judge_fingerprint, value)
-        if stored is not None:
-            return stored
-        if value not in self._sharpness:
-            self._sharpness[value] = asyncio.ensure_future(self._estimate_sharpness(value))
+        """The judge's nats per unit of theta: of the version, of an earlier estimate, or of the one in progress."""
+        if (known := self._known_sharpness(value)) is not None:
+            return known
+        self._begin_estimates([value])
         try:
             # Other callers wait for the same estimate: a caller that disconnects must not cancel it.
-            return await asyncio.shield(self._sharpness[value])
+            return await asyncio.shield(self._estimates[value])
         except Exception:
-            self._sharpness.pop(value, None)
+            self._estimates.pop(value, None)
             raise
+
+    def _known_sharpness(self, value: ValueId) -> float | None:
+        stored = self.version.sharpness(self._judge_fingerprint, value)
+        return self._sharpness.get(value) if stored is None else stored
+
+    def _missing(self, values: list[ValueId]) -> dict[ValueId, int]:
+        """By value, the windows that estimate the judge's sharpness where it is not known."""
+        unknown = [value for value in values if self._known_sharpness(value) is None]
+        return {value: min(PROBES, len(self._anchors(value).text_ids)) for value in unknown}
+
+    def _begin_estimates(self, values: list[ValueId]) -> None:
+        """Begin the estimates that are missing and say what they take."""
+        missing = {value: count for value, count in self._missing(values).items() if value not in self._estimates}
+        if missing:
+            log.info("%s", estimates_notice(self.judge.name, self.version.build.build_id, missing))
+        for value in missing:
+            self._estimates[value] = asyncio.ensure_future(self._estimate_sharpness(value))
 
     async def _estimate_sharpness(self, value: ValueId) -> float:
         """Rank anchors as if they were responses, one window each, and fit to the order of the other anchors in it."""
         anchors = self._anchors(value)
-        probes = anchors.text_ids[np.linspace(0, len(anchors.text_ids) - 1, min(PROBES, len(anchors.text_ids))).astype(int)]
+        count = self._missing([value])[value]
+        probes = anchors.text_ids[np.linspace(0, len(anchors.text_ids) - 1, count).astype(int)]
         scoring = Scoring(anchors, probes.tolist(), 1.0, EvaluatorConfig(sampling="bucket", m=1))
         answers = await self._answer(scoring.plan(0), self._texts(value))
         theta = dict(zip(anchors.text_ids, anchors.theta_A, strict=True))
         valid = [row for row in answers if row["order"] is not None]
         theta_of_windows = [np.array([theta[i] for i in row["text_ids"]]) for row in valid]
-        return estimate_sharpness(theta_of_windows, [row["order"] for row in valid])
+        sharpness = estimate_sharpness(theta_of_windows, [row["order"] for row in valid])
+        if len(valid) >= MIN_ANSWERED * len(answers):
+            await asyncio.to_thread(self._sharpness.put, value, sharpness)
+            self._estimates.pop(value, None)
+        else:
+            log.warning(
+                "judge %r answered %d of %d windows of anchors of %s: too few to know its sharpness, so it is estimated again "
+                "by requests after %d s", self.judge.name, len(valid), len(answers), value, ESTIMATE_SECONDS,
+            )  # fmt: skip
+            asyncio.get_running_loop().call_later(ESTIMATE_SECONDS, self._estimates.pop, value, None)
+        return sharpness
 
     def _agreement(self, request: api.ScoringRequest, values: list[ValueId]) -> list[api.Agreement] | None:
         if request.mode == "ranked" or self.embedding is None or self.embedding.fast is None:

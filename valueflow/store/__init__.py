@@ -48,6 +48,7 @@ from valueflow.store.layout import (
     npz_url,
     pointer_url,
     report_url,
+    sharpness_url,
     under,
     value_folder,
 )
@@ -137,6 +138,7 @@ __all__ = [
     "require_manifest",
     "reusable",
     "reusable_together",
+    "sharpness_url",
     "under",
     "value_folder",
     "verify",

@@ -5,6 +5,7 @@
 | `{table}/{build_id}/[theory=…/value=…/]part-*.parquet` | rows of a build; `_manifest.json` beside them makes it finished |
 | `vidb/CURRENT` | the pointer to the published VIDB version |
 | `cache/` | replies of language models by call key |
+| `cache/sharpness/{version}-{judge}.json` | estimates of the sharpness of a judge that did not build the version |
 | `audits/{fingerprint}.json` | the result of a judge's audit |
 | `reports/{name}.html` | pages |
 | `checkpoints/{settings}/` | of a training that has not finished |
@@ -73,6 +74,11 @@ def pointer_url(root: str) -> str:
 def cache_url(root: str) -> str:
     """Return the folder of the call cache."""
     return under(root, "cache")
+
+
+def sharpness_url(root: str, version: str, judge: str) -> str:
+    """Return the file with the sharpness of a judge, by fingerprint, on the scale of a VIDB version."""
+    return under(root, "cache", "sharpness", f"{version}-{judge}.json")
 
 
 def audit_url(root: str, fingerprint: str) -> str:

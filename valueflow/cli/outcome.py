@@ -1,0 +1,46 @@
+"""What a command could not score: named on standard error, and an error if nothing was scored at all."""
+
+import sys
+
+from valueflow import api
+from valueflow.console import one_line, say
+from valueflow.errors import InputError
+
+
+class Outcome:
+    """Counts the scores of a command."""
+
+    def __init__(self) -> None:
+        self._num_scores = self._num_missing = self._num_failed = self._num_windows = 0
+        self._reason = ""  # of the first failure
+
+    def add(self, place: str, is_scored: bool, *scores: api.Scored, reason: str | None = None) -> None:
+        """Count one number of the output.
+
+        Args:
+            place: the text or value, for messages.
+            is_scored: whether there is a number.
+            scores: of the texts that it rests on.
+            reason: for a missing number that has no scores.
+        """
+        num_failed = sum(score.num_failed for score in scores)
+        self._num_scores += 1
+        self._num_missing += not is_scored
+        self._num_failed += num_failed
+        self._num_windows += sum(score.num_windows for score in scores) + num_failed
+        if (num_failed or not is_scored) and not self._reason:
+            errors = [reason, *(score.error for score in scores if score.num_failed or score.intensity is None)]
+            self._reason = f"{place}: {one_line(next(filter(None, errors), 'no window has a valid answer'))}"
+
+    def report(self) -> None:
+        """Name what failed on standard error.
+
+        Raises:
+            InputError: nothing was scored.
+        """
+        windows = f"{self._num_failed:,} of {self._num_windows:,} windows failed" if self._num_failed else ""
+        if self._num_missing == self._num_scores > 0:
+            raise InputError(f"nothing was scored{'; ' if windows else ''}{windows} (first: {self._reason})")
+        missing = f"{self._num_missing:,} of {self._num_scores:,} scores are missing" if self._num_missing else ""
+        if missing or windows:
+            say(f"{'; '.join(filter(None, (missing, windows)))} (first: {self._reason})", sys.stderr)
