@@ -69,10 +69,10 @@ runs/demo/vidb/CURRENT:
 serve: $(VENV)/.serve runs/demo/vidb/CURRENT
 	$(BIN)/serve run serve.app:builder root=runs/demo
 
-# Two processes, one thread each: two cores are full.
+# Three processes of one thread for two cores: a third of the time, tests wait for servers and delays.
 test-unit: export OMP_NUM_THREADS = 1
 test-unit: $(VENV)/.llm $(VENV)/.train $(VENV)/.serve
-	$(BIN)/python -m pytest -m unit -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m unit -n 3 --dist worksteal $(ARGS)
 
 test: test-unit
 	$(BIN)/python -m pytest -m "not unit and not slow" $(ARGS)
