@@ -16,8 +16,9 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.metrics import Metrics
-from serve.problems import Refused, refusal
+from serve.problems import INTERNAL, UNAVAILABLE, Refused, refusal
 from valueflow.console import log_handler
+from valueflow.errors import OperatorError
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Call:
         """Record an error and return the response to it."""
         refused = refusal(error)
         self.reason = refused.reason
-        self.error = error if refused.reason == "internal" else None
+        self.error = error if refused.reason in (INTERNAL, UNAVAILABLE) else None
         return refused
 
 
@@ -126,9 +127,10 @@ def _route(scope: Scope) -> str:
 
 
 def _traceback(error: BaseException, with_messages: bool) -> list[str]:
-    """Traceback of an error and its causes, without their messages (they may contain texts) by default."""
+    """Traceback of an error and its causes; by default only with messages about files and settings, others may contain texts."""
     if with_messages:
         return traceback.format_exception(error)
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    lines = [*traceback.format_tb(error.__traceback__), f"{type(error).__module__}.{type(error).__qualname__}\n"]
+    message = f": {error}" if isinstance(error, OperatorError | OSError) else ""
+    lines = [*traceback.format_tb(error.__traceback__), f"{type(error).__module__}.{type(error).__qualname__}{message}\n"]
     return [*_traceback(cause, False), *lines] if cause else lines

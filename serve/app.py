@@ -134,8 +134,7 @@ class EvaluatorReplica:
             embedding = EmbeddingBackend(served.encoder.model, self._embed, fast, extractor)
         judge = judge_of(loaded, served.judge)
         service = Service(loaded, judge, self.ask_judge, served.http.limits(), embedding)
-        for value in loaded.calibrations:
-            service.warm(value)
+        service.load()
         return service
 
     async def _rank(self, windows: pa.Table) -> pa.Table:

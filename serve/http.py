@@ -23,6 +23,7 @@ from serve.keys import Keys
 from serve.metrics import Metrics
 from serve.openapi import NDJSON, describe, problems
 from serve.problems import Refused
+from serve.readiness import Readiness
 from serve.settings import HttpConfig
 from valueflow import __version__
 from valueflow.api import (
@@ -44,7 +45,7 @@ from valueflow.api import (
     ValueResponse,
     VidbResponse,
 )
-from valueflow.errors import InputError
+from valueflow.errors import InputError, OperatorError
 from valueflow.records import ValueId
 from valueflow.theories import operational
 
@@ -174,14 +175,16 @@ def show_vidb(request: Request) -> VidbResponse:
 
 @router.get("/healthz", response_class=PlainTextResponse, responses=problems(500))
 async def healthz() -> str:
-    """Return ok while the process is alive."""
+    """Return ok while the process is alive, whether or not it can answer requests."""
     return "ok\n"
 
 
 @router.get("/readyz", response_class=PlainTextResponse, responses=problems(500, 503))
 async def readyz(request: Request) -> str:
-    """Return ready if requests can be answered."""
+    """Return ready if a version is in memory and the judge and the encoder answer; asked every few seconds, not per probe."""
     ready(request)
+    if not await request.app.state.readiness():
+        raise Refused(503, "not-ready", "the server cannot reach its judge or data", {"Retry-After": "5"})
     return "ready\n"
 
 
@@ -252,10 +255,13 @@ def look_up_or_404(look_up: Callable[[], ResultT]) -> ResultT:
     """Return the result of a look-up.
 
     Raises:
-        Refused: 404, the look-up raised InputError.
+        Refused: 404, there is no such value.
+        OperatorError: its rows cannot be read.
     """
     try:
         return look_up()
+    except OperatorError:
+        raise
     except InputError as error:
         raise Refused(404, "unknown-value", str(error)) from None
 
@@ -277,6 +283,11 @@ async def json_lines(
             late = isinstance(error, TimeoutError) and limit.expired()
             problem = call.fail(timed_out(seconds) if late else error).problem(call.request_id)
             yield StreamEnd(num_scores=num_scores, problem=problem).model_dump_json() + "\n"
+
+
+async def _check(service: "Service | None") -> None:
+    if service is not None:
+        await service.check()
 
 
 async def problem(request: Request, error: Exception) -> Response:
@@ -315,6 +326,7 @@ def create(
     )
     app.state.service, app.state.settings, app.state.metrics, app.state.page = service, settings, registry, page
     app.state.bodies = BodyParser(settings)
+    app.state.readiness = Readiness(lambda: _check(service()))
     app.include_router(router)
     app.openapi = lambda: describe(app.routes, open_paths(settings), bool(keys))  # type: ignore[method-assign]
     # The middleware added last is outermost.

@@ -9,10 +9,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from valueflow.api import Problem
-from valueflow.errors import BudgetSpent, InputError
+from valueflow.errors import BudgetSpent, InputError, OperatorError
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20  # validation errors in one response
+UNAVAILABLE, INTERNAL = "unavailable", "internal"  # reasons whose cause is logged and not disclosed
 REASONS = {404: "not-found", 405: "method"}
 
 
@@ -55,11 +56,13 @@ def refusal(error: Exception) -> Refused:
             return _invalid(error)
         case BudgetSpent():
             return Refused(503, "budget", "the judge of this server has spent its budget; the operator can raise it")
+        case OperatorError():
+            return Refused(503, UNAVAILABLE, "the server cannot reach its judge or data; the operator finds the cause in the log")
         case InputError():
             return Refused(422, "input", str(error))
         case HTTPException():
             return Refused(error.status_code, REASONS.get(error.status_code, "http"), error.detail, error.headers)
-    return Refused(500, "internal", "internal error; the operator finds the cause in the log under this request_id")
+    return Refused(500, INTERNAL, "internal error; the operator finds the cause in the log under this request_id")
 
 
 def _invalid(error: RequestValidationError) -> Refused:

@@ -1,8 +1,9 @@
 """The exceptions for errors of the user, and suggestions of near spellings."""
 
+import contextlib
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class InputError(ValueError):
@@ -22,7 +23,22 @@ class BudgetSpent(InputError):
     """An LLM has spent its budget; all answers are stored, and a rerun with a larger budget resumes."""
 
 
-class StorageError(InputError, OSError):
+class OperatorError(InputError):
+    """An error that only the operator of a service can mend: a judge, an encoder or a file of the root fails, not the caller."""
+
+
+@contextlib.contextmanager
+def of_the_operator() -> Iterator[None]:
+    """Raise an InputError of the block, such as a wrong key of an endpoint or a folder that is gone, as an OperatorError."""
+    try:
+        yield
+    except (OperatorError, BudgetSpent):
+        raise
+    except InputError as error:
+        raise OperatorError(str(error)) from error
+
+
+class StorageError(OperatorError, OSError):
     """A file system or object store refused or failed, also when tried again; nothing was removed."""
 
 

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import hashlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from serve.settings import HttpConfig
@@ -82,6 +82,7 @@ class FakeService:
         self.modes: list[api.Mode] = ["ranked"]
         self.seconds = 0.0  # before a response, and before each score of a stream
         self.error: Exception | None = None
+        self.check: Callable[[], Awaitable[None]] = _well
         # A stream ends after so many scores: with an exception, with a problem in its last line, or (None) without last line.
         self.end_after: int | None = None
         self.ending: Exception | api.Problem | None = None
@@ -222,6 +223,10 @@ class FakeService:
         judge = ENCODER if request.mode == "fast" else JUDGE
         request_id = self.request_id or request_id
         return {"request_id": request_id, "vidb_version": self.version, "judge": judge, "mode": request.mode} | settings
+
+
+async def _well() -> None:
+    pass
 
 
 def _expand(name: str) -> list[str]:

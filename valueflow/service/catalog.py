@@ -2,27 +2,45 @@
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from valueflow import api, store
-from valueflow.errors import InputError, allowed
+from valueflow import api, store, vidb
+from valueflow.errors import InputError, allowed, of_the_operator
 from valueflow.records import ValueId
 from valueflow.theories import operational, resolve, resolve_theory, theories
-from valueflow.vidb.version import Vidb
+from valueflow.vidb.version import Anchors, Vidb
 
 EXAMPLES = 9  # anchors shown with a value
 
 
+class ValueTables(NamedTuple):
+    """The rows of one value in ascending order of intensity, and what requests look up in them."""
+
+    rows: pa.Table
+    anchors: Anchors
+    texts: dict[str, str]
+
+
 class Catalog:
-    """Theories, values and anchors of one version; tables are read once."""
+    """Theories, values and anchors of one version; every file is read and verified once, and its rows stay in memory."""
 
     def __init__(self, version: Vidb) -> None:
         self.version = version
-        self._anchors = functools.lru_cache(maxsize=None)(version.anchors)
-        self._texts = functools.lru_cache(maxsize=None)(self._read_texts)
-        self._rows = functools.lru_cache(maxsize=8)(self._read_rows)
+        self._tables = functools.lru_cache(maxsize=None)(self._read)
+        self._licenses = functools.cache(self._read_licenses)
+
+    def load(self) -> None:
+        """Read all that requests will need of the version; nothing is read a second time.
+
+        Raises:
+            OperatorError: a file is missing, damaged or cannot be read.
+        """
+        for value in self.version.calibrations:
+            self._tables(value)
+        self._licenses()
 
     def theories(self) -> api.TheoriesResponse:
         """Return all theories with their nodes, and whether the version has anchors for each node."""
@@ -42,13 +60,14 @@ class Catalog:
 
         Raises:
             InputError: there is no such value.
+            OperatorError: its rows cannot be read.
         """
         value = resolve(id)
         theory = theories()[value.theory]
         node = theory.node(value.node)
         examples: list[api.Anchor] = []
         if value in self.version.calibrations:
-            rows = self._rows(value)
+            rows = self._tables(value).rows
             intensity = rows["intensity"].to_numpy()
             levels = np.linspace(intensity[0], intensity[-1], EXAMPLES)
             nearest = sorted({int(np.abs(intensity - level).argmin()) for level in levels})
@@ -64,9 +83,10 @@ class Catalog:
 
         Raises:
             InputError: there is no such value, or the version has no anchors for it.
+            OperatorError: its rows cannot be read.
         """
         value = self._require_anchors(resolve(id))
-        rows = self._rows(value)
+        rows = self._tables(value).rows
         anchors = [api.Anchor(**row) for row in rows.slice(offset, limit).to_pylist()]
         return api.AnchorsResponse(value=value, vidb_version=self.version.build.build_id, total=rows.num_rows, anchors=anchors)
 
@@ -92,11 +112,6 @@ class Catalog:
                 values.append(self._require_anchors(resolve(name)))
         return list(dict.fromkeys(values))
 
-    def warm(self, value: ValueId) -> None:
-        """Load the tables that the first request on a value would load."""
-        self._anchors(value)
-        self._texts(value)
-
     def _require_anchors(self, value: ValueId) -> ValueId:
         if value not in self.version.calibrations:
             available = ", ".join(self.version.calibrations)
@@ -104,12 +119,22 @@ class Catalog:
             raise InputError(f"{value} {reason}; VIDB {self.version.build.build_id} holds: {available}")
         return value
 
-    def _read_texts(self, value: ValueId) -> dict[str, str]:
-        return dict(zip(*(self._rows(value)[name].to_pylist() for name in ("text_id", "text")), strict=True))
+    def _anchors(self, value: ValueId) -> Anchors:
+        return self._tables(value).anchors
 
-    def _read_rows(self, value: ValueId) -> pa.Table:
-        columns, folder = ["text_id", *api.Anchor.model_fields], store.value_folder(value)
-        return store.read_table(self.version.build, columns, folder).sort_by("intensity")
+    def _texts(self, value: ValueId) -> dict[str, str]:
+        return self._tables(value).texts
+
+    def _read(self, value: ValueId) -> ValueTables:
+        columns, folder = ["text_id", "theta", *api.Anchor.model_fields], store.value_folder(value)
+        with of_the_operator():
+            rows = store.read_table(self.version.build, columns, folder)
+        texts = dict(zip(rows["text_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+        return ValueTables(rows.sort_by("intensity"), self.version.anchors_of(value, rows), texts)
+
+    def _read_licenses(self) -> dict[str, int]:
+        with of_the_operator():
+            return self.version.details.licenses or vidb.licenses(self.version)
 
 
 def _theory_names() -> set[str]:

@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from valueflow import api, vidb
-from valueflow.errors import InputError
+from valueflow import api
+from valueflow.errors import InputError, of_the_operator
 from valueflow.evaluation.comparison import TextScore, mean_profile, probability_higher, to_api
 from valueflow.evaluation.regression import IntensityRegression
 from valueflow.evaluation.scoring import EvaluatorConfig, Score, Scoring, check_anchors, estimate_sharpness
@@ -85,6 +85,7 @@ class Service(Catalog):
         ask_judge: answers windows.
         limits: reported by `vidb`; the HTTP layer enforces them.
         embedding: for mode fast and extraction; None if neither is offered.
+        check_backends: raises an exception if the judge or the encoder does not answer; None if they run in this process.
     """
 
     def __init__(
@@ -94,9 +95,11 @@ class Service(Catalog):
         ask_judge: OnlineJudge,
         limits: api.Limits,
         embedding: EmbeddingBackend | None = None,
+        check_backends: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(version)
         self.judge, self.limits, self.embedding = judge, limits, embedding
+        self._check_backends, self._loaded = check_backends, False
         self._ask_judge, self._judge_fingerprint = ask_judge, fingerprint(judge)
         self._sharpness = SharpnessFile(version, self._judge_fingerprint)
         self._estimates: dict[ValueId, asyncio.Task[float]] = {}  # in progress, or of too few answers to be kept
@@ -184,12 +187,25 @@ class Service(Catalog):
         texts = [api.ExtractedText(index=i, nodes=[], error=_problem(text)) for i, text in enumerate(request.texts)]
         readable = [text for text in texts if not text.error]
         if readable:
-            z_TD = await self.embedding.embed([clean(request.texts[text.index]) for text in readable])
-            nodes_by_text = await asyncio.to_thread(self.embedding.extractor, z_TD, request.top)
+            with of_the_operator():
+                z_TD = await self.embedding.embed([clean(request.texts[text.index]) for text in readable])
+                nodes_by_text = await asyncio.to_thread(self.embedding.extractor, z_TD, request.top)
             for text, by_theory in zip(readable, nodes_by_text, strict=True):
                 nodes = [node for theory in names for node in by_theory.get(theory, [])]
                 text.nodes = [api.Extracted(**node._asdict() | {"path": list(node.path)}) for node in nodes]
         return api.ExtractResponse(request_id=request_id, model=self.embedding.model, texts=texts)
+
+    async def check(self) -> None:
+        """Check that requests can be answered: the version is in memory, the judge and the encoder answer.
+
+        Raises:
+            Exception: they cannot.
+        """
+        if not self._loaded:
+            await asyncio.to_thread(self.load)
+            self._loaded = True
+        if self._check_backends:
+            await self._check_backends()
 
     def vidb(self) -> api.VidbResponse:
         """Return the version in use and the capabilities and limits of this service."""
@@ -199,7 +215,7 @@ class Service(Catalog):
             version=self.version.build.build_id, judge=self.judge.name, values=counts, num_texts=manifest.num_rows,
             modes=["ranked", "fast"] if embedding and embedding.fast else ["ranked"],
             extract=bool(embedding and embedding.extractor),
-            licenses=details.licenses or vidb.licenses(self.version),
+            licenses=self._licenses(),
             lineage=[f"{table}/{build}" for table, build in details.builds.items()]
             or [source.url for source in manifest.inputs],
             created=manifest.created, valueflow=manifest.code_version, limits=self.limits,
@@ -304,16 +320,20 @@ class Service(Catalog):
         """Score texts (by id) in mode fast; one dict per value."""
         assert self.embedding  # `resolve` refuses the mode otherwise
         assert self.embedding.fast
-        z_TD = await self.embedding.embed(list(texts.values()))
+        with of_the_operator():
+            z_TD = await self.embedding.embed(list(texts.values()))
+            columns_by_value = [self.embedding.fast(z_TD, value) for value in values]
         by_value = []
-        for value in values:
-            scores = map(Score, *(column.tolist() for column in self.embedding.fast(z_TD, value)))
+        for columns in columns_by_value:
+            scores = map(Score, *(column.tolist() for column in columns))
             by_value.append({i: TextScore(score, 0, 0, None) for i, score in zip(texts, scores, strict=True)})
         return by_value
 
     async def _answer(self, windows: pa.Table, texts: Mapping[str, str]) -> list[dict]:
         """The judge's rows of `rankings` in the order of the windows."""
-        rows = {row["window_id"]: row for row in (await self._ask_judge(with_texts(windows, texts))).to_pylist()}
+        with of_the_operator():
+            answers = await self._ask_judge(with_texts(windows, texts))
+        rows = {row["window_id"]: row for row in answers.to_pylist()}
         return [rows[i] for i in windows["window_id"].to_pylist()]
 
     async def _sharpness_of(self, value: ValueId) -> float:

@@ -33,17 +33,19 @@ def write_file(build: Build, path: str, data: bytes, rows: int = 0) -> File:
     return describe(path, data, rows)
 
 
-def read_part(build: Build, path: str, columns: list[str] | None = None) -> pa.Table:
-    """Return one part.
+def read_part(build: Build, path: str, columns: list[str] | None = None, listed: File | None = None) -> pa.Table:
+    """Return one part; `listed` is how a manifest lists it.
 
     Raises:
-        DamageError: it is gone, or is not the parquet that a stage wrote.
+        DamageError: it is gone, is not the parquet that a stage wrote, or differs from what is listed.
         StorageError: it cannot be read, also when tried again.
     """
     url = f"{build.url}/{path}"
     schema = SCHEMAS[build.table]
 
     def parse(data: bytes) -> pa.Table:
+        if listed and describe(path, data, listed.rows) != listed:
+            raise pa.ArrowInvalid("its hash is not that of its manifest")
         table = pq.read_table(pa.BufferReader(data), columns=columns, partitioning=None, page_checksum_verification=True)
         if not set(columns or schema.names) <= set(table.column_names):
             raise pa.ArrowInvalid(f"its columns are {table.column_names}, not {columns or schema.names}")
@@ -61,7 +63,7 @@ def read_part(build: Build, path: str, columns: list[str] | None = None) -> pa.T
 def read_table(build: Build, columns: list[str] | None = None, folder: str = "") -> pa.Table:
     """Return the rows of a finished build, or of one of its hive folders. For tables that fit in memory."""
     parts = [
-        read_part(build, file.path, columns)
+        read_part(build, file.path, columns, file)
         for file in require_manifest(build).files
         if not folder or file.path.startswith(f"{folder}/")
     ]

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from valueflow import store
@@ -51,10 +52,13 @@ class Vidb(NamedTuple):
         if value not in self.calibrations:
             raise InputError(f"VIDB {self.build.build_id} has no {value!r}; {allowed(value, self.calibrations)}")
         value_id = ValueId(value)
-        folder = store.value_folder(value_id)
-        rows = store.read_table(self.build, ["text_id", "theta"], folder).sort_by("theta")
-        text_ids, theta_A = rows["text_id"].to_numpy(), rows["theta"].to_numpy()
-        return Anchors(value_id.theory, value_id.node, text_ids, theta_A, self.calibrations[value_id])
+        return self.anchors_of(value_id, store.read_table(self.build, ["text_id", "theta"], store.value_folder(value_id)))
+
+    def anchors_of(self, value: ValueId, rows: pa.Table) -> Anchors:
+        """Return the anchors of a value from its rows in the order of the build."""
+        by_theta = rows.select(["text_id", "theta"]).sort_by("theta")
+        text_ids, theta_A = by_theta["text_id"].to_numpy(), by_theta["theta"].to_numpy()
+        return Anchors(value.theory, value.node, text_ids, theta_A, self.calibrations[value])
 
 
 def load(root: str, version: str = "current") -> Vidb:
