@@ -27,12 +27,13 @@ VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
 
 
-def log_to_stdout() -> None:
-    """Write the lines of requests to the output of this process, a replica: Ray Serve sets up its own loggers only."""
+def log_in_replica() -> None:
+    """Write the lines of requests to stdout and warnings to stderr: Ray Serve sets up its own loggers only."""
     log.setLevel(logging.INFO)
     log.propagate = False
-    if not log.handlers:
-        log.addHandler(log_handler(sys.stdout))
+    for logger, stream in ((log, sys.stdout), (logging.getLogger(__package__), sys.stderr)):
+        if not logger.handlers:
+            logger.addHandler(log_handler(stream))
 
 
 @dataclass
@@ -127,7 +128,7 @@ def _route(scope: Scope) -> str:
 
 
 def _traceback(error: BaseException, with_messages: bool) -> list[str]:
-    """Traceback of an error and its causes; by default only with messages about files and settings, others may contain texts."""
+    """Traceback of an error and its causes; messages that may contain texts only if asked for."""
     if with_messages:
         return traceback.format_exception(error)
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

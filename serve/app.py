@@ -5,6 +5,8 @@ serve deploy infra/serve/laptop.yaml
 """
 
 import asyncio
+import logging
+import math
 import time
 from importlib import resources
 from typing import Any
@@ -18,8 +20,9 @@ from ray.exceptions import RayActorError
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
-from serve.access_log import log_to_stdout
+from serve.access_log import log_in_replica
 from serve.http import create
+from serve.readiness import CHECK_SECONDS
 from serve.settings import HttpConfig
 from valueflow import config, store, vidb
 from valueflow.config import Resources
@@ -34,6 +37,8 @@ from valueflow.judging.online import MicroBatcher
 from valueflow.judging.turns import CALLER, Caller
 from valueflow.service.local import judge_of
 from valueflow.service.service import EmbeddingBackend, Service
+
+log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 6  # of a call before the last one, if its replica dies
 DRAIN_SECONDS = 60.0  # time for a replica to finish its requests before it is stopped
@@ -73,6 +78,10 @@ class JudgeReplica:
             if not self.num_calls:
                 self.busy += time.perf_counter() - self.since
 
+    async def check(self) -> None:
+        """Return if the judge can answer; an exception otherwise."""
+        await self.ask_judge.check()
+
     def seconds(self) -> float:
         """Return the total time with at least one call in progress, for benchmarks."""
         return self.busy
@@ -93,6 +102,9 @@ class EncoderReplica:
         CALLER.set(caller)  # of this call's task
         return await self.encode(texts)
 
+    async def check(self) -> None:
+        """Return: a replica that is called has loaded its model."""
+
 
 class EvaluatorReplica:
     """Deployment of the HTTP API over one VIDB version; a new version replaces it between two requests."""
@@ -101,24 +113,49 @@ class EvaluatorReplica:
         self.served, self.judge, self.encoder = served, judge, encoder
         self.ask_judge = MicroBatcher(self._rank)
         self.service: Service | None = None
+        self.first: asyncio.Task[None] | None = None  # loads the first version
+        self.started = asyncio.Event()  # it is loaded, or cannot be
+        self.answered = {"judge": -math.inf, "encoder": -math.inf}  # when
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         page = resources.files("serve").joinpath("page.html").read_text("utf-8")
-        log_to_stdout()
-        return create(lambda: self.service, self.served.http, page, proxy_sends_id=True)
+        log_in_replica()
+        return create(lambda: self.service, self.served.http, page, proxy_sends_id=True, started=self.started)
 
     async def reconfigure(self, user_config: dict) -> None:
         """Load the version in user_config (`{"vidb": "v-…"}`); running requests finish with the previous one.
 
+        The first version is loaded in the background, so that /readyz is answered meanwhile. A later one that cannot be loaded
+        is logged, and the previous one stays in use: Ray Serve would stop the replica for an exception.
+
         Raises:
-            InputError: there is no such version; the previous one stays in use.
+            InputError: the first user_config has an unknown key.
         """
-        unknown = set(user_config) - {"vidb"}
-        if unknown:
-            raise InputError(f"user_config of deployment 'evaluator' has the unknown key {unknown.pop()!r}; allowed: vidb")
-        self.service = await asyncio.to_thread(
-            self._load, str(user_config.get("vidb", self.served.vidb)), asyncio.get_running_loop()
-        )
+        if self.first is None:
+            _check_keys(user_config)
+            self.first = asyncio.create_task(self._replace(user_config))
+        else:
+            await asyncio.wait({self.first})
+            await self._replace(user_config)
+
+    def check_health(self) -> None:
+        """Called by Ray Serve, which replaces the replica on an error.
+
+        Raises:
+            RuntimeError: the first version could not be loaded; the cause is in the log.
+        """
+        if self.started.is_set() and self.service is None:
+            raise RuntimeError("no version could be loaded; the cause is in the log of this replica")
+
+    async def _replace(self, user_config: dict) -> None:
+        version = str(user_config.get("vidb", self.served.vidb))
+        try:
+            _check_keys(user_config)
+            self.service = await asyncio.to_thread(self._load, version, asyncio.get_running_loop())
+        except Exception:
+            in_use = f"VIDB {self.service.version.build.build_id} stays in use" if self.service else "there is none to serve"
+            log.exception("cannot load VIDB %s; %s", version, in_use)
+        self.started.set()
 
     def _load(self, version: str, loop: asyncio.AbstractEventLoop) -> Service:
         served = self.served
@@ -133,16 +170,41 @@ class EvaluatorReplica:
             extractor = _extractor(served) if served.extraction else None
             embedding = EmbeddingBackend(served.encoder.model, self._embed, fast, extractor)
         judge = judge_of(loaded, served.judge)
-        service = Service(loaded, judge, self.ask_judge, served.http.limits(), embedding)
+        service = Service(loaded, judge, self.ask_judge, served.http.limits(), embedding, self._check_backends)
         service.load()
         return service
 
     async def _rank(self, windows: pa.Table) -> pa.Table:
-        return _deserialized(await _call(self.judge.rank, _serialized(windows)))
+        rows = _deserialized(await _call(self.judge.rank, _serialized(windows)))
+        if rows["order"].null_count < rows.num_rows:
+            self.answered["judge"] = time.monotonic()
+        return rows
 
     async def _embed(self, texts: list[str]) -> np.ndarray:
         assert self.encoder
-        return await _call(self.encoder.embed, texts)
+        z_TD = await _call(self.encoder.embed, texts)
+        self.answered["encoder"] = time.monotonic()
+        return z_TD
+
+    async def _check_backends(self) -> None:
+        """Ask the judge and the encoder, unless requests got an answer lately: under load a question would wait in the queue.
+
+        Raises:
+            Exception: one of them does not answer.
+        """
+        backends = {"judge": self.judge} | ({"encoder": self.encoder} if self.encoder else {})
+        now = time.monotonic()
+        silent = [handle for name, handle in backends.items() if now - self.answered[name] > CHECK_SECONDS]
+        await asyncio.gather(*(_answer(handle) for handle in silent))
+
+
+def _check_keys(user_config: dict) -> None:
+    if unknown := set(user_config) - {"vidb"}:
+        raise InputError(f"user_config of deployment 'evaluator' has the unknown key {unknown.pop()!r}; allowed: vidb")
+
+
+async def _answer(handle: DeploymentHandle) -> None:
+    await handle.check.remote()
 
 
 def _serialized(table: pa.Table) -> bytes:

@@ -1,6 +1,7 @@
 """Routes of API version 1 (`valueflow.api`) over a service; `serve.admission` is the middleware in front of them."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable
@@ -81,6 +82,8 @@ class StrictRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
+            if self.path.startswith("/v1/"):
+                await first_version(request)
             return await handler(StrictRequest(request.scope, request.receive))
 
         return strict
@@ -204,6 +207,14 @@ async def page(request: Request) -> HTMLResponse:
     return HTMLResponse(html, headers={"Content-Security-Policy": PAGE_POLICY.format(nonce)})
 
 
+async def first_version(request: Request) -> None:
+    """Return when the service has started, or could not, or after the timeout of requests."""
+    state = request.app.state
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(state.settings.timeout_seconds):
+            await state.started.wait()
+
+
 def ready(request: Request) -> "Service":
     """Return the current service.
 
@@ -297,7 +308,11 @@ async def problem(request: Request, error: Exception) -> Response:
 
 
 def create(
-    service: Callable[[], "Service | None"], settings: HttpConfig, page: str | None = None, proxy_sends_id: bool = False
+    service: Callable[[], "Service | None"],
+    settings: HttpConfig,
+    page: str | None = None,
+    proxy_sends_id: bool = False,
+    started: asyncio.Event | None = None,
 ) -> FastAPI:
     """Return the application.
 
@@ -306,6 +321,7 @@ def create(
         settings: keys, limits and timeouts.
         page: the HTML of `/`; `__NONCE__` in it is replaced by the nonce of its scripts and styles.
         proxy_sends_id: the proxy in front (Ray Serve's) adds the X-Request-Id to responses.
+        started: requests wait for it, probes do not; None: it has started.
 
     Raises:
         InputError: `keys_file` is unusable.
@@ -326,6 +342,9 @@ def create(
     )
     app.state.service, app.state.settings, app.state.metrics, app.state.page = service, settings, registry, page
     app.state.bodies = BodyParser(settings)
+    app.state.started = started or asyncio.Event()
+    if started is None:
+        app.state.started.set()
     app.state.readiness = Readiness(lambda: _check(service()))
     app.include_router(router)
     app.openapi = lambda: describe(app.routes, open_paths(settings), bool(keys))  # type: ignore[method-assign]

@@ -57,7 +57,7 @@ def refusal(error: Exception) -> Refused:
         case BudgetSpent():
             return Refused(503, "budget", "the judge of this server has spent its budget; the operator can raise it")
         case OperatorError():
-            return Refused(503, UNAVAILABLE, "the server cannot reach its judge or data; the operator finds the cause in the log")
+            return Refused(503, UNAVAILABLE, "the server cannot reach its judge or data; its operator finds why in the log")
         case InputError():
             return Refused(422, "input", str(error))
         case HTTPException():

@@ -24,7 +24,7 @@ class BudgetSpent(InputError):
 
 
 class OperatorError(InputError):
-    """An error that only the operator of a service can mend: a judge, an encoder or a file of the root fails, not the caller."""
+    """An error that only the operator of a service can mend: its judge, its encoder or a file under its root fails."""
 
 
 @contextlib.contextmanager

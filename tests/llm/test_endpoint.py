@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from fakes.server import raw
 from fault_server import FAULTS, KEY, Handle, start
 
 from valueflow import retry
@@ -387,6 +388,35 @@ def test_slow_answers_are_hinted_at(server, caplog):
 def test_an_address_without_a_server_is_refused(server):
     with pytest.raises(InputError, match=r"url 'http:///v1' names no server; change url"):
         Endpoint(judge(server, url="http:///v1"), None, BudgetLedger())
+
+
+def test_a_server_that_answers_is_up_whatever_it_thinks_of_the_question(server):
+    asyncio.run(Endpoint(judge(server), None, BudgetLedger()).check())  # it has no /models: 404
+
+
+@pytest.mark.parametrize("status", ["502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"])
+def test_a_gateway_without_a_server_behind_it_is_not_up(server, status):
+    with raw([f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()]) as (url, received):
+        with pytest.raises(ConnectionError, match=status[:3]):
+            asyncio.run(Endpoint(judge(server, url=f"{url}/v1/?v=2"), None, BudgetLedger()).check())
+        assert received[0].startswith(b"GET /v1/models?v=2 ")
+
+
+def test_a_server_that_is_down_or_misconfigured_is_not_up(server):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    with pytest.raises(ConnectionError, match="no connection"):
+        asyncio.run(Endpoint(judge(server, url=url), None, BudgetLedger()).check())
+
+    async def ask_then_check() -> None:
+        server.reset(key="another")
+        endpoint = Endpoint(judge(server), None, BudgetLedger())
+        with pytest.raises(InputError, match="key_env"):
+            await endpoint.ask(Question(chat("p"), CHOICE, 20), 0)
+        with pytest.raises(InputError, match="key_env"):
+            await endpoint.check()
+
+    asyncio.run(ask_then_check())
 
 
 def test_json_schema_on_the_wire(server):

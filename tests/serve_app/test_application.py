@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import fault_server
 import httpx
@@ -139,6 +141,61 @@ def test_a_version_is_swapped_under_load_without_a_failed_request(served, root):
     assert set(versions[-10:]) == {after}
     with Client(served) as client:
         assert client.vidb().values == dict.fromkeys(VALUES, 160)
+
+
+def test_a_new_version_that_is_damaged_leaves_the_old_one_in_use(served, root):
+    before, damaged = vidb.load(root).build.build_id, version(root, 170)
+    serve.run(builder({"root": root, "vidb": before, "fast": False, **JUDGE}))
+    (part,) = Path(root, "vidb", damaged, "theory=svt", "value=power").glob("*.parquet")
+    part.write_bytes(bytes(part.stat().st_size))  # of the size in its manifest
+    with under_load(served) as versions:
+        serve.run(builder({"root": root, "vidb": damaged, "fast": False, **JUDGE}))
+        mark = len(versions)
+        wait_for(lambda: len(versions) > mark + 40)
+    assert set(versions) == {before}
+    assert httpx.get(f"{served}/readyz").status_code == 200
+
+
+def test_a_version_that_is_deleted_stays_in_use_and_probes_tell_when_none_can_be_loaded(url, root, tmp_path):
+    own = str(tmp_path)
+    publish(own, version(own, 20), current(own))
+    serve.run(builder({"root": own, "fast": False, **JUDGE}))
+    wait_for(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+    shutil.rmtree(f"{own}/vidb")
+    with Client(url) as client:
+        assert client.score(["one text"], VALUES).scores[0].intensity is not None
+        assert client.anchors(VALUES[0]).total == 20
+    assert httpx.get(f"{url}/v1/values/svt:powr").status_code == 404
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    old = replica("evaluator").pid
+    os.kill(old, signal.SIGKILL)
+    wait_for(lambda: httpx.get(f"{url}/readyz", timeout=60).status_code == 503)
+    answer = httpx.post(f"{url}/v1/score", json={"texts": ["a"], "values": VALUES}, timeout=60)
+    assert answer.status_code == 503
+    assert own not in answer.text
+
+
+def test_probes_tell_that_the_server_starts_and_that_its_judge_is_gone(url, root):
+    with fault_server.start() as endpoint:
+        endpoint.reset(key="")
+        judge = {"kind": "openai", "name": "far", "url": endpoint.url, "model": "m", "key_env": ""}
+        encoder = {"encoder.num_cpus": "0.1"}  # takes seconds to load
+        statuses = []
+        with ThreadPoolExecutor(1) as pool:
+            starting = pool.submit(serve.run, builder({"root": root, "judge": judge, **encoder}), name="default")
+            while not starting.done() or 200 not in statuses:
+                began = time.monotonic()
+                try:
+                    statuses.append(httpx.get(f"{url}/readyz", timeout=2).status_code)
+                except httpx.HTTPError as error:
+                    statuses.append(str(error))
+                print(round(began, 1), statuses[-1], round(time.monotonic() - began, 2))
+                time.sleep(0.2)
+        assert httpx.head(f"{url}/readyz").status_code == 200
+    wait_for(lambda: httpx.get(f"{url}/readyz").status_code == 503, 20)
+    assert httpx.head(f"{url}/readyz").status_code == 503
+    assert httpx.get(f"{url}/healthz").status_code == 200
+    assert 503 in statuses
 
 
 @pytest.mark.chaos

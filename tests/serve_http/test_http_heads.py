@@ -234,8 +234,8 @@ def test_a_client_that_leaves_within_its_body_is_no_error_of_the_server(path, fa
 
 def test_a_replica_writes_one_line_a_request_to_its_output(capsys, monkeypatch):
     monkeypatch.setattr(access_log, "log", logging.Logger("a replica's"))  # without level or handler, as Ray Serve leaves it
-    access_log.log_to_stdout()
-    access_log.log_to_stdout()
+    access_log.log_in_replica()
+    access_log.log_in_replica()
     asyncio.run(post(create(FakeService, HttpConfig()), "/v1/score", json.dumps(REQUEST).encode()))
     (line,) = capsys.readouterr().out.splitlines()
     assert (json.loads(line)["route"], json.loads(line)["status"], json.loads(line)["num_texts"]) == ("/v1/score", 200, 2)

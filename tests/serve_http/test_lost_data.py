@@ -49,7 +49,10 @@ def service_of(root: Path, ask_judge=None, embedding: EmbeddingBackend | None = 
 
 @contextmanager
 def client_of(service: Service) -> Iterator[httpx.Client]:
-    with listening(create(lambda: service, HttpConfig())) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+    with (
+        listening(create(lambda: service, HttpConfig())) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
+    ):
         yield http
 
 
@@ -120,7 +123,7 @@ def test_other_numbers_in_a_file_of_a_version_are_damage(root):
     part = part_of(root, VALUES[0])
     part.write_bytes(part.read_bytes()[:-1] + b"2")
     service = service_of(root)
-    with pytest.raises(InputError, match="hash|damaged"):
+    with pytest.raises(InputError, match=r"part-\w+.parquet is damaged"):
         service.load()
 
 

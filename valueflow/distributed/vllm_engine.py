@@ -38,6 +38,14 @@ class OnlineEngine:
         replies = await asyncio.gather(*(self.ask(question) for question in questions))
         return RANK.read(with_replies(windows, replies), self.config)
 
+    async def check(self) -> None:
+        """Return if the engine's processes live.
+
+        Raises:
+            EngineDeadError: they do not.
+        """
+        await self.engine.check_health()
+
     async def ask(self, question: Question) -> Reply:
         """Return the reply to a question, of a constrained or free answer."""
         from vllm import SamplingParams

@@ -7,10 +7,24 @@ import pyarrow as pa
 
 # Windows or ballots with their texts -> rows of `rankings` or `votes`, one for each, in the same order.
 Worker = Callable[[pa.Table], pa.Table]
-OnlineJudge = Callable[[pa.Table], Awaitable[pa.Table]]
+Ask = Callable[[pa.Table], Awaitable[pa.Table]]
 # Texts that take a small encoder a fraction of a second on one CPU core. Larger pieces would not be faster, and the
 # other callers of a service wait for the piece in progress.
 PIECE_BYTES = 4_000
+
+
+class OnlineJudge(Protocol):
+    """A judge that answers windows in an event loop."""
+
+    async def __call__(self, windows: pa.Table, /) -> pa.Table:
+        """Return the `rankings` rows."""
+
+    async def check(self) -> None:
+        """Return if the judge can answer; costs nothing.
+
+        Raises:
+            Exception: it cannot.
+        """
 
 
 class Ranker(Protocol):

@@ -29,6 +29,10 @@ class EndpointJudge:
         replies = await asyncio.gather(*(self._reply(row) for row in windows.to_pylist()))
         return RANK.read(with_replies(windows, replies), self.config)
 
+    async def check(self) -> None:
+        """Return if a server answers at the URL."""
+        await self.endpoint.check()
+
     async def _reply(self, row: dict) -> Reply:
         reply = await self.endpoint.ask(RANK.question(row, self.config), round_=row["round"])
         return reply or Reply("", f"the budget of judge {self.config.name!r} is spent; raise its budget", 0, 0)

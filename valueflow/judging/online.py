@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge
-from valueflow.judging.kind import PIECE_BYTES, OnlineJudge, Worker
+from valueflow.judging.kind import PIECE_BYTES, Ask, OnlineJudge, Worker
 from valueflow.judging.kinds import kind_of
 from valueflow.judging.turns import CALLER, Caller, Piece, Turns
 
@@ -51,6 +51,9 @@ class ThreadJudge(Turns[pa.Table, pa.Table, pa.Table]):
         super().__init__(capacity)
         self.worker = worker
 
+    async def check(self) -> None:
+        """Return: a worker in this process answers as long as the process does."""
+
     def cut(self, work: pa.Table) -> list[Piece[pa.Table]]:
         """Return slices of at least one window."""
         texts = work["texts"].combine_chunks()
@@ -83,7 +86,7 @@ class MicroBatcher:
     The call is cancelled once all who wait for it have been cancelled.
     """
 
-    def __init__(self, judge: OnlineJudge) -> None:
+    def __init__(self, judge: Ask) -> None:
         self.judge = judge
         self.waiting: dict[Caller | None, list[_Pending]] = {}
         self.calls: set[asyncio.Future[pa.Table]] = set()  # the event loop itself keeps none alive

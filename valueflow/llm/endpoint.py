@@ -32,10 +32,12 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE = 2.0
 # Seconds for a connection: nothing was sent yet, so failing early and retrying is safe.
 CONNECT = 10.0
+CALLS = "/chat/completions"
 # Bytes of a response, unpacked; an answer to a question has a few thousand.
 MOST_BYTES = 16 * 2**20
 # A gateway gave up waiting: the model behind it may have answered, and the answer may be billed.
 GATEWAY_TIMEOUTS = {504, 524}
+UNREACHED = GATEWAY_TIMEOUTS | {502, 503}
 RETRIED = set(range(500, 600)) - GATEWAY_TIMEOUTS | {408}
 # Status codes after which no question can be answered before a setting or the account changes, and the remedy.
 MISCONFIGURED = {
@@ -101,7 +103,7 @@ class Endpoint:
         self.troubles = Troubles(config.name, tell)
         self.exhausted = False
         self._key = _api_key(config)
-        self._url = _chat_url(config)
+        self._url = _url(config, CALLS)
         self._admission = AdaptiveConcurrency(
             config.concurrency, config.patience, TokenBucket(config.requests_per_minute), TokenBucket(config.tokens_per_minute),
             config.timeout,
@@ -151,6 +153,23 @@ class Endpoint:
         if self.cache:
             await self._in_thread(self.cache.put, key, reply)
         return reply
+
+    async def check(self) -> None:
+        """Return if a server answers at the URL, also if it refuses to list its models or cannot; no model is asked.
+
+        Raises:
+            InputError: a question found that a setting or the account must change.
+            ConnectionError: nothing answers, or only a gateway does.
+        """
+        if self._misconfigured:
+            raise self._misconfigured
+        try:
+            async with self._connect() as client:
+                response = await client.get(_url(self.config, "/models"))
+        except httpx.RequestError as error:
+            raise ConnectionError(self._redacted(f"no connection ({str(error) or type(error).__name__})")) from None
+        if response.status_code in UNREACHED:
+            raise ConnectionError(f"the gateway answers {response.status_code}")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -308,8 +327,8 @@ def _api_key(config: EndpointModel) -> str:
     return key
 
 
-def _chat_url(config: EndpointModel) -> str:
-    """URL of the calls: the path of `url` with /chat/completions at its end, and the query of `url`."""
+def _url(config: EndpointModel, end: str) -> str:
+    """The path of `url`, without /chat/completions, with `end`, and the query of `url`."""
     try:
         url = httpx.URL(config.url.strip())
     except httpx.InvalidURL:
@@ -317,8 +336,8 @@ def _chat_url(config: EndpointModel) -> str:
     if not url.host:
         raise InputError(f"LLM {config.name!r}: url {config.url!r} names no server; change url")
     path, question_mark, query = url.raw_path.decode("ascii").partition("?")
-    path = path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
-    raw_path = f"{path}/chat/completions{question_mark if query else ''}{query}".encode("ascii")
+    path = path.rstrip("/").removesuffix(CALLS).rstrip("/")
+    raw_path = f"{path}{end}{question_mark if query else ''}{query}".encode("ascii")
     return str(url.copy_with(raw_path=raw_path, fragment=None))
 
 

@@ -24,7 +24,7 @@ from valueflow.evaluation.sharpness import SharpnessFile, estimates_notice
 from valueflow.hives.extract import Extractor
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
-from valueflow.judging.online import OnlineJudge
+from valueflow.judging.kind import Ask
 from valueflow.judging.turns import calling
 from valueflow.ranking.windows import with_texts
 from valueflow.records import ValueId, clean, flaw, text_id
@@ -92,7 +92,7 @@ class Service(Catalog):
         self,
         version: Vidb,
         judge: AnyJudge,
-        ask_judge: OnlineJudge,
+        ask_judge: Ask,
         limits: api.Limits,
         embedding: EmbeddingBackend | None = None,
         check_backends: Callable[[], Awaitable[None]] | None = None,
