@@ -24,7 +24,7 @@ class Letters(Turns[str, str, str]):
         self.let_go.set()
 
     def cut(self, work: str) -> list[Piece[str]]:
-        return [Piece(letter, 1) for letter in work]
+        return [Piece(letter, 1, 1) for letter in work]
 
     def run(self, pieces: list[str]) -> list[str]:
         self.runs.append("".join(pieces))
@@ -104,7 +104,7 @@ def test_a_cancelled_call_costs_the_piece_in_progress():
 def test_small_calls_share_a_run_and_a_large_one_does_not_lengthen_it():
     async def runs() -> list[str]:
         turns = Letters(capacity=3)
-        turns.cut = lambda work: [Piece(work[i : i + 3], len(work[i : i + 3])) for i in range(0, len(work), 3)]
+        turns.cut = lambda work: [Piece(work[i : i + 3], len(work[i : i + 3]), 1) for i in range(0, len(work), 3)]
         with first_run_lasts(turns):
             calls = [call(turns, "aaaaaaaaa", "heavy")]
             await first_run(turns)
@@ -150,7 +150,7 @@ def test_rows_of_a_cut_table_are_those_of_the_whole(calls, capacity):
     sizes = []
 
     def recorded(windows: pa.Table) -> pa.Table:
-        sizes.append([len("".join(texts).encode()) for texts in windows["texts"].to_pylist()])
+        sizes.append([[len(text.encode()) for text in texts] for texts in windows["texts"].to_pylist()])
         return worker(windows)
 
     tables = [table(call, f"c{i}-") for i, call in enumerate(calls)]
@@ -160,14 +160,16 @@ def test_rows_of_a_cut_table_are_those_of_the_whole(calls, capacity):
         return await asyncio.gather(*(judge(one) for one in tables))
 
     assert asyncio.run(ask()) == [worker(one) for one in tables]
-    assert all(len(size) == 1 or sum(size) <= capacity for size in sizes)
+    for windows in sizes:
+        lengths_of_texts = [length for window in windows for length in window]
+        assert len(windows) == 1 or len(lengths_of_texts) * max(lengths_of_texts) <= capacity
 
 
 def test_a_part_of_a_column_of_texts_is_cut_by_its_own_lengths():
     whole = table([[500, 500], [1, 1], [2, 2], [400, 400]], "w")
     judge = ThreadJudge(lambda windows: windows, 20)
     for one in (whole.slice(1, 2), pa.concat_tables([whole.slice(1, 1), whole.slice(2, 1)])):
-        assert [(piece.content.num_rows, piece.size) for piece in judge.cut(one)] == [(2, 12)]
+        assert [(piece.content.num_rows, piece.num, piece.longest) for piece in judge.cut(one)] == [(2, 4, 4)]
     assert [piece.content.num_rows for piece in judge.cut(whole)] == [1, 2, 1]
     assert [piece.content.num_rows for piece in judge.cut(whole.slice(0, 0))] == [0]
 
@@ -200,3 +202,10 @@ def test_a_caller_is_new_unless_there_is_one():
     assert first == inner != second
     assert new_caller("key").name == "key"
     assert new_caller("key") != new_caller("key")
+
+
+def test_pieces_are_measured_by_their_longest_text_to_which_a_model_pads_the_others():
+    windows = table([[10_000, 40], *[[40, 40]] * 40], "w")
+    judge = ThreadJudge(lambda windows: windows, 4_000, 1_024)
+    assert [piece.content.num_rows for piece in judge.cut(windows)] == [1, 25, 15]  # 80 bytes a text
+    assert judge.size([*judge.cut(windows)[:1], *judge.cut(windows)[2:]]) == 32 * 1_024

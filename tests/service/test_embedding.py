@@ -67,3 +67,13 @@ def test_a_caller_that_left_costs_one_part(encoder):
         return len(encode.runs) - before
 
     assert asyncio.run(rows_after_leaving()) == 1
+
+
+def test_long_texts_are_tokenized_few_at_a_time_and_padded_as_in_a_full_batch(encoder):
+    texts = [f"Number {i}: " + "I lent my neighbour a ladder and never saw it again. " * 190 for i in range(70)]
+    assert min(map(len, texts)) > 10_000
+    most = 64 * encoder.max_length * encoders.CHARACTERS_PER_TOKEN
+    batches = {id(part.batch): part.batch for part in encoder.parts(texts)}
+    assert sum(len(batch._texts) for batch in batches.values()) == len(texts)
+    assert all(sum(map(len, batch._texts)) <= most for batch in batches.values())
+    assert {batch.inputs["input_ids"].shape[1] for batch in batches.values()} == {encoder.max_length}

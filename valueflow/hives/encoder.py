@@ -57,13 +57,13 @@ class Part(NamedTuple):
     rows: their indices among all texts.
     batch: the batch.
     start: place of the first one in the batch.
-    characters: length with padding, approximately.
+    longest: characters to which they are padded, approximately.
     """
 
     rows: list[int]
     batch: _Batch
     start: int
-    characters: int
+    longest: int
 
 
 class Encoder(nn.Module):
@@ -169,14 +169,20 @@ class Encoder(nn.Module):
     def parts(self, texts: Sequence[str], batch_size: int = 64) -> list["Part"]:
         """Return the steps of `embed`: on a CPU a fraction of a second each, on a GPU a whole batch."""
         on_cpu = next(self.model.parameters()).device.type == "cpu"
+        most = CHARACTERS_PER_TOKEN * self.max_length
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        parts = []
-        for start in range(0, len(texts), batch_size):
-            rows = by_length[start : start + batch_size]
+        parts: list[Part] = []
+        first = 0
+        while first < len(texts):
+            # A batch is tokenized as a whole. So few texts of which only the beginning is read are one, and they are padded
+            # to the same length as in a full batch.
+            before = np.cumsum([len(texts[i]) for i in by_length[first : first + batch_size]])
+            rows = by_length[first : first + max(1, int(np.searchsorted(before, batch_size * most, "right")))]
+            first += len(rows)
             batch = _Batch(self, [texts[i] for i in rows])
-            longest = max(1, min(len(texts[rows[-1]]), CHARACTERS_PER_TOKEN * self.max_length))
+            longest = max(1, min(len(texts[rows[-1]]), most))
             step = max(1, -(-PART_CHARACTERS // longest)) if on_cpu else len(rows)
-            parts += [Part(rows[i : i + step], batch, i, len(rows[i : i + step]) * longest) for i in range(0, len(rows), step)]
+            parts += [Part(rows[i : i + step], batch, i, longest) for i in range(0, len(rows), step)]
         return parts
 
     @torch.inference_mode()

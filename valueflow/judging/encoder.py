@@ -30,6 +30,7 @@ SHARED, ALIKE, SAME = 0.5, 1.0, 1.0
 # Trust in an exemplar by kind: plain statements and the poles of definitions are less ambiguous than scenes.
 TRUST = {"scene": 1.0, "plain": 2.0, "pole": 5.0}
 CACHE = 200_000  # texts whose scores are kept in memory
+BYTES_PER_TOKEN = 4  # approximately
 MAX_LENGTH = 256  # tokens, for models without a maximum length of their own
 
 # As a voter. Below this topic score (1: like the exemplars of a value, 0: unlike any), no value is concerned; below this
@@ -143,7 +144,8 @@ class EncoderRanker:
     def __init__(self, config: EncoderJudge) -> None:
         self.config = config
         self.encoder = LayerEncoder(config.model)
-        self.piece_bytes = PIECE_BYTES if self.encoder.device == "cpu" else 64 * PIECE_BYTES
+        self.piece_bytes = PIECE_BYTES if self.encoder.device == "cpu" else 128 * PIECE_BYTES
+        self.read_bytes = BYTES_PER_TOKEN * self.encoder.max_length
         bag = _bag(config.bag)
         self.rows = [exemplars()[i] for i in bag]
         self.knowledge = learn(self._exemplar_features()[bag], self.rows)

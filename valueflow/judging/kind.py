@@ -8,9 +8,9 @@ import pyarrow as pa
 # Windows or ballots with their texts -> rows of `rankings` or `votes`, one for each, in the same order.
 Worker = Callable[[pa.Table], pa.Table]
 Ask = Callable[[pa.Table], Awaitable[pa.Table]]
-# Texts that take a small encoder a fraction of a second on one CPU core. Larger pieces would not be faster, and the
-# other callers of a service wait for the piece in progress.
-PIECE_BYTES = 4_000
+# Texts, padded to one length, that take a small encoder a fraction of a second on one CPU core. Larger pieces would not be
+# faster, and the other callers of a service wait for the piece in progress.
+PIECE_BYTES = 2_000
 
 
 class OnlineJudge(Protocol):
@@ -28,9 +28,14 @@ class OnlineJudge(Protocol):
 
 
 class Ranker(Protocol):
-    """A worker that answers windows; `piece_bytes`: UTF-8 bytes of texts that it answers at once in a service."""
+    """A worker that answers windows.
+
+    piece_bytes: UTF-8 bytes of texts, padded to one length, that it answers at once in a service.
+    read_bytes: of a text, the rest costs nothing.
+    """
 
     piece_bytes: int
+    read_bytes: int
 
     def __call__(self, windows: pa.Table, /) -> pa.Table:
         """Return the `rankings` rows."""

@@ -13,7 +13,7 @@ from valueflow.judging.kind import PIECE_BYTES, Ask, OnlineJudge, Worker
 from valueflow.judging.kinds import kind_of
 from valueflow.judging.turns import CALLER, Caller, Piece, Turns
 
-MAX_WINDOWS = 512  # that a worker answers at once
+MAX_TEXTS = 2000  # that a worker reads at once
 _Pending = tuple[pa.Table, asyncio.Future[pa.Table]]
 
 
@@ -32,7 +32,7 @@ def online_judge(judge: AnyJudge, cache: str = "") -> OnlineJudge:
         return kind.online(judge, cache)
     if kind.ranker:
         ranker = kind.ranker(judge)
-        return ThreadJudge(ranker, ranker.piece_bytes)
+        return ThreadJudge(ranker, ranker.piece_bytes, ranker.read_bytes)
     raise InputError(
         f"judge {judge.name!r} is a vLLM engine, which runs under Ray Serve only (serve run serve.app:builder); here, use a "
         "judge of kind encoder, openai or simulated"
@@ -44,30 +44,35 @@ class ThreadJudge(Turns[pa.Table, pa.Table, pa.Table]):
 
     Args:
         worker: answers windows; each answer depends on its window alone, so cutting a table does not change it.
-        capacity: UTF-8 bytes of the texts that the worker answers at once.
+        capacity: UTF-8 bytes of the texts, padded to the longest, that the worker answers at once.
+        read_bytes: bytes of a text that the worker reads.
     """
 
-    def __init__(self, worker: Worker, capacity: int = PIECE_BYTES) -> None:
+    def __init__(self, worker: Worker, capacity: int = PIECE_BYTES, read_bytes: int = PIECE_BYTES) -> None:
         super().__init__(capacity)
-        self.worker = worker
+        self.worker, self.read_bytes = worker, read_bytes
 
     async def check(self) -> None:
         """Return: a worker in this process answers as long as the process does."""
 
     def cut(self, work: pa.Table) -> list[Piece[pa.Table]]:
         """Return slices of at least one window."""
-        texts = work["texts"].combine_chunks()
-        size_of_texts = np.concatenate([[0], pc.binary_length(texts.flatten()).to_numpy(zero_copy_only=False).cumsum()])
-        ends = np.concatenate([[0], pc.list_value_length(texts).to_numpy(zero_copy_only=False).cumsum()])
-        size_of_windows = size_of_texts[ends]  # of all windows before the i-th
-        pieces, start = [], 0
-        while start < work.num_rows:
-            fitting = int(np.searchsorted(size_of_windows, size_of_windows[start] + self.capacity, "right")) - 1
-            end = min(max(fitting, start + 1), start + MAX_WINDOWS)
-            size = max(int(size_of_windows[end] - size_of_windows[start]), (end - start) * self.capacity // MAX_WINDOWS)
-            pieces.append(Piece(work.slice(start, end - start), size))
-            start = end
-        return pieces or [Piece(work, 0)]
+        if not work.num_rows:
+            return [Piece(work, 0, 0)]
+        lists = work["texts"].chunks
+        num_W = np.concatenate([pc.list_value_length(texts).to_numpy(zero_copy_only=False) for texts in lists])
+        bytes_T = np.concatenate([pc.binary_length(texts.flatten()).to_numpy(zero_copy_only=False) for texts in lists])
+        # However short, texts cost something: at most MAX_TEXTS run at once.
+        bytes_T = np.clip(bytes_T, -(-self.capacity // MAX_TEXTS), self.read_bytes)
+        longest_W = np.maximum.reduceat(bytes_T, num_W.cumsum() - num_W)
+        pieces: list[Piece[pa.Table]] = []
+        start, num, longest = 0, 0, 0
+        for i, (more, length) in enumerate(zip(num_W.tolist(), longest_W.tolist(), strict=True)):
+            if i > start and (num + more) * max(longest, length) > self.capacity:
+                pieces.append(Piece(work.slice(start, i - start), num, longest))
+                start, num, longest = i, 0, 0
+            num, longest = num + more, max(longest, length)
+        return [*pieces, Piece(work.slice(start), num, longest)]
 
     def run(self, pieces: list[pa.Table]) -> list[pa.Table]:
         """Return the `rankings` rows of each piece."""

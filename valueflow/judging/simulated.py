@@ -18,7 +18,7 @@ from valueflow.voting.descend import NEUTRAL
 class SimulatedRanker:
     """Orders the texts of windows; an order is a function of the window's id and the settings."""
 
-    piece_bytes = 16 * PIECE_BYTES
+    piece_bytes, read_bytes = 32 * PIECE_BYTES, 1024
 
     def __init__(self, config: SimulatedJudge) -> None:
         self.config = config

@@ -5,9 +5,9 @@ import contextlib
 import itertools
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from contextvars import ContextVar
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 WorkT = TypeVar("WorkT")
 PieceT = TypeVar("PieceT")
@@ -45,10 +45,16 @@ def calling(caller: Caller | None = None) -> Iterator[None]:
 
 
 class Piece(NamedTuple, Generic[PieceT]):
-    """A part of a caller's work, and its size in the unit of `Turns.capacity`."""
+    """A part of a caller's work: so many texts, and the length of the longest, to which a model pads the others."""
 
     content: PieceT
-    size: int
+    num: int
+    longest: int
+
+
+def padded(pieces: Collection[Piece[Any]]) -> int:
+    """Return the length of all texts of pieces that are padded to one length."""
+    return sum(piece.num for piece in pieces) * max(piece.longest for piece in pieces)
 
 
 class _Job(Generic[PieceT, ResultT]):
@@ -69,6 +75,7 @@ class Turns(ABC, Generic[WorkT, PieceT, ResultT]):
     """
 
     def __init__(self, capacity: int) -> None:
+        """`capacity`: most that `size` may return for the pieces of a run."""
         self.capacity = capacity
         self._jobs: list[_Job[PieceT, ResultT]] = []
         self._last: dict[Hashable, int] = {}  # last turn of every caller, request and call that waits
@@ -87,6 +94,10 @@ class Turns(ABC, Generic[WorkT, PieceT, ResultT]):
     def join(self, pieces: list[PieceT], results: list[ResultT]) -> ResultT:
         """Return the result of a call from those of its pieces, in their order."""
 
+    def size(self, pieces: list[Piece[PieceT]]) -> int:
+        """Return what running these pieces together costs, in the unit of `capacity`."""
+        return padded(pieces)
+
     async def __call__(self, work: WorkT) -> ResultT:
         """Return the result of one call, for the `CALLER` of the context."""
         pieces = self.cut(work)
@@ -102,15 +113,13 @@ class Turns(ABC, Generic[WorkT, PieceT, ResultT]):
         """The pieces whose turn it is; those of cancelled and failed calls are dropped."""
         self._jobs = [job for job in self._jobs if not job.answer.done()]
         self._last = {key: self._last[key] for job in self._jobs for key in job.keys}
-        batch: list[tuple[_Job[PieceT, ResultT], PieceT]] = []
-        room = self.capacity
+        batch: list[tuple[_Job[PieceT, ResultT], Piece[PieceT]]] = []
         for job in sorted(self._jobs, key=lambda job: [self._last[key] for key in job.keys]):
-            if batch and job.pieces[-1].size > room:
+            pieces = [*(piece for _, piece in batch), job.pieces[-1]]
+            if batch and self.size(pieces) > self.capacity:
                 break
-            piece = job.pieces.pop()
-            batch.append((job, piece.content))
-            room -= piece.size
-        return batch
+            batch.append((job, job.pieces.pop()))
+        return [(job, piece.content) for job, piece in batch]
 
     async def _run(self) -> None:
         while batch := self._next():

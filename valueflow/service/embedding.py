@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from valueflow.hives.encoder import PART_CHARACTERS, Encoder, Part
-from valueflow.judging.turns import Piece, Turns
+from valueflow.judging.turns import Piece, Turns, padded
 
 
 class ThreadEncoder(Turns[Sequence[str], Part, np.ndarray]):
@@ -17,7 +17,11 @@ class ThreadEncoder(Turns[Sequence[str], Part, np.ndarray]):
 
     def cut(self, work: Sequence[str]) -> list[Piece[Part]]:
         """Return the steps of `Encoder.embed`."""
-        return [Piece(part, part.characters) for part in self.encoder.parts(work, self.batch_size)]
+        return [Piece(part, len(part.rows), part.longest) for part in self.encoder.parts(work, self.batch_size)]
+
+    def size(self, pieces: list[Piece[Part]]) -> int:
+        """Return the sum over the parts, which are not padded to one length."""
+        return sum(padded([piece]) for piece in pieces)
 
     def run(self, pieces: list[Part]) -> list[np.ndarray]:
         """Return the vectors of each part; parts of several callers are not padded to one length."""

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 CHUNK = 256  # texts of one value that are planned and scored together
 MAX_INLINE_TEXTS = 32  # windows of up to so many texts are planned on the event loop: it takes milliseconds
 GROUP, GROUPS = 32, 2  # texts of a stream that are scored together; groups in progress at once
+EXTRACTED = 64  # texts whose neighbors are looked up at once; in between a caller may leave
 PROBES = 60  # anchors of a value whose order estimates a judge's sharpness
 MIN_ANSWERED = 0.5  # share of windows with an answer from which an estimate is kept
 ESTIMATE_SECONDS = 60.0  # until an estimate from fewer answers is made again
@@ -189,7 +190,10 @@ class Service(Catalog):
         if readable:
             with of_the_operator():
                 z_TD = await self.embedding.embed([clean(request.texts[text.index]) for text in readable])
-                nodes_by_text = await asyncio.to_thread(self.embedding.extractor, z_TD, request.top)
+                nodes_by_text = []
+                for start in range(0, len(z_TD), EXTRACTED):
+                    part_TD = z_TD[start : start + EXTRACTED]
+                    nodes_by_text += await asyncio.to_thread(self.embedding.extractor, part_TD, request.top)
             for text, by_theory in zip(readable, nodes_by_text, strict=True):
                 nodes = [node for theory in names for node in by_theory.get(theory, [])]
                 text.nodes = [api.Extracted(**node._asdict() | {"path": list(node.path)}) for node in nodes]
