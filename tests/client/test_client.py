@@ -208,6 +208,27 @@ def test_a_server_that_starts_late_is_waited_for(ask, fake, monkeypatch):
         late.join()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_a_refused_connection_on_this_machine_is_tried_twice(ask, waits, monkeypatch, host):
+    with socket.create_server(("127.0.0.1", 0)) as socket_:
+        url = f"http://{host}:{socket_.getsockname()[1]}"
+    for call in (("theories",), ("score", "a"), ("stream", ["a"])):
+        waits.clear()
+        with pytest.raises(ValueFlowError, match=r"serve run serve\.app:builder.*--server.*VALUEFLOW_SERVER.*--root") as error:
+            ask(*call, options={"url": url})
+        assert len(waits) == 1
+        assert "\n" not in str(error.value)
+
+
+def test_a_server_of_this_machine_that_answered_before_is_waited_for(fake, waits):
+    with listening(fake) as port:
+        client = Client(f"http://127.0.0.1:{port}")
+        client.theories()
+    with pytest.raises(ValueFlowError, match="cannot reach"):
+        client.theories()
+    assert len(waits) == 8
+
+
 def test_connections_cut_before_the_answer_was_whole_are_asked_again(ask, fake, waits):
     body = asyncio.run(fake.service.score(api.ScoreRequest(texts=["a"]), "r")).model_dump_json().encode()
     whole = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)

@@ -21,7 +21,8 @@ from valueflow.cli.options import FORMATS, ROOT
 from valueflow.cli.outcome import Outcome
 from valueflow.cli.output import Lines, Row, Sheet
 from valueflow.client import AsyncClient, LocalClient, Settings, ValueFlowError
-from valueflow.client.protocol import SERVER_ENV, flat_row
+from valueflow.client.address import SERVER_ENV
+from valueflow.client.protocol import flat_row
 from valueflow.console import say
 from valueflow.decoding import decode
 from valueflow.errors import InputError

@@ -37,10 +37,13 @@ class Client:
         url: address of the server; default: VALUEFLOW_SERVER, else http://127.0.0.1:8000.
         key: API key; default: VALUEFLOW_API_KEY.
         timeout: seconds without any data from the server.
-        retries: attempts after the first one if the server is busy (429, 503), unreachable, or drops the connection.
+        retries: attempts after the first one if the server is busy (429, 503), unreachable, or drops the connection; default:
+            8, but 1 if nothing listens at an address of this machine.
     """
 
-    def __init__(self, url: str | None = None, key: str | None = None, timeout: float = 300.0, retries: int = 8) -> None:
+    def __init__(
+        self, url: str | None = None, key: str | None = None, timeout: float = 300.0, retries: int | None = None
+    ) -> None:
         self._protocol = ClientProtocol(url, key, timeout, retries)
         self._http = httpx.Client()
 
@@ -117,6 +120,7 @@ class Client:
             except httpx.RequestError as error:
                 failure = self._protocol.connection_failure(call, error)
             else:
+                self._protocol.answered = True
                 if response.is_success:
                     return self._protocol.parse(call, response)
                 failure = self._protocol.refusal(call, response)
@@ -130,6 +134,7 @@ class Client:
             failure = None
             try:
                 with contextlib.closing(self._http.send(self._protocol.request(call), stream=True)) as response:
+                    self._protocol.answered = True
                     if response.is_success:
                         for chunk in response.iter_bytes():
                             yield from stream.feed(chunk)
@@ -149,10 +154,13 @@ class AsyncClient:
         url: address of the server; default: VALUEFLOW_SERVER, else http://127.0.0.1:8000.
         key: API key; default: VALUEFLOW_API_KEY.
         timeout: seconds without any data from the server.
-        retries: attempts after the first one if the server is busy (429, 503), unreachable, or drops the connection.
+        retries: attempts after the first one if the server is busy (429, 503), unreachable, or drops the connection; default:
+            8, but 1 if nothing listens at an address of this machine.
     """
 
-    def __init__(self, url: str | None = None, key: str | None = None, timeout: float = 300.0, retries: int = 8) -> None:
+    def __init__(
+        self, url: str | None = None, key: str | None = None, timeout: float = 300.0, retries: int | None = None
+    ) -> None:
         self._protocol = ClientProtocol(url, key, timeout, retries)
         self._http = httpx.AsyncClient()
 
@@ -231,6 +239,7 @@ class AsyncClient:
             except httpx.RequestError as error:
                 failure = self._protocol.connection_failure(call, error)
             else:
+                self._protocol.answered = True
                 if response.is_success:
                     return self._protocol.parse(call, response)
                 failure = self._protocol.refusal(call, response)
@@ -245,6 +254,7 @@ class AsyncClient:
             try:
                 response = await self._http.send(self._protocol.request(call), stream=True)
                 async with contextlib.aclosing(response):
+                    self._protocol.answered = True
                     if response.is_success:
                         async for chunk in response.aiter_bytes():
                             for line in stream.feed(chunk):

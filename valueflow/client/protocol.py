@@ -3,7 +3,6 @@
 import itertools
 import logging
 import os
-import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,15 +14,18 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from valueflow import api
+from valueflow.client.address import KEY_ENV, SERVER, SERVER_ENV, address, on_this_machine, stripped
 from valueflow.errors import InputError, allowed
 from valueflow.records import UNDECODABLE
 from valueflow.retry import backoff, retry_after
 from valueflow.theories import operational
 
 log = logging.getLogger(__name__)
-SERVER_ENV, KEY_ENV, SERVER = "VALUEFLOW_SERVER", "VALUEFLOW_API_KEY", "http://127.0.0.1:8000"
 MAX_WAIT_SECONDS = 120.0  # longest Retry-After that is obeyed; beyond it the caller decides
 BUSY, OUT_OF_TIME = (429, 503), 504
+RETRIES = 8  # attempts after the first one
+# Where nothing listens on this machine, waiting does not help, except for a server that answered before.
+REFUSED_RETRIES = 1
 # No or an incomplete response. Timeouts are not retried: the server may still be working on the request.
 CONNECTION_LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 
@@ -119,21 +121,30 @@ class ApiCall(Generic[ModelT]):
 
 
 class Failure(NamedTuple):
-    """A failed attempt: the error, whether a retry may succeed, and the server's Retry-After in seconds."""
+    """A failed attempt.
+
+    Attributes:
+        error: what the caller gets if there is no further attempt.
+        retryable: whether a retry may succeed.
+        retry_after: the server's Retry-After in seconds.
+        retries: attempts after the first one, if the caller has not set their number.
+    """
 
     error: ValueFlowError
     retryable: bool
     retry_after: float | None = None
+    retries: int = RETRIES
 
 
 class ClientProtocol:
     """Requests to one server, and the interpretation of its responses and failures."""
 
-    def __init__(self, url: str | None, key: str | None, timeout: float, retries: int) -> None:
-        self.url = _address(os.environ.get(SERVER_ENV) or SERVER if url is None else url)
+    def __init__(self, url: str | None, key: str | None, timeout: float, retries: int | None) -> None:
+        self.url = address(os.environ.get(SERVER_ENV) or SERVER if url is None else url)
         self.retries = retries
+        self.answered = False  # whether the server has answered anything
         self.vidb: api.VidbResponse | None = None  # set once loaded; it holds the server's limits
-        self._key = _stripped(os.environ.get(KEY_ENV, "") if key is None else key)
+        self._key = stripped(os.environ.get(KEY_ENV, "") if key is None else key)
         # No limit on waiting for a connection of the client's own pool.
         self.timeout = httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=None)
 
@@ -200,7 +211,12 @@ class ClientProtocol:
         """Return the failure of a call without a complete response."""
         target = f"{call.method} {self.url}{call.path}"
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            message = f"cannot reach {self.url} ({error}); is the server running? Set its address with url= or {SERVER_ENV}"
+            message = (
+                f"cannot reach {self.url} ({error}); start a server (serve run serve.app:builder root=FOLDER), set the address "
+                f"of another with --server, url= or {SERVER_ENV}, or work without one (valueflow … --root FOLDER)"
+            )
+            if isinstance(error, httpx.ConnectError) and not self.answered and on_this_machine(self.url):
+                return Failure(ValueFlowError(message), retryable=True, retries=REFUSED_RETRIES)
         elif isinstance(error, httpx.TimeoutException):
             message = f"{target}: no data for {self.timeout.read:g} s; raise timeout=, or send fewer texts per request"
         else:
@@ -213,7 +229,7 @@ class ClientProtocol:
         Raises:
             ValueFlowError: no further attempt is made.
         """
-        if failure.retryable and attempt < self.retries:
+        if failure.retryable and attempt < (failure.retries if self.retries is None else self.retries):
             seconds = (failure.retry_after or 0.0) + backoff(attempt)
             if seconds <= MAX_WAIT_SECONDS:
                 log.info("%s; retrying in %.1f s", failure.error, seconds)
@@ -347,26 +363,6 @@ class ResumableStream:
 
     def _protocol_error(self, message: str) -> ValueFlowError:
         return self._protocol.protocol_error(self._call, message)
-
-
-def _address(url: str) -> str:
-    """The server's address without a trailing slash; error messages do not show it if it may contain a password."""
-    if "@" in url:
-        raise InputError(f"the server's address contains a user or a password; set the key with key= or {KEY_ENV} instead")
-    try:
-        parsed = httpx.URL(url.strip())
-    except httpx.InvalidURL as error:
-        raise InputError(f"the server's address is not a URL ({error}); change url= or {SERVER_ENV}") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
-        raise InputError(f"the server's address {url!r} is not of the form {SERVER}; change url= or {SERVER_ENV}")
-    return str(parsed).rstrip("/")
-
-
-def _stripped(key: str) -> str:
-    """The key without surrounding white space; no error message shows it."""
-    if not re.fullmatch(r"[!-~]*", key.strip()):
-        raise InputError(f"the API key (key= or {KEY_ENV}) contains spaces or non-ASCII characters; check how it was copied")
-    return key.strip()
 
 
 def num_values(names: list[str]) -> int:
