@@ -40,6 +40,7 @@ from valueflow.service.service import EmbeddingBackend, Service
 
 log = logging.getLogger(__name__)
 
+MAX_INLINE_BYTES = 2**20  # serialized on the event loop, in a millisecond
 MAX_ATTEMPTS = 6  # of a call before the last one, if its replica dies
 DRAIN_SECONDS = 60.0  # time for a replica to finish its requests before it is stopped
 
@@ -175,7 +176,8 @@ class EvaluatorReplica:
         return service
 
     async def _rank(self, windows: pa.Table) -> pa.Table:
-        rows = _deserialized(await _call(self.judge.rank, _serialized(windows)))
+        content = await asyncio.to_thread(_serialized, windows) if windows.nbytes > MAX_INLINE_BYTES else _serialized(windows)
+        rows = _deserialized(await _call(self.judge.rank, content))
         if rows["order"].null_count < rows.num_rows:
             self.answered["judge"] = time.monotonic()
         return rows

@@ -46,8 +46,14 @@ BODIES = {
     "texts of quotes": lambda: text_body(b'\\"'),
     "texts of escapes": lambda: text_body(b"\\u00e9"),
     "texts of emoji": lambda: text_body("😀".encode()),
+    "10,000 accepted texts": lambda: json.dumps({"texts": ["a" * 800] * 10_000, "values": ["svt:power"]}).encode(),
     "10,000 texts": lambda: json.dumps({"texts": ["a" * 800] * 10_000, "values": ["no such value"]}).encode(),
 }
+
+
+def scoring_body(num_texts: int, values: list[str]) -> bytes:
+    """Texts that are all different, with one window each."""
+    return json.dumps({"texts": [f"I kept promise {i}." for i in range(num_texts)], "values": values, "m": 1}).encode()
 
 
 class Answer(NamedTuple):

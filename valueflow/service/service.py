@@ -35,7 +35,7 @@ from valueflow.vidb.version import Vidb
 
 log = logging.getLogger(__name__)
 CHUNK = 256  # texts of one value that are planned and scored together
-MAX_INLINE_TEXTS = 32  # windows of up to so many texts are planned on the event loop: it takes milliseconds
+MAX_INLINE_TEXTS = 32  # work on up to so many texts or scores is done on the event loop: it takes milliseconds
 GROUP, GROUPS = 32, 2  # texts of a stream that are scored together; groups in progress at once
 EXTRACTED = 64  # texts whose neighbors are looked up at once; in between a caller may leave
 PROBES = 60  # anchors of a value whose order estimates a judge's sharpness
@@ -173,7 +173,7 @@ class Service(Catalog):
         """Return for each value the mean intensity of the texts with its 95 % interval."""
         values = values or self.resolve(request)
         scores = await self._scores(request, request.texts, values)
-        profile = [mean_profile(value, scores) for value in values]
+        profile = await _run(len(scores), lambda: [mean_profile(value, scores) for value in values])
         return api.ProfileResponse(**self._provenance(request, request_id), profile=profile)
 
     async def extract(self, request: api.ExtractRequest, request_id: str) -> api.ExtractResponse:
@@ -190,13 +190,9 @@ class Service(Catalog):
         if readable:
             with of_the_operator():
                 z_TD = await self.embedding.embed([clean(request.texts[text.index]) for text in readable])
-                nodes_by_text = []
-                for start in range(0, len(z_TD), EXTRACTED):
-                    part_TD = z_TD[start : start + EXTRACTED]
-                    nodes_by_text += await asyncio.to_thread(self.embedding.extractor, part_TD, request.top)
-            for text, by_theory in zip(readable, nodes_by_text, strict=True):
-                nodes = [node for theory in names for node in by_theory.get(theory, [])]
-                text.nodes = [api.Extracted(**node._asdict() | {"path": list(node.path)}) for node in nodes]
+                for start in range(0, len(readable), EXTRACTED):
+                    part = slice(start, start + EXTRACTED)
+                    await asyncio.to_thread(_extract, self.embedding.extractor, z_TD[part], readable[part], names, request.top)
         return api.ExtractResponse(request_id=request_id, model=self.embedding.model, texts=texts)
 
     async def check(self) -> None:
@@ -269,12 +265,15 @@ class Service(Catalog):
         self, request: api.ScoringRequest, texts: list[str], values: list[ValueId], first: int = 0
     ) -> list[api.Scored]:
         """Scores ordered by text, then value; `first` is the index of the first text in the request."""
-        by_text = zip(*await self._text_scores(request, texts, values), strict=True)
-        return [
-            to_api(first + i, value, score)
-            for i, scores in enumerate(by_text)
-            for value, score in zip(values, scores, strict=True)
-        ]
+        by_value = await self._text_scores(request, texts, values)
+        return await _run(
+            len(texts) * len(values),
+            lambda: [
+                to_api(first + i, value, scores[i])
+                for i in range(len(texts))
+                for value, scores in zip(values, by_value, strict=True)
+            ],
+        )
 
     async def _text_scores(self, request: api.ScoringRequest, texts: list[str], values: list[ValueId]) -> list[list[TextScore]]:
         """By value, the score of each text; equal texts are scored once."""
@@ -284,11 +283,7 @@ class Service(Catalog):
     async def _distinct_scores(
         self, request: api.ScoringRequest, texts: list[str], values: list[ValueId]
     ) -> list[list[TextScore]]:
-        problems = [_problem(text) for text in texts]
-        ids = [problem or text_id(text) for problem, text in zip(problems, texts, strict=True)]
-        # Scores do not depend on the order; sorted, equal sets of texts make equal chunks.
-        distinct = sorted({i: clean(text) for i, text in zip(ids, texts, strict=True) if i not in problems}.items())
-        chunks = [dict(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK)]
+        ids, problems, chunks = await _run(len(texts), _distinct, texts)
         if request.mode == "fast":
             by_chunk = await asyncio.gather(*(self._regress(values, chunk) for chunk in chunks))
             parts = list(itertools.chain(*by_chunk))
@@ -296,23 +291,24 @@ class Service(Catalog):
             if distinct:
                 self._begin_estimates(values)
             parts = await asyncio.gather(*(self._rank(request, value, chunk) for chunk in chunks for value in values))
-        unscored = {problem: TextScore(None, 0, 0, problem) for problem in problems if problem}
+        unscored = {problem: TextScore(None, 0, 0, problem) for problem in problems}
         by_value = (ChainMap(unscored, *parts[v :: len(values)]) for v in range(len(values)))
-        return [[scores[i] for i in ids] for scores in by_value]
+        return await _run(len(ids) * len(values), lambda: [[scores[i] for i in ids] for scores in by_value])
 
     async def _rank(self, request: api.ScoringRequest, value: ValueId, texts: dict[str, str]) -> dict[str, TextScore]:
         """Score texts (by id) on one value: windows round by round, then the posterior of each text."""
         config, counts = _evaluator_config(request), [[0, 0] for _ in texts]
-        scoring = Scoring(self._anchors(value), list(texts), await self._sharpness_of(value), config)
+        sharpness = await self._sharpness_of(value)
+        scoring = await _run(len(texts), Scoring, self._anchors(value), list(texts), sharpness, config)
         lookup = ChainMap(texts, self._texts(value))
         errors: list[str | None] = [None] * len(texts)
         for round_ in range(config.m):
-            answers = await self._answer(await _run(len(texts), scoring.plan, round_), lookup)
+            answers = await self._answer(await _run(len(texts), _plan, scoring, round_, lookup))
             for unit, row in enumerate(answers):
                 counts[unit][row["order"] is None] += 1
                 errors[unit] = row["error"] or errors[unit]
             await _run(len(texts), scoring.take, enumerate(answers))
-        scores = scoring.posterior.scores()
+        scores = await _run(len(texts), scoring.posterior.scores)
         # Whole posteriors cost more time and memory than scores, and only a comparison uses them.
         p_UG = scoring.posterior.probabilities() if isinstance(request, api.CompareRequest) else [None] * len(texts)
         return {
@@ -333,12 +329,11 @@ class Service(Catalog):
             by_value.append({i: TextScore(score, 0, 0, None) for i, score in zip(texts, scores, strict=True)})
         return by_value
 
-    async def _answer(self, windows: pa.Table, texts: Mapping[str, str]) -> list[dict]:
-        """The judge's rows of `rankings` in the order of the windows."""
+    async def _answer(self, windows: pa.Table) -> list[dict]:
+        """The judge's rows of `rankings` in the order of the windows, which have their texts."""
         with of_the_operator():
-            answers = await self._ask_judge(with_texts(windows, texts))
-        rows = {row["window_id"]: row for row in answers.to_pylist()}
-        return [rows[i] for i in windows["window_id"].to_pylist()]
+            answers = await self._ask_judge(windows)
+        return await _run(windows.num_rows, _in_order, answers, windows)
 
     async def _sharpness_of(self, value: ValueId) -> float:
         """The judge's nats per unit of theta: of the version, of an earlier estimate, or of the one in progress."""
@@ -375,7 +370,7 @@ class Service(Catalog):
         count = self._missing([value])[value]
         probes = anchors.text_ids[np.linspace(0, len(anchors.text_ids) - 1, count).astype(int)]
         scoring = Scoring(anchors, probes.tolist(), 1.0, EvaluatorConfig(sampling="bucket", m=1))
-        answers = await self._answer(scoring.plan(0), self._texts(value))
+        answers = await self._answer(_plan(scoring, 0, self._texts(value)))
         theta = dict(zip(anchors.text_ids, anchors.theta_A, strict=True))
         valid = [row for row in answers if row["order"] is not None]
         theta_of_windows = [np.array([theta[i] for i in row["text_ids"]]) for row in valid]
@@ -411,9 +406,37 @@ def _problem(text: str) -> str | None:
     return f"the text has {problem}" if problem else None if text.strip() else "the text is empty"
 
 
-async def _run(num_texts: int, work: Callable[..., T], argument: object) -> T:
-    """Return `work(argument)`, computed in a thread if it would block other requests."""
-    return work(argument) if num_texts <= MAX_INLINE_TEXTS else await asyncio.to_thread(work, argument)
+def _distinct(texts: list[str]) -> tuple[list[str], set[str], list[dict[str, str]]]:
+    """The id of each text or why it is not judged, these reasons, and the other texts by id, each once, in chunks."""
+    problems = [_problem(text) for text in texts]
+    ids = [problem or text_id(text) for problem, text in zip(problems, texts, strict=True)]
+    # Scores do not depend on the order; sorted, equal sets of texts make equal chunks.
+    distinct = sorted({i: clean(text) for i, text, problem in zip(ids, texts, problems, strict=True) if not problem}.items())
+    chunks = [dict(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK)]
+    return ids, {problem for problem in problems if problem}, chunks
+
+
+def _in_order(answers: pa.Table, windows: pa.Table) -> list[dict]:
+    """The rows of `rankings` in the order of the windows."""
+    rows = {row["window_id"]: row for row in answers.to_pylist()}
+    return [rows[i] for i in windows["window_id"].to_pylist()]
+
+
+def _plan(scoring: Scoring, round_: int, texts: Mapping[str, str]) -> pa.Table:
+    """The windows of a round with their texts."""
+    return with_texts(scoring.plan(round_), texts)
+
+
+def _extract(extractor: Extractor, z_TD: np.ndarray, texts: list[api.ExtractedText], theories: list[str], top: int) -> None:
+    """Set the nodes of some texts."""
+    for text, by_theory in zip(texts, extractor(z_TD, top), strict=True):
+        nodes = [node for theory in theories for node in by_theory.get(theory, [])]
+        text.nodes = [api.Extracted(**node._asdict() | {"path": list(node.path)}) for node in nodes]
+
+
+async def _run(num: int, work: Callable[..., T], *arguments: object) -> T:
+    """Return the result of work on so many texts or scores, computed in a thread if it would block other requests."""
+    return work(*arguments) if num <= MAX_INLINE_TEXTS else await asyncio.to_thread(work, *arguments)
 
 
 def _evaluator_config(request: api.ScoringRequest) -> EvaluatorConfig:
