@@ -2,9 +2,10 @@
 
 python -m benchmarks.fairness ROOT [KEY=VALUE ...]    # ROOT has a published VIDB; arguments of `serve run`
 
-Without keys every request is a caller of its own. The heavy request scores 1,000 new texts of 1,200 characters on one value,
-the light one a new text of 60 characters. A line per mode: the median seconds of the light request alone, and how many times as
-long it takes beside the heavy one, and at once after the heavy caller has closed its connection (3 s after it began).
+Without keys every request is a caller of its own. The heavy request scores new texts of one of the `LENGTHS` on one value,
+the light one a new text of 60 characters. A line per mode and lengths: the median seconds of the light
+request alone, and how many times as long it takes beside the heavy one, and at once after the heavy caller has closed its
+connection (3 s after it began).
 """
 
 import itertools
@@ -22,6 +23,11 @@ from valueflow.distributed.cluster import ClusterConfig, session
 
 PORT, REMARKS = 8000, itertools.count()
 URL, VALUE, LEAVES_AFTER = f"http://127.0.0.1:{PORT}", "svt:benevolence", 3.0
+LENGTHS = {
+    "1,000 texts of 1,200": [1_200] * 1_000,
+    "800 texts of 10,000": [10_000] * 800,
+    "1,000 texts of 40 or (every tenth) 2,000": [2_000, *[40] * 9] * 100,
+}
 
 
 def light(mode: str) -> float:
@@ -33,9 +39,10 @@ def light(mode: str) -> float:
     return time.perf_counter() - started
 
 
-def heavy(mode: str) -> threading.Thread:
+def heavy(mode: str, lengths: list[int]) -> threading.Thread:
     """Send a heavy request, whose caller leaves after `LEAVES_AFTER`, in a thread."""
-    texts = [f"Remark {next(REMARKS)}. " + "They shared what they had, and nobody was left out. " * 23 for _ in range(1000)]
+    remark = "They shared what they had, and nobody was left out. "
+    texts = [f"Remark {next(REMARKS)}. {remark * (length // len(remark))}" for length in lengths]
 
     def send() -> None:
         with httpx.Client() as http:
@@ -50,13 +57,13 @@ def heavy(mode: str) -> threading.Thread:
     return thread
 
 
-def measure(mode: str) -> None:
-    """Print the line of one mode."""
+def measure(mode: str, name: str) -> None:
+    """Print the line of one mode and lengths."""
     light(mode)
     alone = statistics.median(light(mode) for _ in range(9))
     beside, after = [], []
     for _ in range(3):
-        caller = heavy(mode)
+        caller = heavy(mode, LENGTHS[name])
         time.sleep(1.0)
         beside.append(light(mode))
         caller.join()
@@ -64,7 +71,8 @@ def measure(mode: str) -> None:
         time.sleep(1.0)
     ratios = [statistics.median(times) / alone for times in (beside, after)]
     print(
-        f"{mode:7} light alone {alone:.2f} s; beside a heavy one {ratios[0]:.1f} times; caller gone {ratios[1]:.1f} times",
+        f"{mode:7} light alone {alone:.2f} s; beside {name} characters {ratios[0]:.1f} times; caller gone "
+        f"{ratios[1]:.1f} times",
         flush=True,
     )
 
@@ -74,8 +82,8 @@ def main() -> None:
     with session(ClusterConfig(num_cpus=8)):
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=PORT))
         serve.run(builder({"root": root, **more}), name="default")
-        for mode in ("ranked", "fast"):
-            measure(mode)
+        for mode, name in itertools.product(("ranked", "fast"), LENGTHS):
+            measure(mode, name)
         serve.shutdown()
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from valueflow.judging.configs import SimulatedJudge
-from valueflow.judging.online import MicroBatcher, ThreadJudge, online_judge
+from valueflow.judging.online import SPECIAL_BYTES, MicroBatcher, ThreadJudge, online_judge
 from valueflow.judging.turns import CALLER, Caller, Piece, Turns, calling, new_caller
 
 
@@ -167,9 +167,9 @@ def test_rows_of_a_cut_table_are_those_of_the_whole(calls, capacity):
 
 def test_a_part_of_a_column_of_texts_is_cut_by_its_own_lengths():
     whole = table([[500, 500], [1, 1], [2, 2], [400, 400]], "w")
-    judge = ThreadJudge(lambda windows: windows, 20)
+    judge = ThreadJudge(lambda windows: windows, 20 + 4 * SPECIAL_BYTES)
     for one in (whole.slice(1, 2), pa.concat_tables([whole.slice(1, 1), whole.slice(2, 1)])):
-        assert [(piece.content.num_rows, piece.num, piece.longest) for piece in judge.cut(one)] == [(2, 4, 4)]
+        assert [(piece.content.num_rows, piece.num, piece.longest) for piece in judge.cut(one)] == [(2, 4, 4 + SPECIAL_BYTES)]
     assert [piece.content.num_rows for piece in judge.cut(whole)] == [1, 2, 1]
     assert [piece.content.num_rows for piece in judge.cut(whole.slice(0, 0))] == [0]
 
@@ -207,5 +207,5 @@ def test_a_caller_is_new_unless_there_is_one():
 def test_pieces_are_measured_by_their_longest_text_to_which_a_model_pads_the_others():
     windows = table([[10_000, 40], *[[40, 40]] * 40], "w")
     judge = ThreadJudge(lambda windows: windows, 4_000, 1_024)
-    assert [piece.content.num_rows for piece in judge.cut(windows)] == [1, 25, 15]  # 80 bytes a text
-    assert judge.size([*judge.cut(windows)[:1], *judge.cut(windows)[2:]]) == 32 * 1_024
+    assert [piece.content.num_rows for piece in judge.cut(windows)] == [1, 21, 19]  # 80 and 12 bytes a text
+    assert judge.size([*judge.cut(windows)[:1], *judge.cut(windows)[2:]]) == 40 * (1_024 + SPECIAL_BYTES)

@@ -55,6 +55,16 @@ def test_parts_of_a_batch_are_the_whole_batch(encoder, monkeypatch):
     np.testing.assert_allclose(encoder.embed(LONG), in_parts, atol=1e-6)
 
 
+def test_the_run_of_a_small_call_has_nothing_of_a_large_one(encoder):
+    async def runs() -> list[list[int]]:
+        encode = Recorder(encoder)
+        calls = [call(encode, ["short"] * 400, "heavy"), call(encode, SHORT[:1], "light")]
+        await asyncio.gather(*calls)
+        return encode.runs
+
+    assert [1] in asyncio.run(runs())
+
+
 def test_a_caller_that_left_costs_one_part(encoder):
     async def rows_after_leaving() -> int:
         encode = Recorder(encoder)

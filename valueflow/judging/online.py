@@ -14,6 +14,7 @@ from valueflow.judging.kinds import kind_of
 from valueflow.judging.turns import CALLER, Caller, Piece, Turns
 
 MAX_TEXTS = 2000  # that a worker reads at once
+SPECIAL_BYTES = 12  # what the tokens cost that a model puts around each text
 _Pending = tuple[pa.Table, asyncio.Future[pa.Table]]
 
 
@@ -63,7 +64,7 @@ class ThreadJudge(Turns[pa.Table, pa.Table, pa.Table]):
         num_W = np.concatenate([pc.list_value_length(texts).to_numpy(zero_copy_only=False) for texts in lists])
         bytes_T = np.concatenate([pc.binary_length(texts.flatten()).to_numpy(zero_copy_only=False) for texts in lists])
         # However short, texts cost something: at most MAX_TEXTS run at once.
-        bytes_T = np.clip(bytes_T, -(-self.capacity // MAX_TEXTS), self.read_bytes)
+        bytes_T = np.clip(bytes_T, -(-self.capacity // MAX_TEXTS), self.read_bytes) + SPECIAL_BYTES
         longest_W = np.maximum.reduceat(bytes_T, num_W.cumsum() - num_W)
         pieces: list[Piece[pa.Table]] = []
         start, num, longest = 0, 0, 0

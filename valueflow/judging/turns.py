@@ -5,9 +5,9 @@ import contextlib
 import itertools
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from contextvars import ContextVar
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 WorkT = TypeVar("WorkT")
 PieceT = TypeVar("PieceT")
@@ -52,11 +52,6 @@ class Piece(NamedTuple, Generic[PieceT]):
     longest: int
 
 
-def padded(pieces: Collection[Piece[Any]]) -> int:
-    """Return the length of all texts of pieces that are padded to one length."""
-    return sum(piece.num for piece in pieces) * max(piece.longest for piece in pieces)
-
-
 class _Job(Generic[PieceT, ResultT]):
     """One call: the pieces that wait, the results so far, and the keys (caller, request, call) whose turns it takes."""
 
@@ -75,7 +70,7 @@ class Turns(ABC, Generic[WorkT, PieceT, ResultT]):
     """
 
     def __init__(self, capacity: int) -> None:
-        """`capacity`: most that `size` may return for the pieces of a run."""
+        """`capacity`: most that `size` may return for several pieces that run together; 0: each runs alone."""
         self.capacity = capacity
         self._jobs: list[_Job[PieceT, ResultT]] = []
         self._last: dict[Hashable, int] = {}  # last turn of every caller, request and call that waits
@@ -95,8 +90,8 @@ class Turns(ABC, Generic[WorkT, PieceT, ResultT]):
         """Return the result of a call from those of its pieces, in their order."""
 
     def size(self, pieces: list[Piece[PieceT]]) -> int:
-        """Return what running these pieces together costs, in the unit of `capacity`."""
-        return padded(pieces)
+        """Return the length of the texts of these pieces, padded to one length, in the unit of `capacity`."""
+        return sum(piece.num for piece in pieces) * max(piece.longest for piece in pieces)
 
     async def __call__(self, work: WorkT) -> ResultT:
         """Return the result of one call, for the `CALLER` of the context."""
