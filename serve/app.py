@@ -235,10 +235,14 @@ def builder(args: dict[str, Any]) -> Application:
     """Return the application for the arguments of `ServeConfig` (on a command line `key=value`, nested keys dotted).
 
     Raises:
-        InputError: a key is unknown or a value invalid; nothing is published under root; builds for extraction are missing.
+        InputError: a key is unknown or a value invalid; nothing is published under root, or the version is damaged; builds for
+            extraction are missing.
     """
     settings = config.parse(ServeConfig, args, "serve arguments")
-    judge = judge_of(vidb.load(settings.root, settings.vidb), settings.judge)
+    version = vidb.load(settings.root, settings.vidb)
+    # Here and not in a replica, for which Ray Serve would first stop one that serves the version before.
+    store.verify(version.build)
+    judge = judge_of(version, settings.judge)
     # Replicas are created without the version, so that changing it alone reconfigures the running ones.
     served = settings.model_copy(update={"judge": judge, "vidb": "current"})
     if served.extraction:

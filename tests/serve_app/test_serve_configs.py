@@ -1,6 +1,7 @@
 """The shipped Serve configs are valid for Ray Serve and the application, and their limits are consistent."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from serve import app
 from serve.app import DRAIN_SECONDS, ServeConfig, builder
-from valueflow import config, vidb
+from valueflow import config, store, vidb
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
 from valueflow.llm.configs import EndpointModel
@@ -41,7 +42,8 @@ def test_three_configs_ship():
 
 def actor_options(monkeypatch, args: dict, built_by: AnyJudge | None = None) -> dict[str, dict[str, float]]:
     """The resources that each deployment of the application asks Ray for; the version is never read."""
-    monkeypatch.setattr(vidb, "load", lambda root, version: None)
+    monkeypatch.setattr(vidb, "load", lambda root, version: SimpleNamespace(build=None))
+    monkeypatch.setattr(store, "verify", lambda build: None)
     monkeypatch.setattr(app, "judge_of", lambda version, configured: configured or built_by or EncoderJudge())
     options, front = {}, builder(args)
     bound = [front._bound_deployment]

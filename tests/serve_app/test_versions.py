@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.app import EvaluatorReplica, ServeConfig
+from serve.app import EvaluatorReplica, ServeConfig, builder
 from valueflow import vidb
 from valueflow.errors import InputError
 from valueflow.judging.configs import SimulatedJudge
@@ -65,6 +65,15 @@ def test_a_whole_new_version_replaces_the_old_one_also_while_the_first_is_still_
         return replica
 
     assert asyncio.run(swap()).service.version.build.build_id == new
+
+
+def test_no_application_is_built_for_a_damaged_version_so_that_the_running_one_stays(tmp_path):
+    new = version(tmp_path, 40)
+    args = {"root": str(tmp_path), "vidb": new, "fast": False, "judge": {"kind": "simulated"}}
+    builder(args)
+    damage(tmp_path, new)
+    with pytest.raises(InputError, match="differs from its manifest"):
+        builder(args)
 
 
 def test_a_replica_whose_first_version_cannot_be_loaded_is_unhealthy(tmp_path):
