@@ -1,16 +1,15 @@
 """Scores, comparisons, profiles and extraction for one request at a time, in asyncio, over a published VIDB.
 
 Windows are planned as in the batch job (`evaluation.scoring.Scoring`), so that both give the same score. The function that
-answers windows is an argument: Ray Serve passes one that merges the windows of many callers, `valueflow.service.local` one
-that runs in this process.
+answers windows is an argument: Ray Serve passes one that merges those of many callers, `service.local` one of this process.
 """
 
 import asyncio
 import itertools
 import logging
 from collections import ChainMap
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,22 +25,19 @@ from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.kind import Ask
 from valueflow.judging.turns import calling
-from valueflow.ranking.windows import with_texts
-from valueflow.records import ValueId, clean, flaw, text_id
+from valueflow.records import ValueId, clean, text_id
 from valueflow.service.catalog import Catalog
+from valueflow.service.work import distinct, flaw_of, in_order, run, set_nodes, windows_of
 from valueflow.theories import resolve_theory
 from valueflow.theories.taxonomy import THEORIES
 from valueflow.vidb.version import Vidb
 
 log = logging.getLogger(__name__)
-CHUNK = 256  # texts of one value that are planned and scored together
-MAX_INLINE_TEXTS = 32  # work on up to so many texts or scores is done on the event loop: it takes milliseconds
 GROUP, GROUPS = 32, 2  # texts of a stream that are scored together; groups in progress at once
 EXTRACTED = 64  # texts whose neighbors are looked up at once; in between a caller may leave
 PROBES = 60  # anchors of a value whose order estimates a judge's sharpness
 MIN_ANSWERED = 0.5  # share of windows with an answer from which an estimate is kept
 ESTIMATE_SECONDS = 60.0  # until an estimate from fewer answers is made again
-T = TypeVar("T")
 Embed = Callable[[list[str]], Awaitable[np.ndarray]]
 
 
@@ -173,7 +169,7 @@ class Service(Catalog):
         """Return for each value the mean intensity of the texts with its 95 % interval."""
         values = values or self.resolve(request)
         scores = await self._scores(request, request.texts, values)
-        profile = await _run(len(scores), lambda: [mean_profile(value, scores) for value in values])
+        profile = await run(len(scores), lambda: [mean_profile(value, scores) for value in values])
         return api.ProfileResponse(**self._provenance(request, request_id), profile=profile)
 
     async def extract(self, request: api.ExtractRequest, request_id: str) -> api.ExtractResponse:
@@ -185,14 +181,14 @@ class Service(Catalog):
         if self.embedding is None or self.embedding.extractor is None:
             raise InputError("extraction is not offered by this server; start it with `extraction` set (labelled texts)")
         names = list(THEORIES) if request.theories is None else [resolve_theory(name) for name in request.theories]
-        texts = [api.ExtractedText(index=i, nodes=[], error=_problem(text)) for i, text in enumerate(request.texts)]
+        texts = [api.ExtractedText(index=i, nodes=[], error=flaw_of(text)) for i, text in enumerate(request.texts)]
         readable = [text for text in texts if not text.error]
         if readable:
             with of_the_operator():
                 z_TD = await self.embedding.embed([clean(request.texts[text.index]) for text in readable])
                 for start in range(0, len(readable), EXTRACTED):
                     part = slice(start, start + EXTRACTED)
-                    await asyncio.to_thread(_extract, self.embedding.extractor, z_TD[part], readable[part], names, request.top)
+                    await asyncio.to_thread(set_nodes, self.embedding.extractor, z_TD[part], readable[part], names, request.top)
         return api.ExtractResponse(request_id=request_id, model=self.embedding.model, texts=texts)
 
     async def check(self) -> None:
@@ -256,7 +252,7 @@ class Service(Catalog):
             InputError: see `resolve`.
         """
         values = self.resolve(request)
-        num_texts = len({text_id(text) for text in texts if not _problem(text)})
+        num_texts = len({text_id(text) for text in texts if not flaw_of(text)})
         if request.mode == "fast":
             return Plan(num_texts, values, 0, {})
         return Plan(num_texts, values, num_texts * len(values) * request.m, self._missing(values) if num_texts else {})
@@ -266,7 +262,7 @@ class Service(Catalog):
     ) -> list[api.Scored]:
         """Scores ordered by text, then value; `first` is the index of the first text in the request."""
         by_value = await self._text_scores(request, texts, values)
-        return await _run(
+        return await run(
             len(texts) * len(values),
             lambda: [
                 to_api(first + i, value, scores[i])
@@ -283,32 +279,32 @@ class Service(Catalog):
     async def _distinct_scores(
         self, request: api.ScoringRequest, texts: list[str], values: list[ValueId]
     ) -> list[list[TextScore]]:
-        ids, problems, chunks = await _run(len(texts), _distinct, texts)
+        ids, problems, chunks = await run(len(texts), distinct, texts)
         if request.mode == "fast":
             by_chunk = await asyncio.gather(*(self._regress(values, chunk) for chunk in chunks))
             parts = list(itertools.chain(*by_chunk))
         else:
-            if distinct:
+            if chunks:
                 self._begin_estimates(values)
             parts = await asyncio.gather(*(self._rank(request, value, chunk) for chunk in chunks for value in values))
         unscored = {problem: TextScore(None, 0, 0, problem) for problem in problems}
         by_value = (ChainMap(unscored, *parts[v :: len(values)]) for v in range(len(values)))
-        return await _run(len(ids) * len(values), lambda: [[scores[i] for i in ids] for scores in by_value])
+        return await run(len(ids) * len(values), lambda: [[scores[i] for i in ids] for scores in by_value])
 
     async def _rank(self, request: api.ScoringRequest, value: ValueId, texts: dict[str, str]) -> dict[str, TextScore]:
         """Score texts (by id) on one value: windows round by round, then the posterior of each text."""
         config, counts = _evaluator_config(request), [[0, 0] for _ in texts]
         sharpness = await self._sharpness_of(value)
-        scoring = await _run(len(texts), Scoring, self._anchors(value), list(texts), sharpness, config)
+        scoring = await run(len(texts), Scoring, self._anchors(value), list(texts), sharpness, config)
         lookup = ChainMap(texts, self._texts(value))
         errors: list[str | None] = [None] * len(texts)
         for round_ in range(config.m):
-            answers = await self._answer(await _run(len(texts), _plan, scoring, round_, lookup))
+            answers = await self._answer(await run(len(texts), windows_of, scoring, round_, lookup))
             for unit, row in enumerate(answers):
                 counts[unit][row["order"] is None] += 1
                 errors[unit] = row["error"] or errors[unit]
-            await _run(len(texts), scoring.take, enumerate(answers))
-        scores = await _run(len(texts), scoring.posterior.scores)
+            await run(len(texts), scoring.take, enumerate(answers))
+        scores = await run(len(texts), scoring.posterior.scores)
         # Whole posteriors cost more time and memory than scores, and only a comparison uses them.
         p_UG = scoring.posterior.probabilities() if isinstance(request, api.CompareRequest) else [None] * len(texts)
         return {
@@ -333,7 +329,7 @@ class Service(Catalog):
         """The judge's rows of `rankings` in the order of the windows, which have their texts."""
         with of_the_operator():
             answers = await self._ask_judge(windows)
-        return await _run(windows.num_rows, _in_order, answers, windows)
+        return await run(windows.num_rows, in_order, answers, windows)
 
     async def _sharpness_of(self, value: ValueId) -> float:
         """The judge's nats per unit of theta: of the version, of an earlier estimate, or of the one in progress."""
@@ -370,7 +366,7 @@ class Service(Catalog):
         count = self._missing([value])[value]
         probes = anchors.text_ids[np.linspace(0, len(anchors.text_ids) - 1, count).astype(int)]
         scoring = Scoring(anchors, probes.tolist(), 1.0, EvaluatorConfig(sampling="bucket", m=1))
-        answers = await self._answer(_plan(scoring, 0, self._texts(value)))
+        answers = await self._answer(windows_of(scoring, 0, self._texts(value)))
         theta = dict(zip(anchors.text_ids, anchors.theta_A, strict=True))
         valid = [row for row in answers if row["order"] is not None]
         theta_of_windows = [np.array([theta[i] for i in row["text_ids"]]) for row in valid]
@@ -398,45 +394,6 @@ class Service(Catalog):
         judge = self.judge.name if ranked or self.embedding is None else self.embedding.model
         version = self.version.build.build_id
         return settings | {"request_id": request_id, "vidb_version": version, "judge": judge, "mode": request.mode}
-
-
-def _problem(text: str) -> str | None:
-    """Why a text is not judged, None if it is."""
-    problem = flaw(text)
-    return f"the text has {problem}" if problem else None if text.strip() else "the text is empty"
-
-
-def _distinct(texts: list[str]) -> tuple[list[str], set[str], list[dict[str, str]]]:
-    """The id of each text or why it is not judged, these reasons, and the other texts by id, each once, in chunks."""
-    problems = [_problem(text) for text in texts]
-    ids = [problem or text_id(text) for problem, text in zip(problems, texts, strict=True)]
-    # Scores do not depend on the order; sorted, equal sets of texts make equal chunks.
-    distinct = sorted({i: clean(text) for i, text, problem in zip(ids, texts, problems, strict=True) if not problem}.items())
-    chunks = [dict(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK)]
-    return ids, {problem for problem in problems if problem}, chunks
-
-
-def _in_order(answers: pa.Table, windows: pa.Table) -> list[dict]:
-    """The rows of `rankings` in the order of the windows."""
-    rows = {row["window_id"]: row for row in answers.to_pylist()}
-    return [rows[i] for i in windows["window_id"].to_pylist()]
-
-
-def _plan(scoring: Scoring, round_: int, texts: Mapping[str, str]) -> pa.Table:
-    """The windows of a round with their texts."""
-    return with_texts(scoring.plan(round_), texts)
-
-
-def _extract(extractor: Extractor, z_TD: np.ndarray, texts: list[api.ExtractedText], theories: list[str], top: int) -> None:
-    """Set the nodes of some texts."""
-    for text, by_theory in zip(texts, extractor(z_TD, top), strict=True):
-        nodes = [node for theory in theories for node in by_theory.get(theory, [])]
-        text.nodes = [api.Extracted(**node._asdict() | {"path": list(node.path)}) for node in nodes]
-
-
-async def _run(num: int, work: Callable[..., T], *arguments: object) -> T:
-    """Return the result of work on so many texts or scores, computed in a thread if it would block other requests."""
-    return work(*arguments) if num <= MAX_INLINE_TEXTS else await asyncio.to_thread(work, *arguments)
 
 
 def _evaluator_config(request: api.ScoringRequest) -> EvaluatorConfig:
