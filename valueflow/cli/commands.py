@@ -29,6 +29,7 @@ from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, JudgeConfig, SimulatedJudge
 from valueflow.records import flaw
 from valueflow.tabular import EXTENSIONS, cell, columns, row_error, rows
+from valueflow.theories import find_theory
 
 ROOT_ENV = "VALUEFLOW_ROOT"
 SETTINGS = ("mode", "k", "m", "sampling", "seed")
@@ -126,8 +127,8 @@ async def values(args: Namespace) -> None:
     """Write all values, those of a theory, or one with its paths and examples."""
     # No judging happens: use the judge that is cheapest to load.
     async with backend(args, SimulatedJudge()) as client:
-        theories = (await client.theories()).theories
-        selected = [theory for theory in theories if args.name in (None, theory.id)]
+        theories, chosen = (await client.theories()).theories, find_theory(args.name or "")
+        selected = [theory for theory in theories if not args.name or theory.id == chosen]
         value = None if selected else await client.value(args.name)
     with sheet(args, output.definition if value else output.definitions) as out:
         if value:

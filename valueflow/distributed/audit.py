@@ -26,7 +26,7 @@ from valueflow.llm.cost import CostEstimate, MeasuredSpeed
 from valueflow.ranking.windows import with_texts
 from valueflow.records import digest
 from valueflow.store import Build, RankingsDetails
-from valueflow.theories import resolve
+from valueflow.theories import expand
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class AuditJudgeConfig(Config):
     root: str = Field(description="folder or URL under which all tables live")
     judge: JudgeConfig
     anchors: str = Field(SAMPLE, description="rated texts: 'sample', or an official CSV or JSONL with intensities")
-    values: list[str] = Field([], description="values by any spelling; empty: all that have rated texts")
+    values: list[str] = Field([], description="values and theories by any spelling; empty: all that have rated texts")
     exam: AuditConfig = Field(AuditConfig(), description="size of the audit, and the marks to reach")
     dry_run: bool = Field(False, description="print the estimated cost of the audit, make no calls")
     cluster: ClusterConfig = ClusterConfig()
@@ -123,7 +123,7 @@ def check_panel_admitted(root: str, voters: list[AnyJudge], policy: Policy) -> d
 
 
 def _rated_texts(config: AuditJudgeConfig) -> pa.Table:
-    rated = rated_texts(config.anchors, [resolve(value) for value in config.values])
+    rated = rated_texts(config.anchors, expand(config.values))
     return with_judge_truth(config.judge, rated)
 
 

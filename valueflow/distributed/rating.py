@@ -30,7 +30,7 @@ from valueflow.ranking.plackett_luce import fit
 from valueflow.ranking.windows import WindowsConfig, plan_table, with_texts
 from valueflow.records import LIMIT, ValueId, digest
 from valueflow.store import BallotsDetails, Build
-from valueflow.theories import resolve
+from valueflow.theories import expand
 from valueflow.voting.descend import Ballot, ballot_table
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class CompareRatingConfig(Config):
     root: str = Field(description="folder or URL under which all tables live")
     panel: PanelConfig
     anchors: str = Field(SAMPLE, description="reference: 'sample', or an official CSV or JSONL with intensities")
-    values: list[str] = Field(min_length=1, description="values by any spelling")
+    values: list[str] = Field(min_length=1, description="values and theories by any spelling")
     repeats: int = Field(2, ge=2, le=len(PARAPHRASES), description="number of times that each judge rates and ranks all texts")
     windows: WindowsConfig = WindowsConfig()
     extreme_quantile: float = Field(0.99, gt=0.5, le=1, description="quantile of |theta - zero| that becomes intensity 10")
@@ -95,7 +95,7 @@ def compare_rating(config: CompareRatingConfig) -> Comparison:
 
 def _reference(config: CompareRatingConfig) -> tuple[list[dict], np.ndarray]:
     """The rated texts and the value of each."""
-    values = [resolve(value) for value in config.values]
+    values = expand(config.values)
     rows = rated_texts(config.anchors, values).to_pylist()
     value_T = np.array([ValueId.of(row["theory"], row["value"]) for row in rows])
     for value in values:

@@ -227,11 +227,11 @@ def _direction(word: str | None) -> int:
 
 
 def _paths_of(name: str | None, kind: str, choices: dict[str, list[int]]) -> list[int]:
-    theory, _, rest = (name or ":").partition(":")
+    spelling, _, rest = (name or ":").partition(":")
     if name is None or not (rest or kind == "path"):
         raise InputError(f"theory or {kind} is missing")
-    if theory not in THEORIES:
-        raise InputError(f"unknown theory {theory!r}; {allowed(theory, THEORIES)}")
+    theory = resolve_theory(spelling)
+    name = f"{theory}:{rest}"
     if rest and name not in choices:
         of_theory = [choice.partition(":")[2] for choice in choices if choice.startswith(f"{theory}:")]
         raise InputError(f"{theory} has no {kind} {rest!r}; {allowed(rest, of_theory)}")

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from valueflow import api, store, vidb
-from valueflow.errors import InputError, allowed, of_the_operator
+from valueflow.errors import InputError, of_the_operator
 from valueflow.records import ValueId
-from valueflow.theories import operational, resolve, resolve_theory, theories
+from valueflow.theories import expand, operational, resolve, theories
 from valueflow.vidb.version import Anchors, Vidb
 
 EXAMPLES = 9  # anchors shown with a value
@@ -101,15 +101,8 @@ class Catalog:
         for name in names:
             if name == "all":
                 values += available
-            elif name.strip().lower() in _theory_names():
-                theory = resolve_theory(name)
-                of_theory = [value for value in available if value.theory == theory]
-                if not of_theory:
-                    build_id = self.version.build.build_id
-                    raise InputError(f"VIDB {build_id} has no value of {theory!r}; {allowed(name, available)}")
-                values += of_theory
             else:
-                values.append(self._require_anchors(resolve(name)))
+                values += map(self._require_anchors, expand([name], available))
         return list(dict.fromkeys(values))
 
     def _require_anchors(self, value: ValueId) -> ValueId:
@@ -135,7 +128,3 @@ class Catalog:
     def _read_licenses(self) -> dict[str, int]:
         with of_the_operator():
             return self.version.details.licenses or vidb.licenses(self.version)
-
-
-def _theory_names() -> set[str]:
-    return {name.lower() for theory in theories().values() for name in (theory.id, theory.name, *theory.aliases)}

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Iterable
 from importlib import resources
 
 import yaml
@@ -117,16 +118,54 @@ def operational() -> tuple[ValueId, ...]:
     return tuple(ValueId.of(t.id, node.id) for t in theories().values() for node in t.nodes if node.operational)
 
 
+@functools.cache
+def _theory_names() -> dict[str, str]:
+    """Folded id, name and aliases -> theory id."""
+    return {fold(s): t.id for t in theories().values() for s in (t.id, t.name, *t.aliases)}
+
+
+def find_theory(name: str) -> str | None:
+    """Return the theory id for any spelling of its id, name or aliases; None if there is no such theory."""
+    return _theory_names().get(fold(name))
+
+
+def expand(names: Iterable[str], available: Iterable[ValueId] | None = None) -> list[ValueId]:
+    """Return the values that names of values and theories stand for, without duplicates.
+
+    Args:
+        names: any spellings; a theory stands for those of its values that are available.
+        available: default: the 32 operational values.
+
+    Raises:
+        InputError: there is no such value or theory (a near spelling is suggested), or it is ambiguous.
+    """
+    choices = list(operational() if available is None else available)
+    values: list[ValueId] = []
+    for name in names:
+        theory = find_theory(name)
+        of_theory = [value for value in choices if value.theory == theory]
+        if theory and not of_theory:
+            raise InputError(f"there is no value of {theory!r} here; {allowed(name, choices)}")
+        values += of_theory or [resolve(name)]
+    return list(dict.fromkeys(values))
+
+
+def _nearest(name: str, spellings: Iterable[str], choices: Iterable[str]) -> str:
+    """Suggest the nearest of the spellings, else list the choices."""
+    near = allowed(fold(name), spellings)
+    return near if near.startswith("did") else allowed("", choices)
+
+
 def resolve_theory(name: str) -> str:
     """Return the theory id for an id or alias (`pvq`, `schwartz`, `duties`, ...).
 
     Raises:
         InputError: the theory is unknown; the message suggests a near spelling.
     """
-    names = {fold(s): t.id for t in theories().values() for s in (t.id, t.name, *t.aliases)}
-    if fold(name) not in names:
-        raise InputError(f"unknown theory {name!r}; {allowed(name, names)}")
-    return names[fold(name)]
+    theory = find_theory(name)
+    if theory is None:
+        raise InputError(f"unknown theory {name!r}; {_nearest(name, _theory_names(), THEORIES)}")
+    return theory
 
 
 def resolve(name: str, theory: str | None = None) -> ValueId:
@@ -137,12 +176,13 @@ def resolve(name: str, theory: str | None = None) -> ValueId:
     """
     if theory is None and ":" in name:
         prefix, _, rest = name.partition(":")
-        if fold(prefix) in {fold(s) for t in theories().values() for s in (t.id, t.name, *t.aliases)}:
-            return resolve(rest, resolve_theory(prefix))
+        if known := find_theory(prefix):
+            return resolve(rest, known)
     searched = [theories()[resolve_theory(theory)]] if theory else list(theories().values())
     matches = [ValueId.of(t.id, t.spellings[fold(name)]) for t in searched if fold(name) in t.spellings]
     if not matches:
-        near = allowed(name, [spelling for t in searched for spelling in t.spellings])
+        spellings = [*(() if theory else _theory_names()), *(spelling for t in searched for spelling in t.spellings)]
+        near = allowed(name, spellings)
         hint = near if near.startswith("did") else f"the values are {', '.join(operational())}"
         raise InputError(f"unknown value {(f'{searched[0].id}:{name}' if theory else name)!r}; {hint}")
     if len(matches) > 1:

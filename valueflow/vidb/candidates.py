@@ -12,7 +12,7 @@ from valueflow.config import Config
 from valueflow.errors import InputError
 from valueflow.records import ValueId, conform, digest
 from valueflow.store import Build
-from valueflow.theories import operational, resolve, theories
+from valueflow.theories import expand, operational, theories
 
 ALL = ["all"]
 Directions = dict[str, int | None]  # by text id: 1 supports, -1 opposes, 0 neutral, None unknown
@@ -21,7 +21,7 @@ Directions = dict[str, int | None]  # by text id: 1 supports, -1 opposes, 0 neut
 class CandidatesConfig(Config):
     """Which texts become candidates of which values."""
 
-    values: list[str] = Field(ALL, description="values by any spelling, or ['all'] for the 32")
+    values: list[str] = Field(ALL, description="values and theories by any spelling, or ['all'] for the 32")
     max_texts: int = Field(10_000, ge=2, description="labelled texts per value")
     num_other: int = Field(0, ge=0, description="texts per value that have no label of the value")
     num_neutral: int = Field(20, ge=0, description="neutral texts added to every pool; they fix the zero of the scale")
@@ -38,11 +38,11 @@ def chosen_values(config: CandidatesConfig) -> list[ValueId]:
     """
     if config.values == ALL:
         return list(operational())
-    values = [resolve(name) for name in config.values]
-    for value, name in zip(values, config.values, strict=True):
-        if value not in operational():
-            raise InputError(f"{name!r} ({value}) is not one of the 32 operational values: {', '.join(operational())}")
-    return list(dict.fromkeys(values))
+    for name in config.values:
+        for value in expand([name]):
+            if value not in operational():
+                raise InputError(f"{name!r} ({value}) is not one of the 32 operational values: {', '.join(operational())}")
+    return expand(config.values)
 
 
 @functools.cache

@@ -17,7 +17,7 @@ class EvaluateConfig(Config):
     responses: str = Field("", description="CSV, JSONL or Parquet with columns query, dataset, response")
     max_responses: int | None = Field(None, ge=1, description="read only so many rows, the first ones of all files")
     vidb: str = Field("current", description="version id, or current")
-    values: list[str] = Field(ALL, description="values by any spelling, or ['all'] of the version")
+    values: list[str] = Field(ALL, description="values and theories by any spelling, or ['all'] of the version")
     evaluator: EvaluatorConfig = EvaluatorConfig()
     judge: JudgeConfig | None = Field(None, description="not needed with rankings")
     rankings: str = Field(

@@ -37,7 +37,7 @@ from valueflow.ranking.windows import with_texts
 from valueflow.records import SCHEMAS, ValueId, digest, text_id
 from valueflow.store import Build, EvaluationsDetails, RankingsDetails
 from valueflow.tabular import is_table
-from valueflow.theories import resolve
+from valueflow.theories import expand, resolve
 from valueflow.vidb.candidates import ALL
 from valueflow.vidb.version import Vidb
 
@@ -158,7 +158,7 @@ def _evaluate_official(config: EvaluateConfig) -> EvaluationResult:
 
 
 def _values(config: EvaluateConfig, available: list[ValueId]) -> list[ValueId]:
-    return available if config.values == ALL else list(dict.fromkeys(map(resolve, config.values)))
+    return available if config.values == ALL else expand(config.values, available)
 
 
 def _chunks(responses: Build, values: list[ValueId], size: int) -> list[EvaluationChunk]:
