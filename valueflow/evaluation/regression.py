@@ -131,7 +131,7 @@ def load_or_fit(version: Vidb, model: str, embed: Embed) -> IntensityRegression:
             _save(out, version, model, probe_D, fits)
         except StorageError as error:
             log.warning("%s. Mode fast is fitted for this process alone", error)
-            lines, agreement = ({value: fit_[i] for value, fit_ in fits.items()} for i in (0, 1))
+            lines, agreement = {v: line for v, (line, _) in fits.items()}, {v: a for v, (_, a) in fits.items()}
             return IntensityRegression(model, source.build_id, lines, agreement)
     return _load(out, version, model, probe_D)
 
