@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from valueflow.config import Config
 from valueflow.errors import InputError
+from valueflow.hives.pieces import mean_over_pieces
 from valueflow.models import UNLOADABLE, check_self_contained, locate
 
 Pooling = Literal["mean", "last"]
@@ -44,11 +45,11 @@ class _Batch:
     """Texts that are padded to one length; tokenized where the first part is embedded."""
 
     def __init__(self, encoder: "Encoder", texts: list[str]) -> None:
-        self._encoder, self._texts = encoder, texts
+        self._encoder, self.texts = encoder, texts
 
     @functools.cached_property
     def inputs(self) -> dict[str, Tensor]:
-        return self._encoder.tokenize(self._texts)
+        return self._encoder.tokenize(self.texts)
 
 
 class Part(NamedTuple):
@@ -160,7 +161,10 @@ class Encoder(nn.Module):
         return functional.normalize(pooled_BD.float(), dim=-1)
 
     def embed(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
-        """Return float32 unit vectors z_ND, computed without dropout; texts of similar length share a batch."""
+        """Return float32 unit vectors z_ND, computed without dropout; texts of similar length share a batch.
+
+        That of a text that is longer than `max_length` is the mean over its pieces, see `hives.pieces`.
+        """
         z_ND = np.empty((len(texts), self.dimension), np.float32)
         for part in self.parts(texts, batch_size):
             z_ND[part.rows] = self.embed_part(part)
@@ -180,7 +184,7 @@ class Encoder(nn.Module):
             rows = by_length[first : first + max(1, int(np.searchsorted(before, batch_size * most, "right")))]
             first += len(rows)
             batch = _Batch(self, [texts[i] for i in rows])
-            longest = max(1, min(len(texts[rows[-1]]), most))
+            longest = max(1, len(texts[rows[-1]]))  # a text above the maximum length is read whole, in pieces
             step = max(1, -(-PART_CHARACTERS // longest)) if on_cpu else len(rows)
             parts += [Part(rows[i : i + step], batch, i, longest) for i in range(0, len(rows), step)]
         return parts
@@ -192,8 +196,19 @@ class Encoder(nn.Module):
         training = self.training
         self.eval()
         rows = slice(part.start, part.start + len(part.rows))
-        z_BD = self(**{name: tensor[rows].to(device) for name, tensor in part.batch.inputs.items()}).cpu().numpy()
+        inputs, texts = {name: tensor[rows] for name, tensor in part.batch.inputs.items()}, part.batch.texts[rows]
+
+        def embed(**tokens: Tensor) -> np.ndarray:
+            z_BD: np.ndarray = self(**{name: tensor.to(device) for name, tensor in tokens.items()}).cpu().numpy()
+            return z_BD
+
+        z_BD, num_tokens = embed(**inputs), inputs["attention_mask"].sum(1).numpy()
+        z_BD = mean_over_pieces(
+            z_BD, texts, num_tokens, self.tokenizer, self.prompt, self.max_length, lambda p: embed(**self.tokenize(p))
+        )
         self.train(training)
+        long_B = num_tokens >= self.max_length
+        z_BD[long_B] /= np.linalg.norm(z_BD[long_B], axis=1, keepdims=True)
         return z_BD
 
     def save(self, folder: str | Path, card: str) -> None:

@@ -9,6 +9,7 @@ topics, but not support from opposition.
 import functools
 import json
 import os
+import sys
 import uuid
 from importlib import resources
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from valueflow.errors import InputError
+from valueflow.hives.pieces import OVERLAP, mean_over_pieces, own_max_length
 from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.kind import PIECE_BYTES, JudgeKind
@@ -30,8 +32,7 @@ SHARED, ALIKE, SAME = 0.5, 1.0, 1.0
 # Trust in an exemplar by kind: plain statements and the poles of definitions are less ambiguous than scenes.
 TRUST = {"scene": 1.0, "plain": 2.0, "pole": 5.0}
 CACHE = 200_000  # texts whose scores are kept in memory
-BYTES_PER_TOKEN = 4  # approximately
-MAX_LENGTH = 256  # tokens, for models without a maximum length of their own
+MAX_LENGTH = 256  # tokens that a model reads at once, unless its files say otherwise
 
 # As a voter. Below this topic score (1: like the exemplars of a value, 0: unlike any), no value is concerned; below this
 # |support| (1: like the supporting exemplars), a text takes no side.
@@ -65,7 +66,6 @@ class LayerEncoder:
 
         path = fetch(model)
         settings = encoder_settings(path)
-        self.prompt, self.max_length = (settings.prompt, settings.max_length) if settings else ("", MAX_LENGTH)
         check_self_contained(path)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -74,25 +74,40 @@ class LayerEncoder:
         except UNLOADABLE as error:
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise InputError(f"judge.model {model!r} cannot be loaded: {reason}") from error
+        self.prompt = settings.prompt if settings else ""
+        self.max_length = settings.max_length if settings else own_max_length(self.model, self.tokenizer, path, MAX_LENGTH)
 
     def __call__(self, texts: list[str], batch_size: int = 64) -> np.ndarray:
-        """Return float32 features, shape (texts, layers * width); texts of similar length share a batch."""
-        import torch
+        """Return float32 features, shape (texts, layers * width); texts of similar length share a batch.
 
+        Those of a text that is longer than the model reads are the mean over its pieces.
+        """
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         rows = [np.empty(0, np.float32)] * len(texts)
         for start in range(0, len(texts), batch_size):
             indices = by_length[start : start + batch_size]
-            prompted = [self.prompt + texts[i] for i in indices]
-            batch = self.tokenizer(prompted, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
-            batch = batch.to(self.device)
-            with torch.inference_mode():
-                states = self.model(**batch, output_hidden_states=True).hidden_states
-                mask = batch["attention_mask"][..., None].to(states[0].dtype)
-                pooled = torch.cat([(h * mask).sum(1) / mask.sum(1) for h in states], 1).float().cpu().numpy()
+            batch_texts = [texts[i] for i in indices]
+            pooled, num_tokens = self._features(batch_texts)
+            pooled = mean_over_pieces(
+                pooled, batch_texts, num_tokens, self.tokenizer, self.prompt, self.max_length, lambda p: self._features(p)[0]
+            )
             for i, row in zip(indices, pooled, strict=True):
                 rows[i] = row
         return np.stack(rows) if rows else np.empty((0, 0), np.float32)
+
+    def _features(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The features of the beginnings of texts, and the number of tokens of each."""
+        import torch
+
+        prompted = [self.prompt + text for text in texts]
+        batch = self.tokenizer(prompted, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
+        num_tokens = batch["attention_mask"].sum(1).numpy()
+        batch = batch.to(self.device)
+        with torch.inference_mode():
+            states = self.model(**batch, output_hidden_states=True).hidden_states
+            mask = batch["attention_mask"][..., None].to(states[0].dtype)
+            pooled = torch.cat([(h * mask).sum(1) / mask.sum(1) for h in states], 1).float().cpu().numpy()
+        return pooled, num_tokens
 
 
 class Knowledge(NamedTuple):
@@ -145,7 +160,7 @@ class EncoderRanker:
         self.config = config
         self.encoder = LayerEncoder(config.model)
         self.piece_bytes = PIECE_BYTES if self.encoder.device == "cpu" else 128 * PIECE_BYTES
-        self.read_bytes = BYTES_PER_TOKEN * self.encoder.max_length
+        self.read_bytes = sys.maxsize  # long texts are read whole, in pieces
         bag = _bag(config.bag)
         self.rows = [exemplars()[i] for i in bag]
         self.knowledge = learn(self._exemplar_features()[bag], self.rows)
@@ -269,7 +284,7 @@ def _columns(theory: str, node: str) -> list[int]:
 
 def _ranking_knowledge(_: object) -> str:
     """Hash of the exemplars and of the constants of the regression."""
-    return digest([RIDGE, SHARED, ALIKE, SAME, TRUST], [list(row.values()) for row in exemplars()])
+    return digest([RIDGE, SHARED, ALIKE, SAME, TRUST, OVERLAP], [list(row.values()) for row in exemplars()])
 
 
 def _voting_knowledge(config: object) -> list[Any]:

@@ -103,4 +103,5 @@ research on values in language models. Not intended for judging people or for ma
 - A position in this space is an estimate that depends on the training labels: their cultures, languages, periods and errors.
 - The direction of a text is harder to predict than its value: check the accuracy of direction above before relying on it.
 - Similarities are comparable within one theory; across theories they show what texts share, not that values are equal.
-- Texts longer than max_length tokens are truncated, and a text with several values still gets a single vector."""
+- sentence-transformers cuts texts longer than max_length tokens, as training did; ValueFlow reads them in overlapping pieces.
+- A text with several values still gets a single vector."""

@@ -73,6 +73,7 @@ class Prefetcher:
         self.sampler, self.encoder, self.rank, self.world = sampler, encoder, rank, world
         self.pool = ThreadPoolExecutor(1, "prefetch")
         self.pending: dict[int, Future[tuple[Batch, dict[str, Tensor]]]] = {}
+        self.num_texts = self.num_truncated = 0  # drawn; as long as the encoder reads, or longer
 
     def take(self, number: int) -> tuple[Batch, dict[str, Tensor]]:
         """Return a batch by its number, counted from 0, and schedule the next ones."""
@@ -88,7 +89,10 @@ class Prefetcher:
     def _prepare(self, number: int) -> tuple[Batch, dict[str, Tensor]]:
         batch = self.sampler.batch(number, self.rank, self.world)
         texts = self.sampler.examples.texts
-        return batch, self.encoder.tokenize([texts[i] for i in batch.text_B.tolist()])
+        tokens = self.encoder.tokenize([texts[i] for i in batch.text_B.tolist()])
+        self.num_texts += len(batch.text_B)
+        self.num_truncated += int((tokens["attention_mask"].sum(1) >= self.encoder.max_length).sum())
+        return batch, tokens
 
 
 class EncoderWithHead(nn.Module):
@@ -201,6 +205,12 @@ def train_worker(settings: dict[str, TrainingTask]) -> WorkerResult:
             _save_checkpoint(trainer.engine, done, curve)
             if tracker:
                 tracker.flush()
+    drawn = trainer.prefetcher
+    if drawn.num_truncated:
+        log.warning(
+            "of %d texts drawn, %d filled max_length (%d tokens); training reads no further. Raise encoder.max_length, or "
+            "split long texts", drawn.num_texts, drawn.num_truncated, encoder.max_length,
+        )  # fmt: skip
     full_encoder = _gathered_encoder(trainer.engine, training)
     if tracker is None or full_encoder is None:
         return WorkerResult()

@@ -1,0 +1,89 @@
+"""Texts longer than an encoder reads at once: overlapping pieces of its length, whose vectors are averaged.
+
+The first piece is the beginning of the text, as the encoder truncates it, so a text that fits has the vector of the encoder
+alone, and long texts beside it do not change it.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+OVERLAP = 0.25  # share of a piece, at least, that the next one repeats, so that no sentence is read in halves only
+BATCH = 16  # pieces that are embedded together
+WORD_TOKENS = 16  # a piece begins and ends between words, if a border is within so many tokens
+
+
+class Pieces(NamedTuple):
+    """The pieces of a text, and the tokens of each."""
+
+    texts: list[str]
+    weights: list[int]
+
+
+def pieces(tokenizer: Any, prompt: str, text: str, max_length: int) -> Pieces:
+    """Return the overlapping pieces of a text; the text alone if it fits into `max_length` tokens with the prompt."""
+    tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False)
+    num_tokens, offsets, words = len(tokens["input_ids"]), tokens["offset_mapping"], tokens.word_ids()
+    prompt_tokens = len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) if prompt else 0
+    room = max_length - tokenizer.num_special_tokens_to_add() - prompt_tokens
+    if num_tokens <= room or room < 1:
+        return Pieces([text], [num_tokens])
+    step = max(1, room - int(room * OVERLAP))
+    starts = np.linspace(0, num_tokens - room, 1 + -(-(num_tokens - room) // step)).round().astype(int).tolist()
+    slack = min(WORD_TOKENS, int(room * OVERLAP) // 2)
+    spans = []
+    for start in starts:
+        end = start + room
+        begins = (i for i in range(start, start + slack) if start and words[i] != words[i - 1])
+        ends = (i for i in range(end, end - slack, -1) if end < num_tokens and words[i] != words[i - 1])
+        spans.append((next(begins, start), next(ends, end)))
+    return Pieces([text[offsets[a][0] : offsets[b - 1][1]] for a, b in spans], [b - a for a, b in spans])
+
+
+def mean_over_pieces(
+    z_BD: np.ndarray,
+    texts: list[str],
+    num_tokens_B: np.ndarray,
+    tokenizer: Any,
+    prompt: str,
+    max_length: int,
+    embed: Callable[[list[str]], np.ndarray],
+) -> np.ndarray:
+    """Return the vectors of texts, those of long ones averaged over their pieces, weighted by tokens.
+
+    Args:
+        z_BD: vectors of the texts, long ones truncated.
+        texts: without the prompt.
+        num_tokens_B: tokens that were read of each.
+        tokenizer: that of the encoder.
+        prompt: prefix of every text.
+        max_length: tokens that the encoder reads at once.
+        embed: vectors of pieces, without the prompt, none longer than the encoder reads.
+    """
+    unread = 0
+    for i in np.flatnonzero(num_tokens_B >= max_length):
+        if not tokenizer.is_fast:  # it does not tell where in the text a token stands
+            unread += 1
+            continue
+        cut = pieces(tokenizer, prompt, texts[i], max_length)
+        if len(cut.texts) > 1:
+            rest = [embed(cut.texts[start : start + BATCH]) for start in range(1, len(cut.texts), BATCH)]
+            z_PD = np.concatenate([z_BD[i : i + 1], *rest])
+            z_BD[i] = np.average(z_PD, axis=0, weights=cut.weights)
+    if unread:
+        log.warning("%d texts have more tokens than the encoder reads (%d); their ends are not read", unread, max_length)
+    return z_BD
+
+
+def own_max_length(model: Any, tokenizer: Any, folder: str, default: int) -> int:
+    """Return the tokens that an encoder reads at once, by its files: at most `default` unless it names its length."""
+    path = Path(folder) / "sentence_bert_config.json"
+    named = json.loads(path.read_text("utf-8")).get("max_seq_length") if path.is_file() else None
+    default = named if isinstance(named, int) and named > 0 else default
+    limits = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
+    return min([default, *(limit for limit in limits if isinstance(limit, int) and limit > 0)])
