@@ -67,7 +67,7 @@ runs/demo/vidb/CURRENT:
 	$(MAKE) demo
 
 serve: $(VENV)/.serve runs/demo/vidb/CURRENT
-	$(BIN)/serve run serve.app:builder root=runs/demo
+	$(BIN)/python -m serve.local root=runs/demo
 
 # Three processes of one thread for two cores: a third of the time, tests wait for servers and delays.
 test-unit: export OMP_NUM_THREADS = 1

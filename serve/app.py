@@ -1,18 +1,20 @@
 """The Ray Serve application: deployments for the HTTP API, the judge, and the encoder (mode fast and extraction).
 
-serve run serve.app:builder root=runs/demo
-serve deploy infra/serve/laptop.yaml
+python -m serve.local root=runs/demo
+python -m serve.check infra/serve/gpu-node.yaml && serve deploy infra/serve/gpu-node.yaml
 """
 
 import asyncio
 import logging
 import math
+import os
 import time
 from importlib import resources
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
 from fastapi import FastAPI
 from pydantic import Field
 from ray import serve
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 
 MAX_INLINE_BYTES = 2**20  # serialized on the event loop, in a millisecond
 MAX_ATTEMPTS = 6  # of a call before the last one, if its replica dies
+DEPLOYMENTS = ("evaluator", "judge", "encoder")
 DRAIN_SECONDS = 60.0  # time for a replica to finish its requests before it is stopped
 
 
@@ -133,7 +136,7 @@ class EvaluatorReplica:
             InputError: the first user_config has an unknown key.
         """
         if self.first is None:
-            _check_keys(user_config)
+            check_user_config(user_config)
             self.first = asyncio.create_task(self._replace(user_config))
         else:
             await asyncio.wait({self.first})
@@ -151,7 +154,7 @@ class EvaluatorReplica:
     async def _replace(self, user_config: dict) -> None:
         version = str(user_config.get("vidb", self.served.vidb))
         try:
-            _check_keys(user_config)
+            check_user_config(user_config)
             self.service = await asyncio.to_thread(self._load, version, asyncio.get_running_loop())
         except Exception:
             in_use = f"VIDB {self.service.version.build.build_id} stays in use" if self.service else "there is none to serve"
@@ -200,11 +203,6 @@ class EvaluatorReplica:
         await asyncio.gather(*(_answer(handle) for handle in silent))
 
 
-def _check_keys(user_config: dict) -> None:
-    if unknown := set(user_config) - {"vidb"}:
-        raise InputError(f"user_config of deployment 'evaluator' has the unknown key {unknown.pop()!r}; allowed: vidb")
-
-
 async def _answer(handle: DeploymentHandle) -> None:
     await handle.check.remote()
 
@@ -235,10 +233,13 @@ def builder(args: dict[str, Any]) -> Application:
     """Return the application for the arguments of `ServeConfig` (on a command line `key=value`, nested keys dotted).
 
     Raises:
-        InputError: a key is unknown or a value invalid; nothing is published under root, or the version is damaged; builds for
-            extraction are missing.
+        InputError: a key is unknown or a value invalid; root is relative on a cluster; nothing is published under root, or the
+            version is damaged; builds for extraction are missing.
     """
     settings = config.parse(ServeConfig, args, "serve arguments")
+    if ray.is_initialized():  # in a task of the cluster that is joined, whose folder is not the user's
+        require_absolute(settings.root)
+    settings = settings.model_copy(update={"root": absolute(settings.root)})
     version = vidb.load(settings.root, settings.vidb)
     # Here and not in a replica, for which Ray Serve would first stop one that serves the version before.
     store.verify(version.build)
@@ -270,6 +271,35 @@ def builder(args: dict[str, Any]) -> Application:
         graceful_shutdown_timeout_s=DRAIN_SECONDS,
     )
     return deploy(serve.ingress()(EvaluatorReplica)).bind(served, judge_app, encoder)
+
+
+def absolute(root: str) -> str:
+    """Return a root that names the same folder in every process of this machine; URLs stay as they are."""
+    return root if "://" in root else os.path.abspath(os.path.expanduser(root))
+
+
+def require_absolute(root: str) -> None:
+    """Check a root that other processes read.
+
+    Raises:
+        InputError: it is relative.
+    """
+    if "://" not in root and not os.path.isabs(root):
+        raise InputError(
+            f"root {root!r} is relative: on a cluster it would be a folder of the head; write an absolute path that every node "
+            "reads, or a URL (python -m serve.local serves a relative one on this machine)"
+        )
+
+
+def check_user_config(user_config: dict[str, Any]) -> dict[str, Any]:
+    """Return the user_config of deployment `evaluator` after a check of its keys.
+
+    Raises:
+        InputError: a key is unknown.
+    """
+    if unknown := set(user_config) - {"vidb"}:
+        raise InputError(f"user_config of deployment 'evaluator' has the unknown key {unknown.pop()!r}; allowed: vidb")
+    return user_config
 
 
 def _extraction_builds(served: ServeConfig) -> tuple[store.Build, store.Build, store.Build]:

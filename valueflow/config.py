@@ -17,7 +17,7 @@ from valueflow.errors import InputError, allowed, of_storage, storage_error
 
 log = logging.getLogger(__name__)
 
-SchemaT = TypeVar("SchemaT", bound="Config")
+SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 
 class Config(BaseModel):
@@ -133,7 +133,7 @@ def _fields_at(schema: Any, location: tuple[int | str, ...]) -> list[str]:
     """The field names of the model at `location`; a union is resolved by the tag, a list by its item type."""
     if not location:
         return list(schema.model_fields) if isinstance(schema, type) and issubclass(schema, BaseModel) else []
-    candidates = _models(schema.model_fields[location[0]].annotation) if location[0] in schema.model_fields else []
+    candidates = models_of(schema.model_fields[location[0]].annotation) if location[0] in schema.model_fields else []
     rest = location[1:]
     while rest and (isinstance(rest[0], int) or any(_tag(c) == rest[0] for c in candidates)):
         candidates = [c for c in candidates if isinstance(rest[0], int) or _tag(c) == rest[0]]
@@ -141,10 +141,11 @@ def _fields_at(schema: Any, location: tuple[int | str, ...]) -> list[str]:
     return sorted({name for c in candidates for name in _fields_at(c, rest)})
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models_of(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models in a type annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
+    return [model for part in getattr(annotation, "__args__", ()) for model in models_of(part)]
 
 
 def _tag(model: type[BaseModel]) -> object:

@@ -56,7 +56,7 @@ def actor_options(monkeypatch, args: dict, built_by: AnyJudge | None = None) -> 
 
 def shipped(name: str) -> dict:
     read = yaml.safe_load(next(path for path in FILES if path.stem == name).read_text("utf-8"))
-    return read["applications"][0]["args"]
+    return read["applications"][0]["args"] | ({"root": "/r"} if name == "laptop" else {})
 
 
 def test_replicas_reserve_the_cpus_and_gpus_of_the_shipped_configs(monkeypatch):
@@ -80,11 +80,11 @@ def test_replicas_reserve_the_cpus_and_gpus_of_the_shipped_configs(monkeypatch):
 )
 def test_replicas_reserve_the_cpus_and_gpus_of_their_settings(monkeypatch, judge, options):
     encoder = {"num_cpus": 1.5, "num_gpus": 0.25}
-    settings = {"root": "r", "judge": judge.model_dump(), "encoder": encoder}
+    settings = {"root": "/r", "judge": judge.model_dump(), "encoder": encoder}
     assert actor_options(monkeypatch, settings) == {
         "evaluator": {"num_cpus": 0.5, "num_gpus": 0}, "judge": options, "encoder": encoder,
     }  # fmt: skip
-    assert actor_options(monkeypatch, {"root": "r"}, built_by=judge)["judge"] == options
+    assert actor_options(monkeypatch, {"root": "/r"}, built_by=judge)["judge"] == options
 
 
 @pytest.mark.parametrize("name", HOSTILE)
