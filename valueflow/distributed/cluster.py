@@ -11,6 +11,7 @@ import ray
 from pydantic import Field
 
 from valueflow.config import Config
+from valueflow.distributed.address import AUTO, Address, cluster_address
 from valueflow.errors import BudgetSpent, DamageError, InputError, StorageError, of_storage, storage_error
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,11 @@ class ClusterConfig(Config):
 
 @contextlib.contextmanager
 def session(config: ClusterConfig) -> Iterator[None]:
-    """Start or join Ray for the duration of a job; an existing connection of this process is reused and left open."""
+    """Start or join Ray for the duration of a job; an existing connection of this process is reused and left open.
+
+    Raises:
+        InputError: the cluster cannot be joined, or Ray did not start; the message names the address and who set it.
+    """
     if ray.is_initialized():
         try:
             yield
@@ -36,14 +41,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # messages of the core worker are for developers of Ray
-    joining = config.address or os.environ.get("RAY_ADDRESS")
-    ray.init(
-        address=joining or "local",
-        num_cpus=None if joining else config.num_cpus,
-        include_dashboard=None if joining else False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    _connect(cluster_address(config.address), config)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -57,6 +55,22 @@ def session(config: ClusterConfig) -> Iterator[None]:
         raise user_error(error) or error from None
     finally:
         ray.shutdown()
+
+
+def _connect(address: Address, config: ClusterConfig) -> None:
+    address.check()
+    try:
+        ray.init(
+            # Ray looks for auto itself: it uses its token for clusters of this machine only.
+            address=AUTO if config.address == AUTO else address.address,
+            num_cpus=None if address.joins else config.num_cpus,
+            include_dashboard=None if address.joins else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:  # of any type: Ray raises plain ones too
+        ray.shutdown()
+        raise address.failure(error) from error
 
 
 def user_error(error: BaseException | None) -> InputError | None:
