@@ -35,6 +35,7 @@ class Settings:
     per_minute: float = 0.0  # calls above this rate get 429
     faults: dict[str, float] = field(default_factory=dict)
     times: int = 1  # how often a prompt meets its fault; then it is answered
+    only: str = ""  # prompts without this text meet no fault
     total: int = 0  # prompts of the test: the queue is empty when each has been seen
     key: str = KEY
     usage: bool = True
@@ -99,6 +100,8 @@ class Server:
             self.count(-1)
 
     def fault(self, prompt: str) -> str:
+        if self.settings.only not in prompt:
+            return ""
         share = _share(prompt)
         for kind, part in self.settings.faults.items():
             if share < part:

@@ -23,6 +23,10 @@ class BudgetSpent(InputError):
     """An LLM has spent its budget; all answers are stored, and a rerun with a larger budget resumes."""
 
 
+class TooManyErrors(InputError):
+    """More questions than allowed have no valid answer; all answers are stored."""
+
+
 class OperatorError(InputError):
     """An error that only the operator of a service can mend: its judge, its encoder or a file under its root fails."""
 

@@ -8,6 +8,8 @@ from configs import job_config
 
 from jobs import build_vidb
 from valueflow import store
+from valueflow.errors import InputError
+from valueflow.store import Build
 
 pytestmark = [pytest.mark.llm, pytest.mark.ray, pytest.mark.timeout(900)]
 CANDIDATES = {"values": ["svt:benevolence"], "max_texts": 10, "num_neutral": 6}
@@ -42,3 +44,15 @@ def test_smollm2_ranks_and_its_replies_cannot_be_malformed(root):
     columns = ["window_id", "order", "weight", "reply", "tokens_in", "tokens_out"]
     first, second = (table.sort_values("window_id")[columns].to_dict("list") for table in (rows, again))
     assert repr(first) == repr(second)
+
+
+def test_windows_that_the_engine_refuses_are_failed_windows_and_stop_the_job(root):
+    pytest.importorskip("vllm", reason="vLLM is not installed; make llm")
+    engine = "judge.engine.max_model_len=64"  # shorter than every prompt
+    settings = {"candidates": CANDIDATES, "windows": {"mode": "balanced", "k": 2, "m": 32}}
+    with pytest.raises(InputError, match=r"\(100.0%\) have no valid answer after \d+ of 256, .* Most common: \d+x "):
+        build_vidb.main(job_config(build_vidb, root, engine, "judge.batch_size=8", name="tiny-llm", **settings))
+    (rankings,) = (Build(str(root), "rankings", path.name) for path in (root / "rankings").iterdir())
+    rows = [row for path in store.part_paths(rankings) for row in store.read_part(rankings, path).to_pylist()]
+    assert 12 < len(rows) < 256
+    assert all(row["error"] and not row["reply"] and not row["tokens_out"] for row in rows)

@@ -14,7 +14,7 @@ import pytest
 from valueflow import store
 from valueflow.errors import DamageError, InputError, StorageError
 from valueflow.records import SCHEMAS, conform, text_id
-from valueflow.store import Build, ResponsesDetails, VidbDetails
+from valueflow.store import Build, RankingsDetails, ResponsesDetails, VidbDetails
 
 
 def responses(*ids: str) -> pa.Table:
@@ -214,6 +214,68 @@ def test_duplicate_ids_are_written_once(build):
     before = {path: part(build, path).read_bytes() for path in store.part_paths(build)}
     store.drop_duplicates(build, "response_id")
     assert {path: part(build, path).read_bytes() for path in store.part_paths(build)} == before
+
+
+LOST = {"error": "no connection", "reply": "", "tokens_in": 0, "tokens_out": 0}
+VALID = {"order": [1, 0], "reply": "B", "tokens_in": 200, "tokens_out": 2}
+
+
+@pytest.fixture
+def rankings(tmp_path) -> Build:
+    """Two parts of answers, valid and not."""
+    build = Build(str(tmp_path), "rankings", "r1")
+    paid = {"error": "no complete answer within timeout", "reply": "", "tokens_in": 200, "tokens_out": 8}
+    empty = {"error": "empty answer", "reply": "", "tokens_in": 0, "tokens_out": 1}
+    of_no_llm = {"error": "not an order", "reply": "I think", "tokens_in": 0, "tokens_out": 0}
+    vote = {"error": "not one of the options", "reply": None, "tokens_in": 0, "tokens_out": 0}
+    write_answers(
+        build, "0", {"a": LOST, "b": VALID, "c": LOST, "d": paid, "e": of_no_llm, "f": vote, "g": empty}, "theory=svt"
+    )
+    write_answers(build, "1", {"h": LOST, "i": LOST})
+    return build
+
+
+def write_answers(build: Build, name: str, by_id: dict[str, dict], folder: str = "") -> None:
+    columns = SCHEMAS["rankings"].names
+    rows = [dict.fromkeys(columns) | {"window_id": i} | answer for i, answer in by_id.items()]
+    store.write_part(build, pa.Table.from_pylist(rows, SCHEMAS["rankings"]), name, folder)
+
+
+def answers_by_id(build: Build) -> dict[str, dict]:
+    rows = [row for path in store.part_paths(build) for row in store.read_part(build, path).to_pylist()]
+    return {row["window_id"]: row for row in rows}
+
+
+def test_rows_without_an_answer_that_cost_nothing_are_open_again(rankings):
+    before = answers_by_id(rankings)
+    store.drop_unanswered(rankings)
+    assert answers_by_id(rankings) == {i: row for i, row in before.items() if i in "bdefg"}
+    assert store.part_paths(rankings) == ["theory=svt/part-0.parquet"]
+    modified = part(rankings, "theory=svt/part-0.parquet").stat().st_mtime_ns
+    store.drop_unanswered(rankings)
+    assert part(rankings, "theory=svt/part-0.parquet").stat().st_mtime_ns == modified
+
+
+def test_rows_without_an_answer_are_final_where_they_are_settled_or_the_build_is_finished(rankings):
+    before = answers_by_id(rankings)
+    store.settle_unanswered(rankings)
+    settled = answers_by_id(rankings)
+    assert settled == {i: row | ({"reply": None} if i in "achi" else {}) for i, row in before.items()}
+    store.drop_unanswered(rankings)
+    assert answers_by_id(rankings) == settled
+    write_answers(rankings, "2", {"j": LOST})
+    store.commit(rankings, RankingsDetails(windows=10, errors=9, tokens_in=0, tokens_out=0))
+    store.drop_unanswered(rankings)
+    store.settle_unanswered(rankings)
+    assert answers_by_id(rankings)["j"]["reply"] == ""
+    store.verify(rankings)
+
+
+def test_a_damaged_part_is_set_aside_by_what_opens_questions_again(rankings):
+    part(rankings, "part-1.parquet").write_bytes(b"PAR1 cut off")
+    store.drop_unanswered(rankings)
+    assert part(rankings, "part-1.parquet.bad").exists()
+    assert "h" not in answers_by_id(rankings)
 
 
 def test_nothing_is_committed_where_nothing_was_begun(build):

@@ -10,6 +10,7 @@ from ray.data import Dataset
 
 from valueflow.config import Resources
 from valueflow.distributed.cluster import STAGE_CPUS
+from valueflow.distributed.error_limit import ErrorLimit
 from valueflow.judging.configs import AnyJudge, WorkerJudge
 from valueflow.judging.kind import Worker
 from valueflow.judging.kinds import kind_of
@@ -20,7 +21,7 @@ from valueflow.llm.question import Task
 WorkerClass = Callable[[WorkerJudge], Worker]
 
 
-def answer_in_actors(config: WorkerJudge, task: Task) -> Callable[[Dataset], Dataset]:
+def answer_in_actors(config: WorkerJudge, task: Task, limit: ErrorLimit) -> Callable[[Dataset], Dataset]:
     """Return the function that answers datasets by the judge's warm pool if there is one, else by actors of its own."""
     worker, pool = _worker_class(config, task), _POOLS.get(_key(config, task))
     cpus, gpus = config.replica_resources
@@ -29,14 +30,15 @@ def answer_in_actors(config: WorkerJudge, task: Task) -> Callable[[Dataset], Dat
         if pool:
             return questions.map_batches(
                 _forward,
-                fn_kwargs={"id_column": task.id_column, "actors": pool.actors()},
+                fn_kwargs={"id_column": task.id_column, "actors": pool.actors(), "limit": limit},
                 batch_format="pyarrow",
                 batch_size=config.batch_size,
                 num_cpus=STAGE_CPUS,
             )
         return questions.map_batches(
-            worker,
-            fn_constructor_kwargs={"config": config},
+            JudgeActor,
+            fn_constructor_kwargs={"worker": worker, "config": config},
+            fn_kwargs={"limit": limit},
             batch_format="pyarrow",
             batch_size=config.batch_size,
             compute=ray.data.ActorPoolStrategy(size=config.num_actors),
@@ -48,14 +50,24 @@ def answer_in_actors(config: WorkerJudge, task: Task) -> Callable[[Dataset], Dat
 
 
 class JudgeActor:
-    """A judge's worker that outlives a dataset; an actor when `ray.remote` wraps it."""
+    """A judge's worker in an actor: one of a dataset, or one that outlives it when `ray.remote` wraps it."""
 
     def __init__(self, worker: WorkerClass, config: WorkerJudge) -> None:
         self.worker = worker(config)
 
-    def answer(self, batch: pa.Table) -> pa.Table:
-        """Return the answered batch."""
-        return self.worker(batch)
+    def __call__(self, batch: pa.Table, limit: ErrorLimit) -> Iterator[pa.Table]:
+        """Yield the answered batch; nothing once the limit is exceeded."""
+        answers = self.answer(batch, limit)
+        if answers is not None:
+            yield answers
+
+    def answer(self, batch: pa.Table, limit: ErrorLimit) -> pa.Table | None:
+        """Return the answered batch; None once the limit is exceeded."""
+        if limit.exceeded():
+            return None
+        answers = self.worker(batch)
+        limit.add(answers)
+        return answers
 
 
 class ActorPool:
@@ -115,6 +127,8 @@ def _key(config: WorkerJudge, task: Task) -> tuple[str, str]:
     return task.id_column, config.model_dump_json()
 
 
-def _forward(batch: pa.Table, id_column: str, actors: list) -> pa.Table:
+def _forward(batch: pa.Table, id_column: str, actors: list, limit: ErrorLimit) -> Iterator[pa.Table]:
     index = zlib.crc32(str(batch[id_column][0]).encode()) % len(actors)
-    return ray.get(actors[index].answer.remote(batch))
+    answers = ray.get(actors[index].answer.remote(batch, limit))
+    if answers is not None:
+        yield answers

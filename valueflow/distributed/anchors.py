@@ -11,7 +11,7 @@ from pydantic import Field
 from ray.data import Dataset
 
 from valueflow import __version__, store
-from valueflow.distributed.answer import check_answers, collect_answers
+from valueflow.distributed.answer import check_answers, collect_answers, resume_answers
 from valueflow.distributed.cluster import require_resources
 from valueflow.distributed.embed import (
     Embedder,
@@ -204,7 +204,8 @@ def _names(config: BuildAnchorsConfig, namer: AnyLlm, texts: Build, anchors: Bui
         "round": pa.array([0] * count, pa.int32()),
         "folder": pa.array([""] * count, pa.string()),
     }
-    collect_answers(namer, NAME, functools.partial(_pending, pa.table(columns)), out, count, "name")
+    limit = resume_answers(out, NAME, config.max_error_share, count)
+    collect_answers(namer, NAME, functools.partial(_pending, pa.table(columns)), out, count, "name", limit)
     totals = check_answers(out, NAME, count, config.max_error_share, "name")
     store.commit(out, NamesDetails(namer=namer.public(), **totals._asdict()), [anchors])
     return out

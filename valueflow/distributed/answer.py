@@ -13,8 +13,9 @@ from ray.data import Dataset
 from valueflow import store
 from valueflow.distributed.cluster import Progress
 from valueflow.distributed.commit import commit_batches
+from valueflow.distributed.error_limit import ErrorLimit, error_limit
 from valueflow.distributed.judge import answerer, from_call_cache
-from valueflow.errors import BudgetSpent, InputError
+from valueflow.errors import BudgetSpent, TooManyErrors
 from valueflow.judging.configs import AnyJudge
 from valueflow.llm.configs import LlmModel
 from valueflow.llm.cost import cost_summary
@@ -23,6 +24,7 @@ from valueflow.store import Build
 
 log = logging.getLogger(__name__)
 Questions = Callable[["ray.ObjectRef"], Dataset]
+IsOpen = Callable[[], bool]
 
 
 class AnswerTotals(NamedTuple):
@@ -34,7 +36,26 @@ class AnswerTotals(NamedTuple):
     tokens_out: int
 
 
-def collect_answers(config: AnyJudge, task: Task, questions: Questions, out: Build, total: int, what: str) -> None:
+def resume_answers(out: Build, task: Task, max_error_share: float, total: int) -> ErrorLimit:
+    """Prepare a build for the answers of a stage, once before its first round, and return the limit of its errors.
+
+    Questions that got no answer and cost nothing in an earlier run are open again; a finished build stays as it is.
+
+    Args:
+        out: build to which answers are committed; may hold some already.
+        task: type of question.
+        max_error_share: share of questions without a valid answer above which the stage fails.
+        total: questions of all rounds of the stage.
+    """
+    store.drop_unanswered(out)
+    errors = _count(out, task)[0].errors if max_error_share < 1 else 0
+    return error_limit(max_error_share, total, errors)
+
+
+def collect_answers(
+    config: AnyJudge, task: Task, questions: Questions, out: Build, total: int, what: str, limit: ErrorLimit,
+    is_open: IsOpen | None = None,
+) -> None:  # fmt: skip
     """Answer the open questions of a plan: from the call cache first, then by the judge.
 
     Args:
@@ -44,35 +65,47 @@ def collect_answers(config: AnyJudge, task: Task, questions: Questions, out: Bui
         out: build to which answers are committed; may hold some already.
         total: number of answers in `out` at the end, those of earlier rounds included.
         what: name of the stage in messages.
+        limit: of the stage's errors, earlier rounds included. Once it is exceeded, no further question is put; what is in
+            flight is answered and kept.
+        is_open: whether a question of this round has no answer yet, for builds that may hold answers of later rounds; by
+            default, whether `out` holds fewer than `total`.
 
     Raises:
+        TooManyErrors: the limit is exceeded.
         BudgetSpent: the judge's budget is spent; a rerun with a larger one continues.
     """
     done = store.committed_ids(out, task.id_column)
     progress = Progress(what, total, len(done))
-    if len(done) >= total:
+    is_open = is_open or (lambda: len(store.committed_ids(out, task.id_column)) < total)
+    if len(done) >= total and not is_open():
         return
+    limit = limit._replace(total=max(limit.total, len(done)))  # an earlier run may have answered later rounds
+    _check_limit(limit, out, task, what)
     started = time.monotonic()
     cache = store.cache_url(out.root)
-    replay = from_call_cache(config, task, cache)
+    replay = from_call_cache(config, task, cache, limit)
     if replay:
         commit_batches(replay(questions(ray.put(done))), out, task.id_column, progress)
         done = store.committed_ids(out, task.id_column)
-    if len(done) < total:
-        answers = answerer(config, task, cache, _spent(config, out))(questions(ray.put(done)))
+        _check_limit(limit, out, task, what)
+    if not replay or is_open():
+        answers = answerer(config, task, cache, _spent(config, out), limit)(questions(ray.put(done)))
         commit_batches(answers, out, task.id_column, progress)
     spent = _spent(config, out)
     model = config if isinstance(config, LlmModel) else None
     log.info("%s: %s", what, cost_summary(total, *spent, time.monotonic() - started, model))
+    _check_limit(limit, out, task, what)
     if isinstance(config, LlmModel):
-        _check_budget(config, out, task, total, what, spent)
+        budget = config.spending_limit
+        if (budget.tokens or budget.money) and is_open():
+            raise _budget_spent(config, out, task, total, what, spent)
 
 
 def check_answers(out: Build, task: Task, total: int, max_error_share: float, what: str) -> AnswerTotals:
     """Return the totals of an answered build, with each question once.
 
     Raises:
-        InputError: too many questions have no valid answer.
+        TooManyErrors: too many questions have no valid answer.
     """
     totals, rows, reasons = _count(out, task)
     if rows > totals.questions:  # two attempts answered some questions
@@ -84,16 +117,55 @@ def check_answers(out: Build, task: Task, total: int, max_error_share: float, wh
     return totals
 
 
-def check_error_share(totals: AnswerTotals, max_error_share: float, what: str, where: str, reasons: Counter[str]) -> None:
-    """Raise InputError with the most common reasons if too many answers are invalid; `where`: URL of the answers."""
-    share = totals.errors / max(totals.questions, 1)
-    if share > max_error_share:
+def check_error_share(
+    totals: AnswerTotals, max_error_share: float, what: str, where: str, reasons: Counter[str], planned: int = 0
+) -> None:
+    """Raise TooManyErrors with the most common reasons if too many answers are invalid.
+
+    Args:
+        totals: of the answers.
+        max_error_share: of the planned questions.
+        what: name of the stage.
+        where: URL of the answers.
+        reasons: of the errors.
+        planned: number of questions, where they are more than those that were put.
+    """
+    planned = max(planned, totals.questions)
+    if totals.errors > max_error_share * planned:
+        share = totals.errors / totals.questions
+        after = f" after {totals.questions:,} of {planned:,}" if planned > totals.questions else ""
         common = "; ".join(f"{n}x {r}" for r, n in reasons.most_common(3))
-        raise InputError(
-            f"{what}: {totals.errors} of {totals.questions} questions ({share:.1%}) have no valid answer, max_error_share is "
-            f"{max_error_share:.1%}. Most common: {common}. The answers are in {where}; fix the judge (a changed judge is "
-            "a new build) or raise max_error_share"
+        raise TooManyErrors(
+            f"{what}: {totals.errors} of {totals.questions} questions ({share:.1%}) have no valid answer{after}, "
+            f"max_error_share is {max_error_share:.1%}. Most common: {common}. The answers are in {where}; fix the judge (a "
+            "changed judge is a new build) or raise max_error_share. A rerun asks again what got no answer and cost nothing"
         )
+
+
+def check_lost_calls(out: Build, max_share: float, setting: str, what: str) -> None:
+    """Refuse answers that tell of a server that is down and not of the judge; for stages that measure invalid answers.
+
+    Raises:
+        TooManyErrors: too many questions got no answer; `setting` names where `max_share` is set.
+    """
+    reasons: Counter[str] = Counter()
+    total = 0
+    for path in store.part_paths(out):
+        part = store.read_part(out, path, ["error", "reply", "tokens_in", "tokens_out"])
+        total += part.num_rows
+        reasons.update(part.filter(store.without_answer(part))["error"].to_pylist())
+    if reasons.total() > max_share * total:
+        common = "; ".join(f"{n}x {r}" for r, n in reasons.most_common(3))
+        raise TooManyErrors(
+            f"{what}: {reasons.total()} of {total} questions got no answer, {setting} is {max_share:.1%}. Most common: "
+            f"{common}. Mend the server or its settings and rerun: these are asked again"
+        )
+
+
+def _check_limit(limit: ErrorLimit, out: Build, task: Task, what: str) -> None:
+    if limit.exceeded():
+        totals, _, reasons = _count(out, task)
+        check_error_share(totals, limit.share, what, out.url, reasons, limit.total)
 
 
 def _count(out: Build, task: Task) -> tuple[AnswerTotals, int, Counter[str]]:
@@ -119,12 +191,11 @@ def _spent(config: AnyJudge, out: Build) -> tuple[int, int]:
     return tokens_in, tokens_out
 
 
-def _check_budget(config: LlmModel, out: Build, task: Task, total: int, what: str, spent: tuple[int, int]) -> None:
+def _budget_spent(config: LlmModel, out: Build, task: Task, total: int, what: str, spent: tuple[int, int]) -> BudgetSpent:
     budget, done = config.spending_limit, len(store.committed_ids(out, task.id_column))
-    if done < total and (budget.tokens or budget.money):
-        raise BudgetSpent(
-            f"{what}: the budget of judge {config.name!r} is spent: {sum(spent):,} tokens, "
-            f"{config.price.of(*spent):.2f} {config.price.currency} (budget.tokens "
-            f"{budget.tokens}, budget.money {budget.money}); {done:,} of {total:,} questions are answered and "
-            f"stored in {out.url}. Raise the judge's budget and rerun: no question is put twice"
-        )
+    return BudgetSpent(
+        f"{what}: the budget of judge {config.name!r} is spent: {sum(spent):,} tokens, "
+        f"{config.price.of(*spent):.2f} {config.price.currency} (budget.tokens "
+        f"{budget.tokens}, budget.money {budget.money}); {done:,} of {total:,} questions are answered and "
+        f"stored in {out.url}. Raise the judge's budget and rerun: no question is put twice"
+    )

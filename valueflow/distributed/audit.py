@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from valueflow import __version__, store
 from valueflow.config import Config
-from valueflow.distributed.answer import check_answers, collect_answers
+from valueflow.distributed.answer import check_answers, check_lost_calls, collect_answers, resume_answers
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.rank import in_folder, rankings_details, unanswered
 from valueflow.errors import DamageError, InputError
@@ -60,10 +60,12 @@ def audit_judge(config: AuditJudgeConfig) -> tuple[AuditResult, str]:
     out = Build(config.root, "rankings", f"a-{build_id}")
     manifest = store.reusable(out)
     if not manifest:
+        limit = resume_answers(out, RANK, 1.0, windows.num_rows)  # invalid answers are what an audit measures
         started, before = time.monotonic(), len(store.committed_ids(out, "window_id"))
-        collect_answers(config.judge, RANK, functools.partial(unanswered, windows), out, windows.num_rows, "audit")
+        collect_answers(config.judge, RANK, functools.partial(unanswered, windows), out, windows.num_rows, "audit", limit)
         seconds = time.monotonic() - started if not before else 0.0
         totals = check_answers(out, RANK, windows.num_rows, 1.0, "audit")
+        check_lost_calls(out, config.exam.max_broken, "exam.max_broken", "audit")
         settings = {"judge": config.judge.public(), "fingerprint": fingerprint(config.judge), "seconds": seconds}
         manifest = store.commit(out, rankings_details(totals, **settings))
     seconds = manifest.details(RankingsDetails).seconds

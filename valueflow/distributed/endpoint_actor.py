@@ -8,6 +8,7 @@ import pyarrow as pa
 import ray
 from ray.data import Dataset
 
+from valueflow.distributed.error_limit import ErrorLimit
 from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.cache import CallCache, Reply
 from valueflow.llm.configs import EndpointModel
@@ -15,7 +16,9 @@ from valueflow.llm.endpoint import Endpoint
 from valueflow.llm.question import Task, with_replies
 
 
-def answer_by_endpoint(config: EndpointModel, task: Task, cache: str, spent: tuple[int, int]) -> Callable[[Dataset], Dataset]:
+def answer_by_endpoint(
+    config: EndpointModel, task: Task, cache: str, spent: tuple[int, int], limit: ErrorLimit
+) -> Callable[[Dataset], Dataset]:
     """Return the function that answers datasets by an endpoint, cache first."""
 
     def answer(questions: Dataset) -> Dataset:
@@ -24,7 +27,7 @@ def answer_by_endpoint(config: EndpointModel, task: Task, cache: str, spent: tup
         batches = math.ceil(2 * config.concurrency / config.batch_size) + 1
         return questions.map_batches(
             EndpointActor,
-            fn_constructor_kwargs={"config": config, "task": task, "cache": cache, "spent": spent},
+            fn_constructor_kwargs={"config": config, "task": task, "cache": cache, "spent": spent, "limit": limit},
             batch_format="pyarrow",
             batch_size=config.batch_size,
             compute=ray.data.ActorPoolStrategy(
@@ -37,14 +40,17 @@ def answer_by_endpoint(config: EndpointModel, task: Task, cache: str, spent: tup
 
 
 class EndpointActor:
-    """Actor that calls the endpoint (one per job); rows beyond the budget are dropped."""
+    """Actor that calls the endpoint (one per job); rows beyond the budget and batches beyond the error limit are dropped."""
 
-    def __init__(self, config: EndpointModel, task: Task, cache: str, spent: tuple[int, int]) -> None:
-        self.config, self.task = config, task
+    def __init__(self, config: EndpointModel, task: Task, cache: str, spent: tuple[int, int], limit: ErrorLimit) -> None:
+        self.config, self.task, self.limit = config, task, limit
+        self.exceeded = False
         self.endpoint = Endpoint(config, CallCache(cache) if cache else None, BudgetLedger(*spent))
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         """Yield the answers to a batch, whose questions are put at once."""
+        if self.exceeded:
+            return
         replies = await asyncio.gather(*(self._reply(row) for row in batch.to_pylist()))
         rows = [i for i, reply in enumerate(replies) if reply is not None]
         if rows:
@@ -54,6 +60,7 @@ class EndpointActor:
             for reply, error in zip(sent, answers["error"].to_pylist(), strict=True):
                 if error and not reply.error:  # of failed calls the endpoint has told
                     self.endpoint.troubles.add(error)
+            self.exceeded = await self.limit.exceeded_async(answers) or self.exceeded
             yield answers
 
     async def _reply(self, row: dict) -> Reply | None:

@@ -9,7 +9,7 @@ import ray
 from ray.data import Dataset
 
 from valueflow import store
-from valueflow.distributed.answer import AnswerTotals, check_answers, collect_answers
+from valueflow.distributed.answer import AnswerTotals, check_answers, collect_answers, resume_answers
 from valueflow.distributed.commit import pending_parts
 from valueflow.distributed.texts import TextSource
 from valueflow.judging.configs import AnyJudge
@@ -35,6 +35,11 @@ def read_windows(plan: Build, files: list[File], texts: TextSource, done: "ray.O
 def unanswered(windows: pa.Table, done: "ray.ObjectRef") -> Dataset:
     """Return the windows of a table whose ids are not in the sorted array behind `done`."""
     return ray.data.from_arrow(windows.filter(store.missing_from(windows["window_id"], ray.get(done))))
+
+
+def is_round_open(rankings: Build, round_: int, total: int) -> bool:
+    """Return whether fewer than `total` windows of the rounds up to this one are answered; later ones may be, too."""
+    return len(store.committed_ids(rankings, RANK.id_column, round_ + 1)) < total
 
 
 def in_folder(table: pa.Table, folder: str) -> pa.Table:
@@ -68,8 +73,9 @@ def rank(
         return finished
     windows = store.require_manifest(plan)
     total = windows.num_rows
+    limit = resume_answers(out, RANK, max_error_share, total)
     collect_answers(
-        judge, RANK, lambda done: read_windows(plan, windows.files, texts, done, judge.batch_size), out, total, "rank"
+        judge, RANK, lambda done: read_windows(plan, windows.files, texts, done, judge.batch_size), out, total, "rank", limit
     )
     totals = check_answers(out, RANK, total, max_error_share, "rank")
     return store.commit(out, rankings_details(totals, **settings), [plan])

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +11,7 @@ from ray.data import Dataset
 
 from valueflow import store
 from valueflow.distributed.cluster import STAGE_CPUS
+from valueflow.distributed.error_limit import ErrorLimit
 from valueflow.errors import InputError
 from valueflow.llm.cache import CallCache, Reply
 from valueflow.llm.configs import VllmModel
@@ -22,7 +23,9 @@ from valueflow.models import locate
 CACHE_THREADS = 16
 
 
-def answer_by_engines(config: VllmModel, task: Task, cache: str, _: tuple[int, int]) -> Callable[[Dataset], Dataset]:
+def answer_by_engines(
+    config: VllmModel, task: Task, cache: str, _: tuple[int, int], limit: ErrorLimit
+) -> Callable[[Dataset], Dataset]:
     """Return the function that answers datasets by vLLM engines and writes their replies to the call cache.
 
     Raises:
@@ -55,11 +58,13 @@ def answer_by_engines(config: VllmModel, task: Task, cache: str, _: tuple[int, i
         preprocess_map_kwargs={"num_cpus": STAGE_CPUS},
         postprocess_map_kwargs={"num_cpus": STAGE_CPUS},
     )
+    engine = processor.get_stage_by_name("vLLMEngineStage")
+    engine.fn = _with_limit(engine.fn, limit)
 
     def answer(questions: Dataset) -> Dataset:
         return processor(questions).map_batches(
             _read_replies,
-            fn_kwargs={"config": config, "task": task, "cache": cache},
+            fn_kwargs={"config": config, "task": task, "cache": cache, "limit": limit},
             batch_format="pyarrow",
             batch_size=config.batch_size,
             num_cpus=STAGE_CPUS,
@@ -68,13 +73,31 @@ def answer_by_engines(config: VllmModel, task: Task, cache: str, _: tuple[int, i
     return answer
 
 
-def answer_from_cache(config: VllmModel, task: Task, cache: str) -> Callable[[Dataset], Dataset] | None:
+def _with_limit(stage: type, limit: ErrorLimit) -> type:
+    """The engine stage, which drops batches once the limit is exceeded and names a failed question's error `failure`.
+
+    Ray's postprocess leaves out rows whose `__inference_error__` is set: they would come without the columns of the others.
+    """
+
+    class Engine(stage):
+        async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+            if await limit.exceeded_async():
+                return
+            async for answers in super().__call__(batch):
+                for row in answers.get(self.data_column, []):
+                    row["failure"] = row.pop("__inference_error__", "")
+                yield answers
+
+    return Engine
+
+
+def answer_from_cache(config: VllmModel, task: Task, cache: str, limit: ErrorLimit) -> Callable[[Dataset], Dataset] | None:
     """Return the function that answers the questions whose replies are cached, and drops the others; None without a cache."""
     if not store.exists(cache):
         return None
     return lambda questions: questions.map_batches(
         _read_cache,
-        fn_kwargs={"config": config, "task": task, "cache": cache},
+        fn_kwargs={"config": config, "task": task, "cache": cache, "limit": limit},
         batch_format="pyarrow",
         batch_size=config.batch_size,
         num_cpus=STAGE_CPUS,
@@ -104,7 +127,7 @@ class _Postprocess:
         self.columns = (*task.columns, "folder", "key")
 
     def __call__(self, row: dict) -> dict:
-        error = row.get("__inference_error__") or ""
+        error = row.get("failure") or ""
         columns = {name: [str(i) for i in row[name]] if _is_list(row[name]) else row[name] for name in self.columns}
         text, options = str(row.get("generated_text") or ""), json.loads(row["options_json"])
         logprobs, token_ids = row.get("logprobs"), row.get("generated_tokens")
@@ -124,7 +147,7 @@ def _is_list(column: Any) -> bool:
     return hasattr(column, "__iter__") and not isinstance(column, str)
 
 
-def _read_replies(batch: pa.Table, config: VllmModel, task: Task, cache: str) -> pa.Table:
+def _read_replies(batch: pa.Table, config: VllmModel, task: Task, cache: str, limit: ErrorLimit) -> pa.Table:
     name = "first_probability"
     probabilities = [None if math.isnan(p) else p for p in batch[name].to_pylist()]
     batch = batch.set_column(batch.column_names.index(name), name, pa.array(probabilities, pa.float64()))
@@ -133,14 +156,18 @@ def _read_replies(batch: pa.Table, config: VllmModel, task: Task, cache: str) ->
         columns = (batch[name].to_pylist() for name in ("key", *REPLY))
         with ThreadPoolExecutor(CACHE_THREADS) as pool:
             list(pool.map(lambda row: calls.put(row[0], Reply(*row[1:])), zip(*columns, strict=True)))
-    return task.read(batch, config)
+    answers = task.read(batch, config)
+    limit.add(answers)
+    return answers
 
 
-def _read_cache(batch: pa.Table, config: VllmModel, task: Task, cache: str) -> Iterator[pa.Table]:
+def _read_cache(batch: pa.Table, config: VllmModel, task: Task, cache: str, limit: ErrorLimit) -> Iterator[pa.Table]:
     calls = CallCache(cache)
     rows = batch.to_pylist()
     with ThreadPoolExecutor(CACHE_THREADS) as pool:
         replies = list(pool.map(lambda row: calls.get(vllm_key(task.question(row, config), config, row["round"])), rows))
     cached = [i for i, reply in enumerate(replies) if reply is not None]
     if cached:
-        yield task.read(with_replies(batch.take(cached), [reply for reply in replies if reply is not None]), config)
+        answers = task.read(with_replies(batch.take(cached), [reply for reply in replies if reply is not None]), config)
+        limit.add(answers)
+        yield answers

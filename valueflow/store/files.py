@@ -283,6 +283,13 @@ def remove_files(url: str) -> None:
                 os.rmdir(folder)
 
 
+def remove_file(url: str) -> None:
+    """Remove one file; nothing happens where it is gone."""
+    fs, path = filesystem(url)
+    with contextlib.suppress(*ABSENT):
+        attempts(f"remove {url}", lambda: fs.rm_file(path))
+
+
 @contextlib.contextmanager
 def locked(path: str) -> Iterator[None]:
     """Hold the lock of a local file."""

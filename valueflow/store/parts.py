@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +11,10 @@ import pyarrow.parquet as pq
 
 from valueflow.errors import DamageError
 from valueflow.records import SCHEMAS, conform
-from valueflow.store.files import read_parsed, remove_files, write_bytes
+from valueflow.store.files import read_parsed, remove_file, remove_files, write_bytes
 from valueflow.store.layout import Build
 from valueflow.store.manifests import MAKE_AGAIN, PARQUET_ERRORS, File, describe, part_paths, require_manifest
-from valueflow.store.repair import withdraw
+from valueflow.store.repair import reusable, withdraw
 
 log = logging.getLogger(__name__)
 
@@ -71,23 +72,32 @@ def read_table(build: Build, columns: list[str] | None = None, folder: str = "")
     return pa.concat_tables(parts) if parts else schema.empty_table().select(columns or schema.names)
 
 
-def committed_ids(build: Build, column: str) -> np.ndarray:
-    """Return the sorted ids (array of S16) that a build already holds.
+def committed_ids(build: Build, column: str, rounds: int | None = None) -> np.ndarray:
+    """Return the sorted ids (array of S16) that a build already holds; with `rounds`, of the rounds below that number.
 
     A damaged part is set aside and its rows are done again.
 
     Raises:
         StorageError: a part cannot be read; whether it is damaged is unknown, and it stays.
     """
-    ids: list[np.ndarray] = []
+    ids = []
+    for _, part in _whole_parts(build):
+        rows = part if rounds is None else part.filter(pc.less(part["round"], rounds))
+        ids.append(rows[column].to_numpy().astype("S16"))
+    return np.unique(np.concatenate(ids)) if ids else np.empty(0, "S16")
+
+
+def _whole_parts(build: Build) -> Iterator[tuple[str, pa.Table]]:
+    """Path and rows of every part; damaged ones are set aside."""
     for path in part_paths(build):
         try:
             # All columns: a part of which another column is damaged must not count as done.
-            ids.append(read_part(build, path)[column].to_numpy().astype("S16"))
+            part = read_part(build, path)
         except DamageError as error:
             log.warning("resume: %s", error)
             withdraw(build, path)
-    return np.unique(np.concatenate(ids)) if ids else np.empty(0, "S16")
+        else:
+            yield path, part
 
 
 def missing_from(ids: pa.ChunkedArray, done: np.ndarray) -> pa.Array:
@@ -109,8 +119,55 @@ def drop_duplicates(build: Build, column: str) -> None:
             keep.append(row_id not in seen)
             seen.add(row_id)
         if not all(keep):
-            folder, _, name = path.rpartition("/")
-            write_part(build, part.filter(pa.array(keep)), name.removeprefix("part-").removesuffix(".parquet"), folder)
+            _rewrite(build, path, part.filter(pa.array(keep)))
+
+
+def without_answer(rows: pa.Table) -> pa.Array:
+    """Return a mask of the rows whose question got no answer and cost nothing: an error, no tokens and an empty reply.
+
+    Only an LLM's call can be lost. Judges of other kinds count no tokens, and an error of theirs is an answer: their reply is a
+    text, or null.
+    """
+    no_tokens = pc.and_(*(pc.equal(pc.fill_null(rows[name], 0), 0) for name in ("tokens_in", "tokens_out")))
+    return pc.and_(pc.and_(pc.is_valid(rows["error"]), no_tokens), pc.fill_null(pc.equal(rows["reply"], ""), False))
+
+
+def drop_unanswered(build: Build) -> None:
+    """Remove the rows without an answer from an unfinished build, so that a rerun asks their questions again.
+
+    A crash in between leaves fewer of them: a part is rewritten or removed as a whole, and every other row stays. A damaged
+    part is set aside.
+    """
+    for path, part, lost in _unanswered(build):
+        rest = part.filter(pc.invert(lost))
+        if rest.num_rows:
+            _rewrite(build, path, rest)
+        else:
+            remove_file(f"{build.url}/{path}")
+
+
+def settle_unanswered(build: Build) -> None:
+    """Make the rows without an answer final in an unfinished build: their reply becomes null, so no rerun asks again.
+
+    For a step from whose answers the next one is planned.
+    """
+    for path, part, lost in _unanswered(build):
+        column = part.schema.get_field_index("reply")
+        replies = pc.if_else(lost, pa.scalar(None, pa.string()), part["reply"])
+        _rewrite(build, path, part.set_column(column, part.schema.field("reply"), replies))
+
+
+def _unanswered(build: Build) -> Iterator[tuple[str, pa.Table, pa.Array]]:
+    """Path, rows and mask of the parts with rows without an answer; none in a finished build."""
+    for path, part in () if reusable(build) else _whole_parts(build):
+        lost = without_answer(part)
+        if pc.any(lost).as_py():
+            yield path, part, lost
+
+
+def _rewrite(build: Build, path: str, rows: pa.Table) -> None:
+    folder, _, name = path.rpartition("/")
+    write_part(build, rows, name.removeprefix("part-").removesuffix(".parquet"), folder)
 
 
 def remove_unfinished(build: Build) -> None:

@@ -93,7 +93,8 @@ def rank_new(
     for value in sorted({chunk.value for chunk in chunks}):
         check_anchors(base.anchors(value), evaluator_config(config))
     texts = ValueTexts((base.build, candidates))
-    rank_chunks(Evaluation(base, texts, rankings, evaluator_config(config)), judge, chunks, "rank")
+    evaluation = Evaluation(base, texts, rankings, evaluator_config(config))
+    rank_chunks(evaluation, judge, chunks, max_error_share, "rank")
     total = config.m * sum(len(chunk.text_ids) for chunk in chunks)
     totals = check_answers(rankings, RANK, total, max_error_share, "rank")
     return store.commit(rankings, rankings_details(totals, **settings), [base.build, candidates])

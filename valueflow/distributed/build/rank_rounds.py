@@ -12,11 +12,12 @@ from ray.data import Dataset
 
 from valueflow import store
 from valueflow.distributed.actor_pools import warm_pools
-from valueflow.distributed.answer import check_answers, collect_answers
+from valueflow.distributed.answer import check_answers, collect_answers, resume_answers
 from valueflow.distributed.build.aggregate import AggregateConfig
 from valueflow.distributed.cluster import completed_results
-from valueflow.distributed.rank import rank, rankings_details, read_windows
+from valueflow.distributed.rank import is_round_open, rank, rankings_details, read_windows
 from valueflow.distributed.texts import ValueTexts
+from valueflow.errors import DamageError
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.tasks import RANK
 from valueflow.ranking.adaptive import next_windows, swiss_windows
@@ -51,7 +52,8 @@ def rank_in_rounds(
     """Return the manifest of the answers; plan and answers grow together, a finished build is returned as it is.
 
     A round is planned once everything before it is answered, and follows from those answers alone: a rerun continues in the
-    round that was interrupted and asks what the uninterrupted run would have asked.
+    round that was interrupted and asks what the uninterrupted run would have asked. A round that was planned stays as it is,
+    though a rerun may get answers of earlier rounds that were lost: its own answers may have been paid for.
 
     Args:
         candidates: the texts of each value.
@@ -72,6 +74,7 @@ def rank_in_rounds(
     finished = store.finished_manifest(rankings, "rank", "windows")
     pools = store.require_manifest(candidates).files
     task = ray.remote(plan_round).options(num_cpus=1)
+    limit = resume_answers(rankings, RANK, max_error_share, 0)
     total = 0
     progress: dict[str, list[Precision]] = {}
     with warm_pools([judge], RANK):
@@ -85,7 +88,9 @@ def rank_in_rounds(
                 break
             total += sum(file.rows for file in files)
             questions = functools.partial(_questions, windows, files, candidates, judge.batch_size)
-            collect_answers(judge, RANK, questions, rankings, total, f"rank round {round_ + 1}")
+            is_open = functools.partial(is_round_open, rankings, FIRST_ADAPTIVE_ROUND + round_, total)
+            of_round = limit._replace(total=total)
+            collect_answers(judge, RANK, questions, rankings, total, f"rank round {round_ + 1}", of_round, is_open)
             if len(store.committed_ids(rankings, RANK.id_column)) <= total:  # else an earlier run has answered later rounds
                 totals = check_answers(rankings, RANK, total, max_error_share, f"rank round {round_ + 1}")
     store.commit(windows, WindowsDetails(settings=config.model_dump(), windows=total, progress=progress), [candidates])
@@ -118,6 +123,9 @@ def plan_round(
     fitted = fit(LikelihoodShard(len(ids), orders_of(answers, ids)), fit_config.prior_sd, fit_config.tolerance)
     error = float(np.sqrt(np.mean(fitted.standard_error_N**2)))
     precision = Precision(answered_WK.size / len(ids), error, fitted.prior_sd)
+    planned = _planned(windows, f"{folder}/part-{round_:03d}.parquet", folder)
+    if planned is not None:
+        return PlannedRound(value, store.write_part(windows, planned, f"{round_:03d}", folder), precision)
     if config.target_error and error <= config.target_error:
         return PlannedRound(value, None, precision)
     # How often each text was shown at each position.
@@ -136,3 +144,11 @@ def plan_round(
     text_ids = np.array(ids, dtype=object)[next_WK].tolist()
     table = windows_table(value.theory, value.node, text_ids, np.full(len(text_ids), FIRST_ADAPTIVE_ROUND + round_, np.int32))
     return PlannedRound(value, store.write_part(windows, table, f"{round_:03d}", folder), precision)
+
+
+def _planned(windows: Build, path: str, folder: str) -> pa.Table | None:
+    """The windows of a round that an earlier run planned; None where there are none, or where they are damaged."""
+    try:
+        return store.read_part(windows, path) if path in store.part_paths(windows, folder) else None
+    except DamageError:
+        return None

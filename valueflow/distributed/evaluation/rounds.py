@@ -16,8 +16,8 @@ from ray.data import Dataset
 
 from valueflow import store, vidb
 from valueflow.distributed.actor_pools import warm_pools
-from valueflow.distributed.answer import collect_answers
-from valueflow.distributed.rank import in_folder
+from valueflow.distributed.answer import collect_answers, resume_answers
+from valueflow.distributed.rank import in_folder, is_round_open
 from valueflow.distributed.texts import TextSource
 from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, estimate_sharpness
@@ -55,13 +55,16 @@ class Evaluation(NamedTuple):
     config: EvaluatorConfig
 
 
-def rank_chunks(evaluation: Evaluation, judge: AnyJudge, chunks: list[EvaluationChunk], stage: str) -> dict[ValueId, float]:
+def rank_chunks(
+    evaluation: Evaluation, judge: AnyJudge, chunks: list[EvaluationChunk], max_error_share: float, stage: str
+) -> dict[ValueId, float]:
     """Answer the windows of all rounds, and return the judge's sharpness by value.
 
     Where the sharpness is not known, it is estimated from the first round and fixed from then on.
 
     Raises:
-        InputError: the sharpness must be estimated but windows of 2 cannot tell it; or what the judge refuses.
+        InputError: the sharpness must be estimated but windows of 2 cannot tell it; too many windows of all rounds failed; or
+            what the judge refuses.
     """
     config = evaluation.config
     values = sorted({chunk.value for chunk in chunks})
@@ -73,11 +76,14 @@ def rank_chunks(evaluation: Evaluation, judge: AnyJudge, chunks: list[Evaluation
         )
     sharpness = {value: beta or 1.0 for value, beta in stored.items()}
     per_round = sum(len(chunk.text_ids) for chunk in chunks)
+    limit = resume_answers(evaluation.rankings, RANK, max_error_share, per_round * config.m)
     with warm_pools([judge], RANK):
         for round_ in range(config.m):
             questions = functools.partial(_questions, evaluation, chunks, round_, sharpness)
             total = per_round * (round_ + 1)
-            collect_answers(judge, RANK, questions, evaluation.rankings, total, f"{stage} round {round_ + 1}/{config.m}")
+            what = f"{stage} round {round_ + 1}/{config.m}"
+            is_open = functools.partial(is_round_open, evaluation.rankings, round_, total)
+            collect_answers(judge, RANK, questions, evaluation.rankings, total, what, limit, is_open)
             if round_ == 0 and None in stored.values():
                 sharpness = {value: beta or first_round_sharpness(evaluation, chunks, value) for value, beta in stored.items()}
                 log.info("judge sharpness, nats per unit of theta: %s", {v: round(s, 3) for v, s in sharpness.items()})

@@ -101,7 +101,7 @@ def _evaluate_with_judge(config: EvaluateConfig, judge: AnyJudge) -> EvaluationR
     if not store.reusable(out):
         chunks = _chunks(responses, values, config.chunk)
         evaluation = Evaluation(version, ResponseTexts(responses, version.build), rankings, config.evaluator)
-        sharpness = rank_chunks(evaluation, judge, chunks, "evaluate")
+        sharpness = rank_chunks(evaluation, judge, chunks, config.max_error_share, "evaluate")
         total = config.evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
         totals = check_answers(rankings, RANK, total, config.max_error_share, "evaluate")
         details = rankings_details(totals, judge=judge.public(), audit=audit, **settings)

@@ -1,11 +1,12 @@
 """Collect the votes of a panel on planned ballots: voters work in parallel as far as they fit, and each has its own build."""
 
+import contextlib
 import functools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +21,9 @@ from valueflow.distributed.answer import collect_answers
 from valueflow.distributed.audit import Policy
 from valueflow.distributed.cluster import user_error
 from valueflow.distributed.commit import pending_parts
+from valueflow.distributed.error_limit import error_limit
 from valueflow.distributed.texts import TextSource
-from valueflow.errors import BudgetSpent, InputError, StorageError
+from valueflow.errors import BudgetSpent, InputError, StorageError, TooManyErrors
 from valueflow.judging.answers import ABSTAINED_PREFIX
 from valueflow.judging.answers import votes as vote_rows
 from valueflow.judging.configs import AnyJudge, JudgeConfig
@@ -94,10 +96,15 @@ def collect_votes(
     def run(voter: AnyJudge) -> str:
         try:
             out = votes[voter.name]
-            collect_answers(
-                voter, VOTE, lambda done: _questions(plan, texts, voter, done), out, total, f"{step_name}, {voter.name}"
-            )
-            _check_step(voter, out, plan, ballots, panel.max_error_share)
+            store.drop_unanswered(out)
+            limit = error_limit(panel.max_error_share, ballots, len(_step_answers(out, plan).errors))
+            what = f"{step_name}, {voter.name}"
+            with contextlib.suppress(TooManyErrors):  # which counts earlier steps too
+                questions = functools.partial(_questions, plan, texts, voter)
+                collect_answers(
+                    voter, VOTE, questions, out, total, what, limit, lambda: len(_step_answers(out, plan).ballots) < ballots
+                )
+            _check_step(out, plan, ballots, panel.max_error_share)
         except BudgetSpent:
             raise
         except (InputError, ray.exceptions.RayError, RuntimeError) as error:
@@ -125,6 +132,8 @@ def collect_votes(
     for voter in panel.voters:
         if voter.name in failures:
             _abstain(voter, plan, votes[voter.name], failures[voter.name])
+        # The next step follows from these votes: one that came later would leave texts without a ballot.
+        store.settle_unanswered(votes[voter.name])
 
 
 def _questions(plan: Build, texts: TextSource, voter: AnyJudge, done: "ray.ObjectRef") -> Dataset:
@@ -156,13 +165,15 @@ def ballots_for_voter(voter: AnyJudge, ballots: pa.Table, folder: str) -> pa.Tab
     return table.append_column("vote_id", pa.array(ids, pa.string())).append_column("folder", pa.array([folder] * len(ids)))
 
 
-def _check_step(voter: AnyJudge, out: Build, plan: Build, ballots: int, max_error_share: float) -> None:
-    """Check a voter's answers to this plan; `out` may also hold answers to other plans.
+class _StepAnswers(NamedTuple):
+    """The ballots of a plan that a voter has answered, and the errors by ballot."""
 
-    Raises:
-        RuntimeError: ballots without an answer.
-        InputError: too many failed votes.
-    """
+    ballots: set[str]
+    errors: dict[str, str]
+
+
+def _step_answers(out: Build, plan: Build) -> _StepAnswers:
+    """A voter's answers to this plan; `out` may also hold answers to other plans."""
     planned = store.committed_ids(plan, "ballot_id")
     answered: set[str] = set()
     errors: dict[str, str] = {}
@@ -172,13 +183,26 @@ def _check_step(voter: AnyJudge, out: Build, plan: Build, ballots: int, max_erro
         answered.update(rows["ballot_id"].to_pylist())
         failed = rows.filter(pc.is_valid(rows["error"]))
         errors.update(zip(failed["ballot_id"].to_pylist(), failed["error"].to_pylist(), strict=True))
-    if len(answered) != ballots:
-        raise RuntimeError(f"{len(answered):,} of {ballots:,} ballots answered; rerun the command to ask the rest")
+    return _StepAnswers(answered, errors)
+
+
+def _check_step(out: Build, plan: Build, ballots: int, max_error_share: float) -> None:
+    """Check a voter's answers to this plan.
+
+    Raises:
+        RuntimeError: ballots without an answer.
+        TooManyErrors: too many failed votes.
+    """
+    answered, errors = _step_answers(out, plan)
     if len(errors) > max_error_share * ballots:
         example = next(iter(errors.values()))
-        raise InputError(
-            f"{len(errors):,} of {ballots:,} votes failed, for example {example!r} (panel.max_error_share {max_error_share:g})"
+        after = f" after {len(answered):,} of {ballots:,}" if len(answered) < ballots else ""
+        raise TooManyErrors(
+            f"{len(errors):,} of {len(answered):,} votes failed{after}, for example {example!r} (panel.max_error_share "
+            f"{max_error_share:g})"
         )
+    if len(answered) != ballots:
+        raise RuntimeError(f"{len(answered):,} of {ballots:,} ballots answered; rerun the command to ask the rest")
 
 
 def _abstain(voter: AnyJudge, plan: Build, out: Build, reason: str) -> None:

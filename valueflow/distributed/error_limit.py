@@ -1,0 +1,77 @@
+"""The limit of errors of a stage: its workers count together, and put no further question once the limit is exceeded."""
+
+import functools
+import uuid
+from collections import Counter
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import ray
+
+
+class ErrorCounter:
+    """Errors by stage; an actor that the workers of all stages of a driver share."""
+
+    def __init__(self) -> None:
+        self.errors: Counter[str] = Counter()
+
+    def add(self, stage: str, errors: int) -> int:
+        """Add errors of a stage and return their number."""
+        self.errors[stage] += errors
+        return self.errors[stage]
+
+
+class ErrorLimit(NamedTuple):
+    """The largest share of a stage's questions that may have no valid answer; goes to workers as it is.
+
+    share: of `total`; 1 and more: no limit.
+    total: questions of the stage, those not asked yet included.
+    stage: key of its errors in `counter`.
+    counter: the actor that counts them; None without a limit.
+    """
+
+    share: float
+    total: int
+    stage: str = ""
+    counter: Any = None
+
+    def add(self, answers: pa.Table) -> None:
+        """Count the errors among answers."""
+        if self.counter is not None and (errors := _errors(answers)):
+            ray.get(self.counter.add.remote(self.stage, errors))
+
+    def exceeded(self) -> bool:
+        """Return whether there are more errors than allowed."""
+        return self.counter is not None and self._exceeded_by(ray.get(self.counter.add.remote(self.stage, 0)))
+
+    async def exceeded_async(self, answers: pa.Table | None = None) -> bool:
+        """Count the errors among answers, and return whether there are more than allowed."""
+        if self.counter is None:
+            return False
+        return self._exceeded_by(await self.counter.add.remote(self.stage, _errors(answers) if answers else 0))
+
+    def _exceeded_by(self, errors: int) -> bool:
+        return errors > self.share * self.total
+
+
+def _errors(answers: pa.Table) -> int:
+    return answers.num_rows - answers["error"].null_count
+
+
+NO_LIMIT = ErrorLimit(1.0, 0)
+
+
+def error_limit(share: float, total: int, errors: int) -> ErrorLimit:
+    """Return the limit of a stage that has so many errors already."""
+    if share >= 1:
+        return NO_LIMIT
+    context = ray.get_runtime_context()
+    limit = ErrorLimit(share, total, uuid.uuid4().hex, _counter(context.get_node_id(), context.get_job_id()))
+    ray.get(limit.counter.add.remote(limit.stage, errors))
+    return limit
+
+
+@functools.lru_cache(maxsize=1)
+def _counter(node: str, job: str) -> Any:  # of this connection: the actor of an earlier one is gone
+    # A lost actor begins again from nothing: the stage then stops later.
+    return ray.remote(ErrorCounter).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
