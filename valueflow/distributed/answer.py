@@ -113,12 +113,12 @@ def check_answers(out: Build, task: Task, total: int, max_error_share: float, wh
         totals, rows, reasons = _count(out, task)
     if totals.questions != total:
         raise RuntimeError(f"{what}: {totals.questions} of {total} questions answered; rerun the command to answer the rest")
-    check_error_share(totals, max_error_share, what, out.url, reasons)
+    check_error_share(totals, max_error_share, what, out.url, reasons, total)
     return totals
 
 
 def check_error_share(
-    totals: AnswerTotals, max_error_share: float, what: str, where: str, reasons: Counter[str], planned: int = 0
+    totals: AnswerTotals, max_error_share: float, what: str, where: str, reasons: Counter[str], planned: int | None = None
 ) -> None:
     """Raise TooManyErrors with the most common reasons if too many answers are invalid.
 
@@ -128,9 +128,10 @@ def check_error_share(
         what: name of the stage.
         where: URL of the answers.
         reasons: of the errors.
-        planned: number of questions, where they are more than those that were put.
+        planned: number of questions that a job puts, those not put yet included; None for answers that came in a file.
     """
-    planned = max(planned, totals.questions)
+    again = "" if planned is None else ". A rerun asks again what got no answer and cost nothing"
+    planned = max(planned or 0, totals.questions)
     if totals.errors > max_error_share * planned:
         share = totals.errors / totals.questions
         after = f" after {totals.questions:,} of {planned:,}" if planned > totals.questions else ""
@@ -138,7 +139,7 @@ def check_error_share(
         raise TooManyErrors(
             f"{what}: {totals.errors} of {totals.questions} questions ({share:.1%}) have no valid answer{after}, "
             f"max_error_share is {max_error_share:.1%}. Most common: {common}. The answers are in {where}; fix the judge (a "
-            "changed judge is a new build) or raise max_error_share. A rerun asks again what got no answer and cost nothing"
+            f"changed judge is a new build) or raise max_error_share{again}"
         )
 
 
