@@ -115,9 +115,9 @@ def test_a_ray_that_does_not_start_is_one_line(tmp_path):
     ("prefix", "env", "said"),
     [
         ("import ray; ray.__version__ = '2.0.0'", {}, "Version mismatch"),
-        ("", {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "x" * 40}, "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to"),
-        ("", {"RAY_AUTH_MODE": "disabled"}, "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to"),
-        ("", {"RAY_AUTH_MODE": "token", "HOME": "/nonexistent", "RAY_AUTH_TOKEN": ""}, "set RAY_AUTH_MODE=token and RAY_AUTH"),
+        ("", {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "x" * 40}, "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to"),
+        ("", {"RAY_AUTH_MODE": "disabled"}, "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to"),
+        ("", {"RAY_AUTH_MODE": "token", "HOME": "/nonexistent", "RAY_AUTH_TOKEN": ""}, "Set RAY_AUTH_MODE=token and RAY_AUTH"),
     ],
 )
 def test_another_version_and_a_wrong_or_missing_token_are_one_line(cluster, tmp_path, prefix, env, said):

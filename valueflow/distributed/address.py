@@ -17,7 +17,7 @@ CLIENT, CLIENT_PORT = "ray://", "10001"
 # Seconds for a connection, and how often one is tried: without this check Ray waits minutes for a cluster that is gone.
 CONNECT, ATTEMPTS = 5.0, 3
 TOKENS = (
-    "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the token of the cluster (or RAY_AUTH_TOKEN_PATH to the file that holds it)"
+    "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the token of the cluster (or RAY_AUTH_TOKEN_PATH to the file that holds it)"
 )
 
 
@@ -55,9 +55,14 @@ class Address(NamedTuple):
 
     def failure(self, error: BaseException) -> InputError:
         """Return the exception with which Ray refused to start or to join as one sentence."""
-        reason = " ".join(str(error).split()).rstrip(".")[:500] or type(error).__name__
+        while error.__cause__ is not None:  # Ray's last word is only that it failed
+            error = error.__cause__
+        text = str(error).strip()
+        if "Traceback (most recent call last)" in text:
+            text = text.splitlines()[-1]
+        reason = " ".join(text.split()).rstrip(".")[:500] or type(error).__name__
         if isinstance(error, AuthenticationError) or "authentication token" in reason.lower():
-            return self.error(reason, TOKENS)
+            return self.error(reason.partition(". ")[0], TOKENS)
         if reason.startswith("Version mismatch"):
             return self.error(reason, f"Use the cluster's versions of Ray and Python here, or {self.change}")
         return self.error(reason, f"See whether the cluster is up, or {self.change}")
