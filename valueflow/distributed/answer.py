@@ -134,12 +134,12 @@ def check_error_share(
     planned = max(planned or 0, totals.questions)
     if totals.errors > max_error_share * planned:
         share = totals.errors / totals.questions
-        after = f" after {totals.questions:,} of {planned:,}" if planned > totals.questions else ""
+        after = f", after {totals.questions:,} of {planned:,}" if planned > totals.questions else ""
         common = "; ".join(f"{n}x {r}" for r, n in reasons.most_common(3))
         raise TooManyErrors(
-            f"{what}: {totals.errors} of {totals.questions} questions ({share:.1%}) have no valid answer{after}, "
-            f"max_error_share is {max_error_share:.1%}. Most common: {common}. The answers are in {where}; fix the judge (a "
-            f"changed judge is a new build) or raise max_error_share{again}"
+            f"{what}: {totals.errors} of {totals.questions} questions ({share:.1%}) have no valid answer, "
+            f"max_error_share is {max_error_share:.1%}{after}. Most common: {common}. The answers are in {where}; fix the "
+            f"judge (a changed judge is a new build) or raise max_error_share{again}"
         )
 
 
