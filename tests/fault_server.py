@@ -129,6 +129,9 @@ class Server:
     async def answer(self, request: web.Request, body: dict, prompt: str, fault: str) -> web.StreamResponse:
         if fault in ("503", "429 quota"):
             return self.refuse(503) if fault == "503" else _error(429, "no money", code="insufficient_quota")
+        if fault == "echo":  # what debugging gateways do
+            sent = {name: value for name, value in body.items() if name != "messages"}
+            return _error(400, f"bad request: {sent} {request.url} {dict(request.headers)}")
         if fault.isdigit():
             return _error(int(fault), f"status {fault} for {request.headers.get('Authorization')}")
         self.paid[prompt] += 1

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from valueflow.config import Config, load, run_job
 from valueflow.errors import InputError, allowed
 from valueflow.judging.configs import JudgeConfig
+from valueflow.judging.fingerprint import fingerprint
 
 CONF = Path(__file__).parents[1] / "conf"
 SHIPPED = sorted(CONF.glob("*/*.yaml"))
@@ -180,6 +181,118 @@ def test_other_exceptions_are_raised(tmp_path, monkeypatch):
 
     with pytest.raises(KeyError):
         run_job(Job, main)
+
+
+SECRET = "planted-7f3a"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        (f"root: http://user:{SECRET}@host/root", []),
+        (f"root: https://{SECRET}@host/root", []),
+        ("root: r", [f"judge={{kind: openai, name: j, model: m, url: 'http://u:{SECRET}@host:8000/v1'}}"]),
+        ("root: r", [f"engine.tracking_uri=http://u:{SECRET}@host"]),
+        ("root: ${oc.env:ROOT_WITH_PASSWORD}", []),
+        (f"root: r\nsources: [{{path: 's3://key:{SECRET}/x@bucket/a.csv'}}]", []),
+    ],
+)
+def test_a_password_in_a_url_is_refused_and_not_shown(tmp_path, monkeypatch, text, overrides):
+    monkeypatch.setenv("ROOT_WITH_PASSWORD", f"simplecache::http://user:{SECRET}@host/root")
+    message = refusal(tmp_path, text, *overrides)
+    assert "user name or a password" in message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize("url", ["abfss://container@account/x", "http://[::1]:8000/@x", "sftp://user@host/x", "s3://b/a@b:c"])
+def test_a_url_without_a_password_is_taken(tmp_path, url):
+    assert loaded(tmp_path, f"root: '{url}'").root == url
+
+
+def test_what_is_saved_is_the_text_with_resolvers_and_what_is_used_is_its_value(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", SECRET)
+    monkeypatch.setenv("LOW", "3")
+    job = loaded(
+        tmp_path,
+        "root: ${oc.env:SECRET}/r\nengine: {a: ['${oc.env:SECRET}', 1], b: 2}\nwindows: {low: '${oc.env:LOW}'}\n"
+        "sources: [{path: '${root}/x'}, {path: plain, language: '${sources.1.path}'}]\n"
+        "judge: {kind: openai, name: j, model: '${oc.env:SECRET}', key_env: ''}",
+        "judge.revision=x${oc.env:SECRET}", "judge.extra.user=${oc.decode:${oc.env:SECRET}}",
+    )  # fmt: skip
+    assert (job.root, job.engine["a"], job.sources[0].path) == (f"{SECRET}/r", [SECRET, 1], f"{SECRET}/r/x")
+    assert (job.judge.model, job.judge.revision, job.judge.extra["user"]) == (SECRET, f"x{SECRET}", SECRET)
+    saved = job.public()
+    assert SECRET not in str(saved) + str(job.judge.public())
+    assert saved["root"] == "${oc.env:SECRET}/r"
+    assert saved["engine"] == {"a": ["${oc.env:SECRET}", 1], "b": 2}
+    assert saved["windows"]["low"] == 3  # numbers and choices are read back from manifests
+    assert saved["sources"] == [{"path": "${oc.env:SECRET}/r/x", "language": "en"}, {"path": "plain", "language": "plain"}]
+    assert saved["judge"] == job.judge.public()
+    assert (saved["judge"]["model"], saved["judge"]["revision"]) == ("${oc.env:SECRET}", "x${oc.env:SECRET}")
+    assert saved["judge"]["extra"] == {"user": "${oc.decode:${oc.env:SECRET}}"}
+
+
+def test_a_judge_that_a_resolver_makes_is_saved_as_its_text(tmp_path):
+    made = f"${{oc.create:{{kind: openai, name: j, model: {SECRET}, extra: {{user: {SECRET}}}}}}}"
+    job = loaded(tmp_path, f"root: r\njudge: '{made}'")
+    assert job.judge.model == SECRET
+    assert job.judge.public()["extra"] == made
+    assert job.judge.secrets() == {SECRET}
+
+
+def test_a_copy_with_another_value_is_saved_with_that(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", SECRET)
+    job = loaded(tmp_path, "root: ${oc.env:SECRET}")
+    assert job.model_copy(update={"engine": {"a": 1}}).public()["root"] == "${oc.env:SECRET}"
+    assert job.model_copy(update={"root": "other"}).public()["root"] == "other"
+
+
+def test_a_value_behind_a_resolver_is_part_of_the_fingerprint(tmp_path, monkeypatch):
+    """Another model behind one YAML is another judge; the id of a config without resolvers does not rest on how it is saved."""
+    text = "root: r\njudge: {kind: openai, name: j, model: '${oc.env:MODEL}', key_env: ''}"
+    fingerprints = []
+    for model in ("small", "large", "small"):
+        monkeypatch.setenv("MODEL", model)
+        fingerprints.append(fingerprint(loaded(tmp_path, text).judge))
+    plain = loaded(tmp_path, "root: r\njudge: {kind: openai, name: j, model: small, key_env: ''}").judge
+    assert fingerprints[0] == fingerprints[2] == fingerprint(plain) != fingerprints[1]
+
+
+def test_settings_of_secret_names_are_saved_without_values(tmp_path):
+    job = loaded(
+        tmp_path,
+        f"root: 'http://host/r?sig={SECRET}&x=1'\nengine: {{hf_token: {SECRET}, max_tokens: 4, env: {{A: {SECRET}}}, "
+        f"x: [{{apiKey: {SECRET}}}], headers: {{A: {SECRET}}}, password: 12345, stop_token_ids: [1], tokenizer: t}}",
+    )
+    saved = job.public()
+    assert SECRET not in str(saved)
+    assert saved["root"] == "http://host/r?sig=***&x=1"
+    expected = {"hf_token": "***", "env": ["A"], "x": [{"apiKey": "***"}], "headers": ["A"], "password": "***"}
+    assert saved["engine"] == expected | {"max_tokens": 4, "stop_token_ids": [1], "tokenizer": "t"}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"windows.api_key={SECRET}", f"windows={{token: {SECRET}}}", f"engine.env.A={SECRET}",
+        f"engine={{api_key: {SECRET}, x: [}}",
+        f"judge={{kind: openai, name: j, model: m, extra: {{password: {SECRET}}}, url: 'ftp://h?key=1&token={SECRET}'}}",
+        f"judge={{kind: vllm, name: j, model: m, env: [{SECRET}]}}",
+    ],
+)  # fmt: skip
+def test_no_message_or_log_shows_a_secret(tmp_path, monkeypatch, capfd, override):
+    path = tmp_path / "job.yaml"
+    path.write_text("root: r")
+    monkeypatch.setattr(sys, "argv", ["job", str(path), override])
+    with contextlib.suppress(SystemExit):
+        run_job(Job, print)
+    out, err = capfd.readouterr()
+    assert out + err
+    assert SECRET not in err
+
+
+def test_a_yaml_that_cannot_be_read_does_not_show_its_lines(tmp_path):
+    assert SECRET not in refusal(tmp_path, f"root: r\nengine: {{api_key: {SECRET}")
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")

@@ -82,3 +82,32 @@ def test_everything_is_printed_by_say():
         calls = (node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call))
         prints = [call.lineno for call in calls if ast.unparse(call) in ("print", "logging.StreamHandler", "sys.stdout.write")]
         assert not prints or path.name == "console.py", f"{path}:{prints}"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://u:p@h/v1 refused", "http://***@h/v1 refused"),
+        ("https://tok@h", "https://***@h"),
+        ("simplecache::http://u:p@ss@h/x", "simplecache::http://***@h/x"),
+        ("s3://k:se/cret@b", "s3://***@b"),
+        ("http://h/v1?api-key=abc&x=1", "http://h/v1?api-key=***&x=1"),
+        ("http://h/a.csv?X-Amz-Signature=abc&X-Amz-Date=1", "http://h/a.csv?X-Amz-Signature=***&X-Amz-Date=1"),
+        ("{'api_key': 'abc', 'x': 1}", "{'api_key': '***', 'x': 1}"),
+        ('"Authorization": "Bearer abc def"', '"Authorization": "***"'),
+        ("Authorization: Bearer abcdef", "Authorization: ***"),
+        *[
+            (text, text)
+            for text in (
+                "abfss://c@acc/x", "http://[::1]:8000/@x", "http://h:8000/@a/x", "http://h:8000 a@b", '{"u":"http://h:8000","x":"a@b"}',
+                "LLM 'j' needs an API key: set the environment variable OPENAI_API_KEY", "max_tokens=5 key_env=K tokens_in=3",
+                "api_key=${oc.env:KEY}", "windows.m=4",
+            )
+        ],
+    ],
+)  # fmt: skip
+def test_secrets_are_hidden_and_nothing_else(text, shown):
+    assert console.without_secrets(text) == shown
+    assert str(InputError(text)) == shown
+    record = logging.LogRecord("x", logging.INFO, "", 0, "%s", (text,), None)
+    assert PrintableFormatter("%(message)s").format(record) == shown

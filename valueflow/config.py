@@ -1,33 +1,65 @@
 """Load a job's YAML plus `key.path=value` overrides into a validated, frozen config."""
 
 import logging
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import Container, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from valueflow import __version__
-from valueflow.console import say, start
-from valueflow.errors import InputError, allowed, of_storage, storage_error
+from valueflow.console import HIDDEN, is_secret, masked, say, secret_values, start
+from valueflow.errors import InputError, allowed, check_no_password, of_storage, storage_error
 
 log = logging.getLogger(__name__)
 
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
+# A resolver such as `${oc.env:NAME}`, which brings in what the YAML does not say; or one interpolation within another.
+RESOLVER = re.compile(r"\$\{(?:[^{}]*:|[^}]*\$\{)")
+MIN_SECRET = 6  # characters of a value behind a resolver that is hidden in messages
 
 
 class Config(BaseModel):
     """Base of every config: unknown keys are errors, and a loaded config does not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # Inputs stay out of the messages of pydantic: they may hold secrets.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), hide_input_in_errors=True)
+
+    # By field the value, and the text with resolvers that it came from.
+    _written: dict[str, tuple[Any, Any]] | None = PrivateAttr(None)
 
     def public(self) -> dict[str, Any]:
-        """Return the settings as they are saved with results: of every `env` only the names, since values may be secrets."""
-        return _without_secrets(self.model_dump())
+        """Return the settings as they are saved with results, without secrets.
+
+        A text with a resolver (`${oc.env:NAME}`) stays as it was written; values of secret names are hidden, and so are those
+        of `env`.
+        """
+        settings: dict[str, Any] = masked(self._saved())
+        return settings
+
+    def secrets(self) -> set[str]:
+        """Return the strings of these settings that are in nothing that is saved."""
+        # Short values are numbers or words, and hiding them in a message would hide the message.
+        resolved = {text for value, _ in (self._written or {}).values() for _, text in _texts(value) if len(text) >= MIN_SECRET}
+        return secret_values(self.model_dump()) | resolved - {text for _, text in _texts(self.public())}
+
+    def _saved(self) -> dict[str, Any]:
+        saved = self.model_dump()
+        for name in saved:
+            value = getattr(self, name)
+            resolved, text = (self._written or {}).get(name, (None, None))
+            if text is not None and resolved == value:  # a copy may have another value
+                saved[name] = text
+            elif isinstance(value, Config):
+                saved[name] = value._saved()
+            elif isinstance(value, list):
+                saved[name] = [i._saved() if isinstance(i, Config) else d for i, d in zip(value, saved[name], strict=True)]
+        return saved
 
 
 class Resources(NamedTuple):
@@ -35,12 +67,6 @@ class Resources(NamedTuple):
 
     cpus: float
     gpus: float = 0.0
-
-
-def _without_secrets(settings: Any) -> Any:
-    if isinstance(settings, dict):
-        return {k: sorted(v) if k == "env" and isinstance(v, dict) else _without_secrets(v) for k, v in settings.items()}
-    return [_without_secrets(item) for item in settings] if isinstance(settings, list) else settings
 
 
 def load(schema: type[SchemaT], path: str, overrides: list[str]) -> SchemaT:
@@ -58,8 +84,62 @@ def load(schema: type[SchemaT], path: str, overrides: list[str]) -> SchemaT:
         merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides))
         values = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"{path}: {error}" + (f" (overrides: {' '.join(overrides)})" if overrides else "")) from error
-    return _validated(schema, values, path)
+        given = f" (overrides: {_shown(overrides)})" if overrides else ""
+        raise InputError(f"{path}: {_reason(error)}{given}") from error
+    return _validated(schema, values, path, unresolved(merged))
+
+
+def _reason(error: Exception) -> str:
+    """The message of an error; of YAML's without the line itself, which may hold a secret."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.context or ''} {error.problem}"
+    return str(error)
+
+
+def _shown(overrides: list[str]) -> str:
+    """Overrides as they may be logged: one that holds a secret without its value."""
+    shown = []
+    for override in overrides:
+        key, _, text = override.partition("=")
+        try:
+            setting = yaml.safe_load(text)
+        except yaml.YAMLError:  # what it holds is unknown
+            setting = {HIDDEN: {"secret": text}}
+        for part in reversed(key.split(".")):
+            setting = {part: setting}
+        shown.append(override if masked(setting) == setting else f"{key}={HIDDEN}")
+    return " ".join(shown)
+
+
+def unresolved(settings: Container) -> Any:
+    """The settings with references resolved and resolvers as they were written; None where there is no resolver."""
+    texts: list[str] = []
+
+    def cut(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: cut(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [cut(value) for value in node]
+        if isinstance(node, str) and RESOLVER.search(node):
+            texts.append(node)
+            return f"\x00{len(texts) - 1}\x00"
+        return node
+
+    def paste(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: paste(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [paste(value) for value in node]
+        return re.sub("\x00([0-9]+)\x00", lambda m: texts[int(m[1])], node) if isinstance(node, str) else node
+
+    raw = OmegaConf.to_container(settings, resolve=False)
+    without = cut(raw)
+    if not texts:
+        return None
+    try:
+        return paste(OmegaConf.to_container(OmegaConf.create(without), resolve=True))
+    except OmegaConfBaseException:  # a reference into what a resolver makes
+        return raw
 
 
 def parse(schema: type[SchemaT], values: dict[str, Any], where: str) -> SchemaT:
@@ -73,18 +153,52 @@ def parse(schema: type[SchemaT], values: dict[str, Any], where: str) -> SchemaT:
         merged = OmegaConf.create({key: value for key, value in values.items() if key not in dotted})
         for key, value in dotted.items():
             OmegaConf.update(merged, key, value)
-        return _validated(schema, OmegaConf.to_container(merged, resolve=True), where)
+        return _validated(schema, OmegaConf.to_container(merged, resolve=True), where, unresolved(merged))
     except (OmegaConfBaseException, TypeError) as error:
         raise InputError(f"{where}: {error}") from error
 
 
-def _validated(schema: type[SchemaT], values: Any, path: str) -> SchemaT:
+def _validated(schema: type[SchemaT], values: Any, path: str, written: Any) -> SchemaT:
     if not isinstance(values, dict):
         raise InputError(f"{path} must be a mapping of keys to values")
+    for key, text in _texts(values):
+        check_no_password(text, f"{path}: {key}")
     try:
-        return schema.model_validate(values)
+        config = schema.model_validate(values)
     except ValidationError as error:
         raise InputError(_explain(error, schema, path)) from error
+    if written is not None:
+        remember(config, written)
+    return config
+
+
+def _texts(settings: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(settings, str):
+        yield key, settings
+    elif isinstance(settings, (dict, list)):
+        items = settings.items() if isinstance(settings, dict) else enumerate(settings)
+        for name, value in items:
+            yield from _texts(value, f"{key}.{name}".lstrip("."))
+
+
+def remember(config: Config, written: Any) -> None:
+    """Keep the texts with resolvers in a config; `written` is a text where a resolver made all of it."""
+    texts = {}
+    for name in config.model_fields_set:
+        value, text = getattr(config, name), written[name] if isinstance(written, dict) else written
+        if isinstance(value, Config):
+            remember(value, text)
+        elif isinstance(value, list) and value and isinstance(value[0], Config):
+            for n, item in enumerate(value):
+                remember(item, text[n] if isinstance(text, list) else text)
+        elif _is_open(type(config).model_fields[name].annotation) and any(RESOLVER.search(t) for _, t in _texts(text)):
+            texts[name] = (value, text)
+    config._written = texts or None
+
+
+def _is_open(annotation: Any) -> bool:
+    """Whether a field may hold any text; numbers and choices hold no secrets, and are read back from manifests."""
+    return annotation in (str, dict, Any) or get_origin(annotation) is dict or any(map(_is_open, get_args(annotation)))
 
 
 def run_job(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
@@ -100,7 +214,7 @@ def run_job(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
         if len(sys.argv) < 2:
             raise InputError(f"usage: python {sys.argv[0]} CONFIG.yaml [key.path=value ...]")
         config = load(schema, sys.argv[1], sys.argv[2:])
-        log.info("%s, ValueFlow %s", " ".join(sys.argv[1:]), __version__)
+        log.info("%s, ValueFlow %s", " ".join([sys.argv[1], _shown(sys.argv[2:])]).strip(), __version__)
         main(config)
         return
     except InputError as error:
@@ -124,9 +238,13 @@ def _explain(error: ValidationError, schema: type[BaseModel], path: str) -> str:
             lines.append(f"{key}: required, but missing")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            value = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+            value = "" if isinstance(item["input"], dict) else f" (got {_given(item['loc'], item['input'])!r})"
             lines.append(f"{key}: {message}{value}" if key else message)
     return f"{path}: " + "; ".join(lines) + f". Change it in {path} or with an override key.path=value"
+
+
+def _given(location: tuple[int | str, ...], value: Any) -> Any:
+    return HIDDEN if any(part == "env" or is_secret(part) for part in location) else masked(value)
 
 
 def _fields_at(schema: Any, location: tuple[int | str, ...]) -> list[str]:

@@ -5,9 +5,28 @@ import difflib
 import errno
 from collections.abc import Iterable, Iterator
 
+from valueflow.console import USERINFO, without_secrets
+
 
 class InputError(ValueError):
     """An error in the user's input; jobs print the message without a traceback and exit with code 2."""
+
+    def __str__(self) -> str:
+        """Return the message without secrets."""
+        return without_secrets(super().__str__())
+
+
+def check_no_password(url: str, what: str = "") -> None:
+    """Refuse a URL with a user name and password, which would be saved and logged with it.
+
+    Raises:
+        InputError: it has them; the message begins with `what`.
+    """
+    if USERINFO.search(url):
+        raise InputError(
+            f"{what}{': ' if what else ''}{url!r} holds a user name or a password; leave them out of the URL and give them in "
+            "the environment (a judge's key in the variable that key_env names)"
+        )
 
 
 def allowed(word: object, choices: Iterable[str]) -> str:

@@ -335,6 +335,15 @@ def test_the_key_comes_from_the_environment(server, monkeypatch):
     assert "authorization" not in server.seen()["last"]["headers"]
 
 
+def test_what_a_server_shows_of_a_call_is_saved_without_secrets(server):
+    server.reset(faults={"echo": 1.0})
+    config = judge(server, url=f"{server.url}?api-key=in-the-url", extra={"password": "in-the-body", "x": [{"token": "deep"}]})
+    calls = Calls(config, ["a"])
+    (reply,) = calls.replies
+    assert "bad request" in reply.error
+    assert not [secret for secret in (KEY, "in-the-url", "in-the-body", "deep") if secret in reply.error]
+
+
 def test_the_key_is_never_in_errors_or_logs(server, tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.DEBUG)
     errors = []

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,6 +23,7 @@ from valueflow.cli.output import Lines, Row, Sheet
 from valueflow.client import AsyncClient, LocalClient, Settings, ValueFlowError
 from valueflow.client.address import SERVER_ENV
 from valueflow.client.protocol import flat_row
+from valueflow.config import remember, unresolved
 from valueflow.console import say
 from valueflow.decoding import decode
 from valueflow.errors import InputError
@@ -262,15 +263,21 @@ def read_judge(path: str) -> AnyJudge:
         InputError: the file is unreadable or has no valid judge.
     """
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        config = content.get("judge", content) if isinstance(content, dict) else content
+        loaded = OmegaConf.load(path)
+        config, written = (_judge_in(content) for content in (OmegaConf.to_container(loaded, resolve=True), unresolved(loaded)))
         judge: AnyJudge = TypeAdapter(JudgeConfig).validate_python(config)
+        if written is not None:
+            remember(judge, written)
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{path}: {'.'.join(['judge', *map(str, first['loc'])])}: {first['msg']}") from None
     except (OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not the config of a judge: {error}") from None
     return judge
+
+
+def _judge_in(content: Any) -> Any:
+    return content.get("judge", content) if isinstance(content, dict) else content
 
 
 def read_texts(argument: str, column: str) -> list[str]:

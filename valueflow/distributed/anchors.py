@@ -141,7 +141,7 @@ def _run_task(task: Callable[..., None], num_cpus: float, *args: object) -> None
 def _write_clusters(inputs: _AnchorInputs, config: AnchorsConfig, anchors: Build, anchored: Build) -> None:
     examples = read_examples(inputs.texts, inputs.labels)
     tables = find_anchors(read_vectors(inputs.embeddings, examples.text_ids), examples, config)
-    _commit_anchors(tables, inputs, config.model_dump(), anchors, anchored)
+    _commit_anchors(tables, inputs, config.public(), anchors, anchored)
 
 
 def _write_individuals(inputs: _AnchorInputs, encoder: EmbedderConfig, min_similarity: float, out: Build) -> None:

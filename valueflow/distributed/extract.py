@@ -81,7 +81,7 @@ def extract(config: ExtractConfig) -> Build:
             num_cpus=1,
         )
         run_writes(written, progress)
-    details = ExtractedDetails(settings=config.model_dump(), texts=total, labelled_texts=num_references)
+    details = ExtractedDetails(settings=config.public(), texts=total, labelled_texts=num_references)
     store.commit(out, details, [embeddings, reference, reference_texts, labels])
     return out
 

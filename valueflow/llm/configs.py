@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from valueflow.config import Config, Resources
+from valueflow.errors import check_no_password
 
 # Settings of an LLM that change how it is called or how fast it answers, but no answer; they are in no fingerprint.
 RESOURCES = {
@@ -120,6 +121,12 @@ class EndpointModel(LlmModel):
     patience: float = Field(600.0, gt=0, description="seconds that one call may wait on 429 in all")
     budget: Budget = Budget()
     num_cpus: float = Field(0.5, ge=0, description="of the actor, or the served replica, that calls the URL")
+
+    @field_validator("url")
+    @classmethod
+    def _no_password(cls, url: str) -> str:
+        check_no_password(url)
+        return url
 
     @property
     def spending_limit(self) -> Budget:

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import httpx
 
+from valueflow.console import HIDDEN, without_secrets
 from valueflow.errors import InputError
 from valueflow.llm.admission import AdaptiveConcurrency, BudgetLedger, Slot, TokenBucket, Tokens
 from valueflow.llm.answer_text import encodable
@@ -103,6 +104,7 @@ class Endpoint:
         self.troubles = Troubles(config.name, tell)
         self.exhausted = False
         self._key = _api_key(config)
+        self._secrets = sorted({self._key, *config.secrets()} - {""}, key=len, reverse=True)
         self._url = _url(config, CALLS)
         self._admission = AdaptiveConcurrency(
             config.concurrency, config.patience, TokenBucket(config.requests_per_minute), TokenBucket(config.tokens_per_minute),
@@ -310,7 +312,9 @@ class Endpoint:
 
     def _redacted(self, text: str) -> str:
         text = " ".join(encodable(text).split())
-        return (text.replace(self._key, "***") if self._key else text)[:MESSAGE_CHARS]
+        for secret in self._secrets:  # a server may show what was sent to it
+            text = text.replace(secret, HIDDEN)
+        return without_secrets(text)[:MESSAGE_CHARS]
 
 
 def _api_key(config: EndpointModel) -> str:

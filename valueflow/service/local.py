@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from valueflow import api, store, vidb
+from valueflow.console import masked
 from valueflow.errors import InputError
 from valueflow.evaluation.regression import load_or_fit
 from valueflow.judging.configs import AnyJudge, EncoderJudge, JudgeConfig, WorkerJudge
@@ -88,7 +89,8 @@ def _harmless(named: Any) -> WorkerJudge | None:
 def _described(named: Any) -> str:
     """What a manifest says about a judge, on one line."""
     settings = named if isinstance(named, dict) else {"judge": named}
-    public = {name: settings[name] for name in ("kind", "name", "model", "url", "key_env", "judge") if settings.get(name)}
+    shown = ("kind", "name", "model", "url", "key_env", "judge")
+    public = masked({name: settings[name] for name in shown if settings.get(name)})
     return ", ".join(f"{name} {str(value)[:SHOWN_CHARS]!r}" for name, value in public.items()) or "no kind"
 
 

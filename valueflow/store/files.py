@@ -14,7 +14,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from valueflow import retry
-from valueflow.errors import DamageError, InputError, StorageError, lasts, storage_error
+from valueflow.errors import DamageError, InputError, StorageError, check_no_password, lasts, storage_error
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -31,6 +31,7 @@ _swept: set[str] = set()
 
 def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     """Return the file system and path of a URL (`s3://…`, `file://…`, a plain path); listings are never cached."""
+    check_no_password(url)
     try:
         fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ValueError, ImportError) as error:

@@ -18,6 +18,7 @@ from pydantic import ValidationError, field_validator
 
 from valueflow import __version__
 from valueflow.config import Config
+from valueflow.console import masked, without_secrets
 from valueflow.errors import DamageError, InputError
 from valueflow.records import SCHEMAS
 from valueflow.store.details import Details
@@ -68,7 +69,7 @@ class Input(Config):
     def of(cls, source: Build | str) -> "Input":
         """Return a build or the URL of a user's file as an input."""
         if isinstance(source, str):
-            return cls(url=source)
+            return cls(url=without_secrets(source))
         return cls(url=source.url, table=source.table, build_id=source.build_id)
 
 
@@ -142,7 +143,7 @@ def commit(
     if files is None:
         with ThreadPoolExecutor(8) as pool:
             files = list(pool.map(lambda path: _describe(build, path), part_paths(build)))
-    config, counts = details.saved()
+    config, counts = masked(details.saved(), by_name=False)
     manifest = Manifest(
         table=build.table, build_id=build.build_id, created=datetime.now(UTC).isoformat(timespec="microseconds"),
         code_version=__version__, git_commit=git_commit(), config=config, inputs=[Input.of(i) for i in inputs], counts=counts,

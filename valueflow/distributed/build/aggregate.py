@@ -161,9 +161,7 @@ def aggregate(candidates: Build, rankings: list[Build], places: int, config: Agg
         task = ray.remote(fit_value).options(num_cpus=1 if len(shards) == 1 else 0)
         tasks.append(task.remote(candidates, folder, shards, places, config, out))
     fits = completed_results("aggregate", tasks)
-    details = UtilitiesDetails(
-        settings=config.model_dump(), fits={fit.value: fit for fit in sorted(fits, key=lambda f: f.value)}
-    )
+    details = UtilitiesDetails(settings=config.public(), fits={fit.value: fit for fit in sorted(fits, key=lambda f: f.value)})
     return store.commit(out, details, [candidates, *rankings])
 
 

@@ -119,7 +119,7 @@ def refit(base: Vidb, rankings: Build, config: AggregateConfig, out: Build) -> s
         # The prior and the model checks are those of the version; the other numbers are of the new fit.
         num_windows = fits[value].num_windows + numbers.get("num_windows", 0)
         fits[value] = fits[value].model_copy(update=numbers | {"num_windows": num_windows})
-    details = UtilitiesDetails(settings=config.model_dump(), extends=base.build.build_id, fits=fits)
+    details = UtilitiesDetails(settings=config.public(), extends=base.build.build_id, fits=fits)
     return store.commit(out, details, [base.build, rankings], files)
 
 

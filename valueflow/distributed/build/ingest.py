@@ -50,7 +50,7 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
         for name in ("texts", "duplicates"):
             counts[name] += pc.sum(batch[name]).as_py() or 0
         log.info("ingest: %s texts, %s duplicates", f"{counts['texts']:,}", f"{counts['duplicates']:,}")
-    details = IngestDetails(corpora=[s.model_dump() for s in sources])
+    details = IngestDetails(corpora=[s.public() for s in sources])
     paths = [s.path for s in sources]
     counts["labels"] = store.commit(companions["source_labels"], details, paths).num_rows
     counts["rejected"] = store.commit(companions["rejected"], details, paths).num_rows

@@ -150,7 +150,7 @@ def plan_stages(config: BuildVidbConfig, base: Vidb | None) -> BuildStages:
     if not store.reusable(at.candidates):
         previous = Build(config.root, "candidates", base.details.builds["candidates"]) if base else None
         selected = candidates.select_candidates(at.texts, config.candidates, at.candidates, previous)
-        details = CandidatesDetails(settings=config.candidates.model_dump(), sizes={**selected})
+        details = CandidatesDetails(settings=config.candidates.public(), sizes={**selected})
         store.commit(at.candidates, details, [at.texts])
     sizes = store.details_of(at.candidates, CandidatesDetails).sizes
     log.info("candidates: %s texts for %d values", f"{sum(sizes.values()):,}", len(sizes))
@@ -260,7 +260,7 @@ def _flags(
     if not store.reusable(ballots):
         values = publish.calibrated_values(at.candidates, at.utilities, config.calibrate, ratings, base)
         publish.plausibility_ballots(values, ballots)
-        store.commit(ballots, BallotsDetails(settings=config.calibrate.model_dump()), [at.utilities])
+        store.commit(ballots, BallotsDetails(settings=config.calibrate.public()), [at.utilities])
     votes = vote_builds(config.root, plausibility.panel, ballots.build_id)
     collect_votes(plausibility.panel, ballots, ValueTexts((at.candidates,)), votes, 0, "plausibility")
     return plausibility_flags(votes.values())

@@ -23,7 +23,7 @@ def plan(candidates: Build, config: WindowsConfig, out: Build) -> store.Manifest
     task = ray.remote(plan_value).options(num_cpus=1)
     tasks = [task.remote(candidates, file.path, config, out) for file in pools]
     files = [file for written in completed_results("plan", tasks) for file in written]
-    details = WindowsDetails(settings=config.model_dump(), windows=sum(file.rows for file in files))
+    details = WindowsDetails(settings=config.public(), windows=sum(file.rows for file in files))
     return store.commit(out, details, [candidates], files)
 
 

@@ -93,7 +93,7 @@ def rank_in_rounds(
             collect_answers(judge, RANK, questions, rankings, total, f"rank round {round_ + 1}", of_round, is_open)
             if len(store.committed_ids(rankings, RANK.id_column)) <= total:  # else an earlier run has answered later rounds
                 totals = check_answers(rankings, RANK, total, max_error_share, f"rank round {round_ + 1}")
-    store.commit(windows, WindowsDetails(settings=config.model_dump(), windows=total, progress=progress), [candidates])
+    store.commit(windows, WindowsDetails(settings=config.public(), windows=total, progress=progress), [candidates])
     return finished or store.commit(rankings, rankings_details(totals, **settings), [windows])
 
 

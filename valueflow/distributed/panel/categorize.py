@@ -114,7 +114,7 @@ def _collect_all_votes(config: CategorizeConfig, texts: Build, descents: _Descen
             plan = Build(config.root, "ballots", f"{plan_id}-{number}")
             if not store.reusable(plan):
                 _over_chunks(_plan_chunk, descents, plan, plans)
-                settings = {"descent": config.descent.model_dump(), "step": number}
+                settings = {"descent": config.descent.public(), "step": number}
                 store.commit(plan, BallotsDetails(settings=settings), [texts])
             step_ballots = store.require_manifest(plan).num_rows
             if not step_ballots:
