@@ -167,7 +167,7 @@ def _validated(schema: type[SchemaT], values: Any, path: str, written: Any) -> S
         config = schema.model_validate(values)
     except ValidationError as error:
         raise InputError(_explain(error, schema, path)) from error
-    if written is not None:
+    if written is not None and isinstance(config, Config):
         remember(config, written)
     return config
 

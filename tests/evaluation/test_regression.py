@@ -218,7 +218,7 @@ def test_a_damaged_fit_is_set_aside_and_made_again(version, caplog):
     arrays.write_bytes(content)
     embed = Toy()
     again = load_or_fit(version, "toy", embed)
-    assert f"{arrays.name} is missing or differs from its manifest" in caplog.text
+    assert f"{arrays.name} differs from its manifest's hash" in caplog.text
     assert len(embed.calls) == 2  # the probe, and all texts
     assert same(first, again, CARE)
     assert arrays.with_name(f"{arrays.name}.bad").read_bytes() == content

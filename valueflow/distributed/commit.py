@@ -17,7 +17,7 @@ from valueflow.distributed.cluster import Progress
 from valueflow.records import digest
 from valueflow.store import Build, File
 
-ReadPart = Callable[[str], pa.Table]
+ReadPart = Callable[[File], pa.Table]
 Transform = Callable[[pa.Table, str], Iterator[pa.Table]]
 
 
@@ -35,13 +35,13 @@ def pending_parts(
 
     Args:
         files: the parts of a plan.
-        read: returns the rows of the part at a path, with the column `id_column`.
+        read: returns the rows of a part as its manifest lists it, with the column `id_column`.
         id_column: the column that identifies a row.
         done: reference to the committed ids (`store.committed_ids`).
         transform: turns a part's pending rows and its folder into the tables to return; None: the rows as they are.
     """
-    paths = [{"path": file.path} for file in files]
-    return ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
+    parts = [file.model_dump() for file in files]
+    return ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
         _pending_rows,
         fn_kwargs={"read": read, "id_column": id_column, "done": done, "transform": transform},
         batch_size=1,
@@ -53,13 +53,13 @@ def pending_parts(
 def _pending_rows(
     batch: pa.Table, read: ReadPart, id_column: str, done: "ray.ObjectRef", transform: Transform | None
 ) -> Iterator[pa.Table]:
-    for path in batch["path"].to_pylist():
-        rows = read(path)
+    for part in map(File.model_validate, batch.to_pylist()):
+        rows = read(part)
         rows = rows.filter(store.missing_from(rows[id_column], ray.get(done)))
         if not rows.num_rows:
             continue
         if transform:
-            yield from transform(rows, path.rpartition("/")[0])
+            yield from transform(rows, part.path.rpartition("/")[0])
         else:
             yield rows
 

@@ -220,8 +220,8 @@ def _embed_pending(texts: Build, config: EmbedderConfig, done: np.ndarray) -> Da
     )
 
 
-def _read_texts(path: str, texts: Build) -> pa.Table:
-    return store.read_part(texts, path, ["text_id", "text"])
+def _read_texts(part: store.File, texts: Build) -> pa.Table:
+    return store.read_part(texts, part, ["text_id", "text"])
 
 
 def read_vectors(embeddings: Build, text_ids: list[str]) -> np.ndarray:
@@ -231,7 +231,7 @@ def read_vectors(embeddings: Build, text_ids: list[str]) -> np.ndarray:
     z_ND = np.empty((len(ids), store.details_of(embeddings, EmbeddingsDetails).dimension), np.float32)
     has_vector = np.zeros(len(ids), bool)
     for file in store.require_manifest(embeddings).files:
-        part = store.read_part(embeddings, file.path)
+        part = store.read_part(embeddings, file)
         part_ids = part["text_id"].to_numpy().astype("S16")
         position = np.minimum(np.searchsorted(ids, part_ids, sorter=order), len(ids) - 1)
         wanted = ids[order[position]] == part_ids

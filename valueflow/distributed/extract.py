@@ -70,7 +70,7 @@ def extract(config: ExtractConfig) -> Build:
     extractor_and_size: Any = task.remote(reference, reference_texts, labels, config.k, config.seed)
     total, num_references = store.require_manifest(embeddings).num_rows, ray.get(extractor_and_size[1])
     done, files = set(store.part_paths(out)), store.require_manifest(embeddings).files
-    paths = [{"path": file.path} for file in files if file.path not in done]
+    paths = [file.model_dump() for file in files if file.path not in done]
     progress = Progress("extract", total, sum(file.rows for file in files if file.path in done))
     if paths:
         written = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
@@ -94,10 +94,10 @@ def _build_extractor(reference: Build, texts: Build, labels: Build, k: int, seed
 def _write_nodes(batch: pa.Table, embeddings: Build, extractor: "ray.ObjectRef", top: int, out: Build) -> pa.Table:
     """Write the nodes of each part's texts under the part's name, so that a retried task overwrites its own output."""
     predict, counts = ray.get(extractor), []
-    for path in batch["path"].to_pylist():
-        part = store.read_part(embeddings, path)
+    for file in map(store.File.model_validate, batch.to_pylist()):
+        part = store.read_part(embeddings, file)
         rows = _rows(part["text_id"].to_pylist(), predict(part_vectors(part), top))
-        store.write_part(out, rows, path.removeprefix("part-").removesuffix(".parquet"))
+        store.write_part(out, rows, file.path.removeprefix("part-").removesuffix(".parquet"))
         counts.append(part.num_rows)
     return write_counts(counts)
 

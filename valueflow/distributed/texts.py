@@ -57,7 +57,7 @@ def texts_of_ids(build: Build, text_ids: Iterable[str]) -> dict[str, str]:
     wanted = pa.array(sorted(set(text_ids)), pa.string())
     texts: dict[str, str] = {}
     for file in store.require_manifest(build).files:
-        part = store.read_part(build, file.path, ["text_id", "text"])
+        part = store.read_part(build, file, ["text_id", "text"])
         part = part.filter(pc.is_in(part["text_id"], wanted))
         texts.update(zip(part["text_id"].to_pylist(), part["text"].to_pylist(), strict=True))
     return texts

@@ -132,7 +132,7 @@ def _judge(rankings: Build) -> JudgeReport:
     firsts: list[np.ndarray] = []
     sizes: Counter[int] = Counter()
     for file in manifest.files:
-        part = store.read_part(rankings, file.path, ["error", "order", "text_ids"])
+        part = store.read_part(rankings, file, ["error", "order", "text_ids"])
         reasons.update(part["error"].drop_null().to_pylist())
         firsts.append(pc.list_element(part["order"].drop_null(), 0).to_numpy())
         for entry in pc.value_counts(pc.list_value_length(part["text_ids"])).to_pylist():

@@ -165,7 +165,7 @@ def _voter(name: str, votes: Build) -> tuple[VoterReport, pa.Table]:
     errors: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for file in manifest.files:
-        part = store.read_part(votes, file.path, [*AGREEMENT_COLUMNS, "error", *SUM_COLUMNS])
+        part = store.read_part(votes, file, [*AGREEMENT_COLUMNS, "error", *SUM_COLUMNS])
         choices.append(part.select(AGREEMENT_COLUMNS))
         for column in SUM_COLUMNS:
             sums[column] += pc.sum(part[column]).as_py() or 0
@@ -197,13 +197,13 @@ def _voter(name: str, votes: Build) -> tuple[VoterReport, pa.Table]:
 def _theories(theory_ids: list[str], labels: Build, queue: Build) -> list[TheoryReport]:
     counts: dict[str, Counter[tuple[str, int, str]]] = {theory: Counter() for theory in theory_ids}
     for file in store.require_manifest(labels).files:
-        part = store.read_part(labels, file.path, ["theory", "path", "direction", "decision"])
+        part = store.read_part(labels, file, ["theory", "path", "direction", "decision"])
         for theory, path, direction, decision in zip(*(column.to_pylist() for column in part.columns), strict=True):
             counts[theory][path[-1] if path else "", direction, decision] += 1
     queued: Counter[str] = Counter()
     examples: dict[str, list[dict[str, Any]]] = {theory: [] for theory in theory_ids}
     for file in store.require_manifest(queue).files:
-        part = store.read_part(queue, file.path, ["theory", "text", "kind", "asked", "counts"])
+        part = store.read_part(queue, file, ["theory", "text", "kind", "asked", "counts"])
         for theory in theory_ids:
             rows = part.filter(pc.equal(part["theory"], theory))
             queued[theory] += rows.num_rows

@@ -6,15 +6,15 @@ import json
 import logging
 import subprocess
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from valueflow import __version__
 from valueflow.config import Config
@@ -23,12 +23,19 @@ from valueflow.errors import DamageError, InputError
 from valueflow.records import SCHEMAS
 from valueflow.store.details import Details
 from valueflow.store.files import SET_ASIDE, folders, read_bytes, read_parsed, sizes, sweep_below, write_bytes
-from valueflow.store.layout import MANIFEST, Build, under
+from valueflow.store.layout import MANIFEST, Build, under, value_folder
 
 log = logging.getLogger(__name__)
 DetailsT = TypeVar("DetailsT", bound=Details)
 # Tables whose builds hold files that are not parquet.
 FILE_TABLES = ("hives", "fast")
+MODEL_FOLDER = "model/"
+UNLISTED = "is not in its manifest"
+# Counts that are the number of rows, by table.
+ROWS = {
+    "texts": "texts", "windows": "windows", "rankings": "windows", "votes": "questions", "responses": "responses",
+    "embeddings": "texts", "names": "questions",
+}  # fmt: skip
 # What Arrow raises on bytes that are no parquet; its OSErrors are about bytes in memory here.
 PARQUET_ERRORS = (pa.ArrowException, OSError)
 MAKE_AGAIN = "rerun the command that made it: what is lost is made again, answers that are whole are kept"
@@ -57,6 +64,7 @@ class Input(Config):
     url: str
     table: str = ""
     build_id: str = ""
+    content: str = Field("", description="of a build: `Manifest.content` when it was read", exclude_if=lambda value: not value)
 
     @property
     def build(self) -> Build | None:
@@ -70,7 +78,9 @@ class Input(Config):
         """Return a build or the URL of a user's file as an input."""
         if isinstance(source, str):
             return cls(url=without_secrets(source))
-        return cls(url=source.url, table=source.table, build_id=source.build_id)
+        existing = read_manifest(source)
+        content = existing.content if existing else ""
+        return cls(url=source.url, table=source.table, build_id=source.build_id, content=content)
 
 
 class Manifest(Config):
@@ -86,12 +96,19 @@ class Manifest(Config):
     counts: dict[str, Any]
     files: list[File]
     attempt: str
+    digest: str = Field("", description="hash of all the rest; empty in manifests of earlier code")
 
     @field_validator("inputs", mode="before")
     @classmethod
     def _inputs_as_urls(cls, inputs: Any) -> Any:
         """Manifests of ValueFlow before inputs were typed list URLs: those that end in a table and a build id are builds."""
         return [_input_of_url(i) if isinstance(i, str) else i for i in inputs] if isinstance(inputs, list) else inputs
+
+    @property
+    def content(self) -> str:
+        """Hash of what others compute with: the files, and of a version its calibrations."""
+        files = [file.model_dump() for file in self.files]
+        return _hash([self.table, self.build_id, files, self.config.get("calibrations", {}) if self.table == "vidb" else {}])
 
     @property
     def num_rows(self) -> int:
@@ -114,6 +131,21 @@ class Manifest(Config):
     def inputs_from(self, table: str) -> list[Build]:
         """Return the builds of one table that this build was made from."""
         return [build for i in self.inputs if (build := i.build) and build.table == table]
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _parse(data: bytes) -> Manifest:
+    """A manifest; ValueError where its content is not that of its digest."""
+    parsed = Manifest.model_validate_json(data)
+    content = json.loads(data)
+    if content.pop("digest", "") not in ("", _hash(content)):
+        raise ValueError("its digest is that of another content, so it was changed after it was written")
+    if not parsed.digest and any(source.content for source in parsed.inputs):
+        raise ValueError("its digest is missing, so it was changed after it was written")
+    return parsed
 
 
 def _input_of_url(url: str) -> Input:
@@ -149,6 +181,7 @@ def commit(
         code_version=__version__, git_commit=git_commit(), config=config, inputs=[Input.of(i) for i in inputs], counts=counts,
         files=sorted(files, key=lambda file: file.path), attempt=uuid.uuid4().hex,
     )  # fmt: skip
+    manifest = manifest.model_copy(update={"digest": _hash(json.loads(manifest.model_dump_json(exclude={"digest"})))})
     manifest = _as_before(build, manifest)
     if card:
         write_bytes(f"{build.url}/README.md", card(manifest).encode())
@@ -162,8 +195,8 @@ def _as_before(build: Build, manifest: Manifest) -> Manifest:
     content = json.loads(manifest.model_dump_json(include=same))
     for name in sizes(build.url):
         if name.startswith(MANIFEST) and name.endswith(SET_ASIDE):
-            with contextlib.suppress(ValidationError):
-                earlier = Manifest.model_validate_json(read_bytes(f"{build.url}/{name}"))
+            with contextlib.suppress(ValueError):
+                earlier = _parse(read_bytes(f"{build.url}/{name}"))
                 if json.loads(earlier.model_dump_json(include=same)) == content:
                     return earlier
     return manifest
@@ -173,23 +206,52 @@ def manifest(build: Build) -> Manifest | None:
     """Return the manifest of a finished build, None for an unfinished one.
 
     Raises:
-        DamageError: the manifest is damaged, or a file it lists is missing or has another size.
+        DamageError: the manifest is damaged or was changed, or its files are not those that it lists.
     """
     loaded = read_manifest(build)
-    if loaded is None:
-        return None
-    actual = sizes(build.url)
-    for file in loaded.files:
-        if actual.get(file.path) != file.size:
-            state = f"has {actual[file.path]} bytes" if file.path in actual else "is missing"
-            raise DamageError(f"{build.url}/{file.path} {state}, its manifest says {file.size}; {MAKE_AGAIN}")
+    for flaw in flaws(build, loaded) if loaded else ():
+        raise DamageError(f"{build.url}{'/' if flaw.path else ''}{flaw.path} {flaw.reason}; {MAKE_AGAIN}")
     return loaded
+
+
+class Flaw(NamedTuple):
+    """What is wrong with a finished build: the file ("": the manifest as a whole), and the end of a sentence about it."""
+
+    path: str
+    reason: str
+
+
+def flaws(build: Build, listed: Manifest) -> Iterator[Flaw]:
+    """Yield how a build differs from its manifest, as far as sizes tell."""
+    actual, paths = sizes(build.url), {file.path for file in listed.files}
+    for file in listed.files:
+        if file.path not in actual:
+            yield Flaw(file.path, f"is missing, its manifest says {file.size}")
+        elif actual[file.path] != file.size:
+            yield Flaw(file.path, f"has {actual[file.path]} bytes, its manifest says {file.size}")
+    for path in actual:
+        if path not in paths and (path.endswith(".parquet") or (listed.table == "hives" and path.startswith(MODEL_FOLDER))):
+            yield Flaw(path, UNLISTED)
+    number = listed.counts.get(ROWS[listed.table]) if listed.table in ROWS else None
+    if number not in (None, listed.num_rows):
+        yield Flaw("", f"has {number} rows, and the files in its manifest {listed.num_rows}")
+    folders_of = {path.rpartition("/")[0] for path in paths}
+    for value in _values(listed):
+        if value_folder(value) not in folders_of:
+            yield Flaw("", f"has the value {value}, and no file of it in its manifest")
+
+
+def _values(listed: Manifest) -> list[str]:
+    """The values that a manifest names, each of which has a folder."""
+    names = listed.config.get("calibrations", {}) if listed.table == "vidb" else listed.counts
+    by_value = listed.table in ("vidb", "utilities", "candidates") and isinstance(names, dict)
+    return [name for name in names if ":" in name] if by_value else []
 
 
 def read_manifest(build: Build) -> Manifest | None:
     """Return the manifest of a build without a look at its files; None where there is none."""
     try:
-        return read_parsed(build.manifest_url, Manifest.model_validate_json, (ValidationError,), "a manifest")
+        return read_parsed(build.manifest_url, _parse, (ValueError,), "a manifest")
     except FileNotFoundError:
         return None
     except DamageError as error:
@@ -261,6 +323,12 @@ def _describe(build: Build, path: str) -> File:
 def describe(path: str, data: bytes, rows: int) -> File:
     """Return how a manifest lists a file."""
     return File(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest(), rows=rows)
+
+
+def check_bytes(file: File, data: bytes) -> None:
+    """Raise ValueError where bytes are not those that a manifest lists."""
+    if len(data) != file.size or hashlib.sha256(data).hexdigest() != file.sha256:
+        raise ValueError("its hash is not that of its manifest")
 
 
 def git_commit() -> str:

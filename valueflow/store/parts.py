@@ -13,7 +13,7 @@ from valueflow.errors import DamageError
 from valueflow.records import SCHEMAS, conform
 from valueflow.store.files import read_parsed, remove_file, remove_files, write_bytes
 from valueflow.store.layout import Build
-from valueflow.store.manifests import MAKE_AGAIN, PARQUET_ERRORS, File, describe, part_paths, require_manifest
+from valueflow.store.manifests import MAKE_AGAIN, PARQUET_ERRORS, File, check_bytes, describe, part_paths, require_manifest
 from valueflow.store.repair import reusable, withdraw
 
 log = logging.getLogger(__name__)
@@ -34,26 +34,28 @@ def write_file(build: Build, path: str, data: bytes, rows: int = 0) -> File:
     return describe(path, data, rows)
 
 
-def read_part(build: Build, path: str, columns: list[str] | None = None, listed: File | None = None) -> pa.Table:
-    """Return one part; `listed` is how a manifest lists it.
+def read_part(build: Build, part: str | File, columns: list[str] | None = None) -> pa.Table:
+    """Return one part, by its path, or as a manifest lists it: then its bytes and rows must be those of the manifest.
 
     Raises:
         DamageError: it is gone, is not the parquet that a stage wrote, or differs from what is listed.
         StorageError: it cannot be read, also when tried again.
     """
-    url = f"{build.url}/{path}"
+    url = f"{build.url}/{part.path if isinstance(part, File) else part}"
     schema = SCHEMAS[build.table]
 
     def parse(data: bytes) -> pa.Table:
-        if listed and describe(path, data, listed.rows) != listed:
-            raise pa.ArrowInvalid("its hash is not that of its manifest")
+        if isinstance(part, File):
+            check_bytes(part, data)
         table = pq.read_table(pa.BufferReader(data), columns=columns, partitioning=None, page_checksum_verification=True)
         if not set(columns or schema.names) <= set(table.column_names):
             raise pa.ArrowInvalid(f"its columns are {table.column_names}, not {columns or schema.names}")
+        if isinstance(part, File) and table.num_rows != part.rows:
+            raise ValueError(f"it has {table.num_rows} rows, its manifest says {part.rows}")
         return table
 
     try:
-        table = read_parsed(url, parse, PARQUET_ERRORS, "parquet")
+        table = read_parsed(url, parse, (*PARQUET_ERRORS, ValueError), "parquet")
     except FileNotFoundError:
         raise DamageError(f"{url} is gone; {MAKE_AGAIN}") from None
     except DamageError as error:
@@ -64,7 +66,7 @@ def read_part(build: Build, path: str, columns: list[str] | None = None, listed:
 def read_table(build: Build, columns: list[str] | None = None, folder: str = "") -> pa.Table:
     """Return the rows of a finished build, or of one of its hive folders. For tables that fit in memory."""
     parts = [
-        read_part(build, file.path, columns, file)
+        read_part(build, file, columns)
         for file in require_manifest(build).files
         if not folder or file.path.startswith(f"{folder}/")
     ]

@@ -1,7 +1,6 @@
 """Damage of finished builds: it is looked for where a build is used again, set aside, and made again by the build's stage."""
 
 import functools
-import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +8,23 @@ from concurrent.futures import ThreadPoolExecutor
 from valueflow.errors import DamageError
 from valueflow.store.files import read_parsed, set_aside, sizes
 from valueflow.store.layout import Build
-from valueflow.store.manifests import MAKE_AGAIN, File, Manifest, read_manifest, require_manifest
+from valueflow.store.manifests import (
+    MAKE_AGAIN,
+    UNLISTED,
+    File,
+    Flaw,
+    Manifest,
+    check_bytes,
+    flaws,
+    read_manifest,
+    require_manifest,
+)
 
 log = logging.getLogger(__name__)
+# Tables whose rows may have cost money.
+ANSWERS = {"rankings", "votes", "names"}
+# Tables that have as many rows as the input of this table.
+PLANS = {"rankings": "windows", "utilities": "candidates", "vidb": "utilities", "embeddings": "texts"}
 
 
 def finished_manifest(build: Build, stage: str, rows: str) -> Manifest | None:
@@ -39,11 +52,48 @@ def reusable(build: Build) -> Manifest | None:
         return None
     if existing is None:
         return None
-    damaged = _damaged(build, existing)
-    for path in damaged:
-        log.warning("%s/%s is missing or differs from its manifest; it is set aside and made again", build.url, path)
-        withdraw(build, path)
+    damaged = [*flaws(build, existing), *_other_bytes(build, existing)]
+    for path, reason in damaged:
+        log.warning("%s/%s %s; it is set aside and made again", build.url, path, reason)
+        # Answers that a manifest without a digest does not list may be its own: they are not asked again.
+        if path and (existing.digest or build.table not in ANSWERS or reason != UNLISTED):
+            withdraw(build, path)
+    if not damaged:
+        damaged = _other_inputs(build, existing)
+    if damaged:
+        set_aside(build.manifest_url)
     return None if damaged else existing
+
+
+def _other_inputs(build: Build, existing: Manifest) -> list[Flaw]:
+    """Inputs that are finished and not what the build was made from.
+
+    Raises:
+        DamageError: the build is a version, which must not change.
+    """
+    changed = []
+    for source in existing.inputs:
+        made_from = source.build
+        try:
+            now = read_manifest(made_from) if made_from else None
+        except DamageError:  # for the stage that makes it
+            continue
+        if now is None:
+            continue
+        other_rows = PLANS.get(build.table) == now.table and now.num_rows != existing.num_rows
+        if other_rows or source.content not in ("", now.content):
+            what = (
+                f"has {existing.num_rows} rows, {now.num_rows} were planned" if other_rows else "is not what it was made from"
+            )
+            changed.append(Flaw(f"{now.table}/{now.build_id}", what))
+    for path, reason in changed:
+        if build.table == "vidb":
+            raise DamageError(
+                f"{build.url} is whole, but {path} {reason}: restore that folder, or rename {build.url} to make the version "
+                "again, with other numbers"
+            )
+        log.warning("%s: %s %s; it is made again", build.url, path, reason)
+    return changed
 
 
 def reusable_together(builds: Sequence[Build]) -> Manifest | None:
@@ -65,26 +115,22 @@ def withdraw(build: Build, path: str) -> None:
     set_aside(f"{build.url}/{path}")
 
 
-def _damaged(build: Build, listed: Manifest) -> list[str]:
-    """The files of a build that are missing or have another hash."""
+def _other_bytes(build: Build, listed: Manifest) -> list[Flaw]:
+    """The files of a build that have the size of its manifest and another hash."""
     actual = sizes(build.url)
 
-    def damaged(file: File) -> bool:
+    def differs(file: File) -> bool:
         if actual.get(file.path) != file.size:
-            return True
+            return False
         try:
-            read_parsed(f"{build.url}/{file.path}", functools.partial(_check_hash, file), (ValueError,), "what was written")
+            read_parsed(f"{build.url}/{file.path}", functools.partial(check_bytes, file), (ValueError,), "what was written")
         except (DamageError, FileNotFoundError):
             return True
         return False
 
     with ThreadPoolExecutor(8) as pool:
-        return [file.path for file, bad in zip(listed.files, pool.map(damaged, listed.files), strict=True) if bad]
-
-
-def _check_hash(file: File, data: bytes) -> None:
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise ValueError("its hash is not that of its manifest")
+        bad = pool.map(differs, listed.files)
+        return [Flaw(file.path, "differs from its manifest's hash") for file, b in zip(listed.files, bad, strict=True) if b]
 
 
 def verify(build: Build) -> None:
@@ -93,6 +139,5 @@ def verify(build: Build) -> None:
     Raises:
         DamageError: a file is missing or differs.
     """
-    damaged = _damaged(build, require_manifest(build))
-    if damaged:
-        raise DamageError(f"{build.url}/{damaged[0]} differs from its manifest's hash; {MAKE_AGAIN}")
+    for path, reason in _other_bytes(build, require_manifest(build)):
+        raise DamageError(f"{build.url}/{path} {reason}; {MAKE_AGAIN}")

@@ -98,7 +98,7 @@ def select_candidates(texts: Build, config: CandidatesConfig, out: Build, existi
 def _existing_pools(candidates: Build | None) -> dict[ValueId, pa.Table]:
     if candidates is None:
         return {}
-    pools = [store.read_part(candidates, file.path) for file in store.require_manifest(candidates).files]
+    pools = [store.read_part(candidates, file) for file in store.require_manifest(candidates).files]
     return {ValueId.of(pool["theory"][0].as_py(), pool["value"][0].as_py()): pool for pool in pools}
 
 
@@ -136,7 +136,7 @@ def _write(
     wanted = pa.array(sorted({i for picked in chosen.values() for i in picked}), pa.string())
     parts = []
     for file in store.require_manifest(texts).files:
-        part = store.read_part(texts, file.path, ["text_id", "text", "source", "license"])
+        part = store.read_part(texts, file, ["text_id", "text", "source", "license"])
         parts.append(part.filter(pc.is_in(part["text_id"], wanted)))
     rows = pa.concat_tables(parts)
     sizes = {}

@@ -75,7 +75,7 @@ def calibrated_values(
     """Yield every value of a build with its calibration (that of `base`, if any); one value is in memory at a time."""
     for file in store.require_manifest(utilities).files:
         folder = file.path.rpartition("/")[0]
-        theta = store.read_part(utilities, file.path).sort_by("text_id")
+        theta = store.read_part(utilities, file).sort_by("text_id")
         pool = store.read_table(candidates, folder=folder).sort_by("text_id")
         value = ValueId.of(pool["theory"][0].as_py(), pool["value"][0].as_py())
         fitted = base.calibrations[value] if base else _calibrate(value, theta, pool, ratings.get(value, {}), config)

@@ -13,7 +13,7 @@ from valueflow.store import Build
 class TextChunk(NamedTuple):
     """Some rows of one part of the texts."""
 
-    path: str
+    file: store.File
     start: int
     size: int
     number: int
@@ -39,7 +39,7 @@ class ChunkTexts(NamedTuple):
 @functools.lru_cache(maxsize=16)
 def _read_chunk(source: ChunkTexts, number: int) -> dict[str, str]:
     chunk = source.chunks[number]
-    rows = store.read_part(source.texts, chunk.path, ["text_id", "text", "source"]).slice(chunk.start, chunk.size)
+    rows = store.read_part(source.texts, chunk.file, ["text_id", "text", "source"]).slice(chunk.start, chunk.size)
     if source.sources:
         rows = rows.filter(pc.is_in(rows["source"], pa.array(source.sources, pa.string())))
     return dict(zip(rows["text_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
@@ -53,6 +53,6 @@ def chunks_of(texts: Build, size: int, max_texts: int | None) -> list[TextChunk]
         for start in range(0, file.rows, size):
             rows = min(size, file.rows - start, remaining)
             if rows > 0:
-                chunks.append(TextChunk(file.path, start, rows, len(chunks)))
+                chunks.append(TextChunk(file, start, rows, len(chunks)))
                 remaining -= rows
     return chunks

@@ -142,8 +142,8 @@ def _questions(plan: Build, texts: TextSource, voter: AnyJudge, done: "ray.Objec
     return pending_parts(store.require_manifest(plan).files, read, "vote_id", done, transform)
 
 
-def _read_ballots(path: str, plan: Build, voter: AnyJudge) -> pa.Table:
-    return ballots_for_voter(voter, store.read_part(plan, path), path.rpartition("/")[0])
+def _read_ballots(part: store.File, plan: Build, voter: AnyJudge) -> pa.Table:
+    return ballots_for_voter(voter, store.read_part(plan, part), part.path.rpartition("/")[0])
 
 
 def _with_text(ballots: pa.Table, folder: str, texts: TextSource) -> Iterator[pa.Table]:
@@ -210,7 +210,7 @@ def _abstain(voter: AnyJudge, plan: Build, out: Build, reason: str) -> None:
     done = store.committed_ids(out, "vote_id")
     for file in store.require_manifest(plan).files:
         folder = file.path.rpartition("/")[0]
-        table = ballots_for_voter(voter, store.read_part(plan, file.path), folder)
+        table = ballots_for_voter(voter, store.read_part(plan, file), folder)
         table = table.filter(store.missing_from(table["vote_id"], done))
         if table.num_rows:
             rows = vote_rows(table, voter.name, [None] * table.num_rows, [f"{ABSTAINED_PREFIX}{reason}"[:500]] * table.num_rows)
