@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from valueflow.api import MAX_STREAMED, MAX_TEXTS, Limits
-from valueflow.config import Config
+from valueflow.config import UNREADABLE_YAML, Config
 from valueflow.errors import InputError
 
 
@@ -71,14 +71,14 @@ class HttpConfig(Config):
             return self.keys
         path = Path(self.keys_file)
         try:
-            content: Any = yaml.safe_load(path.read_text("utf-8"))
+            content: Any = OmegaConf.to_container(OmegaConf.load(path))  # refuses a key that occurs twice
             keys = self.keys + TypeAdapter(list[KeyConfig]).validate_python(content)
             check_names(keys)
         except ValidationError as error:
             # Without the input: a key written in place of its hash must not appear in a log.
             errors = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)]
             raise InputError(f"keys_file {path}: {'; '.join(errors)}; expected a list of name, sha256, …") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+        except (*UNREADABLE_YAML, OSError) as error:
             # A YAML error quotes the file, so only its type is reported.
             reason = error if isinstance(error, OSError) or type(error) is ValueError else type(error).__name__
             raise InputError(f"keys_file {path}: {reason}; expected a JSON or YAML list of keys") from None

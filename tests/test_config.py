@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from mutations import within
 from pydantic import Field, ValidationError, model_validator
 
+from serve.settings import HttpConfig
+from valueflow.cli.commands import read_judge
 from valueflow.config import Config, load, run_job
-from valueflow.errors import InputError, allowed
+from valueflow.errors import InputError, StorageError, allowed
 from valueflow.judging.configs import JudgeConfig
 from valueflow.judging.fingerprint import fingerprint
 
@@ -125,6 +128,50 @@ def test_a_missing_file_is_named():
 )
 def test_a_file_that_is_not_a_mapping_is_refused_by_name(tmp_path, text):
     refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 2020-99-99\n",
+        f"a: {'9' * 5_000}\n",
+        "[" * 3_000,
+        "a: &a [*a]\n",
+        "a: \x00\n",
+        "a: 1\na: 2\n",
+        "? [a]\n: b\n",
+        "a: [\n",
+    ],
+)
+def test_what_is_no_yaml_is_one_line_for_every_reader(tmp_path, text):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    for read in (
+        lambda: load(Job, str(path), []),
+        lambda: read_judge(str(path)),
+        lambda: HttpConfig(keys_file=str(path)).all_keys(),
+    ):
+        with pytest.raises(InputError, match=r"a\.yaml") as refused:
+            read()
+        assert "\n" not in str(refused.value)
+
+
+def test_aliases_do_not_multiply_a_file(tmp_path):
+    path = tmp_path / "a.yaml"
+    levels = [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    path.write_text("\n".join(["a0: &a0 [x, x]", *levels]))
+    for read in (read_judge, lambda path: HttpConfig(keys_file=path).all_keys()):
+        with pytest.raises(InputError), within(5):
+            read(str(path))
+
+
+def test_a_message_is_one_line_and_leaves_the_middle_of_a_long_one_out():
+    assert str(InputError("a:\n  b\r\nc")) == "a: b c"
+    assert str(StorageError("a\nb")) == "a b"
+    message = str(InputError(f"'{'x' * 10_000}' is no number; change it"))
+    assert len(message) <= 2_000
+    assert message.startswith("'xxx")
+    assert message.endswith("xx' is no number; change it")
 
 
 def test_an_override_of_one_item_of_a_list_works_or_is_refused(tmp_path):

@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
@@ -18,6 +18,8 @@ from valueflow.errors import InputError, allowed, check_no_password, of_storage,
 
 log = logging.getLogger(__name__)
 
+# What is raised on texts that are no YAML, or whose values are none: an impossible date, 5,000 digits, deep nesting.
+UNREADABLE_YAML = (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, RecursionError)
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 # A resolver such as `${oc.env:NAME}`, which brings in what the YAML does not say; or one interpolation within another.
 RESOLVER = re.compile(r"\$\{(?:[^{}]*:|[^}]*\$\{)")
@@ -75,18 +77,39 @@ def load(schema: type[SchemaT], path: str, overrides: list[str]) -> SchemaT:
     Raises:
         InputError: the file is missing or not YAML, a key is unknown, or a value is out of range.
     """
-    if not Path(path).is_file():
-        raise InputError(f"config file {path!r} does not exist; see conf/ for examples")
     for override in overrides:
         if "=" not in override:
             raise InputError(f"override {override!r} is not of the form key.path=value")
+    content = read_yaml(path, overrides)
+    return _validated(schema, content.values, path, content.unresolved)
+
+
+class Yaml(NamedTuple):
+    """The content of a YAML file.
+
+    Attributes:
+        values: all interpolations resolved.
+        unresolved: with resolvers as they were written; None where there is no resolver.
+    """
+
+    values: Any
+    unresolved: Any
+
+
+def read_yaml(path: str, overrides: Sequence[str] = ()) -> Yaml:
+    """Return the content of a YAML file with overrides.
+
+    Raises:
+        InputError: the file is missing or not YAML, or a key occurs twice.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"config file {path!r} does not exist; see conf/ for examples")
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides))
-        values = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, OSError) as error:
+        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        return Yaml(OmegaConf.to_container(merged, resolve=True), unresolved(merged))
+    except (*UNREADABLE_YAML, OSError) as error:
         given = f" (overrides: {_shown(overrides)})" if overrides else ""
         raise InputError(f"{path}: {_reason(error)}{given}") from error
-    return _validated(schema, values, path, unresolved(merged))
 
 
 def _reason(error: Exception) -> str:
@@ -96,7 +119,7 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _shown(overrides: list[str]) -> str:
+def _shown(overrides: Sequence[str]) -> str:
     """Overrides as they may be logged: one that holds a secret without its value."""
     shown = []
     for override in overrides:

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator
 
 from valueflow.console import USERINFO, without_secrets
 
+LONGEST = 2_000  # characters of a message
+
 
 class InputError(ValueError):
     """An error in the user's input; jobs print the message without a traceback and exit with code 2."""
 
     def __str__(self) -> str:
-        """Return the message without secrets."""
-        return without_secrets(super().__str__())
+        """Return the message on one line, without secrets and, if it is long, without its middle."""
+        text = " ".join(filter(None, map(str.strip, without_secrets(super().__str__()).splitlines())))
+        return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 + 10 :]}"
 
 
 def check_no_password(url: str, what: str = "") -> None:

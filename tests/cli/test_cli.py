@@ -315,6 +315,10 @@ def test_mode_fast_needs_no_server(run, tmp_path, monkeypatch):
     ("words", "message"),
     [
         (["score", "nowhere.csv"], "error: file 'nowhere.csv' does not exist"),
+        (["score", "nowhere.XLSX"], "error: file 'nowhere.XLSX' does not exist"),
+        (["score", "data/nowhere.csv.gz"], "error: file 'data/nowhere.csv.gz' does not exist"),
+        (["score", "empty"], "error: 'empty' is a folder or no plain file; name a file"),
+        (["profile", "pipe"], "error: 'pipe' is a folder or no plain file; name a file"),
         (["score", "in.csv", "--column", "x"], "error: in.csv has no column 'x'; set --column to one of: text"),
         (["score", "in.csv"], "error: in.csv holds no text"),
         (["score", ""], "error: texts.0: String should have at least 1 character"),
@@ -334,6 +338,9 @@ def test_mode_fast_needs_no_server(run, tmp_path, monkeypatch):
 def test_a_mistake_is_one_line_and_code_2(local, run, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     Path("in.csv").write_text("text\n")
+    if "pipe" in words or words[1] == "empty":
+        Path("empty").mkdir()
+        os.mkfifo("pipe")
     Path("judge.yaml").write_text("judge: {kind: encoder, bath_size: 3}")
     code, out, err = run(*words)
     assert (code, out, len(err)) == (2, "", 1)

@@ -82,6 +82,15 @@ def test_valueeval_refuses_arguments_without_good_labels(tmp_path):
     ]
 
 
+def test_valueeval_takes_no_side_between_two_rows_of_an_argument(tmp_path):
+    arguments = [(name, "C", "against", f"the premise {name}") for name in ("A1", "A2")]
+    marks = [("A1", "1", "0", "0"), ("A2", "0", "1", "0"), ("A1", "0", "0", "0"), ("A2", "0", "1", "0")]
+    texts, label_rows, rejected = valueeval(tmp_path, arguments, marks)
+    assert [row["source_id"] for row in texts] == ["A2"]
+    assert labels(label_rows) == [("svt:universalism", 1, None)]
+    assert [row["reason"] for row in rejected] == [f"'Stimulation' is '1 and 0' in {tmp_path / 'labels.tsv'}, not 0 or 1"]
+
+
 def test_valueeval_without_labels_gives_texts_alone(tmp_path):
     path = write(tmp_path, "arguments.tsv", "Argument ID\tConclusion\tStance\tPremise\nA1\tC\tagainst\ta premise\n")
     texts, label_rows, rejected = rows(path, format="valueeval")
@@ -127,6 +136,20 @@ def test_mfrc_reads_the_public_csv_of_one_row_per_annotator(tmp_path):
     assert [row["reason"] for row in rejected] == ["unknown foundation 'Caer'; did you mean 'Care'?"]
 
 
+@pytest.mark.parametrize("count", ["9" * 20, "9" * 5_000, "1e5", "1,000", "-1", "1.5", "²"])
+def test_mfrc_rejects_what_is_no_number_of_annotators(tmp_path, count):
+    content = MFRC + f"r1\twe go\t{count}\t0\t0\t0\t0\t0\t0\t0\nr2\twe stay\t2\t0\t0\t0\t0\t0\t0\t0\n"
+    _, label_rows, rejected = rows(write(tmp_path, "mfrc.tsv", content), format="mfrc")
+    assert labels(label_rows) == [("mft:equality", None, 2)]
+    assert [row["reason"] for row in rejected] == [f"'Equality' is {count!r}, not a number of annotators"] or len(count) > 1000
+
+
+def test_mfrc_knows_a_file_of_annotations_whose_first_one_is_late(tmp_path):
+    lines = [{"text": f"text {i}"} | ({"annotation": "Care"} if i > 110 else {}) for i in range(115)]
+    texts, label_rows, rejected = rows(write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, lines))), format="mfrc")
+    assert (len(texts), len(label_rows), rejected) == (115, 4, [])
+
+
 SOCIAL = """rot,action,situation,rot-id,rot-moral-foundations,action-moral-judgment
 It's bad to lie.,lying,telling a lie,rot/1,care-harm|fairness-cheating,-2.0
 It's fine to nap.,napping,telling a lie,rot/2,,
@@ -157,10 +180,18 @@ def test_social_chemistry_refusals(tmp_path):
     content = SOCIAL + "r,a,s,rot/4,care-harm,bad\nr,a,s,rot/5,care-ham,1\nr,a,s,rot/6,null,\nr,a,s,rot/7,care-harm,\n"
     texts, label_rows, rejected = rows(write(tmp_path, "s.csv", content), format="social_chemistry", text="action")
     assert [(row["source_id"], row["reason"]) for row in rejected] == [
-        ("rot/4", "'action-moral-judgment' is 'bad', not a number"),
+        ("rot/4", "'action-moral-judgment' is 'bad', not a number from -2 to 2"),
         ("rot/5", "unknown value 'mft:care-ham'; did you mean 'care-harm'?"),
     ]
     assert [row["source_id"] for row in texts[-2:]] == ["rot/6", "rot/7"]
+    assert labels(label_rows)[-1] == ("mft:care-harm", None, None)
+
+
+@pytest.mark.parametrize("judgment", ['"nan"', "inf", "-Infinity", "1_0", "1e5", "99", '"1,5"'])
+def test_social_chemistry_takes_no_direction_from_what_is_no_judgment(tmp_path, judgment):
+    path = write(tmp_path, "s.csv", SOCIAL + f"r,a,s,rot/4,care-harm,{judgment}\nr,b,s,rot/5,care-harm,nan\n")
+    _, label_rows, rejected = rows(path, format="social_chemistry", text="action")
+    assert [row["source_id"] for row in rejected] == ["rot/4"]
     assert labels(label_rows)[-1] == ("mft:care-harm", None, None)
 
 

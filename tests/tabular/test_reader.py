@@ -7,9 +7,10 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mutations import within
 
 from valueflow.errors import InputError
-from valueflow.tabular import Row, cell, columns, require, row_error, row_names, rows, strict_rows, urls
+from valueflow.tabular import Row, cell, columns, number, require, row_error, row_names, rows, strict_rows, urls
 
 ROWS = [
     {"text": 'two\nlines, "quoted"', "rating": "1"},
@@ -213,8 +214,8 @@ def test_nan_is_null_and_the_words_for_it_are_texts_in_every_format(tmp_path):
         assert cells(saved(tmp_path, name, content.encode())) == [*WORDS, "", "", ""], name
     column = pa.array([*WORDS, None, "", ""])
     assert cells(saved(tmp_path, "a.parquet", parquet(pa.table({"text": column})))) == [*WORDS, "", "", ""]
-    for number in (pa.float16(), pa.float32(), pa.float64()):
-        url = saved(tmp_path, "n.parquet", parquet(pa.table({"text": pa.array([0.5, float("nan"), None], number)})))
+    for width in (pa.float16(), pa.float32(), pa.float64()):
+        url = saved(tmp_path, "n.parquet", parquet(pa.table({"text": pa.array([0.5, float("nan"), None], width)})))
         assert cells(url) == ["0.5", "", ""]
 
 
@@ -261,6 +262,38 @@ def test_a_key_that_occurs_twice_is_an_error_only_where_it_is_read(tmp_path):
     url = saved(tmp_path, "a.jsonl", b'{"text": "a", "n": 1, "n": 2}\n')
     assert cells(url) == ["a"]
     assert [bool(row.error) for row in rows(url, ["n"])] == [True]
+
+
+def test_a_line_of_many_keys_is_read_in_the_time_that_its_length_takes(tmp_path):
+    keys = ",".join(f'"k{i}":1' for i in range(20_000))
+    url = saved(tmp_path, "a.jsonl", f'{{"text": "a", {keys}, "k1": 2}}\n'.encode())
+    with within(5):
+        assert cells(url) == ["a"]
+    assert [bool(row.error) for row in rows(url, ["k1"])] == [True]
+
+
+def test_the_header_of_a_file_that_was_joined_to_another_is_no_row(tmp_path):
+    url = saved(tmp_path, "a.csv", b"\xef\xbb\xbftext,n\na,1\n\xef\xbb\xbftext,n\nb,2\n")
+    assert [(row.fields.get("text"), row.error) for row in rows(url, ["text"])] == [
+        ("a", ""), (None, "row repeats the header"), ("b", ""),
+    ]  # fmt: skip
+
+
+def test_a_changed_byte_in_a_page_of_parquet_with_checksums_is_no_other_number(tmp_path):
+    numbers = [i / 7 for i in range(1000)]
+    buffer = io.BytesIO()
+    options = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    pq.write_table(pa.table({"text": numbers}), buffer, **options)
+    content = bytearray(buffer.getvalue())
+    content[4000] ^= 1
+    with pytest.raises(InputError, match=r"a\.parquet is not readable as parquet"):
+        list(strict_rows(saved(tmp_path, "a.parquet", bytes(content)), ["text"]))
+
+
+@pytest.mark.parametrize("value", ["5,5", "1_0", "nan", "inf", "1e400", "0x1F", "", "1 000", "1.000,5", True, None, "--1"])
+def test_what_is_no_finite_decimal_number_is_no_number(value):
+    assert number(value) is None
+    assert (number(" -2.5 "), number("1e1"), number(3), number("+.5")) == (-2.5, 10.0, 3.0, 0.5)
 
 
 def test_empty_cells_beyond_the_header_and_blank_rows_are_no_error(tmp_path):

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from valueflow import store
@@ -56,6 +58,26 @@ def test_a_text_that_a_spreadsheet_changed_is_known_by_its_id(tmp_path, candidat
 def test_an_id_that_a_spreadsheet_changed_leaves_the_text(tmp_path, candidates, spoiled):
     url = rated(tmp_path, "text_id theory value text rating", (spoiled, "svt", "power", TEXTS[0], 3))
     assert human_ratings(url, candidates) == ({POWER: {IDS[0]: 3.0}}, 0)
+
+
+def test_the_id_is_read_in_every_format(tmp_path, candidates):
+    rows = [
+        {"theory": "svt", "value": "power", "text_id": i, "text": text, "rating": 3} for i, text in zip(IDS, CURLY, strict=True)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "r.parquet")
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    for name in ("r.parquet", "r.jsonl"):
+        assert human_ratings(str(tmp_path / name), candidates) == ({POWER: dict.fromkeys(IDS, 3.0)}, 0)
+
+
+def test_two_columns_of_ids_and_an_id_that_is_no_text_are_refused(tmp_path):
+    url = rated(tmp_path, "theory value text rating text_id text_id", ("svt", "power", TEXTS[0], 1, IDS[0], IDS[1]))
+    with pytest.raises(InputError, match=r"rated\.csv has 2 columns 'text_id'"):
+        read_ratings(url)
+    row = {"theory": "svt", "value": "power", "text_id": True, "text": "a", "rating": 3}
+    (tmp_path / "r.jsonl").write_text(json.dumps(row), "utf-8")
+    with pytest.raises(InputError, match=r"r\.jsonl:1: 'text_id' holds a bool"):
+        read_ratings(str(tmp_path / "r.jsonl"))
 
 
 def test_an_id_of_another_text_is_refused(tmp_path, candidates):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -9,11 +10,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
-from yaml import YAMLError
 
 from valueflow import api, store
 from valueflow.cli import output
@@ -23,7 +21,7 @@ from valueflow.cli.output import Lines, Row, Sheet
 from valueflow.client import AsyncClient, LocalClient, Settings, ValueFlowError
 from valueflow.client.address import SERVER_ENV
 from valueflow.client.protocol import flat_row
-from valueflow.config import remember, unresolved
+from valueflow.config import read_yaml, remember
 from valueflow.console import say
 from valueflow.decoding import decode
 from valueflow.errors import InputError
@@ -32,6 +30,10 @@ from valueflow.records import flaw
 from valueflow.tabular import EXTENSIONS, cell, columns, row_error, rows
 from valueflow.theories import find_theory
 
+# One word that ends like a file: what is not there must not be scored as a text.
+FILE_NAME = re.compile(
+    rf"^\S+({'|'.join(map(re.escape, EXTENSIONS))}|\.(txt|xlsx?|ods|docx?|pdf|gz|zip|bz2|xz|zst))$", re.IGNORECASE
+)
 ROOT_ENV = "VALUEFLOW_ROOT"
 SETTINGS = ("mode", "k", "m", "sampling", "seed")
 
@@ -263,15 +265,14 @@ def read_judge(path: str) -> AnyJudge:
         InputError: the file is unreadable or has no valid judge.
     """
     try:
-        loaded = OmegaConf.load(path)
-        config, written = (_judge_in(content) for content in (OmegaConf.to_container(loaded, resolve=True), unresolved(loaded)))
+        config, written = map(_judge_in, read_yaml(path))
         judge: AnyJudge = TypeAdapter(JudgeConfig).validate_python(config)
         if written is not None:
             remember(judge, written)
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{path}: {'.'.join(['judge', *map(str, first['loc'])])}: {first['msg']}") from None
-    except (OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError) as error:
+    except InputError as error:
         raise InputError(f"{path} is not the config of a judge: {error}") from None
     return judge
 
@@ -291,7 +292,9 @@ def read_texts(argument: str, column: str) -> list[str]:
     elif os.path.isfile(argument):
         is_text = argument.lower().endswith(".txt")
         items = _lines(Path(argument).read_bytes(), argument) if is_text else _cells(argument, column)
-    elif argument.lower().endswith((*EXTENSIONS, ".txt")) and len(argument.split()) == 1:
+    elif os.path.lexists(argument):
+        raise InputError(f"{argument!r} is a folder or no plain file; name a file, or send the text to standard input: -")
+    elif FILE_NAME.search(argument):
         raise InputError(f"file {argument!r} does not exist")
     else:
         return [one_text(argument)]

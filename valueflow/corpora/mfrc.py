@@ -18,17 +18,19 @@ FOUNDATIONS = {
     "Purity": ValueId("mft:sanctity-degradation"),
 }
 UNLABELLED = ("Non-Moral", "Thin Morality")
+ANNOTATION = "annotation"
+MAX_DIGITS = 6  # of a number of annotators
 
 
 def adapter(columns: list[str]) -> Adapter:
     """Return the adapter of a file with these columns: counts of annotators, or one row per annotator."""
-    if "annotation" in columns:
-        return Adapter(_annotation, ["text", "annotation"])
+    if ANNOTATION in columns:
+        return Adapter(_annotation, ["text", ANNOTATION])
     return Adapter(_counts, ["text", *FOUNDATIONS], ("ID",), source_id="ID")
 
 
 def _annotation(fields: dict[str, Any]) -> Item:
-    names = [name.strip() for name in cell(fields, "annotation").split(",") if name.strip()]
+    names = [name.strip() for name in cell(fields, ANNOTATION).split(",") if name.strip()]
     for name in names:
         if name not in FOUNDATIONS and name not in UNLABELLED:
             raise InputError(f"unknown foundation {name!r}; {allowed(name, [*FOUNDATIONS, *UNLABELLED])}")
@@ -38,7 +40,7 @@ def _annotation(fields: dict[str, Any]) -> Item:
 def _counts(fields: dict[str, Any]) -> Item:
     counts = {name: cell(fields, name) for name in FOUNDATIONS}
     for name, count in counts.items():
-        if not count.isdecimal():
+        if not count.isdecimal() or len(count) > MAX_DIGITS:
             raise InputError(f"{name!r} is {count!r}, not a number of annotators")
     return _item(fields, {name: int(count) for name, count in counts.items() if int(count)})
 

@@ -94,7 +94,7 @@ def _adapter(config: CorpusConfig, files: list[str]) -> Adapter:
         case "valueeval":
             return valueeval.adapter(config.labels)
         case "mfrc":
-            return mfrc.adapter(columns(files[0]))
+            return mfrc.adapter(columns(files[0], wanted=[mfrc.ANNOTATION]))
         case "social_chemistry":
             return social_chemistry.adapter(config.text)
         case "valuenet":

@@ -6,9 +6,10 @@ from typing import Any, Literal
 from valueflow.corpora import items
 from valueflow.corpora.items import Adapter, Item, Label
 from valueflow.errors import InputError
-from valueflow.tabular import cell
+from valueflow.tabular import cell, number
 
 FOUNDATIONS, JUDGMENT = "rot-moral-foundations", "action-moral-judgment"
+MAX_JUDGMENT = 2
 
 
 def adapter(text: Literal["situation", "rot", "action"]) -> Adapter:
@@ -32,8 +33,7 @@ def _direction(fields: dict[str, Any], text: str) -> int | None:
     judgment = cell(fields, JUDGMENT) if text == "action" else ""
     if not judgment:
         return None
-    try:
-        number = float(judgment)
-    except ValueError:
-        raise InputError(f"{JUDGMENT!r} is {judgment!r}, not a number") from None
-    return (number > 0) - (number < 0)
+    degree = number(judgment)
+    if degree is None or abs(degree) > MAX_JUDGMENT:
+        raise InputError(f"{JUDGMENT!r} is {judgment!r}, not a number from -{MAX_JUDGMENT} to {MAX_JUDGMENT}")
+    return (degree > 0) - (degree < 0)

@@ -36,7 +36,7 @@ def _item(fields: dict[str, Any], marks: dict[str, dict[str, str]], file: str) -
 
 def _marks(labels: str) -> dict[str, dict[str, str]]:
     """Argument id -> category -> mark, marks "0" left out; fits in memory (the whole corpus has 9,324 arguments)."""
-    marks = {}
+    marks: dict[str, dict[str, str]] = {}
     for url in urls(labels):
         require(url, [ID], quoted=False)
         categories = [name for name in columns(url, quoted=False) if name != ID]
@@ -46,7 +46,13 @@ def _marks(labels: str) -> dict[str, dict[str, str]]:
         readable = (row.fields for row in rows(url, names, quoted=False) if not row_error(row, names))
         for fields in readable:
             row_marks = {name: cell(fields, name) for name in categories}
-            marks[cell(fields, ID)] = {name: mark for name, mark in row_marks.items() if mark != "0"}
+            row_marks = {name: mark for name, mark in row_marks.items() if mark != "0"}
+            before = marks.get(cell(fields, ID), row_marks)
+            marks[cell(fields, ID)] = row_marks | {
+                name: f"{before.get(name, '0')} and {row_marks.get(name, '0')}"  # refused where the argument is read
+                for name in {*before, *row_marks}
+                if before.get(name) != row_marks.get(name)
+            }
     return marks
 
 

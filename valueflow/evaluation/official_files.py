@@ -1,6 +1,6 @@
 """Files of the official evaluator: scores from its rankings CSV, and scores written in its CSV format."""
 
-import ast
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -70,9 +70,8 @@ def scores_csv(evaluations: pa.Table) -> str:
 
 def _order(raw: str, k: int) -> list[int] | None:
     """Return positions from 0, best first, of "[2, 1, 3]" or "2,1,3"; None if it is not a permutation of 1..k."""
-    try:
-        listed = ast.literal_eval(raw if raw.strip().startswith("[") else f"[{raw}]")
-        order = [int(position) - 1 for position in listed]
-    except (ValueError, SyntaxError, TypeError):
-        return None
-    return order if sorted(order) == list(range(k)) else None
+    inner = re.fullmatch(r"\s*\[(.*?),?\s*\]\s*", raw, re.DOTALL)
+    positions = [position.strip(" \t\r\n'\"").removesuffix(".0") for position in (inner[1] if inner else raw).split(",")]
+    places = {str(place + 1): place for place in range(k)}
+    order = [places[position] for position in positions if position in places]
+    return order if len(positions) == len(set(order)) == k else None

@@ -12,6 +12,7 @@ import csv
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TextIO
 
@@ -28,6 +29,7 @@ DELIMITERS = {"csv": ",", "tsv": "\t"}
 KINDS = (*DELIMITERS, "jsonl", "parquet")
 ALIASES = {"json": "jsonl"}
 EXTENSIONS = tuple(f".{kind}" for kind in (*KINDS, *ALIASES))
+BYTE_ORDER_MARK = "\ufeff"
 HEAD = 100  # JSON lines have no header: their columns are the keys of the first lines
 
 
@@ -150,15 +152,17 @@ def rows(url: str, names: Sequence[str], quoted: bool = True) -> Iterator[Row]:
                 yield from _csv(url, Records(stream, DELIMITERS[kind], quoted), names)
 
 
-def strict_rows(url: str, names: Sequence[str], quoted: bool = True) -> Iterator[Row]:
-    """Yield every row of a file, as `rows` does; it has the columns `names` without a `problem`, and strings of valid Unicode.
+def strict_rows(url: str, names: Sequence[str], quoted: bool = True, optional: Sequence[str] = ()) -> Iterator[Row]:
+    """Yield every row of a file, as `rows` does; it has the columns `names`, and strings of valid Unicode.
+
+    The columns `names` and, where a row has them, `optional` are without a `problem`.
 
     Raises:
         InputError: the file or a column is missing, or a row is bad; the message begins with `url:number` of the row.
     """
     if _kind(url) != "jsonl":  # lines of JSON may differ in their keys, so they are checked one by one
         require(url, names, quoted)
-    for row in rows(url, names, quoted):
+    for row in rows(url, [*names, *optional], quoted):
         if row.error:
             raise InputError(f"{row.location}: {row.error}")
         missing = [name for name in names if name not in row.fields]
@@ -167,7 +171,7 @@ def strict_rows(url: str, names: Sequence[str], quoted: bool = True) -> Iterator
         fields = {name: _string(value) if isinstance(value, bytes) else value for name, value in row.fields.items()}
         if any(isinstance(value, str) and UNDECODABLE.search(value) for value in fields.values()):
             raise InputError(f"{row.location}: row has {NOT_UTF8}")
-        for name in names:
+        for name in (*names, *(name for name in optional if name in fields)):
             value = fields[name]
             if error := problem(name, value) or (isinstance(value, str) and flaw(value) and f"{name!r} has {flaw(value)}"):
                 raise InputError(f"{row.location}: {error}")
@@ -184,6 +188,15 @@ def cell(fields: dict[str, Any], name: str) -> str:
     if error := problem(name, value):
         raise InputError(error)
     return "" if value is None else _string(value) if isinstance(value, bytes) else str(value)
+
+
+def number(value: object) -> float | None:
+    """Return the number that a cell holds, None where it holds no finite one: "5,5", "1_0", "nan", true and 1e400 are none."""
+    try:
+        parsed = float(str(value).replace("_", " "))  # underscores between digits are Python's, no file's
+    except ValueError:
+        return None
+    return parsed if math.isfinite(parsed) else None
 
 
 def row_error(row: Row, names: Sequence[str]) -> str:
@@ -259,10 +272,15 @@ def _csv(url: str, records: Records, names: Sequence[str]) -> Iterator[Row]:
             continue  # a blank row; a single empty cell can be one
         elif len(values) < len(header) or any(values[len(header) :]):
             yield Row(url, start, {}, f"row has {len(values)} fields, the header has {len(header)}{span}")
-        elif values == header:
+        elif _without_mark(values) == header:
             yield Row(url, start, {}, "row repeats the header")
         else:
             yield Row(url, start, dict(zip(header, values, strict=False)))
+
+
+def _without_mark(values: list[str | None]) -> list[str | None]:
+    """The cells of a row without the byte order mark of a file that was joined to another."""
+    return [values[0].removeprefix(BYTE_ORDER_MARK), *values[1:]] if values and values[0] else values
 
 
 def _header(url: str, records: Records) -> list[str]:
@@ -314,14 +332,14 @@ def _constant(word: str) -> float | None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        fields |= {name: _Repeated() for name in fields if names.count(name) > 1}
+        occurrences = Counter(name for name, _ in pairs)
+        fields |= {name: _Repeated() for name in fields if occurrences[name] > 1}
     return fields
 
 
 def _parquet(url: str, wanted: Sequence[str]) -> Iterator[Row]:
     with _open(url) as file:
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
         existing = parquet.schema_arrow.names
         _check_once(url, existing, wanted)
         names = [name for name in existing if name in wanted]

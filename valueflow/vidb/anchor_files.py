@@ -8,7 +8,7 @@ from valueflow.errors import InputError
 from valueflow.ranking.calibration import Calibration
 from valueflow.records import LIMIT, ValueId, clean, digest, text_id
 from valueflow.store import Build, VidbDetails
-from valueflow.tabular import cell, columns, strict_rows
+from valueflow.tabular import cell, columns, number, strict_rows
 from valueflow.theories import operational, resolve
 
 
@@ -18,13 +18,12 @@ def intensity_of(raw: object, what: str) -> float:
     Raises:
         InputError: it is not a number in [-10, 10]; the message begins with `what`.
     """
-    try:
-        number = float(str(raw).replace("_", " "))  # Python's underscores between digits are no number of a file
-    except ValueError:
-        raise InputError(f"{what} is {raw!r}, not a number") from None
-    if not -LIMIT <= number <= LIMIT:
-        raise InputError(f"{what} is {number:g}; intensities lie in [-10, 10]")
-    return number
+    intensity = number(raw)
+    if intensity is None:
+        raise InputError(f"{what} is {raw!r}, not a number")
+    if not -LIMIT <= intensity <= LIMIT:
+        raise InputError(f"{what} is {intensity:g}; intensities lie in [-10, 10]")
+    return intensity
 
 
 def import_version(paths: list[str], license_: str, source: str, root: str) -> tuple[Build, dict[str, int]]:

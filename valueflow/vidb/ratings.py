@@ -13,7 +13,7 @@ from valueflow.theories import resolve
 from valueflow.vidb.anchor_files import intensity_of
 
 log = logging.getLogger(__name__)
-COLUMNS = ("theory", "value", "text", "rating")
+COLUMNS, ID = ("theory", "value", "text", "rating"), "text_id"
 NUM_PLACES = 5  # places of ratings without a text that a message lists
 Means = dict[ValueId, dict[str, float]]
 
@@ -42,7 +42,7 @@ def read_ratings(url: str) -> list[Rating]:
         InputError: a column is missing, a value is unknown, or a rating is not a number in [-10, 10].
     """
     ratings = []
-    for row in strict_rows(url, list(COLUMNS)):
+    for row in strict_rows(url, list(COLUMNS), optional=[ID]):
         theory, node, text, rating = (cell(row.fields, name) for name in COLUMNS)
         if not rating.strip():
             continue
@@ -51,7 +51,7 @@ def read_ratings(url: str) -> list[Rating]:
         except InputError as error:
             raise InputError(f"{row.location}: {error}") from None
         number = intensity_of(rating, f"{row.location} rating")
-        ratings.append(Rating(value, cell(row.fields, "text_id").strip(), text, number, row.location))
+        ratings.append(Rating(value, cell(row.fields, ID).strip(), text, number, row.location))
     return ratings
 
 
