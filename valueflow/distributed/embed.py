@@ -256,7 +256,7 @@ def export_npz(embeddings: Build, texts: Build, labels: Build) -> list[str]:
 
 def _is_whole(url: str) -> bool:
     """Whether an earlier run wrote a file of arrays; a damaged one is set aside."""
-    return bool(store.read_or_set_aside(url, _check_archive, (ValueError, zipfile.BadZipFile), "a file of arrays"))
+    return bool(store.read_or_set_aside(url, _check_archive, store.ARCHIVE_ERRORS, "a file of arrays"))
 
 
 def _check_archive(content: bytes) -> bool:

@@ -344,10 +344,15 @@ def _save(out: Build, version: Vidb, model: str, probe_D: np.ndarray, fits: dict
     store.commit(out, details, [version.build], [part])
 
 
+def _arrays(content: bytes) -> tuple[np.ndarray, ...]:
+    with np.load(io.BytesIO(content)) as arrays:
+        return tuple(arrays[name] for name in ("weights_VD", "intercept_V", "radius_V", "probe_D"))
+
+
 def _load(out: Build, version: Vidb, model: str, probe_D: np.ndarray) -> IntensityRegression:
     manifest = store.require_manifest(out)
-    with np.load(io.BytesIO(store.read_bytes(f"{out.url}/{manifest.files[0].path}"))) as arrays:
-        weights_VD, intercept_V, radius_V, stored_D = (arrays[n] for n in ("weights_VD", "intercept_V", "radius_V", "probe_D"))
+    url = f"{out.url}/{manifest.files[0].path}"
+    weights_VD, intercept_V, radius_V, stored_D = store.read_parsed(url, _arrays, store.ARCHIVE_ERRORS, "a fit")
     norms = np.linalg.norm(probe_D) * np.linalg.norm(stored_D)
     same = probe_D.shape == stored_D.shape and probe_D @ stored_D >= MIN_PROBE_COSINE * norms
     if not same:

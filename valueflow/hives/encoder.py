@@ -138,7 +138,9 @@ class Encoder(nn.Module):
                 else 0
             )
             return cls.load(str(path), max_length=max_length, pooling=pooling, prompt=prompts[PROMPT_NAME], dense=width)
-        except (OSError, KeyError, StopIteration) as error:
+        except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{folder!r} is not a folder that an encoder was saved to: {error!r}") from error
 
     @property

@@ -6,7 +6,7 @@ Shapes: all arrays are one-dimensional, one entry a text.
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 from scipy.optimize import isotonic_regression
 
 from valueflow.config import Config
@@ -39,8 +39,8 @@ class Calibration(Config):
     """A strictly increasing piecewise-linear map of one value; linear beyond the outer knots, so it has an inverse."""
 
     mode: Literal["neutral", "human", "rated", "imported"]
-    theta: list[float] = Field(min_length=2)
-    intensity: list[float] = Field(min_length=2)
+    theta: list[FiniteFloat] = Field(min_length=2)
+    intensity: list[FiniteFloat] = Field(min_length=2)
 
     @model_validator(mode="after")
     def _increasing(self) -> "Calibration":

@@ -30,6 +30,7 @@ from valueflow.store.details import (
     WindowsDetails,
 )
 from valueflow.store.files import (
+    ARCHIVE_ERRORS,
     exists,
     filesystem,
     read_bytes,
@@ -81,6 +82,7 @@ from valueflow.store.pointer import Pointer, current, publish, replaceable
 from valueflow.store.repair import finished_manifest, reusable, reusable_together, verify
 
 __all__ = [
+    "ARCHIVE_ERRORS",
     "AnchorsDetails",
     "BallotsDetails",
     "Build",

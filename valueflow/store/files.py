@@ -4,8 +4,11 @@ import contextlib
 import fcntl
 import logging
 import os
+import struct
 import time
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -24,6 +27,18 @@ ATTEMPTS = 6
 # Object stores' clients, whose exceptions are not all OSErrors.
 CLIENTS = {"aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs", "urllib3"}
 ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+# What is raised on bytes that are no whole ZIP archive, such as NumPy's .npz.
+ARCHIVE_ERRORS = (
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    OSError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 TEMPORARY, SET_ASIDE = ".tmp", ".bad"
 # Folders in which this process has looked for files of killed writers.
 _swept: set[str] = set()
@@ -146,7 +161,7 @@ def read_parsed(url: str, parse: Callable[[bytes], T], errors: tuple[type[Except
             return parse(data)
         except MemoryError:
             raise
-        except errors as error:
+        except (*errors, RecursionError) as error:
             reason = " ".join(str(error).split())
             if read_bytes(url) == data and attempts(f"look for {url}", lambda: fs.info(path))["size"] == len(data):
                 raise DamageError(f"{url} is damaged: it is not {what} ({reason})") from error

@@ -288,8 +288,8 @@ def finished(root: str, table: str) -> list[str]:
             content = read_bytes(Build(root, table, build_id).manifest_url)
         except FileNotFoundError:
             continue
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            created[build_id] = json.loads(content)["created"]
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            created[build_id] = str(json.loads(content)["created"])
     return sorted(created, key=lambda build_id: created[build_id])
 
 

@@ -52,15 +52,17 @@ def read_part(build: Build, part: str | File, columns: list[str] | None = None) 
             raise pa.ArrowInvalid(f"its columns are {table.column_names}, not {columns or schema.names}")
         if isinstance(part, File) and table.num_rows != part.rows:
             raise ValueError(f"it has {table.num_rows} rows, its manifest says {part.rows}")
+        names = columns or schema.names
+        table = table.select(names).cast(pa.schema([schema.field(name) for name in names]))
+        table.validate(full=True)  # texts are UTF-8
         return table
 
     try:
-        table = read_parsed(url, parse, (*PARQUET_ERRORS, ValueError), "parquet")
+        return read_parsed(url, parse, (*PARQUET_ERRORS, ValueError, KeyError), "parquet")
     except FileNotFoundError:
         raise DamageError(f"{url} is gone; {MAKE_AGAIN}") from None
     except DamageError as error:
         raise DamageError(f"{error}; {MAKE_AGAIN}") from error
-    return conform(table, build.table) if columns is None else table.cast(pa.schema([schema.field(c) for c in columns]))
 
 
 def read_table(build: Build, columns: list[str] | None = None, folder: str = "") -> pa.Table:

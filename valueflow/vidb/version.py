@@ -73,7 +73,10 @@ def load(root: str, version: str = "current") -> Vidb:
     build = Build(root, "vidb", chosen)
     manifest = store.require_manifest(build)
     details = manifest.details(VidbDetails)
-    calibrations = {ValueId(v): Calibration.model_validate(c) for v, c in details.calibrations.items()}
+    try:
+        calibrations = {ValueId(v): Calibration.model_validate(c) for v, c in details.calibrations.items()}
+    except ValueError as error:  # a version may come from somebody else
+        raise InputError(f"manifest of vidb/{chosen}: {error}; build it again") from error
     return Vidb(build, manifest, details, calibrations)
 
 
