@@ -154,6 +154,7 @@ def read_parsed(url: str, parse: Callable[[bytes], T], errors: tuple[type[Except
         DamageError: the file is not `what` it should be (parquet, JSON …).
         StorageError: it cannot be read whole.
     """
+    refused: tuple[type[Exception], ...] = (*errors, RecursionError)
     fs, path = filesystem(url)
     for attempt in range(ATTEMPTS):
         data = read_bytes(url)
@@ -161,7 +162,7 @@ def read_parsed(url: str, parse: Callable[[bytes], T], errors: tuple[type[Except
             return parse(data)
         except MemoryError:
             raise
-        except (*errors, RecursionError) as error:
+        except refused as error:
             reason = " ".join(str(error).split())
             if read_bytes(url) == data and attempts(f"look for {url}", lambda: fs.info(path))["size"] == len(data):
                 raise DamageError(f"{url} is damaged: it is not {what} ({reason})") from error

@@ -278,9 +278,9 @@ def _csv(url: str, records: Records, names: Sequence[str]) -> Iterator[Row]:
             yield Row(url, start, dict(zip(header, values, strict=False)))
 
 
-def _without_mark(values: list[str | None]) -> list[str | None]:
+def _without_mark(values: Sequence[str | None]) -> list[str | None]:
     """The cells of a row without the byte order mark of a file that was joined to another."""
-    return [values[0].removeprefix(BYTE_ORDER_MARK), *values[1:]] if values and values[0] else values
+    return [values[0].removeprefix(BYTE_ORDER_MARK), *values[1:]] if values and values[0] else list(values)
 
 
 def _header(url: str, records: Records) -> list[str]:
