@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator
 
 from valueflow.console import USERINFO, without_secrets
@@ -15,7 +16,7 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         """Return the message on one line, without secrets and, if it is long, without its middle."""
-        text = " ".join(filter(None, map(str.strip, without_secrets(super().__str__()).splitlines())))
+        text = re.sub(r"\s*\n\s*", " ", without_secrets(super().__str__()).strip())
         return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 + 10 :]}"
 
 

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, Qwen3Config, Qwen
 from valueflow.errors import InputError
 from valueflow.hives.encoder import Encoder, LoraConfig
 from valueflow.hives.metrics import EmbeddingMetric
+from valueflow.hives.pieces import pieces
 from valueflow.models import MINILM, locate
 from valueflow.report.model_card import Corpus, model_card
 
@@ -22,6 +23,7 @@ TEXTS = [
     "He lied to his brother about the money, and then he lied again. " * 60,
     "Überall gelten Regeln.  ",
 ]
+FITTING = [0, 1, 3]  # TEXTS that no encoder here truncates
 CARD = "---\nlicense: mit\n---\n\n# Card\n"
 
 
@@ -57,11 +59,22 @@ def tiny(request, tmp_path) -> str:
     return str(tmp_path / "tiny")
 
 
+def check_same_vectors(theirs: SentenceTransformer, encoder: Encoder, atol: float = 1e-5) -> None:
+    """The vectors of an encoder are those of sentence-transformers; of a longer text, the mean over its pieces."""
+    expected = []
+    for text in TEXTS:
+        cut = pieces(encoder.tokenizer, encoder.prompt, text, encoder.max_length)
+        mean = np.average(theirs.encode(cut.texts), axis=0, weights=cut.weights)
+        expected.append(mean / np.linalg.norm(mean) if len(cut.texts) > 1 else mean)
+    assert len(cut.texts) == 1
+    np.testing.assert_allclose(encoder.embed(TEXTS), expected, atol=atol)
+
+
 def test_it_is_the_published_encoder(minilm):
     z = minilm.embed(TEXTS)
     assert (z.dtype, z.shape) == (np.float32, (4, 384))
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(z, SentenceTransformer(locate(MINILM), device="cpu").encode(TEXTS), atol=1e-5)
+    check_same_vectors(SentenceTransformer(locate(MINILM), device="cpu"), minilm)
 
 
 def test_the_saved_folder_gives_the_same_vectors(trained, tmp_path):
@@ -69,7 +82,7 @@ def test_the_saved_folder_gives_the_same_vectors(trained, tmp_path):
     trained.save(tmp_path / "saved", CARD)
     theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     assert [type(module).__name__ for module in theirs] == ["Transformer", "Pooling", "Normalize"]
-    np.testing.assert_allclose(theirs.encode(TEXTS), z, atol=1e-5)
+    check_same_vectors(theirs, trained)
     np.testing.assert_allclose(Encoder.from_folder(str(tmp_path / "saved")).embed(TEXTS), z, atol=1e-5)
     assert (tmp_path / "saved" / "README.md").read_text() == CARD
     assert np.abs(z - Encoder.load(MINILM, max_length=40).embed(TEXTS)).max() > 0.05
@@ -83,7 +96,7 @@ def test_both_poolings_of_both_kinds_of_model_are_saved(tiny, tmp_path, pooling,
     one_by_one = np.concatenate([encoder.embed([text]) for text in TEXTS])
     np.testing.assert_allclose(z, one_by_one, atol=1e-5)
     encoder.save(tmp_path / "saved", CARD)
-    np.testing.assert_allclose(SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(TEXTS), z, atol=1e-5)
+    check_same_vectors(SentenceTransformer(str(tmp_path / "saved"), device="cpu"), encoder)
     again = Encoder.from_folder(str(tmp_path / "saved"))
     assert (again.pooling, again.prompt, again.max_length) == (pooling, prompt, 20)
     np.testing.assert_allclose(again.embed(TEXTS), z, atol=1e-5)
@@ -98,7 +111,7 @@ def test_a_last_layer_is_saved_with_the_rest(tiny, tmp_path):
     encoder.save(tmp_path / "saved", CARD)
     theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     assert [type(module).__name__ for module in theirs] == ["Transformer", "Pooling", "Dense", "Normalize"]
-    np.testing.assert_allclose(theirs.encode(TEXTS), z, atol=1e-5)
+    check_same_vectors(theirs, encoder)
     np.testing.assert_allclose(Encoder.from_folder(str(tmp_path / "saved")).embed(TEXTS), z, atol=1e-5)
     # Stage 2 goes on from the layer; one of another width is new.
     np.testing.assert_allclose(
@@ -114,9 +127,9 @@ def test_a_last_layer_is_saved_with_the_rest(tiny, tmp_path):
 def test_a_last_layer_trained_in_half_precision_loads_too(tiny, tmp_path):
     encoder = Encoder.load(tiny, max_length=20, dense=24).to(torch.bfloat16)
     encoder.save(tmp_path / "saved", CARD)
-    theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(TEXTS)
-    np.testing.assert_allclose(theirs, encoder.embed(TEXTS), atol=0.02)
-    np.testing.assert_allclose(Encoder.from_folder(str(tmp_path / "saved")).embed(TEXTS), theirs, atol=1e-5)
+    theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    check_same_vectors(theirs, encoder, atol=0.02)
+    check_same_vectors(theirs, Encoder.from_folder(str(tmp_path / "saved")))
 
 
 def test_last_is_the_last_token_of_the_text(tiny):
@@ -152,7 +165,8 @@ def test_training_and_inference_see_the_same_text(trained):
     np.testing.assert_array_equal(z, trained.embed(TEXTS))
     trained.eval()
     out = trained(**trained.tokenize(TEXTS))
-    np.testing.assert_allclose(out.detach(), z, atol=1e-5)
+    np.testing.assert_allclose(out.detach()[FITTING], z[FITTING], atol=1e-5)
+    assert np.abs(out.detach().numpy()[2] - z[2]).max() > 1e-3  # training truncates
     (out[0] @ out[1]).backward()
     moved = [name for name, weight in trained.named_parameters() if weight.grad is not None and weight.grad.abs().sum() > 0]
     assert len(moved) > 90

@@ -6,6 +6,7 @@ import pytest
 from hives_folder import MAX_LENGTH, PROMPT, save_tiny
 
 from benchmarks.hives import judged
+from valueflow.hives.pieces import pieces
 from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.encoder import EncoderRanker, LayerEncoder
 from valueflow.models import MINILM, locate
@@ -68,8 +69,12 @@ def test_a_model_without_encoder_settings_uses_the_defaults():
 def test_a_hives_folder_judges_with_the_prompt_and_length_it_was_trained_with(tmp_path, monkeypatch):
     monkeypatch.setenv("VALUEFLOW_CACHE", str(tmp_path / "cache"))
     folder = str(save_tiny(tmp_path / "hives"))
-    expected = states(folder, [PROMPT + text for text in TEXTS], MAX_LENGTH)
-    np.testing.assert_allclose(LayerEncoder(folder)(TEXTS), expected, atol=1e-5)
+    encoder = LayerEncoder(folder)
+    cut = [pieces(encoder.tokenizer, PROMPT, text, MAX_LENGTH) for text in TEXTS]
+    assert [len(text.texts) > 1 for text in cut] == [False, True]
+    of_pieces = [states(folder, [PROMPT + piece for piece in text.texts], MAX_LENGTH) for text in cut]
+    expected = [np.average(rows, axis=0, weights=text.weights) for rows, text in zip(of_pieces, cut, strict=True)]
+    np.testing.assert_allclose(encoder(TEXTS), expected, atol=1e-5)
     ranker = EncoderRanker(EncoderJudge(model=folder))
     assert np.isfinite(ranker.scores(TEXTS)).all()
 

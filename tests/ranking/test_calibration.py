@@ -138,7 +138,7 @@ def test_the_setting_to_change_exists():
         ([0, 1], [0, 1, 2], "2 theta knots but 3 intensity knots"),
         ([0, 0], [0, 1], "must increase strictly"),
         ([0, 1], [1, 0], "must increase strictly"),
-        ([0, float("nan")], [0, 1], "must increase strictly"),
+        ([0, float("nan")], [0, 1], "finite number"),
         ([0], [0], "at least 2 items"),
     ],
 )

@@ -84,6 +84,6 @@ def test_long_texts_are_tokenized_few_at_a_time_and_padded_as_in_a_full_batch(en
     assert min(map(len, texts)) > 10_000
     most = 64 * encoder.max_length * encoders.CHARACTERS_PER_TOKEN
     batches = {id(part.batch): part.batch for part in encoder.parts(texts)}
-    assert sum(len(batch._texts) for batch in batches.values()) == len(texts)
-    assert all(sum(map(len, batch._texts)) <= most for batch in batches.values())
+    assert sum(len(batch.texts) for batch in batches.values()) == len(texts)
+    assert all(sum(map(len, batch.texts)) <= most for batch in batches.values())
     assert {batch.inputs["input_ids"].shape[1] for batch in batches.values()} == {encoder.max_length}

@@ -237,7 +237,7 @@ def test_anchors_of_a_value_are_paged_in_order_and_examples_span_the_scale(servi
     [
         ({"values": ["svt:powr"]}, "did you mean 'power'|svt:power"),
         ({"values": ["svt:benevolence"]}, "has no anchors here; VIDB .* holds: svt:power, mft:care-harm"),
-        ({"values": ["duty"]}, "has no value of 'duty'"),
+        ({"values": ["duty"]}, "there is no value of 'duty' here"),
         ({"values": ["svt:growth"]}, "above the values that are scored"),
         ({"k": 10, "m": 50}, "k=10, m=50"),
         ({"k": 2}, "k=2"),

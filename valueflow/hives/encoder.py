@@ -214,7 +214,7 @@ class Encoder(nn.Module):
         return z_BD
 
     def save(self, folder: str | Path, card: str) -> None:
-        """Write a folder for `SentenceTransformer(folder)`, whose vectors equal those of `embed`; `card` is its README."""
+        """Write a folder for `SentenceTransformer(folder)`: equal vectors for texts that fit; `card` is its README."""
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer import modules
 
