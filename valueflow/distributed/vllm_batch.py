@@ -21,6 +21,7 @@ from valueflow.models import locate
 
 # Number of cached replies read or written at once: object stores answer slowly but in parallel.
 CACHE_THREADS = 16
+ENGINE_STAGE = "vLLMEngineStage"
 
 
 def answer_by_engines(
@@ -58,8 +59,9 @@ def answer_by_engines(
         preprocess_map_kwargs={"num_cpus": STAGE_CPUS},
         postprocess_map_kwargs={"num_cpus": STAGE_CPUS},
     )
-    engine = processor.get_stage_by_name("vLLMEngineStage")
-    engine.fn = _with_limit(engine.fn, limit)
+    # A copy, because an assignment would run Ray's validator a second time, which then asks for a GPU.
+    engine = processor.stages[ENGINE_STAGE]
+    processor.stages[ENGINE_STAGE] = engine.model_copy(update={"fn": _with_limit(engine.fn, limit)})
 
     def answer(questions: Dataset) -> Dataset:
         return processor(questions).map_batches(
