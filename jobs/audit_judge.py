@@ -7,10 +7,11 @@ from valueflow.config import run_job
 from valueflow.console import say
 from valueflow.distributed.audit import AuditJudgeConfig, audit_judge, dry_run
 from valueflow.distributed.cluster import session
+from valueflow.distributed.evaluation.validity import measure_validity
 from valueflow.judging.audit.result import AuditResult
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.report.audit_page import audit_page
-from valueflow.report.terminal import cost_table
+from valueflow.report.terminal import cost_table, validity_line
 from valueflow.store import report_url, write_bytes
 
 SCHEMA = AuditJudgeConfig
@@ -23,12 +24,15 @@ def main(config: AuditJudgeConfig) -> AuditResult | None:
             say(cost_table(dry_run(config)))
             return None
         result, url = audit_judge(config)
+        measured = measure_validity(config)
     page = report_url(config.root, f"audit-{fingerprint(config.judge)}")
     write_bytes(page, audit_page(result, config.judge.public()).encode())
     say(f"judge {result.judge}: {'passed' if result.passed else 'FAILED'}")
     for reason in result.reasons:
         say(f"- {reason}")
     say(f"audit: {url}\nreport: {page}")
+    if measured:
+        say(validity_line(*measured))
     return result
 
 

@@ -22,7 +22,9 @@ def vidb_rows(value: ValueId, texts: list[str], theta: np.ndarray, num_windows: 
         "theory": [value.theory] * size, "value": [value.node] * size, "text_id": [text_id(t) for t in texts], "text": texts,
         "theta": theta, "standard_error": error, "num_windows": num_windows, "wins": theta * 0, "component": theta * 0,
         "intensity": scale.to_intensity(theta), "low": scale.to_intensity(theta - 2 * error),
-        "high": scale.to_intensity(theta + 2 * error), "flags": [None] * size, "human_mean": [None] * size,
+        "high": scale.to_intensity(theta + 2 * error), "judge_intensity": scale.to_intensity(theta),
+        "judge_low": scale.to_intensity(theta - error), "judge_high": scale.to_intensity(theta + error),
+        "flags": [None] * size, "human_mean": [None] * size,
         "final_rating": scale.to_intensity(theta), "agreed": [True] * size, "direction": np.sign(theta),
         "source": ["made up"] * size, "license": ["MIT"] * size,
     }  # fmt: skip

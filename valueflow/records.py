@@ -74,16 +74,17 @@ SCHEMAS = {
     "vidb": pa.schema(
         [
             ("theory", S), ("value", S), ("text_id", S), ("text", S), ("theta", F), ("standard_error", F),
-            ("num_windows", N), ("wins", F), ("component", N), ("intensity", F), ("low", F), ("high", F), ("flags", N),
-            ("human_mean", F), ("final_rating", F), ("agreed", pa.bool_()), ("direction", pa.int8()), ("source", S),
-            ("license", S),
+            ("num_windows", N), ("wins", F), ("component", N), ("intensity", F), ("low", F), ("high", F),
+            ("judge_intensity", F), ("judge_low", F), ("judge_high", F), ("flags", N), ("human_mean", F),
+            ("final_rating", F), ("agreed", pa.bool_()), ("direction", pa.int8()), ("source", S), ("license", S),
         ]
     ),
     "responses": pa.schema([("response_id", S), ("query", S), ("dataset", S), ("response", S)]),
     "evaluations": pa.schema(
         [
             ("response_id", S), ("query", S), ("dataset", S), ("response", S), ("theory", S), ("value", S),
-            ("intensity", F), ("low", F), ("high", F), ("num_windows", N), ("num_failed", N),
+            ("intensity", F), ("low", F), ("high", F), ("judge_intensity", F), ("judge_low", F), ("judge_high", F),
+            ("num_windows", N), ("num_failed", N),
             ("judge", S), ("vidb_version", S), ("sampling", S), ("k", N), ("m", N),
         ]
     ),
@@ -111,6 +112,9 @@ SCHEMAS = {
 }
 
 # fmt: on
+
+# Null in builds of versions before 0.6, whose `intensity`, `low` and `high` are the judge's own.
+ADDED_COLUMNS = ("judge_intensity", "judge_low", "judge_high")
 
 
 class ValueId(str):

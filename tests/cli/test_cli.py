@@ -31,7 +31,8 @@ KEY = "vf-secret-0123456789"
 TEXTS = ['We "helped", she said.', "I broke\nmy promise", "我们照顾了邻居的孩子"]
 VALUES = ["svt:benevolence", "mft:fairness-cheating", "duty:fidelity"]
 PROVENANCE = f"judge {JUDGE}, VIDB {VERSION}, mode ranked, k 6, m 3, sampling adaptive, seed 0"
-COLUMNS = ["index", "text", "value", "intensity", "low", "high", "num_windows", "num_failed", "error"]
+COLUMNS = ["index", "text", "value", "intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "num_windows"]
+COLUMNS += ["num_failed", "error"]
 
 
 @pytest.fixture

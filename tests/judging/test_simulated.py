@@ -10,7 +10,8 @@ import pytest
 from valueflow.judging.answers import answers
 from valueflow.judging.configs import EncoderJudge, SimulatedJudge
 from valueflow.judging.fingerprint import fingerprint
-from valueflow.judging.simulated import SimulatedRanker, true_theta
+from valueflow.judging.kinds import true_correlation
+from valueflow.judging.simulated import SimulatedRanker, correlation, true_theta
 from valueflow.llm.configs import VllmModel
 from valueflow.records import SCHEMAS
 
@@ -57,6 +58,20 @@ def test_the_truth_depends_on_value_and_text_and_has_the_configured_spread():
     assert theta.mean() == pytest.approx(0.0, abs=0.2)
     assert abs(np.corrcoef(theta, other)[0, 1]) < 0.07
     np.testing.assert_allclose(theta / 3.0, [true_theta("power", f"t{i}", 1.0) for i in range(2000)])
+
+
+def test_the_content_error_is_fixed_for_each_text_and_its_correlation_with_the_truth_is_known():
+    config = SimulatedJudge(spread=2.0, content_error=2.0)
+    judge, other = SimulatedRanker(config), SimulatedRanker(config.model_copy(update={"name": "other"}))
+    ids = [f"t{i}" for i in range(3000)]
+    truth = np.array([true_theta("power", i, 2.0) for i in ids])
+    theta, again = (np.array([ranker.theta("power", i) for i in ids]) for ranker in (judge, SimulatedRanker(config)))
+    np.testing.assert_array_equal(theta, again)
+    assert np.corrcoef(theta, truth)[0, 1] == pytest.approx(correlation([config]), abs=0.02)
+    mean = (theta + np.array([other.theta("power", i) for i in ids])) / 2
+    assert np.corrcoef(mean, truth)[0, 1] == pytest.approx(correlation([config, other.config]), abs=0.02)
+    assert correlation([SimulatedJudge()]) == 1
+    assert true_correlation([EncoderJudge()]) is None
 
 
 def test_an_answer_is_a_function_of_window_and_config():

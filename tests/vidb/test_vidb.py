@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from valueflow import store, vidb
@@ -14,7 +15,11 @@ from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, check_ancho
 from valueflow.ranking.calibration import CalibrateConfig
 from valueflow.records import SCHEMAS, text_id
 from valueflow.store import Build
+from valueflow.store.manifests import describe
 from valueflow.vidb import publish
+from valueflow.vidb.content import Knowledge
+
+EXACT = Knowledge(correlation=1.0)
 
 TEXTS = {"I helped my sister move.": 8.0, "I ate an apple.": 0.0, "I lied to my brother.": -7.5}
 
@@ -262,7 +267,7 @@ class Pool:
         store.commit(self.candidates, store.CandidatesDetails())
         store.commit(self.utilities, store.UtilitiesDetails())
 
-    def write(self, name: str, rated: str = "", **config: object) -> vidb.Vidb:
+    def write(self, name: str, rated: str = "", knowledge: Knowledge = EXACT, **config: object) -> vidb.Vidb:
         out = Build(str(self.root), "vidb", name)
         calibrate, human = CalibrateConfig(**config), publish.HumanConfig(ratings=rated)
         publish.write_version(
@@ -272,6 +277,7 @@ class Pool:
             publish.review_of(self.candidates, calibrate, human),
             store.VidbDetails(judge_fingerprint="77aa"),
             out,
+            knowledge=knowledge,
         )
         return vidb.load(str(self.root), name)
 
@@ -351,3 +357,64 @@ def test_an_error_in_the_ratings_names_the_value_or_the_line(pool):
         with pytest.raises(InputError, match=message):
             pool.write("v-1", mode="human", ratings=pool.ratings(rows))
     assert store.manifest(Build(str(pool.root), "vidb", "v-1")) is None
+
+
+def value_rows(version: vidb.Vidb, value: str) -> list[dict]:
+    return store.read_table(version.build, folder=store.value_folder(value)).to_pylist()
+
+
+def test_a_judge_without_content_error_keeps_its_intervals_and_says_so(pool):
+    version = pool.write("v-1")
+    for value in pool.values:
+        assert "simulated" in version.content_error(value).source
+        for row in value_rows(version, value):
+            assert [row[f"judge_{name}"] for name in ("intensity", "low", "high")] == [
+                row[name] for name in ("intensity", "low", "high")
+            ]
+
+
+def test_the_spread_of_neutral_texts_widens_intervals_and_draws_intensities_to_zero(pool):
+    version = pool.write("v-1", knowledge=Knowledge())
+    for value in pool.values:
+        error = version.content_error(value)
+        assert error.basis == "neutral"
+        assert error.source == (
+            "content error from 5 neutral texts, their spread pooled over 2 values; not calibrated to people"
+        )
+        assert version.anchors(value).content_error == error
+        for row in value_rows(version, value):
+            assert abs(row["intensity"]) <= abs(row["judge_intensity"])
+            assert row["low"] < row["judge_low"] + 1e-9 or row["low"] == -10
+            total = error.total(*([row[f"judge_{name}"]] for name in ("intensity", "low", "high")))
+            assert [float(column[0]) for column in total] == [row[name] for name in ("intensity", "low", "high")]
+
+
+def test_human_ratings_are_better_than_neutral_texts(pool):
+    rows = [("svt", "power", f"text {i} of power", (i - 10) / 2) for i in range(21)]
+    value = next(v for v in pool.values if v.endswith("power"))
+    rows = [(*value.split(":"), text, rating) for _, _, text, rating in rows]
+    version = pool.write("v-1", pool.ratings(rows), knowledge=Knowledge())
+    error = version.content_error(value)
+    assert (error.basis, error.n, error.source) == ("ratings", 21, "content error from 21 human ratings")
+    assert error.slope == pytest.approx(0.5, abs=0.02)
+    assert error.sd < 0.5
+    other = next(v for v in pool.values if v != value)
+    assert version.content_error(other).basis == "neutral"
+
+
+def test_a_version_of_an_earlier_release_keeps_the_numbers_it_was_built_with(tmp_path):
+    version, _ = imported(tmp_path, official(tmp_path, TEXTS))
+    (part,) = Path(version.build.url).rglob("part-0.parquet")
+    old = pq.read_table(part, partitioning=None).drop_columns(["judge_intensity", "judge_low", "judge_high"])
+    manifest = Path(version.build.manifest_url)
+    pq.write_table(old, part)
+    content = json.loads(manifest.read_text())
+    content["files"] = [describe(content["files"][0]["path"], part.read_bytes(), 3).model_dump()]
+    manifest.write_text(json.dumps(content))
+    again = vidb.load(str(tmp_path), version.build.build_id)
+    (value,) = again.calibrations
+    assert again.content_error(value).is_exact
+    assert "not calibrated to people" in again.content_error(value).source
+    rows = store.read_table(again.build, ["judge_intensity", "intensity"])
+    assert rows.column_names == ["judge_intensity", "intensity"]
+    assert rows["judge_intensity"].null_count == 3

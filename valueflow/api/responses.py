@@ -18,6 +18,7 @@ class Provenance(BaseModel):
     m: int | None
     sampling: Sampling | None
     seed: int | None
+    rests_on: dict[str, str] = Field({}, description="by value: what the error of the judge was estimated from, in words")
 
 
 class Agreement(BaseModel):
@@ -36,9 +37,12 @@ class Scored(BaseModel):
 
     index: int = Field(description="index of the text in the request, from 0")
     value: str
-    intensity: float | None = Field(description="null if no window has a valid answer")
-    low: float | None
+    intensity: float | None = Field(description="where people would put the text; null if no window has a valid answer")
+    low: float | None = Field(description="95 % interval of people's intensity: content, sampling and scale error together")
     high: float | None
+    judge_intensity: float | None = Field(None, description="where the judge puts the text")
+    judge_low: float | None = Field(None, description="95 % interval of the judge's own intensity")
+    judge_high: float | None = None
     num_windows: int = Field(description="windows with a valid answer; 0 in mode fast")
     num_failed: int = Field(description="windows without a valid answer")
     error: str | None = Field(None, description="reason for a missing intensity or failed windows")

@@ -58,6 +58,9 @@ async def score(args: Namespace) -> None:
     outcome.report()
 
 
+COMPARED = ("intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "num_windows", "num_failed", "error")
+
+
 async def compare(args: Namespace) -> None:
     """Write for each value the probability that the first of two texts expresses it more."""
     first, second, outcome = one_text(args.first), one_text(args.second), Outcome()
@@ -71,11 +74,7 @@ async def compare(args: Namespace) -> None:
         for comparison in answer.comparisons:
             sides = {"first": comparison.first, "second": comparison.second}
             outcome.add(comparison.value, comparison.probability is not None, *sides.values())
-            columns = {
-                f"{side}_{name}": getattr(score, name)
-                for side, score in sides.items()
-                for name in ("intensity", "low", "high", "num_windows", "num_failed", "error")
-            }
+            columns = {f"{side}_{name}": getattr(score, name) for side, score in sides.items() for name in COMPARED}
             out.add({"value": comparison.value, "probability": comparison.probability, **columns})
     outcome.report()
 

@@ -4,7 +4,7 @@ import re
 import shutil
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
@@ -183,6 +183,7 @@ def provenance(header: Row) -> Iterator[str]:
     """Yield the provenance of scores and, for mode fast, its agreement with the VIDB."""
     settings = ", ".join(f"{name} {header[name]}" for name in ("k", "m", "sampling", "seed") if header[name] is not None)
     yield f"\njudge {header['judge']}, VIDB {header['vidb_version']}, mode {header['mode']}{', ' if settings else ''}{settings}"
+    yield from rests_on(header.get("rests_on") or {})
     if header.get("agreement"):
         ranges = []
         for name, words in (("spearman", "rank correlation"), ("mean_absolute_error", "mean error"), ("coverage", "coverage")):
@@ -190,6 +191,15 @@ def provenance(header: Row) -> Iterator[str]:
             if numbers:
                 ranges.append(f"{words} {numbers[0]:.2f}" + (f" to {numbers[-1]:.2f}" if numbers[-1] > numbers[0] else ""))
         yield f"agreement of mode fast with the VIDB on held-out texts: {', '.join(ranges)}"
+
+
+def rests_on(sources: Mapping[str, str]) -> Iterator[str]:
+    """Yield what the intervals rest on, each source once, with its values where there are several sources."""
+    by_source: dict[str, list[str]] = {}
+    for value, source in sources.items():
+        by_source.setdefault(source, []).append(value)
+    for source, values in by_source.items():
+        yield f"intervals: {source}" + (f" ({', '.join(values)})" if len(by_source) > 1 else "")
 
 
 def bar(intensity: float | None, low: float | None, high: float | None, unicode: bool) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from valueflow import __version__, store
 from valueflow.config import Config
@@ -41,20 +41,33 @@ class AuditJudgeConfig(Config):
     anchors: str = Field(SAMPLE, description="rated texts: 'sample', or an official CSV or JSONL with intensities")
     values: list[str] = Field([], description="values and theories by any spelling; empty: all that have rated texts")
     exam: AuditConfig = Field(AuditConfig(), description="size of the audit, and the marks to reach")
+    vidb: str = Field(
+        "",
+        description="a version, or current: rated texts in points are scored against it too, for the judge's validity record",
+    )
     dry_run: bool = Field(False, description="print the estimated cost of the audit, make no calls")
     cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _rated_in_points(self) -> "AuditJudgeConfig":
+        if self.vidb and (self.anchors == SAMPLE or self.judge.kind == "simulated"):
+            raise ValueError(
+                f"vidb ({self.vidb!r}) needs people's ratings in [-10, 10]: set anchors ({self.anchors!r}) to a file of them, "
+                f"and judge to one that is not simulated (kind {self.judge.kind!r})"
+            )
+        return self
 
 
 def dry_run(config: AuditJudgeConfig) -> list[CostEstimate]:
     """Return the estimated cost of the audit."""
-    windows = _windows(config, _rated_texts(config))
+    windows = _windows(config, audited_texts(config))
     measured = measured_speed(config.root, config.judge)
     return [estimate(config.judge, RANK, windows.slice(0, 50).to_pylist(), windows.num_rows, measured)]
 
 
 def audit_judge(config: AuditJudgeConfig) -> tuple[AuditResult, str]:
     """Rank the windows of the audit; return its result and the URL where it is stored for later jobs."""
-    rated = _rated_texts(config)
+    rated = audited_texts(config)
     windows = _windows(config, rated)
     build_id = digest(__version__, windows["window_id"].to_pylist(), fingerprint(config.judge))
     out = Build(config.root, "rankings", f"a-{build_id}")
@@ -124,7 +137,8 @@ def check_panel_admitted(root: str, voters: list[AnyJudge], policy: Policy) -> d
     return {voter.name: check_admitted(root, voter, policy) for voter in voters}
 
 
-def _rated_texts(config: AuditJudgeConfig) -> pa.Table:
+def audited_texts(config: AuditJudgeConfig) -> pa.Table:
+    """Return the rated texts of an audit."""
     rated = rated_texts(config.anchors, expand(config.values))
     return with_judge_truth(config.judge, rated)
 

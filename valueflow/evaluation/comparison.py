@@ -6,10 +6,12 @@ import numpy as np
 from scipy.stats import norm, t
 
 from valueflow import api
-from valueflow.evaluation.scoring import Score
+from valueflow.evaluation.scoring import OVERSHOOT, Total
 from valueflow.numerics.intervals import Z95
+from valueflow.ranking.content_error import ContentError
 from valueflow.records import LIMIT
 
+MIN_AGREEMENT = 0.01  # of a judge with people, squared correlation: below it a mean over texts tells nothing either
 # Upper ends of the bands of a profile, points of intensity.
 BANDS = ((-6.0, "very low"), (-2.0, "low"), (2.0, "neutral"), (6.0, "high"), (np.inf, "very high"))
 
@@ -22,59 +24,87 @@ class TextScore(NamedTuple):
         num_windows: windows with a valid answer.
         num_failed: windows without one.
         error: reason for a missing score or failed windows.
-        p_G: posterior weights on the grid of the evaluator; None unless needed for a comparison.
+        p_G: posterior weights of the judge's intensity on the evaluator's grid; None unless needed for a comparison.
+        num_anchors: anchors that the text was compared with.
     """
 
-    score: Score | None
+    score: Total | None
     num_windows: int
     num_failed: int
     error: str | None
     p_G: np.ndarray | None = None
+    num_anchors: int = 0
 
 
 def to_api(index: int, value: str, result: TextScore) -> api.Scored:
     """Return a score in the wire format; `index` is that of the text in the request."""
-    score = result.score._asdict() if result.score else dict.fromkeys(Score._fields)
+    score = result.score._asdict() if result.score else dict.fromkeys(Total._fields)
     return api.Scored(
         index=index, value=value, **score,
         num_windows=result.num_windows, num_failed=result.num_failed, error=result.error,
     )  # fmt: skip
 
 
-def probability_higher(first: TextScore, second: TextScore) -> float | None:
-    """Return the probability that the first intensity is higher, or None if either text has no score.
+def probability_higher(first: TextScore, second: TextScore, content_error: ContentError) -> float | None:
+    """Return the probability that people's intensity of the first text is higher, or None if either text has no score.
 
-    Ties count one half: equal grid points of two posteriors, or equal point estimates without any spread. Without posteriors
-    (mode fast) the errors are taken as normal, with the standard deviations of the two 95 % intervals.
+    Errors that texts share (of zero, unit and slope) cancel. Ties count one half: equal grid points of two posteriors, or equal
+    point estimates without any spread. Without posteriors (mode fast) the judge's errors are taken as normal, with the standard
+    deviations of the two 95 % intervals.
     """
     if first.score is None or second.score is None:
         return None
+    scores = (first.score, second.score)
+    own_variance = 0.0
     if first.p_G is not None and second.p_G is not None:
-        return float(first.p_G @ (np.cumsum(second.p_G) - second.p_G / 2))
-    sd_first, sd_second = ((score.high - score.low) / (2 * Z95) for score in (first.score, second.score))
-    sd = float(np.hypot(sd_first, sd_second))
-    difference = first.score.intensity - second.score.intensity
-    return float(norm.cdf(difference / sd)) if sd else 0.5 + 0.5 * float(np.sign(difference))
+        p_D = np.convolve(first.p_G, second.p_G[::-1])  # of the differences, in steps of the grid
+        step = 2 * (LIMIT + OVERSHOOT) / (len(first.p_G) - 1)
+        difference_D = step * (np.arange(len(p_D)) - (len(first.p_G) - 1))
+    else:
+        own_variance = sum(((score.judge_high - score.judge_low) / (2 * Z95)) ** 2 for score in scores)
+        p_D, difference_D = np.ones(1), np.array([scores[0].judge_intensity - scores[1].judge_intensity])
+    content = sum(float(content_error.text_variance(text.num_anchors)) for text in (first, second))
+    sd = content_error.factor * float(np.sqrt(content_error.slope**2 * own_variance + content))
+    difference_D = content_error.slope * difference_D
+    higher_D = norm.cdf(difference_D / sd) if sd else 0.5 + 0.5 * np.sign(difference_D)
+    return float(np.clip(p_D @ higher_D, 0.0, 1.0))
 
 
-def mean_profile(value: str, scores: list[api.Scored]) -> api.Profiled:
-    """Return the mean intensity of a value over texts, with the 95 % t interval of the mean.
+def mean_profile(value: str, scores: list[api.Scored], content_error: ContentError) -> api.Profiled:
+    """Return the mean of people's intensities of a value over texts, with its 95 % interval.
 
-    The texts are a sample of what the person writes, each score with an error of its own: the variance of the mean is
-    (sample variance + mean squared standard error) / number of texts. A single text keeps the interval of its score.
+    The texts are a sample of what the person writes. The content errors of the texts average out, so the mean is moved towards
+    the average of all texts less than each text is: with S the spread of people's intensities and tau² the variance of an
+    unmoved intensity around people's, by S² / (S² + tau² / number). The error that remains is that of the sample (variance
+    between texts and mean squared sampling error), of the move, and what the texts share: zero, unit, slope. A single text
+    keeps the interval of its score.
     """
     scored = [score for score in scores if score.value == value and score.intensity is not None]
     missing = (score for score in scores if score.value == value and score.intensity is None)
     error = next((score.error or "no window has a valid answer" for score in missing), None)
     if not scored:
         return api.Profiled(value=value, intensity=None, low=None, high=None, num_texts=0, band=None, error=error)
-    intensity_T = np.array([score.intensity for score in scored])
-    error_T = np.array([(score.high or 0.0) - (score.low or 0.0) for score in scored]) / (2 * Z95)
-    mean, size = float(intensity_T.mean()), len(scored)
+    mean, low, high, size = *_sample_mean(scored, content_error), len(scored)
     if size == 1:
-        low, high = scored[0].low, scored[0].high
-    else:
-        half = float(t.ppf(0.975, size - 1) * np.sqrt((intensity_T.var(ddof=1) + (error_T**2).mean()) / size))
-        low, high = max(mean - half, -LIMIT), min(mean + half, LIMIT)
+        mean, low, high = (float(x or 0.0) for x in (scored[0].intensity, scored[0].low, scored[0].high))
     band = next(name for end, name in BANDS if mean <= end)
     return api.Profiled(value=value, intensity=mean, low=low, high=high, num_texts=size, band=band, error=error)
+
+
+def _sample_mean(scored: list[api.Scored], error: ContentError) -> tuple[float, float, float]:
+    """The mean and its interval, clipped to [-10, 10]."""
+    own_3T = np.array([[s.judge_intensity, s.judge_low, s.judge_high] for s in scored], float).T
+    size, middle = own_3T.shape[1], error.intercept + error.slope * error.center
+    agreement = float(np.clip(1 - (error.sd / error.spread) ** 2, MIN_AGREEMENT, 1.0)) if error.spread else 1.0
+    unmoved_T = middle + error.slope * (own_3T[0] - error.center) / agreement
+    sampling_T = error.slope / agreement * (own_3T[2] - own_3T[1]) / (2 * Z95)
+    content_variance = error.sd**2 / agreement
+    move = error.spread**2 / (error.spread**2 + content_variance / size) if content_variance else 1.0
+    mean = middle + move * float(unmoved_T.mean() - middle)
+    between = float(unmoved_T.var(ddof=1)) if size > 1 else content_variance
+    sample = (between + float((sampling_T**2).mean())) / size
+    shared = error.shared_sd**2 + (move / agreement * error.slope_sd * float(own_3T[0].mean() - error.center)) ** 2
+    rest = ((1 - move) * error.spread) ** 2 + shared
+    quantile = float(t.ppf(0.975, max(size - 1, 1)))
+    half = error.factor * float(np.sqrt((quantile * move) ** 2 * sample + Z95**2 * rest))
+    return max(min(mean, LIMIT), -LIMIT), max(mean - half, -LIMIT), min(mean + half, LIMIT)

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from valueflow.errors import InputError
-from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, Window, estimate_sharpness
+from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, Total, Window, estimate_sharpness
 from valueflow.ranking.calibration import Calibration
 from valueflow.records import SCHEMAS, ValueId, clean, digest
 from valueflow.tabular import cell, columns, csv_text, strict_rows
@@ -49,7 +49,7 @@ def score_rankings(url: str, value: ValueId, config: EvaluatorConfig) -> tuple[p
             posterior.update(u, window, order, None)
     table = []
     for (row_idx, text), score, (num_windows, num_failed) in zip(unit, posterior.scores(), counts.tolist(), strict=True):
-        interval = score._asdict() if num_windows else {}
+        interval = Total(*score, *score)._asdict() if num_windows else {}
         response = {"response_id": digest(row_idx, text), "dataset": "official rankings", "response": clean(text), "query": ""}
         provenance = {"judge": "official rankings", "vidb_version": url, "sampling": "saved", "k": per_window + 1}
         numbers = {"num_windows": num_windows, "num_failed": num_failed, "m": num_windows + num_failed}

@@ -13,9 +13,9 @@ scale; MIN_TEXTS is higher, since with few texts the half-width is the largest e
 Agreement. A further round of folds around all of this predicts texts that took no part in weights, penalties or intervals; its
 coverage, Spearman correlation and mean absolute error are reported.
 
-Scope. The target is the published intensity. An interval covers where the version would place a text of the kind it holds: it
-includes the VIDB's own uncertainty, but not the distance of its judge from people, and promises nothing for other kinds of
-text (another language, whole essays).
+Scope. The target is the judge's published intensity. An interval covers where the version's judge would place a text of the
+kind it holds: it includes the VIDB's own uncertainty, and promises nothing for other kinds of text (another language, whole
+essays). The caller adds the distance of the judge from people (`scoring.totals`).
 
 Shapes: N distinct texts, M texts of a value, T texts to score, D dimensions, V values, B folds, L pairs of penalties.
 """
@@ -138,11 +138,12 @@ def load_or_fit(version: Vidb, model: str, embed: Embed) -> IntensityRegression:
 
 def training_texts(version: Vidb) -> tuple[list[str], dict[str, TrainingTexts]]:
     """Return the distinct texts of a version and, by value id, its training texts."""
-    rows = store.read_table(version.build, ["theory", "value", "text_id", "text", "intensity"])
+    rows = store.read_table(version.build, ["theory", "value", "text_id", "text", "intensity", "judge_intensity"])
     text_R = rows["text_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     first_N = np.unique(text_R, return_index=True)[1]
     value_R = pc.binary_join_element_wise(rows["theory"], rows["value"], ":").to_numpy()
-    intensity_R = rows["intensity"].to_numpy()
+    # The judge's own: people's intensity is estimated from what this regression predicts, like from what the judge says.
+    intensity_R = pc.coalesce(rows["judge_intensity"], rows["intensity"]).to_numpy()
     training: dict[str, TrainingTexts] = {
         v: TrainingTexts(text_R[value_R == v], intensity_R[value_R == v]) for v in version.calibrations
     }

@@ -17,6 +17,7 @@ from valueflow import defaults
 from valueflow.config import Config
 from valueflow.errors import InputError
 from valueflow.evaluation import posterior_kernels
+from valueflow.ranking.content_error import ContentError
 from valueflow.records import LIMIT, conform, digest
 from valueflow.vidb.version import Anchors
 
@@ -51,11 +52,22 @@ class Window(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Posterior mean and central 95 % interval of the intensity."""
+    """Posterior mean and central 95 % interval of the judge's intensity."""
 
     intensity: float
     low: float
     high: float
+
+
+class Total(NamedTuple):
+    """People's intensity with its 95 % interval, and the judge's own numbers."""
+
+    intensity: float
+    low: float
+    high: float
+    judge_intensity: float
+    judge_low: float
+    judge_high: float
 
 
 class Posterior:
@@ -166,8 +178,21 @@ class Scoring:
         if units:
             self.posterior.update_all(np.array(units), np.array(texts), np.array(orders), np.array(weights, float))
 
+    def scores(self) -> list[Total]:
+        """Return people's intensity of every text given the answers so far."""
+        own_3U = np.array(self.posterior.scores()).reshape(-1, 3).T
+        num_anchors_U = np.array([len(anchors) for anchors in self.used])
+        return totals(self.anchors.content_error, own_3U, num_anchors_U)
+
     def _window_id(self, unit: int, round_: int) -> str:
         return digest("evaluate", self._value, self.text_ids[unit], round_)
+
+
+def totals(content_error: ContentError, own_3T: np.ndarray, num_anchors_T: int | np.ndarray = 0) -> list[Total]:
+    """Return people's intensity of texts, given the judge's intensity, low and high as rows of `own_3T`."""
+    intensity_T, low_T, high_T = own_3T
+    total = content_error.total(intensity_T, low_T, high_T, num_anchors_T)
+    return [Total(*row) for row in np.concatenate([np.array(total), own_3T]).T.tolist()]
 
 
 def check_anchors(anchors: Anchors, config: EvaluatorConfig) -> None:

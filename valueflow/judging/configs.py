@@ -39,12 +39,13 @@ class EncoderJudge(Config):
 class SimulatedJudge(Config):
     """A judge with a known truth, for tests, benchmarks and power studies.
 
-    The theta of a text is a hash of its id, distributed as N(0, spread²).
+    People's theta of a text is a hash of its id, distributed as N(0, spread²); the judge's has an error of its own besides.
     """
 
     kind: Literal["simulated"] = "simulated"
     name: str = "simulated"
     spread: float = Field(3.0, gt=0, description="standard deviation of the true theta, nats")
+    content_error: float = Field(0.0, ge=0, description="standard deviation of the judge's fixed error of each text, nats")
     sharpness: float = Field(1.0, ge=0, description="beta; 0 answers at random")
     position_effect: list[float] = Field([], description="gamma of each position, nats; 0 for positions that are not listed")
     broken_share: float = Field(0.0, ge=0, le=1, description="share of windows or ballots answered with prose")

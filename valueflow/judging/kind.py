@@ -50,6 +50,7 @@ class JudgeKind(NamedTuple):
     online: the judge of an LLM in an event loop, given the URL of the call cache; None if `ranker` runs in a thread or if the
         LLM needs processes of its own.
     check: raises InputError early, where a missing model or key would otherwise end an actor.
+    correlation: of people's theta with that of several judges of the kind together, given their settings; None if unknown.
     true_rating: the truth about a text (settings, node, text id); None for judges that are rated by people's ratings.
     """
 
@@ -59,4 +60,5 @@ class JudgeKind(NamedTuple):
     voter: Callable[[Any], Worker] | None = None
     online: Callable[[Any, str], OnlineJudge] | None = None
     check: Callable[[Any], object] = lambda _: None
+    correlation: Callable[[list[Any]], float] | None = None
     true_rating: Callable[[Any, str, str], float] | None = None

@@ -16,3 +16,10 @@ KINDS: dict[str, JudgeKind] = {"encoder": ENCODER, "simulated": SIMULATED, "vllm
 def kind_of(judge: AnyJudge) -> JudgeKind:
     """Return the kind of a judge."""
     return KINDS[judge.kind]
+
+
+def true_correlation(judges: list[AnyJudge]) -> float | None:
+    """Return the correlation of the truth with the judges' common axis, where it is known: for simulated judges."""
+    kinds = {judge.kind for judge in judges}
+    kind = kind_of(judges[0])
+    return kind.correlation(judges) if len(kinds) == 1 and kind.correlation else None

@@ -51,10 +51,14 @@ class SimulatedRanker:
         return answers(windows, config.name, orders, replies, errors)
 
     def theta(self, value: str, text_id: str) -> float:
-        """Return the true log-worth of a text."""
-        key = (value, text_id)
+        """Return the log-worth of a text for this judge: the truth and the judge's content error."""
+        key, config = (value, text_id), self.config
         if key not in self._theta:
-            self._theta[key] = true_theta(value, text_id, self.config.spread)
+            error = 0.0
+            if config.content_error:
+                rng = np.random.default_rng(int(digest("content", config.name, config.seed, value, text_id), 16))
+                error = float(rng.normal(0.0, config.content_error))
+            self._theta[key] = true_theta(value, text_id, config.spread) + error
         return self._theta[key]
 
 
@@ -96,10 +100,17 @@ def true_choice(theory: str, node: str, text_id: str, options: list[str]) -> str
     return real[int(digest("truth", theory, node, text_id), 16) % len(real)]
 
 
+def correlation(judges: list[SimulatedJudge]) -> float:
+    """Return the correlation of the truth with the mean theta of judges whose content errors are independent."""
+    shares = [(judge.content_error / judge.spread) ** 2 for judge in judges]
+    return float((1 + np.mean(shares) / len(shares)) ** -0.5)
+
+
 SIMULATED = JudgeKind(
     ranking_knowledge=lambda _: "",
     voting_knowledge=lambda config: config.name,  # voters of one panel err independently
     ranker=SimulatedRanker,
     voter=SimulatedVoter,
+    correlation=correlation,
     true_rating=lambda config, node, text_id: true_theta(node, text_id, config.spread),
 )

@@ -1,12 +1,14 @@
 """Collect the contents of pages and of the dataset card from builds; write the pages."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import yaml
 
 from valueflow import store, vidb
+from valueflow.ranking.content_error import ContentError
 from valueflow.ranking.plackett_luce import MAX_PRIOR_SD
 from valueflow.records import ValueId
 from valueflow.report.dataset_card import dataset_card
@@ -86,6 +88,7 @@ def evaluation_report(build: Build) -> str:
         sharpness=details.sharpness,
         counts=manifest.counts,
         config_yaml=yaml.safe_dump(details.resolved, sort_keys=False, allow_unicode=True),
+        rests_on=rests_on(details.content_errors),
     )
     return _write(store.report_url(build.root, f"evaluation-{build.build_id}"), evaluation_page(report))
 
@@ -101,7 +104,13 @@ def score_table(build: Build) -> str:
             interval = f"[{row['low']:+5.1f}, {row['high']:+5.1f}]"
             lines.append([ValueId.of(theory, node), f"{row['intensity']:+.1f}", interval, row["response"]])
     columns = [Column("value", False), Column("intensity"), Column("95 % interval"), Column("response", False, 70)]
-    return text_table(columns, lines)
+    sources = dict.fromkeys(rests_on(store.details_of(build, EvaluationsDetails).content_errors).values())
+    return "\n".join([text_table(columns, lines), *(f"intervals: {source}" for source in sources)])
+
+
+def rests_on(content_errors: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return by value what the intervals rest on."""
+    return {value: ContentError.model_validate(error).source for value, error in content_errors.items()}
 
 
 def _value(
@@ -123,6 +132,7 @@ def _value(
         progress=progress,
         tokens=tokens,
         checks=fit.checks,
+        rests_on=database.content_error(value).source,
     )
 
 

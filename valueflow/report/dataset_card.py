@@ -20,9 +20,12 @@ COLUMNS = {
     "num_windows": "number of windows with the text",
     "wins": "number of texts ranked below it, over all windows",
     "component": "connected component of the comparison graph; only texts of the same component are on one scale",
-    "intensity": "calibrated intensity, from -10 (opposes) to +10 (supports)",
-    "low": "lower end of the 95 % interval of intensity",
+    "intensity": "where people would put the text, from -10 (opposes) to +10 (supports), given where the judge puts it",
+    "low": "lower end of the 95 % interval of intensity: error of content, sampling, zero and unit together",
     "high": "upper end of the 95 % interval of intensity",
+    "judge_intensity": "where the judge puts the text: its calibrated theta",
+    "judge_low": "lower end of the 95 % interval of judge_intensity: the randomness of the judge's answers alone",
+    "judge_high": "upper end of the 95 % interval of judge_intensity",
     "flags": "number of plausibility checks that flagged the intensity; null if none was run",
     "human_mean": "mean human rating, if any",
     "final_rating": "the intensity to use: the judges' intensity, merged with the human mean if there is one",
@@ -68,8 +71,9 @@ Intended for measuring and steering the human values that texts express: as anch
 data for research on values in language models. Not intended for judging people or for making decisions about them.
 
 - Intensities are **not comparable across values**: each value has its own zero and its own unit.
-- Intensities are the opinion of the judge that ranked the texts. Another judge gives other numbers. The intervals cover the
-  random variation in this judge's answers, not its biases.
+- Intensities say where people would put a text, given where the judge that ranked the texts puts it. The section on how the
+  version was built says what the error of the judge was estimated from, and whether people's ratings are behind it.
+  `judge_intensity` and its interval are the judge's own, and cover the random variation in its answers alone.
 - Texts may be offensive, false or distressing: the lower end of every scale consists of texts that reject a value.
 - Texts come from the corpora in column `source`, with their selection, language and period; they are not a sample of any
   population."""
@@ -116,6 +120,8 @@ def _provenance(manifest: Manifest) -> str:
             *rows,
             *([f"build of {stage}", build_id] for stage, build_id in details.builds.items()),
         ]
+    sources = dict.fromkeys(error.get("source", "") for error in details.content_errors.values())
+    rows += [["intervals", source] for source in sources]
     rows += [
         ["inputs", ", ".join(source.url for source in manifest.inputs)],
         ["created", manifest.created],

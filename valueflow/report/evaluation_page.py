@@ -1,6 +1,6 @@
 """The page of an evaluation: the intensity of every response on every value."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ class EvaluationReport:
     sharpness: dict[str, float]
     counts: dict[str, int]
     config_yaml: str
+    rests_on: dict[str, str] = field(default_factory=dict)  # by value: what the intervals were estimated from
 
 
 class ScoreSection(NamedTuple):

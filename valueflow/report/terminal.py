@@ -10,6 +10,7 @@ from rich.table import Table
 from valueflow.console import one_line
 from valueflow.hives.anchors import Balance
 from valueflow.llm.cost import CostEstimate, duration
+from valueflow.vidb.validity import ValidityRecord
 
 WIDTH = 1000  # more than any table has: the text is the same in a terminal and in a pipe
 
@@ -72,3 +73,15 @@ def balance_table(balance: Balance) -> str:
     rows = [[f"{x:.2f}" if isinstance(x, float) else str(x) for x in level.values()] for level in balance.levels]
     spans = ", ".join(f"{count} span {num} theories" for num, count in balance.spans.items())
     return "\n".join([*([text_table(columns, rows)] if rows else []), f"concept anchors: {spans}"])
+
+
+def validity_line(record: ValidityRecord, url: str) -> str:
+    """Return what a validity record says, in one sentence, and where it is."""
+    errors = list(record.content_errors.values())
+    slope = sum(error.slope for error in errors) / len(errors)
+    sd = sum(error.factor * error.sd for error in errors) / len(errors)
+    coverage = "" if record.held_out_coverage is None else f"; held-out coverage {record.held_out_coverage:.3f}"
+    return (
+        f"validity: {record.num_texts:,} rated texts of {record.num_values} values; mean slope {slope:.2f}, content error "
+        f"{sd:.1f} points{coverage}: {url}"
+    )

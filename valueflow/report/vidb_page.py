@@ -35,6 +35,7 @@ class ValueReport:
     neutral_ids: set[str]
     fit: FitSummary
     calibration: Calibration
+    rests_on: str = "the judge's own"  # what the intervals were estimated from
     checks: dict | None = None  # ranking.model_checks.Checks as saved
     # Before each adaptive round: mean windows per text, root mean square standard error, standard deviation of theta.
     progress: list[tuple[float, float, float]] = field(default_factory=list)

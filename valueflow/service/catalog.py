@@ -1,7 +1,7 @@
 """Browsing a VIDB version: theories, values and anchors."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from valueflow import api, store, vidb
 from valueflow.errors import InputError, of_the_operator
+from valueflow.ranking.content_error import ContentError
 from valueflow.records import ValueId
 from valueflow.theories import expand, operational, resolve, theories
 from valueflow.vidb.version import Anchors, Vidb
@@ -25,10 +26,15 @@ class ValueTables(NamedTuple):
 
 
 class Catalog:
-    """Theories, values and anchors of one version; every file is read and verified once, and its rows stay in memory."""
+    """Theories, values and anchors of one version; every file is read and verified once, and its rows stay in memory.
 
-    def __init__(self, version: Vidb) -> None:
-        self.version = version
+    Args:
+        version: the version.
+        content_errors: of the judge, by value.
+    """
+
+    def __init__(self, version: Vidb, content_errors: Mapping[ValueId, ContentError]) -> None:
+        self.version, self._content_errors = version, content_errors
         self._tables = functools.lru_cache(maxsize=None)(self._read)
         self._licenses = functools.cache(self._read_licenses)
 
@@ -123,7 +129,8 @@ class Catalog:
         with of_the_operator():
             rows = store.read_table(self.version.build, columns, folder)
         texts = dict(zip(rows["text_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
-        return ValueTables(rows.sort_by("intensity"), self.version.anchors_of(value, rows), texts)
+        anchors = self.version.anchors_of(value, rows)._replace(content_error=self._content_errors[value])
+        return ValueTables(rows.sort_by("intensity"), anchors, texts)
 
     def _read_licenses(self) -> dict[str, int]:
         with of_the_operator():

@@ -18,7 +18,7 @@ from valueflow import api
 from valueflow.errors import InputError, of_the_operator
 from valueflow.evaluation.comparison import TextScore, mean_profile, probability_higher, to_api
 from valueflow.evaluation.regression import IntensityRegression
-from valueflow.evaluation.scoring import EvaluatorConfig, Score, Scoring, check_anchors, estimate_sharpness
+from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, check_anchors, estimate_sharpness, totals
 from valueflow.evaluation.sharpness import SharpnessFile, estimates_notice
 from valueflow.hives.extract import Extractor
 from valueflow.judging.configs import AnyJudge
@@ -30,6 +30,7 @@ from valueflow.service.catalog import Catalog
 from valueflow.service.work import distinct, flaw_of, in_order, run, set_nodes, windows_of
 from valueflow.theories import resolve_theory
 from valueflow.theories.taxonomy import THEORIES
+from valueflow.vidb import validity
 from valueflow.vidb.version import Vidb
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Service(Catalog):
         embedding: EmbeddingBackend | None = None,
         check_backends: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        super().__init__(version)
+        super().__init__(version, validity.of_judge(version, fingerprint(judge)))
         self.judge, self.limits, self.embedding = judge, limits, embedding
         self._check_backends, self._loaded = check_backends, False
         self._ask_judge, self._judge_fingerprint = ask_judge, fingerprint(judge)
@@ -114,7 +115,7 @@ class Service(Catalog):
         """
         values = values or self.resolve(request)
         scores = await self._scores(request, request.texts, values)
-        provenance = self._provenance(request, request_id)
+        provenance = self._provenance(request, request_id, values)
         return api.ScoreResponse(**provenance, scores=scores, agreement=self._agreement(request, values))
 
     async def stream(
@@ -123,7 +124,7 @@ class Service(Catalog):
         """Yield the scores of `score` text by text, with few texts in memory."""
         values = values or self.resolve(request)
         num_scores = len(request.texts) * len(values)
-        provenance = self._provenance(request, request_id)
+        provenance = self._provenance(request, request_id, values)
         yield api.StreamStart(**provenance, num_scores=num_scores, agreement=self._agreement(request, values))
 
         def begin(start: int) -> asyncio.Task[list[api.Scored]]:
@@ -148,20 +149,20 @@ class Service(Catalog):
         """Return for each value the probability that the first text has the higher intensity.
 
         Each text is ranked among anchors in windows of its own. The probability is computed from the two posteriors (mode
-        ranked), or from normal errors as wide as the conformal intervals (mode fast).
+        ranked), or from normal errors as wide as the conformal intervals (mode fast), and the content errors.
         """
         values = values or self.resolve(request)
         by_value = await self._text_scores(request, [request.first, request.second], values)
         comparisons = [
             api.Compared(
                 value=value,
-                probability=probability_higher(first, second),
+                probability=probability_higher(first, second, self._content_errors[value]),
                 first=to_api(0, value, first),
                 second=to_api(1, value, second),
             )
             for value, (first, second) in zip(values, by_value, strict=True)
         ]
-        return api.CompareResponse(**self._provenance(request, request_id), comparisons=comparisons)
+        return api.CompareResponse(**self._provenance(request, request_id, values), comparisons=comparisons)
 
     async def profile(
         self, request: api.ProfileRequest, request_id: str, values: list[ValueId] | None = None
@@ -169,8 +170,8 @@ class Service(Catalog):
         """Return for each value the mean intensity of the texts with its 95 % interval."""
         values = values or self.resolve(request)
         scores = await self._scores(request, request.texts, values)
-        profile = await run(len(scores), lambda: [mean_profile(value, scores) for value in values])
-        return api.ProfileResponse(**self._provenance(request, request_id), profile=profile)
+        profile = await run(len(scores), lambda: [mean_profile(v, scores, self._content_errors[v]) for v in values])
+        return api.ProfileResponse(**self._provenance(request, request_id, values), profile=profile)
 
     async def extract(self, request: api.ExtractRequest, request_id: str) -> api.ExtractResponse:
         """Return the nodes that each text may express.
@@ -304,11 +305,11 @@ class Service(Catalog):
                 counts[unit][row["order"] is None] += 1
                 errors[unit] = row["error"] or errors[unit]
             await run(len(texts), scoring.take, enumerate(answers))
-        scores = await run(len(texts), scoring.posterior.scores)
+        scores = await run(len(texts), scoring.scores)
         # Whole posteriors cost more time and memory than scores, and only a comparison uses them.
         p_UG = scoring.posterior.probabilities() if isinstance(request, api.CompareRequest) else [None] * len(texts)
         return {
-            text: TextScore(scores[unit] if valid else None, valid, failed, errors[unit], p_UG[unit])
+            text: TextScore(scores[unit] if valid else None, valid, failed, errors[unit], p_UG[unit], len(scoring.used[unit]))
             for unit, (text, (valid, failed)) in enumerate(zip(texts, counts, strict=True))
         }
 
@@ -320,8 +321,8 @@ class Service(Catalog):
             z_TD = await self.embedding.embed(list(texts.values()))
             columns_by_value = [self.embedding.fast(z_TD, value) for value in values]
         by_value = []
-        for columns in columns_by_value:
-            scores = map(Score, *(column.tolist() for column in columns))
+        for value, columns in zip(values, columns_by_value, strict=True):
+            scores = totals(self._content_errors[value], np.array(columns))
             by_value.append({i: TextScore(score, 0, 0, None) for i, score in zip(texts, scores, strict=True)})
         return by_value
 
@@ -387,12 +388,13 @@ class Service(Catalog):
             return None
         return [self.embedding.fast.agreement[value] for value in values]
 
-    def _provenance(self, request: api.ScoringRequest, request_id: str) -> dict:
+    def _provenance(self, request: api.ScoringRequest, request_id: str, values: list[ValueId]) -> dict:
         """Fields of `api.Provenance`."""
         ranked = request.mode == "ranked"
         settings = {name: getattr(request, name) if ranked else None for name in ("k", "m", "sampling", "seed")}
         judge = self.judge.name if ranked or self.embedding is None else self.embedding.model
         version = self.version.build.build_id
+        settings["rests_on"] = {value: self._content_errors[value].source for value in values}
         return settings | {"request_id": request_id, "vidb_version": version, "judge": judge, "mode": request.mode}
 
 

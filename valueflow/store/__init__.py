@@ -51,6 +51,7 @@ from valueflow.store.layout import (
     report_url,
     sharpness_url,
     under,
+    validity_url,
     value_folder,
 )
 from valueflow.store.manifests import (
@@ -147,6 +148,7 @@ __all__ = [
     "settle_unanswered",
     "sharpness_url",
     "under",
+    "validity_url",
     "value_folder",
     "verify",
     "without_answer",

@@ -135,6 +135,9 @@ class FitSummary(BaseModel):
     num_shards: int
     judges: list[JudgeEffects]
     checks: dict[str, Any]
+    content_share: float | None = Field(
+        None, description="of several judges: share of their content errors in the variance of theta, from their disagreement"
+    )
 
 
 class UtilitiesDetails(Details):
@@ -171,6 +174,7 @@ class VidbDetails(Details):
     extends: str = ""
     imported: list[str] = Field([], description="files of an imported version")
     calibrations: dict[str, dict[str, Any]] = {}
+    content_errors: dict[str, dict[str, Any]] = Field({}, description="by value: ranking.content_error.ContentError")
     licenses: dict[str, int] = Field({}, description="rows by licence")
     flagged: int = 0
     rated_by_humans: int = Field(0, alias="rated by humans")
@@ -198,6 +202,7 @@ class EvaluationsDetails(Details):
 
     resolved: dict[str, Any] = Field({}, description="EvaluateConfig")
     sharpness: dict[str, float] = {}
+    content_errors: dict[str, dict[str, Any]] = Field({}, description="by value: ranking.content_error.ContentError")
     vidb_version: str = ""
     audit: str = "not audited"
     windows: int = 0

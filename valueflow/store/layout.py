@@ -7,6 +7,7 @@
 | `cache/` | replies of language models by call key |
 | `cache/sharpness/{version}-{judge}.json` | estimates of the sharpness of a judge that did not build the version |
 | `audits/{fingerprint}.json` | the result of a judge's audit |
+| `validity/{fingerprint}.json` | the validity record of a judge, measured on rated texts |
 | `reports/{name}.html` | pages |
 | `checkpoints/{settings}/` | of a training that has not finished |
 | `npz/{id}/` | official exports of embeddings |
@@ -84,6 +85,11 @@ def sharpness_url(root: str, version: str, judge: str) -> str:
 def audit_url(root: str, fingerprint: str) -> str:
     """Return the file with the audit result of the judge with this fingerprint."""
     return under(root, "audits", f"{fingerprint}.json")
+
+
+def validity_url(root: str, fingerprint: str) -> str:
+    """Return the file with the validity record of the judge with this fingerprint."""
+    return under(root, "validity", f"{fingerprint}.json")
 
 
 def report_url(root: str, name: str) -> str:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from valueflow.errors import DamageError
-from valueflow.records import SCHEMAS, conform
+from valueflow.records import ADDED_COLUMNS, SCHEMAS, conform
 from valueflow.store.files import read_parsed, remove_file, remove_files, write_bytes
 from valueflow.store.layout import Build
 from valueflow.store.manifests import MAKE_AGAIN, PARQUET_ERRORS, File, check_bytes, describe, part_paths, require_manifest
@@ -47,7 +47,13 @@ def read_part(build: Build, part: str | File, columns: list[str] | None = None) 
     def parse(data: bytes) -> pa.Table:
         if isinstance(part, File):
             check_bytes(part, data)
-        table = pq.read_table(pa.BufferReader(data), columns=columns, partitioning=None, page_checksum_verification=True)
+        missing = set(ADDED_COLUMNS).intersection(columns or schema.names)
+        if missing:
+            missing -= set(pq.read_schema(pa.BufferReader(data)).names)
+        named = [column for column in columns if column not in missing] if columns else None
+        table = pq.read_table(pa.BufferReader(data), columns=named, partitioning=None, page_checksum_verification=True)
+        for name in missing:
+            table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
         if not set(columns or schema.names) <= set(table.column_names):
             raise pa.ArrowInvalid(f"its columns are {table.column_names}, not {columns or schema.names}")
         if isinstance(part, File) and table.num_rows != part.rows:

@@ -64,6 +64,7 @@ def import_version(paths: list[str], license_: str, source: str, root: str) -> t
             "theory": [theory] * size, "value": [node] * size, "text_id": ids, "text": [pool[i][0] for i in ids],
             "theta": rating, "standard_error": [None] * size, "num_windows": [None] * size, "wins": [None] * size,
             "component": [None] * size, "intensity": rating, "low": [None] * size, "high": [None] * size,
+            "judge_intensity": [None] * size, "judge_low": [None] * size, "judge_high": [None] * size,
             "flags": [None] * size, "human_mean": [None] * size, "final_rating": rating, "agreed": [True] * size,
             "direction": np.sign(rating).astype(np.int8), "source": [source] * size, "license": [license_] * size,
         }  # fmt: skip

@@ -2,8 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +12,13 @@ from pydantic import Field
 
 from valueflow import store
 from valueflow.config import Config
-from valueflow.errors import InputError
-from valueflow.numerics.intervals import Z95
-from valueflow.ranking import calibration
-from valueflow.ranking.calibration import CalibrateConfig, Calibration
+from valueflow.ranking.calibration import CalibrateConfig
+from valueflow.ranking.content_error import ContentError
 from valueflow.records import ValueId, conform
 from valueflow.store import Build, VidbDetails
 from valueflow.tabular import csv_text
+from valueflow.vidb.calibrated import CalibratedValue, calibrated_values
+from valueflow.vidb.content import NOTHING_KNOWN, Knowledge, content_errors, own_intensities
 from valueflow.vidb.ratings import Means, human_ratings
 from valueflow.vidb.version import Vidb
 from valueflow.voting.descend import Ballot, ballot_table
@@ -59,29 +59,6 @@ class Review(NamedTuple):
     max_flags: int = 1
 
 
-class CalibratedValue(NamedTuple):
-    """The rows of one value in the order of text ids, with the calibration of their intensity."""
-
-    value: ValueId
-    folder: str
-    theta: pa.Table
-    pool: pa.Table
-    calibration: Calibration
-
-
-def calibrated_values(
-    candidates: Build, utilities: Build, config: CalibrateConfig, ratings: Means, base: Vidb | None = None
-) -> Iterator[CalibratedValue]:
-    """Yield every value of a build with its calibration (that of `base`, if any); one value is in memory at a time."""
-    for file in store.require_manifest(utilities).files:
-        folder = file.path.rpartition("/")[0]
-        theta = store.read_part(utilities, file).sort_by("text_id")
-        pool = store.read_table(candidates, folder=folder).sort_by("text_id")
-        value = ValueId.of(pool["theory"][0].as_py(), pool["value"][0].as_py())
-        fitted = base.calibrations[value] if base else _calibrate(value, theta, pool, ratings.get(value, {}), config)
-        yield CalibratedValue(value, folder, theta, pool, fitted)
-
-
 def review_of(candidates: Build, calibrate: CalibrateConfig, config: HumanConfig, base: Vidb | None = None) -> Review:
     """Return the human ratings of candidates in the files of both configs, with the flags and ratings of `base`, if any.
 
@@ -113,7 +90,7 @@ def _review_of_version(base: Vidb) -> Review:
     return Review(flags or None, human, max_flags=settings["max_flags"])
 
 
-def plausibility_ballots(values: Iterator[CalibratedValue], out: Build) -> None:
+def plausibility_ballots(values: Iterable[CalibratedValue], out: Build) -> None:
     """Write one ballot per text and value; its question is whether the intensity is plausible or weird."""
     for at in values:
         intensities = at.calibration.to_intensity(at.theta["theta"].to_numpy())
@@ -126,7 +103,7 @@ def plausibility_ballots(values: Iterator[CalibratedValue], out: Build) -> None:
 
 def write_version(
     candidates: Build, utilities: Build, config: CalibrateConfig, review: Review, lineage: VidbDetails, out: Build,
-    base: Vidb | None = None, card: Callable[[store.Manifest], str] | None = None,
+    base: Vidb | None = None, card: Callable[[store.Manifest], str] | None = None, knowledge: Knowledge = NOTHING_KNOWN,
 ) -> store.Manifest:  # fmt: skip
     """Calibrate every value, merge human ratings, and write a version.
 
@@ -138,24 +115,30 @@ def write_version(
         utilities: theta of each.
         config: the source of zero and unit.
         review: flags and human ratings.
-        lineage: how the version was built; calibrations and counts are added.
+        lineage: how the version was built; calibrations, content errors and counts are added.
         out: the version.
         base: the version that this one extends; its calibration is kept.
         card: makes the dataset card.
+        knowledge: what is known of the judges' content error besides the texts.
     """
     finished = store.reusable(out)
     if finished:
         log.info("publish: version %s, done before", out.build_id)
         return finished
-    calibrations: dict[str, Calibration] = {}
+
+    def values() -> Iterable[CalibratedValue]:
+        return calibrated_values(candidates, utilities, config, review.calibrating, base)
+
+    errors = content_errors(values(), review.human, config.extreme_quantile, knowledge, base)
+    calibrations: dict[str, dict[str, Any]] = {}
     licenses: Counter[str] = Counter()
     counts = Counter({"flagged": 0, "rated_by_humans": 0, "filtered_release": 0})
     if review.unmatched:
         counts["unmatched_ratings"] = review.unmatched
     queue: list[list[object]] = []
-    for at in calibrated_values(candidates, utilities, config, review.calibrating, base):
-        calibrations[at.value] = at.calibration
-        rows = _rows(at, review)
+    for at in values():
+        calibrations[at.value] = at.calibration.model_dump()
+        rows = _rows(at, review, errors)
         store.write_part(out, rows, "0", at.folder)
         _write_csv(rows, at.value, out, "csv")
         _write_csv(rows.filter(rows["agreed"]), at.value, out, "csv-filtered")
@@ -167,42 +150,30 @@ def write_version(
         counts["rated_by_humans"] += rows.num_rows - rows["human_mean"].null_count
         counts["filtered_release"] += pc.sum(rows["agreed"]).as_py() or 0
     store.write_for_people(f"{out.url}/human_queue.csv", csv_text([*QUEUE, "rating"], queue).encode())
-    saved = {value: calibration.model_dump() for value, calibration in calibrations.items()}
-    details = lineage.model_copy(update={"calibrations": saved, "licenses": dict(licenses), **counts})
+    saved = {value: error.model_dump() for value, error in errors.items()}
+    added = {"calibrations": calibrations, "content_errors": saved, "licenses": dict(licenses), **counts}
+    details = lineage.model_copy(update=added)
     return store.commit(out, details, [candidates, utilities], card=card)
 
 
-def _calibrate(
-    value: ValueId, theta: pa.Table, pool: pa.Table, ratings: dict[str, float], config: CalibrateConfig
-) -> Calibration:
-    theta_N = theta["theta"].to_numpy()
-    try:
-        if config.mode == "neutral":
-            return calibration.neutral(theta_N, pool["neutral"].to_numpy(), config.extreme_quantile)
-        rated = [(t, ratings[i]) for i, t in zip(theta["text_id"].to_pylist(), theta_N, strict=True) if i in ratings]
-        if len(rated) < 3:
-            raise InputError(f"{config.ratings} has ratings of {len(rated)} texts; at least 3 are needed")
-        theta_R, rating_R = np.array(rated).T
-        return calibration.isotonic(theta_R, rating_R, config.mode)
-    except InputError as error:
-        raise InputError(f"{value}: {error}") from None
-
-
-def _rows(at: CalibratedValue, review: Review) -> pa.Table:
-    theta_N, error_N = at.theta["theta"].to_numpy(), at.theta["standard_error"].to_numpy()
-    intensity_N = at.calibration.to_intensity(theta_N)
+def _rows(at: CalibratedValue, review: Review, errors: Mapping[ValueId, ContentError]) -> pa.Table:
+    own = own_intensities(at)
+    intensity_N, low_N, high_N = errors[at.value].total(*own)
     ids = at.theta["text_id"].to_pylist()
     human_N = np.array([review.human.get(at.value, {}).get(i, np.nan) for i in ids])
     flags = None if review.flags is None else [review.flags.get((at.value, i), 0) for i in ids]
     rated_N, weight = np.isfinite(human_N), review.config.weight
-    disagree_N = np.abs(human_N - intensity_N) > review.config.agreement
+    disagree_N = np.abs(human_N - own.intensity_N) > review.config.agreement
     flagged_N = np.array(flags or [0] * len(ids)) >= review.max_flags
     columns = {name: at.theta[name] for name in at.theta.column_names}
     columns |= {name: at.pool[name] for name in ("text", "direction", "source", "license")}
     columns |= {
         "intensity": intensity_N,
-        "low": at.calibration.to_intensity(theta_N - Z95 * error_N),
-        "high": at.calibration.to_intensity(theta_N + Z95 * error_N),
+        "low": low_N,
+        "high": high_N,
+        "judge_intensity": own.intensity_N,
+        "judge_low": own.low_N,
+        "judge_high": own.high_N,
         "flags": pa.array(flags, pa.int32()) if flags else pa.nulls(len(ids), pa.int32()),
         "human_mean": pa.array(human_N, from_pandas=True),
         "final_rating": np.where(rated_N, (1 - weight) * intensity_N + weight * np.nan_to_num(human_N), intensity_N),

@@ -9,18 +9,20 @@ import pyarrow.compute as pc
 from valueflow import store
 from valueflow.errors import InputError, allowed
 from valueflow.ranking.calibration import Calibration
+from valueflow.ranking.content_error import ContentError
 from valueflow.records import ValueId
 from valueflow.store import Build, VidbDetails
 
 
 class Anchors(NamedTuple):
-    """One value's anchor texts, sorted by theta, and its calibration."""
+    """One value's anchor texts, sorted by theta, its calibration, and how far the judge's intensity is from people's."""
 
     theory: str
     value: str
     text_ids: np.ndarray
     theta_A: np.ndarray
     calibration: Calibration
+    content_error: ContentError = ContentError()
 
 
 class Vidb(NamedTuple):
@@ -43,6 +45,10 @@ class Vidb(NamedTuple):
             return several[judged_by].sharpness.get(value) or None
         return 1.0 if not several and self.judge_fingerprint == judged_by else None
 
+    def content_error(self, value: str) -> ContentError:
+        """Return how far intensities on the version's axis are from people's; exact for a version that does not say."""
+        return ContentError.model_validate(self.details.content_errors.get(value, {}))
+
     def anchors(self, value: str) -> Anchors:
         """Return a value's texts as anchors, sorted by theta.
 
@@ -58,7 +64,7 @@ class Vidb(NamedTuple):
         """Return the anchors of a value from its rows in the order of the build."""
         by_theta = rows.select(["text_id", "theta"]).sort_by("theta")
         text_ids, theta_A = by_theta["text_id"].to_numpy(), by_theta["theta"].to_numpy()
-        return Anchors(value.theory, value.node, text_ids, theta_A, self.calibrations[value])
+        return Anchors(value.theory, value.node, text_ids, theta_A, self.calibrations[value], self.content_error(value))
 
 
 def load(root: str, version: str = "current") -> Vidb:
@@ -75,6 +81,8 @@ def load(root: str, version: str = "current") -> Vidb:
     details = manifest.details(VidbDetails)
     try:
         calibrations = {ValueId(v): Calibration.model_validate(c) for v, c in details.calibrations.items()}
+        for error_of_value in details.content_errors.values():
+            ContentError.model_validate(error_of_value)
     except ValueError as error:  # a version may come from somebody else
         raise InputError(f"manifest of vidb/{chosen}: {error}; build it again") from error
     return Vidb(build, manifest, details, calibrations)

@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from valueflow import store
 from valueflow.config import Config
 from valueflow.distributed.cluster import completed_results, require_resources
+from valueflow.ranking.content_error import consensus_share
 from valueflow.ranking.likelihood import Counts, Layout, LikelihoodShard, Moments
 from valueflow.ranking.model_checks import check
 from valueflow.ranking.newton import NotConverged
@@ -169,8 +170,8 @@ def fit_value(
     candidates: Build, folder: str, shards: list[list[Part]], places: int, config: AggregateConfig, out: Build
 ) -> FitSummary:
     """Fit one value, check the model, write the utilities; a single shard is fitted in this process."""
-    pool = store.read_table(candidates, ["text_id", "theory", "value"], folder)
-    text_ids = sorted(pool["text_id"].to_pylist())
+    pool = store.read_table(candidates, ["text_id", "theory", "value", "neutral"], folder).sort_by("text_id")
+    text_ids = pool["text_id"].to_pylist()
     value = ValueId.of(pool["theory"][0].as_py(), pool["value"][0].as_py())
     parts = [part for shard in shards for part in shard]
     judges = sorted({part.source for part in parts}, key=lambda source: source.judge)
@@ -194,7 +195,25 @@ def fit_value(
         num_components=fitted.num_components, prior_sd=fitted.prior_sd, log_likelihood=fitted.log_likelihood,
         num_windows=sum(part.rows for part in parts), num_shards=len(shards),
         judges=judge_effects(fitted, names), checks=checks,
+        content_share=_content_share(checked_parts, fitted, pool, config) if modelled and len(judges) > 1 else None,
     )  # fmt: skip
+
+
+def _content_share(parts: list[Part], fitted: Fit, pool: pa.Table, config: AggregateConfig) -> float | None:
+    """The share of content errors that fits of each informative judge alone show; None where that tells nothing."""
+    others_N = ~pool["neutral"].to_numpy(zero_copy_only=False)
+    text_ids, fits = pool["text_id"].to_pylist(), []
+    for judge in np.flatnonzero(fitted.beta_J > 0):
+        shard = RankingShard([part for part in parts if part.source.judge == judge], text_ids, Layout(len(text_ids)))
+        try:
+            fits.append(fit(LikelihoodShard(len(text_ids), shard.likelihood.orders), config.prior_sd, config.tolerance))
+        except NotConverged as error:
+            log.warning("the disagreement of the judges could not be measured: %s", error)
+            return None
+    if len(fits) < 2 or others_N.sum() < 2:
+        return None
+    theta_JN = np.stack([of_judge.theta_N[others_N] for of_judge in fits])
+    return consensus_share(theta_JN, np.stack([of_judge.standard_error_N[others_N] for of_judge in fits]))
 
 
 def _model_checks(shard: LikelihoodShard, fitted: Fit, tolerance: float) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, JudgeConfig
 from valueflow.judging.cost import estimate
 from valueflow.judging.fingerprint import fingerprint
+from valueflow.judging.kinds import true_correlation
 from valueflow.judging.tasks import RANK, VOTE
 from valueflow.llm.cost import CostEstimate
 from valueflow.ranking.calibration import NO_NEUTRAL, CalibrateConfig
@@ -29,10 +30,12 @@ from valueflow.ranking.windows import WindowsConfig, plan_table, with_texts
 from valueflow.records import ValueId, digest
 from valueflow.report.collect import version_card
 from valueflow.store import BallotsDetails, Build, CandidatesDetails, JudgeSharpness, UtilitiesDetails, VidbDetails
-from valueflow.vidb import candidates, publish
+from valueflow.vidb import calibrated, candidates, publish, validity
 from valueflow.vidb.candidates import CandidatesConfig
+from valueflow.vidb.content import Knowledge
 from valueflow.vidb.publish import PLAUSIBLE, HumanConfig
 from valueflow.vidb.ratings import Means
+from valueflow.vidb.validity import ValidityRecord
 from valueflow.vidb.version import Vidb
 from valueflow.voting.descend import Ballot
 
@@ -134,9 +137,16 @@ def stages(config: BuildVidbConfig, base: Vidb | None = None) -> BuildStages:
     calibrated = digest(__version__, utilities.build_id, config.calibrate.model_dump(), ratings)
     panel = config.plausibility
     panel_settings = [panel.panel.fingerprint(), panel.max_flags] if panel else []
-    published = digest(calibrated, panel_settings, config.human.model_dump(), _content(config.human.ratings))
+    record = _record(config)
+    measured = [record.id] if record else []
+    published = digest(calibrated, panel_settings, config.human.model_dump(), _content(config.human.ratings), *measured)
     version = Build(config.root, "vidb", f"v-{published}")
     return BuildStages(texts, candidates, windows, rankings, utilities, version)
+
+
+def _record(config: BuildVidbConfig) -> ValidityRecord | None:
+    """The validity record of the judge; the common axis of several judges has none."""
+    return None if config.further_judges else validity.load(config.root, fingerprint(config.judge))
 
 
 def _content(url: str) -> str:
@@ -235,7 +245,12 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
         **({"extends": base.build.build_id} if base else {}),
     )
     card = functools.partial(version_card, at.texts)
-    publish.write_version(at.candidates, at.utilities, config.calibrate, review, lineage, at.vidb, base, card)
+    builds = (at.candidates, at.utilities)
+    record = _record(config)
+    fits = store.details_of(at.utilities, UtilitiesDetails).fits
+    shares = {ValueId(value): fit.content_share for value, fit in fits.items() if fit.content_share is not None}
+    knowledge = Knowledge(true_correlation(config.judges), record.by_value if record else {}, shares)
+    publish.write_version(*builds, config.calibrate, review, lineage, at.vidb, base, card, knowledge)
     if config.publish:
         store.publish(config.root, at.vidb.build_id, pointer)
     return at
@@ -258,7 +273,7 @@ def _flags(
     settings = [config.calibrate.model_dump(), _content(config.calibrate.ratings)]
     ballots = Build(config.root, "ballots", f"p-{digest(__version__, at.utilities.build_id, settings)}")
     if not store.reusable(ballots):
-        values = publish.calibrated_values(at.candidates, at.utilities, config.calibrate, ratings, base)
+        values = calibrated.calibrated_values(at.candidates, at.utilities, config.calibrate, ratings, base)
         publish.plausibility_ballots(values, ballots)
         store.commit(ballots, BallotsDetails(settings=config.calibrate.public()), [at.utilities])
     votes = vote_builds(config.root, plausibility.panel, ballots.build_id)

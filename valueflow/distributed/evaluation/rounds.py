@@ -6,7 +6,7 @@ evaluation resumes with the same windows and ends with the same scores.
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, estimate_shar
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.tasks import RANK
+from valueflow.ranking.content_error import ContentError
 from valueflow.ranking.windows import with_texts
 from valueflow.records import ValueId
 from valueflow.store import Build
@@ -53,6 +54,7 @@ class Evaluation(NamedTuple):
     texts: TextSource  # of chunks and anchors
     rankings: Build  # the answers
     config: EvaluatorConfig
+    content_errors: Mapping[ValueId, ContentError] = {}  # of the judge, by value; those of the version where there is none
 
 
 def rank_chunks(
@@ -118,7 +120,9 @@ def scoring_after(
         The scoring, and each answered window once: the index of its text in the chunk, and the row of `rankings`.
     """
     version = evaluation.version.build
-    scoring = Scoring(_anchors(version.root, version.build_id, chunk.value), chunk.text_ids, sharpness, evaluation.config)
+    anchors = _anchors(version.root, version.build_id, chunk.value)
+    anchors = anchors._replace(content_error=evaluation.content_errors.get(chunk.value, anchors.content_error))
+    scoring = Scoring(anchors, chunk.text_ids, sharpness, evaluation.config)
     unit_of = scoring.window_ids(rounds)
     paths = store.part_paths(evaluation.rankings, chunk.folder)
     rows = {row["window_id"]: row for path in paths for row in store.read_part(evaluation.rankings, path).to_pylist()}

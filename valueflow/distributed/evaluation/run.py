@@ -38,6 +38,7 @@ from valueflow.records import SCHEMAS, ValueId, digest, text_id
 from valueflow.store import Build, EvaluationsDetails, RankingsDetails
 from valueflow.tabular import is_table
 from valueflow.theories import expand, resolve
+from valueflow.vidb import validity
 from valueflow.vidb.candidates import ALL
 from valueflow.vidb.version import Vidb
 
@@ -97,10 +98,12 @@ def _evaluate_with_judge(config: EvaluateConfig, judge: AnyJudge) -> EvaluationR
         "evaluator": config.evaluator.model_dump(), "fingerprint": fingerprint(judge),
     }  # fmt: skip
     rankings = Build(config.root, "rankings", f"e-{digest(__version__, settings)}")
-    out = Build(config.root, "evaluations", digest(__version__, settings))
+    record = validity.load(config.root, fingerprint(judge))
+    out = Build(config.root, "evaluations", digest(__version__, settings, *([record.id] if record else [])))
     if not store.reusable(out):
         chunks = _chunks(responses, values, config.chunk)
-        evaluation = Evaluation(version, ResponseTexts(responses, version.build), rankings, config.evaluator)
+        errors = validity.content_errors(version, fingerprint(judge), record)
+        evaluation = Evaluation(version, ResponseTexts(responses, version.build), rankings, config.evaluator, errors)
         sharpness = rank_chunks(evaluation, judge, chunks, config.max_error_share, "evaluate")
         total = config.evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
         totals = check_answers(rankings, RANK, total, config.max_error_share, "evaluate")
@@ -125,10 +128,14 @@ def _evaluate_saved(config: EvaluateConfig) -> EvaluationResult:
     if missing:
         raise InputError(f"rankings {config.rankings!r} do not hold {missing[0]}; {allowed(missing[0], saved.values)}")
     evaluator = EvaluatorConfig.model_validate(saved.evaluator | {"sharpness": config.evaluator.sharpness})
-    out = Build(config.root, "evaluations", digest(__version__, rankings.build_id, values, evaluator.model_dump()))
+    record = validity.load(config.root, saved.fingerprint)
+    of_record = [record.id] if record else []
+    settings = [rankings.build_id, values, evaluator.model_dump(), *of_record]
+    out = Build(config.root, "evaluations", digest(__version__, *settings))
     if not store.reusable(out):
         chunks = _chunks(responses, values, saved.chunk)
-        evaluation = Evaluation(version, ResponseTexts(responses, version.build), rankings, evaluator)
+        errors = validity.content_errors(version, saved.fingerprint, record)
+        evaluation = Evaluation(version, ResponseTexts(responses, version.build), rankings, evaluator, errors)
         sharpness = {
             value: stored_sharpness(evaluation, saved.fingerprint, value) or first_round_sharpness(evaluation, chunks, value)
             for value in values
@@ -180,6 +187,7 @@ def _score(
     version = evaluation.version.build
     details = EvaluationsDetails(
         resolved=config.public(), sharpness=sharpness, vidb_version=version.build_id, audit=answered.audit,
+        content_errors={value: evaluation.content_errors[value].model_dump() for value in sharpness},
         windows=answered.windows, errors=answered.errors, tokens_in=answered.tokens_in, tokens_out=answered.tokens_out,
     )  # fmt: skip
     _commit_scores(out, details, [responses, version, evaluation.rankings])
@@ -189,7 +197,7 @@ def _score_chunk(evaluation: Evaluation, responses: Build, chunk: EvaluationChun
     """Write the evaluations of one chunk; a response whose windows all failed has no score, and its counts say so."""
     config = evaluation.config
     scoring, answers = scoring_after(evaluation, chunk, sharpness, config.m)
-    scores = dict(zip(chunk.text_ids, scoring.posterior.scores(), strict=True))
+    scores = dict(zip(chunk.text_ids, scoring.scores(), strict=True))
     answers_of: dict[str, list[dict]] = {text: [] for text in chunk.text_ids}
     for unit, row in answers:
         answers_of[chunk.text_ids[unit]].append(row)

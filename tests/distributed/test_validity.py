@@ -1,0 +1,91 @@
+"""An audit on rated texts writes a validity record, and builds, evaluations and the service use it without new calls."""
+
+import asyncio
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from configs import SIMULATED, job_config
+
+from jobs import audit_judge, build_vidb, evaluate
+from valueflow import store, vidb
+from valueflow.api import ScoreRequest
+from valueflow.errors import InputError
+from valueflow.judging.fingerprint import fingerprint
+from valueflow.service.local import local_service
+from valueflow.store import UtilitiesDetails
+from valueflow.vidb import validity
+
+pytestmark = pytest.mark.ray
+VALUES = ["svt:benevolence", "mft:fairness-cheating", "duty:fidelity"]
+ENCODER = {"kind": "encoder", "name": "minilm-encoder"}
+
+
+def rated_file(folder: Path) -> str:
+    """Statements of the sample with their direction times strength in points."""
+    with open("valueflow/samples/corpus.csv", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if f"{row['theory']}:{row['value']}" in VALUES]
+    lines = [
+        {"theory": row["theory"], "value": row["value"], "text": row["text"]}
+        | {"intensity": 3.0 * int(row["direction"]) * int(row["strength"])}
+        for row in rows
+    ]
+    path = folder / "rated.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    return str(path)
+
+
+def test_a_record_of_rated_texts_calibrates_everything_that_the_judge_scores(root, tmp_path):
+    first = build_vidb.main(job_config(build_vidb, root, judge=ENCODER))
+    version = vidb.load(str(root))
+    assert {version.content_error(value).basis for value in version.calibrations} == {"neutral"}
+    rows = store.read_table(version.build).to_pylist()
+    assert max(abs(row["intensity"]) for row in rows) < max(abs(row["judge_intensity"]) for row in rows)
+
+    settings = {"judge": ENCODER, "values": VALUES}
+    before = evaluate.main(job_config(evaluate, root, **settings))
+    judge = job_config(evaluate, root, **settings).judge
+    assert validity.load(str(root), fingerprint(judge)) is None
+
+    audit_judge.main(job_config(audit_judge, root, "vidb=current", judge=ENCODER, anchors=rated_file(tmp_path), values=VALUES))
+    record = validity.load(str(root), fingerprint(judge))
+    assert (record.num_values, record.vidb_version) == (3, version.build.build_id)
+    assert record.num_texts > 90
+    assert set(record.content_errors) == set(version.calibrations)
+
+    # On these few values the judge fails the audit; how weak it is, the record says.
+    after = evaluate.main(job_config(evaluate, root, "audit=ignore", **settings))
+    assert after.build != before.build
+    assert {error["basis"] for error in after.details.content_errors.values()} == {"record"}
+    columns = ["response_id", "value", "judge_intensity", "judge_low", "judge_high"]
+    order = [("value", "ascending"), ("response_id", "ascending")]
+    own = [store.read_table(result.build).select(columns).sort_by(order) for result in (before, after)]
+    assert own[0].equals(own[1])
+
+    again = build_vidb.main(job_config(build_vidb, root, "audit=ignore", judge=ENCODER))
+    assert again.utilities == first.utilities
+    assert again.vidb != first.vidb
+    assert vidb.load(str(root)).content_error("right:economic-rights") == record.content_errors["right:economic-rights"]
+
+    answer = asyncio.run(local_service(str(root), judge=judge).score(ScoreRequest(texts=["I helped."], values=VALUES), "r"))
+    assert all("validity record" in source for source in answer.rests_on.values())
+    assert answer.scores[0].low < answer.scores[0].judge_low
+
+
+def test_a_record_needs_ratings_of_people_in_points(root, tmp_path):
+    for anchors, judge in (("sample", ENCODER), (rated_file(tmp_path), SIMULATED)):
+        with pytest.raises(InputError, match="vidb"):
+            job_config(audit_judge, root, "vidb=current", judge=judge, anchors=anchors)
+
+
+def test_several_judges_show_their_content_error_by_disagreement(root):
+    bags = [ENCODER | {"name": f"bag {seed}", "bag": seed} for seed in (1, 2)]
+    at = build_vidb.main(
+        job_config(build_vidb, root, "candidates.values=[svt:benevolence]", judge=bags[0], further_judges=bags[1:])
+    )
+    share = store.details_of(at.utilities, UtilitiesDetails).fits["svt:benevolence"].content_share
+    assert 0 < share < 0.9
+    error = vidb.load(str(root)).content_error("svt:benevolence")
+    assert error.basis == "judges"
+    assert "disagreement of the judges" in error.source
