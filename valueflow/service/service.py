@@ -320,11 +320,8 @@ class Service(Catalog):
         with of_the_operator():
             z_TD = await self.embedding.embed(list(texts.values()))
             columns_by_value = [self.embedding.fast(z_TD, value) for value in values]
-        by_value = []
-        for value, columns in zip(values, columns_by_value, strict=True):
-            scores = totals(self._content_errors[value], np.array(columns))
-            by_value.append({i: TextScore(score, 0, 0, None) for i, score in zip(texts, scores, strict=True)})
-        return by_value
+        by_value = [totals(self._content_errors[v], np.array(c)) for v, c in zip(values, columns_by_value, strict=True)]
+        return [{i: TextScore(score, 0, 0, None) for i, score in zip(texts, scores, strict=True)} for scores in by_value]
 
     async def _answer(self, windows: pa.Table) -> list[dict]:
         """The judge's rows of `rankings` in the order of the windows, which have their texts."""
