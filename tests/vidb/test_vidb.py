@@ -1,6 +1,7 @@
 """A version is calibrated, licensed and readable by other tools; imported files become a version, and a bad line is named."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, check_ancho
 from valueflow.ranking.calibration import CalibrateConfig
 from valueflow.records import SCHEMAS, text_id
 from valueflow.store import Build
-from valueflow.store.manifests import describe
 from valueflow.vidb import publish
 from valueflow.vidb.content import Knowledge
 
@@ -406,12 +406,11 @@ def test_a_version_of_an_earlier_release_keeps_the_numbers_it_was_built_with(tmp
     version, _ = imported(tmp_path, official(tmp_path, TEXTS))
     (part,) = Path(version.build.url).rglob("part-0.parquet")
     old = pq.read_table(part, partitioning=None).drop_columns(["judge_intensity", "judge_low", "judge_high"])
-    manifest = Path(version.build.manifest_url)
-    pq.write_table(old, part)
-    content = json.loads(manifest.read_text())
-    content["files"] = [describe(content["files"][0]["path"], part.read_bytes(), 3).model_dump()]
-    manifest.write_text(json.dumps(content))
-    again = vidb.load(str(tmp_path), version.build.build_id)
+    content, earlier = io.BytesIO(), Build(str(tmp_path), "vidb", "v-earlier")
+    pq.write_table(old, content, write_page_checksum=True)
+    file = store.write_file(earlier, str(part.relative_to(version.build.url)), content.getvalue(), old.num_rows)
+    store.commit(earlier, version.details, [], [file])
+    again = vidb.load(str(tmp_path), "v-earlier")
     (value,) = again.calibrations
     assert again.content_error(value).is_exact
     assert "not calibrated to people" in again.content_error(value).source
