@@ -48,7 +48,7 @@ def measure_validity(config: AuditJudgeConfig) -> tuple[ValidityRecord, str] | N
     for value in by_value:
         check_anchors(version.anchors(value), evaluator)
     evaluation, chunks = _evaluation(version, judge, rated, by_value, evaluator)
-    sharpness = rank_chunks(evaluation, judge, chunks, "validity") if chunks else {}
+    sharpness = rank_chunks(evaluation, judge, chunks, 1.0, "validity") if chunks else {}
     texts = {value: _rated(evaluation, chunks, sharpness[value], value, by_value[value]) for value in by_value}
     total = evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
     answered = check_answers(evaluation.rankings, RANK, total, 1.0, "validity")
