@@ -1,6 +1,8 @@
 """Texts longer than an encoder reads are read whole, and texts that fit keep their vectors to the last bit."""
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from valueflow.hives.encoder import Encoder
 from valueflow.hives.pieces import OVERLAP, pieces
 from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.encoder import EncoderRanker, LayerEncoder
-from valueflow.models import MINILM
+from valueflow.models import MINILM, locate
 
 CASE = Path(__file__).parents[3] / "shared" / "cases" / "28-truncation" / "long.csv"
 FITTING = [f"I kept promise number {i} that I made to my neighbour, although it {'really ' * i}cost me." for i in range(40)]
@@ -88,6 +90,21 @@ def test_a_prompt_stands_before_every_piece(encoder):
     assert longest <= 258
     mean_D = np.average(prompted.embed(cut.texts), axis=0, weights=cut.weights)
     assert prompted.embed(LONG)[0] @ mean_D / np.linalg.norm(mean_D) > 0.9999
+
+
+def test_an_encoder_reads_what_its_own_files_say_at_once(tmp_path):
+    folder = tmp_path / "minilm"
+    shutil.copytree(locate(MINILM), folder)
+    named = folder / "sentence_bert_config.json"
+    named.write_text(json.dumps({"max_seq_length": 96}))
+    judged = LayerEncoder(str(folder))
+    own = Encoder.load(str(folder))
+    assert (own.max_length, judged.max_length) == (96, 96)
+    assert Encoder.load(str(folder), max_length=20).max_length == 20  # what is set goes before
+    named.write_text(json.dumps({"max_seq_length": 4096}))
+    assert Encoder.load(str(folder)).max_length == 512  # the model's positions
+    named.unlink()
+    assert Encoder.load(str(folder)).max_length == 256
 
 
 @pytest.mark.skipif(not CASE.exists(), reason="needs ../shared/cases")

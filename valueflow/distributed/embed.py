@@ -26,7 +26,6 @@ from valueflow.store import Build, EmbeddingsDetails
 from valueflow.tabular import is_table
 from valueflow.theories.taxonomy import THEORIES
 
-DEFAULT_MAX_LENGTH = 256  # tokens, for models without a length of their own
 FOLDER_SETTINGS = ("max_length", "pooling", "prompt")  # saved in a HiVES model folder
 NOT_IN_FINGERPRINT = {"model", "batch_size", "rows_per_part", "num_actors", "num_cpus", "num_gpus"}
 
@@ -36,7 +35,7 @@ class EmbedderConfig(Config):
 
     model: str = Field(MINILM, description="hub name, folder, URL of a folder, or package://…")
     revision: str = Field("", description="commit of a hub model, to pin its weights")
-    max_length: int | None = Field(None, ge=2, description="tokens; null: the HiVES folder's, else 256")
+    max_length: int | None = Field(None, ge=2, description="tokens read at once; null: what the model's files say, else 256")
     pooling: Literal["mean", "last"] | None = Field(None, description="null: the HiVES folder's, else mean")
     prompt: str | None = Field(None, description="prefix of each text; null: the HiVES folder's, else none")
     batch_size: int = Field(64, ge=1, description="texts per forward pass")
@@ -74,8 +73,7 @@ class Embedder:
         if encoder_settings(path):
             encoder = Encoder.from_folder(path)
         else:
-            length, pooling, prompt = config.max_length or DEFAULT_MAX_LENGTH, config.pooling or "mean", config.prompt or ""
-            encoder = Encoder.load(path, config.revision, length, pooling, prompt)
+            encoder = Encoder.load(path, config.revision, config.max_length, config.pooling or "mean", config.prompt or "")
         self.encoder = encoder.to("cuda" if config.num_gpus else "cpu")
 
     def __call__(self, texts: pa.Table) -> pa.Table:
@@ -202,7 +200,7 @@ def _check(config: EmbedderConfig) -> None:
         f"encoder {config.model!r}",
         "Lower encoder.num_actors, num_cpus or num_gpus",
     )
-    check_model(fetch(config.model), config.model, config.revision, config.max_length or DEFAULT_MAX_LENGTH)
+    check_model(fetch(config.model), config.model, config.revision, config.max_length)
 
 
 def _embed_pending(texts: Build, config: EmbedderConfig, done: np.ndarray) -> Dataset:

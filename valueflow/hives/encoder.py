@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from valueflow.config import Config
 from valueflow.errors import InputError
-from valueflow.hives.pieces import mean_over_pieces
+from valueflow.hives.pieces import mean_over_pieces, own_max_length
 from valueflow.models import UNLOADABLE, check_self_contained, locate
 
 Pooling = Literal["mean", "last"]
@@ -87,7 +87,7 @@ class Encoder(nn.Module):
         cls,
         model: str,
         revision: str = "",
-        max_length: int = 256,
+        max_length: int | None = None,
         pooling: Pooling = "mean",
         prompt: str = "",
         lora: LoraConfig | None = None,
@@ -98,7 +98,7 @@ class Encoder(nn.Module):
         Args:
             model: hub name, folder or package://….
             revision: commit of a hub model.
-            max_length: tokens, including the prompt's.
+            max_length: tokens, including the prompt's; None: as many as the model's files say.
             pooling: how token states become one vector.
             prompt: prefix of every text.
             lora: adapters to train; None: the weights themselves.
@@ -120,8 +120,9 @@ class Encoder(nn.Module):
             raise InputError(
                 f"model {model!r}{suffix} cannot be loaded; give a hub name, a folder or package://…: {reason}"
             ) from error
+        length = max_length or own_max_length(weights, tokenizer, locate(model), revision)
         dense_layer = _dense_layer(locate(model), weights.config.hidden_size, dense) if dense else None
-        return cls(_with_lora(weights, lora) if lora else weights, tokenizer, max_length, pooling, prompt, dense_layer)
+        return cls(_with_lora(weights, lora) if lora else weights, tokenizer, length, pooling, prompt, dense_layer)
 
     @classmethod
     def from_folder(cls, folder: str) -> Self:
@@ -240,14 +241,14 @@ class Encoder(nn.Module):
         (Path(folder) / "README.md").write_text(card, "utf-8")
 
 
-def check_model(where: str, name: str, revision: str, max_length: int) -> None:
+def check_model(where: str, name: str, revision: str, max_length: int | None) -> None:
     """Check an encoder on the driver, from its configuration alone, before workers load it.
 
     Args:
         where: hub name or folder that transformers loads.
         name: the model as configured, for messages.
         revision: commit of a hub model, or "".
-        max_length: tokens.
+        max_length: tokens; None: the model's own.
 
     Raises:
         InputError: the model cannot be loaded or has fewer positions than max_length.
@@ -260,8 +261,7 @@ def check_model(where: str, name: str, revision: str, max_length: int) -> None:
         raise InputError(
             f"encoder.model {name!r} cannot be loaded; give a hub name, a folder or package://…: {reason}"
         ) from error
-    limit = getattr(config, "max_position_embeddings", max_length)
-    if max_length > limit:
+    if max_length and max_length > (limit := getattr(config, "max_position_embeddings", max_length)):
         raise InputError(f"encoder.max_length ({max_length}) must be at most {limit}, the model's positions")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 log = logging.getLogger(__name__)
 OVERLAP = 0.25  # share of a piece, at least, that the next one repeats, so that no sentence is read in halves only
 BATCH = 16  # pieces that are embedded together
+DEFAULT_LENGTH = 256  # tokens that an encoder reads at once, unless its files say otherwise
 WORD_TOKENS = 16  # a piece begins and ends between words, if a border is within so many tokens
 
 
@@ -80,10 +81,17 @@ def mean_over_pieces(
     return z_BD
 
 
-def own_max_length(model: Any, tokenizer: Any, folder: str, default: int) -> int:
-    """Return the tokens that an encoder reads at once, by its files: at most `default` unless it names its length."""
-    path = Path(folder) / "sentence_bert_config.json"
-    named = json.loads(path.read_text("utf-8")).get("max_seq_length") if path.is_file() else None
-    default = named if isinstance(named, int) and named > 0 else default
+def own_max_length(model: Any, tokenizer: Any, where: str, revision: str = "") -> int:
+    """Return the tokens that an encoder (folder or hub name) reads at once, by its files, else `DEFAULT_LENGTH`."""
+    from transformers.utils import cached_file
+    from transformers.utils.hub import is_offline_mode
+
+    # Of a hub model the file may be absent; offline, so may its copy.
+    path = cached_file(
+        where, "sentence_bert_config.json", revision=revision or None, _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=not is_offline_mode(),
+    )  # fmt: skip
+    named = json.loads(Path(path).read_text("utf-8")).get("max_seq_length") if path else None
+    default = named if isinstance(named, int) and named > 0 else DEFAULT_LENGTH
     limits = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
     return min([default, *(limit for limit in limits if isinstance(limit, int) and limit > 0)])

@@ -32,7 +32,6 @@ SHARED, ALIKE, SAME = 0.5, 1.0, 1.0
 # Trust in an exemplar by kind: plain statements and the poles of definitions are less ambiguous than scenes.
 TRUST = {"scene": 1.0, "plain": 2.0, "pole": 5.0}
 CACHE = 200_000  # texts whose scores are kept in memory
-MAX_LENGTH = 256  # tokens that a model reads at once, unless its files say otherwise
 
 # As a voter. Below this topic score (1: like the exemplars of a value, 0: unlike any), no value is concerned; below this
 # |support| (1: like the supporting exemplars), a text takes no side.
@@ -75,7 +74,7 @@ class LayerEncoder:
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise InputError(f"judge.model {model!r} cannot be loaded: {reason}") from error
         self.prompt = settings.prompt if settings else ""
-        self.max_length = settings.max_length if settings else own_max_length(self.model, self.tokenizer, path, MAX_LENGTH)
+        self.max_length = settings.max_length if settings else own_max_length(self.model, self.tokenizer, path)
 
     def __call__(self, texts: list[str], batch_size: int = 64) -> np.ndarray:
         """Return float32 features, shape (texts, layers * width); texts of similar length share a batch.
