@@ -80,12 +80,12 @@ def table(tmp_path) -> Path:
 def test_one_text_is_a_table_of_values(local, run):
     code, out, err = run("score", "We help.", "--value", "svt:benevolence", "--value", "mft", "--m", 5, "--mode", "ranked")
     scores = [fake_score(0, "We help.", value) for value in VALUES]
-    intervals = [f"[{score.low:+.1f}, {score.high:+.1f}]" for score in scores]
+    intervals = [f"[{score.low:+.2f}, {score.high:+.2f}]" for score in scores]
     width = max(13, *map(len, intervals))
     assert out.splitlines() == [
         f"{'value':21}  intensity  {'95 % interval':{width}}  windows  error",
         *(
-            f"{score.value:21}  {score.intensity:>+9.1f}  {interval:{width}}        5  one two"
+            f"{score.value:21}  {score.intensity:>+9.2f}  {interval:{width}}        5  one two"
             for score, interval in zip(scores, intervals, strict=True)
         ),
         "",
@@ -243,7 +243,7 @@ def test_comparison_profile_nodes_and_values_are_shown(local, run, tmp_path):
     assert out.splitlines()[1].split()[:3] == [
         "svt:benevolence",
         f"{probability(first, second):.2f}",
-        f"{first.intensity:+.1f}",
+        f"{first.intensity:+.2f}",
     ]
     code, out, _ = run("profile", write_texts(tmp_path / "in.txt", ["a", "b"]), "--format", "csv")
     assert out == "value,intensity,low,high,num_texts,band\n" + "".join(f"{value},1.0,0.0,2.0,2,neutral\n" for value in VALUES)

@@ -105,9 +105,8 @@ def comparisons(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:
     for row in rows:
         sides = {side: {name: row[f"{side}_{name}"] for name in ("intensity", "low", "high")} for side in ("first", "second")}
         both = {side: f"{signed(of['intensity'])} {interval(of)}" for side, of in sides.items()}
-        chance = "-" if row["probability"] is None else f"{row['probability']:.2f}"
         error = row["first_error"] or row["second_error"]
-        table.append({"value": row["value"], "P(first is higher)": chance, **both, "error": error})
+        table.append({"value": row["value"], "P(first is higher)": digits(row["probability"], "-"), **both, "error": error})
     yield from aligned(table, on, "error")
     yield from provenance(header)
 
@@ -124,7 +123,7 @@ def nodes(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:
     single_text, table = len({row["index"] for row in rows}) == 1, []
     for before, row in zip([None, *rows], rows, strict=False):
         text = "" if single_text or (before and before["index"] == row["index"]) else row["text"]
-        numbers = {name: f"{row[name]:.2f}" for name in ("confidence", "distance")}
+        numbers = {name: row[name] for name in ("confidence", "distance")}
         direction = {1: "supports", -1: "opposes", 0: ""}[row["direction"]]
         table.append({"text": text, "theory": row["theory"], "path": row["path"], "direction": direction, **numbers})
     yield from aligned(table, on, "path" if single_text else "text")
@@ -156,7 +155,7 @@ def definition(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:
 
 def plan(rows: list[Row], _: Row, on: Screen) -> Iterator[str]:
     """Yield the calls that a command would take."""
-    yield from aligned([{name: f"{number:,}" for name, number in row.items()} for row in rows], on, "calls")
+    yield from aligned(rows, on, "calls")
     if any(row["sharpness"] for row in rows):
         yield "sharpness: calls about anchors alone, since the judge did not build the VIDB; their result is kept"
     yield "dry run: nothing was asked"
@@ -171,10 +170,10 @@ def version(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:
     """Yield the provenance of a version and its values."""
     for name, content in header.items():
         if isinstance(content, dict):
-            content = ", ".join(f"{key} {number:,}" if isinstance(number, int) else key for key, number in content.items())
+            content = ", ".join(f"{key} {digits(number)}" for key, number in content.items())
         elif isinstance(content, list):
             content = ", ".join(map(str, content))
-        yield f"{name}: {content}"
+        yield f"{name}: {digits(content)}"
     yield ""
     yield from aligned(rows, on, "value")
 
@@ -189,7 +188,8 @@ def provenance(header: Row) -> Iterator[str]:
         for name, words in (("spearman", "rank correlation"), ("mean_absolute_error", "mean error"), ("coverage", "coverage")):
             numbers = sorted(of[name] for of in header["agreement"] if of[name] is not None)
             if numbers:
-                ranges.append(f"{words} {numbers[0]:.2f}" + (f" to {numbers[-1]:.2f}" if numbers[-1] > numbers[0] else ""))
+                low, high = digits(numbers[0]), digits(numbers[-1])
+                ranges.append(f"{words} {low}" + (f" to {high}" if high != low else ""))
         yield f"agreement of mode fast with the VIDB on held-out texts: {', '.join(ranges)}"
 
 
@@ -224,9 +224,18 @@ def intensity_cells(row: Row, on: Screen) -> Row:
     )
 
 
+def digits(content: Any, missing: str = "") -> str:
+    """Return a cell as people read it: two decimals, thousands with commas, words as they are, `missing` for None."""
+    if content is None:
+        return missing
+    if isinstance(content, float):
+        return f"{round(content, 2) + 0.0:,.2f}"  # no -0.00
+    return f"{content:,}" if isinstance(content, int) and not isinstance(content, bool) else str(content)
+
+
 def signed(number: float | None) -> str:
-    """Return an intensity with its sign and one decimal."""
-    return "-" if number is None else f"{round(number, 1) + 0.0:+.1f}"  # no -0.0
+    """Return an intensity with its sign and two decimals."""
+    return "-" if number is None else f"{round(number, 2) + 0.0:+.2f}"
 
 
 def interval(row: Row) -> str:
@@ -239,7 +248,7 @@ def aligned(rows: list[Row], on: Screen, stretch: str) -> Iterator[str]:
     if not rows:
         return
     names = [name for name in rows[0] if any(row[name] not in ("", None) for row in rows)]
-    cells = [{name: one_line("" if row[name] is None else str(row[name])) for name in names} for row in rows]
+    cells = [{name: one_line(digits(row[name])) for name in names} for row in rows]
     widths = {name: max(_width(name), *(_width(row[name]) for row in cells)) for name in names}
     if stretch in widths:
         others = sum(widths.values()) - widths[stretch] + 2 * (len(names) - 1)
