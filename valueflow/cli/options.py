@@ -1,13 +1,14 @@
 """The parser of the command line. It imports nothing heavy, so that `--help` is fast."""
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from valueflow import __version__, defaults
 from valueflow.console import one_line
 
 ROOT = "runs/demo"
 FORMATS = ("table", "csv", "json", "jsonl")
+SAMPLE = "valueflow/samples/responses.csv --column response"  # ships with the repository
 TEXTS = "a text; a file (csv, tsv, jsonl, parquet: see --column; txt: one text per line); or - for the lines of standard input"
 
 
@@ -20,34 +21,78 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    top = _Parser(prog="valueflow", description="Measure human values expressed in text: intensities from -10 to 10.")
+    top = _Parser(
+        prog="valueflow",
+        description="Measure human values expressed in text: intensities from -10 to 10.",
+        **_examples('score "I help my neighbours whenever I can." --value svt:benevolence', "values svt", "vidb list"),
+    )
     top.add_argument("--version", action="version", version=f"valueflow {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     scoring, backend, out = _scoring(), _backend(), _out()
 
-    score = commands.add_parser("score", parents=[scoring, backend, out], help="intensity of values in texts")
+    score = commands.add_parser(
+        "score",
+        parents=[scoring, backend, out],
+        help="intensity of values in texts",
+        **_examples(
+            'score "I help my neighbours whenever I can." --value svt:benevolence',
+            f"score {SAMPLE} --value svt --value duty:fidelity --dry-run",
+            f"score {SAMPLE} --value svt --m 2 --output scores.csv",
+        ),
+    )
     _texts(score)
     compare = commands.add_parser(
-        "compare", parents=[scoring, backend, out], help="probability that one text expresses a value more than another"
+        "compare",
+        parents=[scoring, backend, out],
+        help="probability that one text expresses a value more than another",
+        **_examples('compare "I lied to her." "I told her the truth." --value duty:fidelity'),
     )
     compare.add_argument("first", help="a text")
     compare.add_argument("second", help="another text")
     profile = commands.add_parser(
-        "profile", parents=[scoring, backend, out], help="values of a person or group, from their texts"
+        "profile",
+        parents=[scoring, backend, out],
+        help="values of a person or group, from their texts",
+        **_examples(f"profile {SAMPLE} --value svt", f"profile {SAMPLE} --value svt --format json"),
     )
     _texts(profile)
-    extract = commands.add_parser("extract", parents=[backend, out], help="values that a text may express")
+    extract = commands.add_parser(
+        "extract",
+        parents=[backend, out],
+        help="values that a text may express",
+        description="Needs a server that was started with labelled texts (setting `extraction`); without one use jobs.extract.",
+        **_examples('extract "I gave my seat to an old man." --theory svt --top 2 --server http://127.0.0.1:8000'),
+    )
     _texts(extract)
     extract.add_argument("--theory", action="append", metavar="NAME", help="only this theory; repeatable")
     extract.add_argument("--top", type=int, default=3, metavar="N", help="nodes per theory (default 3)")
-    values = commands.add_parser("values", parents=[backend, out], help="values and their definitions")
+    values = commands.add_parser(
+        "values",
+        parents=[backend, out],
+        help="values and their definitions",
+        **_examples("values", "values mft", "values svt:benevolence"),
+    )
     values.add_argument("name", nargs="?", help="a theory (svt); or a value (svt:benevolence), to show its paths and examples")
-    vidb = commands.add_parser("vidb", help="versions of the Value Intensity DataBase")
+    vidb = commands.add_parser(
+        "vidb", help="versions of the Value Intensity DataBase", **_examples("vidb list", "vidb show --format json")
+    )
     actions = vidb.add_subparsers(dest="action", required=True, metavar="list|show")
-    actions.add_parser("list", parents=[_root(), out], help="finished versions, oldest first")
-    show = actions.add_parser("show", parents=[_root(), _server(), out], help="contents and provenance of a version")
+    finished = "finished versions, oldest first"
+    actions.add_parser("list", parents=[_root(), out], help=finished, **_examples("vidb list", "vidb list --root runs/demo"))
+    show = actions.add_parser(
+        "show",
+        parents=[_root(), _server(), out],
+        help="contents and provenance of a version",
+        **_examples("vidb show", "vidb show --output version.json"),
+    )
     show.add_argument("version", nargs="?", metavar="VERSION", help="default: the published version")
     return top
+
+
+def _examples(*lines: str) -> Any:
+    """The settings of a parser whose help ends with these commands, each on a line of its own."""
+    text = "\n".join(f"  valueflow {line}" for line in lines)
+    return {"epilog": f"examples:\n{text}", "formatter_class": argparse.RawDescriptionHelpFormatter}
 
 
 def _texts(command: _Parser) -> None:
