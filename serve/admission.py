@@ -214,7 +214,11 @@ def timed_out(seconds: float) -> Refused:
 
 def too_large(limit: int) -> Refused:
     """Return the refusal of a body above the limit."""
-    return Refused(413, "body-size", f"the body is larger than {limit} bytes (GET /v1/vidb: limits); send the texts in parts")
+    return Refused(
+        413,
+        "body-size",
+        f"the body is above this server's max_body_bytes, {limit} (GET /v1/vidb: limits); send the texts in parts",
+    )
 
 
 def check_type(headers: Headers) -> None:

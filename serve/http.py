@@ -252,16 +252,21 @@ def admit(request: Request, body: ScoringRequest | ExtractRequest, texts: list[s
         raise over_limit(name, f"{len(texts)} texts", getattr(settings, name))
     longest = max(range(len(texts)), key=lambda i: len(texts[i]))
     if len(texts[longest]) > settings.max_chars:
-        raise over_limit("max_chars", f"texts[{longest}] with {len(texts[longest])} characters", settings.max_chars)
+        size = f"texts[{longest}] with {len(texts[longest])} characters"
+        raise over_limit("max_chars", size, settings.max_chars, "shorten the text or split it")
     if call.num_units > settings.max_units:
-        size = f"{len(texts)} texts, {call.num_units} units (texts x values)"
-        raise over_limit("max_units", size, settings.max_units)
+        size, advice = f"{len(texts)} texts", "send fewer texts at a time"
+        if isinstance(body, ScoringRequest):
+            number = f"{len(values)} value{'s' * (len(values) > 1)}"
+            windows = f" (m = {body.m}: {call.num_units * body.m} windows)" if body.mode == "ranked" else ""
+            size, advice = f"{size} x {number} = {call.num_units} scores{windows}", f"{advice}, or fewer values"
+        raise over_limit("max_units", size, settings.max_units, advice)
     return AdmittedRequest(service, values, call)
 
 
-def over_limit(name: str, size: str, limit: int) -> Refused:
+def over_limit(name: str, size: str, limit: int, advice: str = "send several requests") -> Refused:
     """Return the refusal of a request above the limit `name`."""
-    return Refused(422, "limits", f"{size}: above this server's {name}, {limit} (GET /v1/vidb: limits); send several requests")
+    return Refused(422, "limits", f"{size}: above this server's {name}, {limit} (GET /v1/vidb: limits); {advice}")
 
 
 def look_up_or_404(look_up: Callable[[], ResultT]) -> ResultT:

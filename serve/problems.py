@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from valueflow.api import Problem
+from valueflow.api import Problem, message_of
 from valueflow.errors import BudgetSpent, InputError, OperatorError
 
 MEDIA_TYPE = "application/problem+json"
@@ -68,7 +68,7 @@ def refusal(error: Exception) -> Refused:
 def _invalid(error: RequestValidationError) -> Refused:
     """The refusal of a body or parameter that does not match its schema; the input is not repeated."""
     items = error.errors()
-    errors = [{"field": _field(item["loc"]), "message": item["msg"]} for item in items[:MAX_ERRORS]]
+    errors = [{"field": _field(item["loc"]), "message": message_of(item)} for item in items[:MAX_ERRORS]]
     detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors[:3])
     return Refused(422, "schema", f"{detail}; and {len(items) - 3} more" if len(items) > 3 else detail, errors=errors)
 

@@ -25,6 +25,7 @@ from valueflow import api, store
 from valueflow.cli.main import main
 from valueflow.console import printable
 from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
+from valueflow.records import SCHEMAS
 from valueflow.vidb.anchor_files import import_version
 
 KEY = "vf-secret-0123456789"
@@ -95,6 +96,15 @@ def test_one_text_is_a_table_of_values(local, run):
     request = {"texts": ["We help."], "values": ["svt:benevolence", "mft"], "m": 5, "mode": "ranked"}
     assert local.requests[-1].model_dump(exclude_unset=True) == request
     assert local.loaded == ("runs/demo", "current", None)
+
+
+def filled(table: str, num_rows: int) -> pa.Table:
+    """So many rows of a table, with the simplest cells."""
+    simple = {pa.string(): "a", pa.bool_(): False}
+    fields = list(SCHEMAS[table])
+    return pa.table(
+        {f.name: pa.array([simple.get(f.type, [] if pa.types.is_nested(f.type) else 0)] * num_rows, f.type) for f in fields}
+    )
 
 
 def write_texts(path: Path, texts: list[str]) -> Path:
@@ -235,7 +245,7 @@ def test_a_server_and_this_process_say_the_same(local, run, server, table, monke
     assert local.loaded[0] == "elsewhere"  # the command line goes before the environment
 
 
-def test_comparison_profile_nodes_and_values_are_shown(local, run, tmp_path):
+def test_comparison_profile_nodes_and_values_are_shown(local, run, server, tmp_path):
     first, second = (fake_score(i, text, VALUES[0]) for i, text in enumerate("ab"))
     code, out, _ = run("compare", "a", "b", "--value", "svt:benevolence")
     assert code == 0
@@ -247,7 +257,7 @@ def test_comparison_profile_nodes_and_values_are_shown(local, run, tmp_path):
     ]
     code, out, _ = run("profile", write_texts(tmp_path / "in.txt", ["a", "b"]), "--format", "csv")
     assert out == "value,intensity,low,high,num_texts,band\n" + "".join(f"{value},1.0,0.0,2.0,2,neutral\n" for value in VALUES)
-    code, out, _ = run("extract", "a", "--theory", "svt", "--top", 1)
+    code, out, _ = run("extract", "a", "--theory", "svt", "--top", 1, "--server", server.url)
     assert out.splitlines()[1].split() == ["svt", "a", "supports", "0.50", "0.10"]
     assert any(line.split()[:2] == ["svt:benevolence", "yes"] for line in run("values")[1].splitlines())
     assert {line.partition(":")[0] for line in run("values", "mft")[1].splitlines()[1:]} == {"mft"}
@@ -255,6 +265,27 @@ def test_comparison_profile_nodes_and_values_are_shown(local, run, tmp_path):
     assert "opposes: " in out
     assert anchors("svt:benevolence")[0].text[:30] in out
     assert isinstance(local.loaded[2], SimulatedJudge)  # no judging happens
+
+
+def test_extraction_without_a_server_says_what_the_root_lacks_and_what_makes_it(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("VALUEFLOW_SERVER", raising=False)
+
+    def refusal() -> str:
+        code, out, (line,) = run("extract", "I gave my seat to an old man.", "--root", tmp_path)
+        assert (code, out) == (2, "")
+        assert f"python -m jobs.extract conf/extract/tiny.yaml root={tmp_path} texts=FILE" in line
+        return line
+
+    assert "no texts" in (line := refusal())
+    assert f"python -m jobs.ingest conf/ingest/tiny.yaml root={tmp_path}, then" in line
+    for rows in (0, 1):
+        texts, labels = (store.Build(str(tmp_path), table, f"{rows}") for table in ("texts", "source_labels"))
+        for build in (texts, labels):
+            store.commit(build, store.IngestDetails(), files=[store.write_part(build, filled(build.table, rows), "0")])
+        line = refusal()
+        assert ("jobs.categorize" in line) == (rows == 0)
+        assert "jobs.ingest" not in line
+    assert "extraction.texts=latest" in line
 
 
 def test_versions_are_listed_and_shown(run, server, tmp_path, monkeypatch):

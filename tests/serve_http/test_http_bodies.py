@@ -150,9 +150,9 @@ def test_json_by_other_spellings_is_taken(server: Served, kind):
     [
         ({"texts": ["a"] * 51, "values": ["svt:power"]}, "max_texts, 50"),
         ({"texts": ["a", "b" * 1001], "values": ["svt:power"]}, "texts[1] with 1001 characters"),
-        ({"texts": ["a"] * 7, "values": ["all"]}, "7 texts, 224 units"),
-        ({"texts": ["a"] * 7}, "224 units"),
-        ({"texts": ["a"] * 17, "values": ["svt"]}, "204 units"),
+        ({"texts": ["a"] * 7, "values": ["all"]}, "7 texts x 32 values = 224 scores"),
+        ({"texts": ["a"] * 7}, "224 scores"),
+        ({"texts": ["a"] * 17, "values": ["svt"]}, "204 scores"),
     ],
 )
 def test_requests_beyond_the_limits_name_the_limit(server: Served, body, message):

@@ -5,6 +5,7 @@ Intensities lie in [-10, 10]; `low` and `high` bound the central 95 % interval. 
 """
 
 from valueflow.api.requests import (
+    MAX_M,
     MAX_STREAMED,
     MAX_TEXTS,
     MAX_VALUES,
@@ -16,6 +17,7 @@ from valueflow.api.requests import (
     ScoreRequest,
     ScoringRequest,
     StreamRequest,
+    message_of,
 )
 from valueflow.api.responses import (
     Agreement,
@@ -44,6 +46,7 @@ from valueflow.api.responses import (
 )
 
 __all__ = [
+    "MAX_M",
     "MAX_STREAMED",
     "MAX_TEXTS",
     "MAX_VALUES",
@@ -78,4 +81,5 @@ __all__ = [
     "TheoryInfo",
     "ValueResponse",
     "VidbResponse",
+    "message_of",
 ]

@@ -1,6 +1,7 @@
 """Request bodies."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -9,7 +10,7 @@ from valueflow import defaults
 Mode = Literal["ranked", "fast"]
 Sampling = Literal["adaptive", "bucket", "random", "fixed"]
 # Upper bounds of the format itself; a server may allow less (limits in GET /v1/vidb).
-MAX_TEXTS, MAX_STREAMED, MAX_VALUES = 1000, 100_000, 64
+MAX_TEXTS, MAX_STREAMED, MAX_VALUES, MAX_M = 1000, 100_000, 64, 100
 # Lists are validated up to their first fault (`fail_fast`), so that a list of a million faults costs no more than one.
 Text = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
@@ -35,7 +36,7 @@ class ScoringRequest(_Body):
     values: Values = ["all"]
     mode: Mode = Field("ranked", description="ranked: a judge ranks each text among anchors; fast: regression on an embedding")
     k: int = Field(defaults.K, ge=2, le=10, description="texts in a window, the scored one included")
-    m: int = Field(defaults.M, ge=1, le=100, description="windows per text and value")
+    m: int = Field(defaults.M, ge=1, le=MAX_M, description="windows per text and value")
     sampling: Sampling = Field(defaults.SAMPLING, description="how the anchors of a window are chosen")
     seed: int = Field(
         defaults.SEED, ge=0, le=2**31 - 1, description="the same seed, VIDB version and judge give the same score"
@@ -73,3 +74,13 @@ class ExtractRequest(_Body):
     texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)
     theories: list[Name] | None = Field(None, max_length=16, fail_fast=True, description="null: all")
     top: int = Field(3, ge=1, le=20, description="maximum number of nodes per theory")
+
+
+def message_of(error: Mapping[str, Any]) -> str:
+    """Return a validation error of a request in words; of a list that is too long, with its length and limit."""
+    name, context = str(error["loc"][-1]), error.get("ctx", {})
+    if error["type"] != "too_long" or name not in ("texts", "values"):
+        return str(error["msg"])
+    most = context["max_length"]
+    limit = "max_streamed" if most == MAX_STREAMED else f"max_{name}"
+    return f"there are {context['actual_length']:,} {name}, at most {most:,} in one request ({limit}); send fewer {name}"

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from valueflow.api.requests import Mode, Sampling
+from valueflow.api.requests import MAX_M, MAX_VALUES, Mode, Sampling
 
 
 class Provenance(BaseModel):
@@ -199,10 +199,12 @@ class ValueResponse(BaseModel):
 class Limits(BaseModel):
     """Limits of one request."""
 
-    max_texts: int
-    max_streamed: int
+    max_texts: int = Field(description="texts, except in streams")
+    max_streamed: int = Field(description="texts of a stream")
     max_chars: int = Field(description="characters per text")
-    max_units: int = Field(description="texts times values")
+    max_values: int = Field(MAX_VALUES, description="names in `values`")
+    max_units: int = Field(description="texts times values, that is, scores")
+    max_m: int = Field(MAX_M, description="windows per text and value")
     max_body_bytes: int
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from valueflow import api
 from valueflow.client.protocol import StreamLine, build_request
+from valueflow.errors import InputError
 
 if TYPE_CHECKING:
     from valueflow.judging.configs import AnyJudge
@@ -53,9 +54,15 @@ class LocalClient:
         return await self._service.profile(request, REQUEST_ID)
 
     async def extract(self, texts: list[str], theories: list[str] | None, top: int) -> api.ExtractResponse:
-        """Return the nodes of each theory that each text may express, best first."""
-        request = build_request(api.ExtractRequest, {"texts": texts, "theories": theories, "top": top})
-        return await self._service.extract(request, REQUEST_ID)
+        """Check the request.
+
+        Raises:
+            InputError: always: extraction needs a server.
+        """
+        from valueflow.service.extraction import extraction_steps
+
+        build_request(api.ExtractRequest, {"texts": texts, "theories": theories, "top": top})
+        raise InputError(extraction_steps(self.root))
 
     async def theories(self) -> api.TheoriesResponse:
         """Return the theories and their nodes."""

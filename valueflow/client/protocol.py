@@ -89,7 +89,8 @@ def build_request(schema: type[ModelT], fields: dict[str, Any]) -> ModelT:
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             raise InputError(f"there is no setting {name!r}; {allowed(name, schema.model_fields)}") from None
-        raise InputError(f"{name}: {first['msg']} (got {str(first['input'])[:80]!r})") from None
+        got = "" if first["type"] == "too_long" else f" (got {str(first['input'])[:80]!r})"
+        raise InputError(f"{name}: {api.message_of(first)}{got}") from None
 
 
 def as_list(strings: str | Iterable[str], name: str) -> list[str]:
