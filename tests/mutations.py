@@ -1,6 +1,7 @@
 """Mutated files: whatever bytes a reader gets, it returns rows or refuses them in one sentence, soon and in little memory."""
 
 import contextlib
+import json
 import random
 import re
 import signal
@@ -173,3 +174,40 @@ def cells_at(content: bytes, sign: str, number: int) -> list[str] | None:
         start = text[i] == sign
         i += 1
     return cells
+
+
+# Values that JSON can carry and that programs seldom expect; a text stands for JSON that `json.dumps` does not write.
+ODD_JSON = (
+    "null", "true", "false", "0", "-1", "1e400", "-1e400", "NaN", "1" + "0" * 400, "9" * 5_000, "0.5", '""', '"x"', '"\\ud800"',
+    '"²"', '"a\\nb\\u001b[2J"', '" "', f'"{"x" * 3_000}"', "[]", "{}", "[null]", "[[]]", '[{"a": 1}]', '{"a": {"b": []}}',
+    "[" * 900 + "]" * 900, '{"a":' * 900 + "1" + "}" * 900, "[" * 50_000 + "]" * 50_000, "[1,", '"',
+)  # fmt: skip
+
+
+def places(tree: object) -> Iterator[tuple[str | int, ...]]:
+    """The path of every element of a JSON value, that of the value itself first."""
+    yield ()
+    elements = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for step, element in elements:
+        yield from ((step, *rest) for rest in places(element))
+
+
+def with_odd_values(tree: object, replacements: dict[tuple[str | int, ...], str]) -> str:
+    """JSON of a value with other JSON in place of the elements at some paths."""
+
+    def written(element: object, path: tuple[str | int, ...]) -> str:
+        if path in replacements:
+            return replacements[path]
+        if isinstance(element, dict):
+            return "{" + ", ".join(f"{json.dumps(name)}: {written(value, (*path, name))}" for name, value in element.items()) + "}"
+        if isinstance(element, list):
+            return "[" + ", ".join(written(value, (*path, i)) for i, value in enumerate(element)) + "]"
+        return json.dumps(element)
+
+    return written(tree, ())
+
+
+def odd_json(tree: object) -> st.SearchStrategy[bytes]:
+    """JSON of a value of which one to three elements are odd."""
+    changes = st.dictionaries(st.sampled_from(list(places(tree))), st.sampled_from(ODD_JSON), min_size=1, max_size=3)
+    return changes.map(lambda replacements: with_odd_values(tree, replacements).encode())

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import email.utils
+import json
 import logging
 import socket
 import subprocess
@@ -15,13 +16,14 @@ from typing import Any
 import pytest
 from fakes.server import FakeServer, listening, problem, raw, running, stream_lines
 from fakes.service import LIMITS, FakeService, anchors, fake_score, probability
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from valueflow import api
+from valueflow.api import VidbResponse
 from valueflow.client import AsyncClient, Client
-from valueflow.client.protocol import ClientProtocol, Failure, ResumableStream, ValueFlowError, num_values
+from valueflow.client.protocol import MAX_LINE, ClientProtocol, Failure, ResumableStream, ValueFlowError, num_values
 from valueflow.errors import InputError
 
 KEY = "vf-secret-0123456789"
@@ -426,3 +428,56 @@ def test_a_client_loads_nothing_heavy():
     code = "import valueflow.client, sys; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not set(loaded) & {"torch", "ray", "pandas", "transformers", "matplotlib", "scipy", "numba"}
+
+
+@pytest.mark.parametrize("size", [MAX_LINE + 1, 3 * MAX_LINE])
+def test_a_line_without_an_end_is_refused_and_not_read_on(ask, fake, size):
+    sent = []
+
+    async def endless() -> Any:
+        for _ in range(1_000):
+            sent.append(size // 10)
+            await asyncio.sleep(0.001)  # where the server hears that the client has gone
+            yield b"x" * (size // 10)
+
+    fake.faults = [lambda _: StreamingResponse(endless())]
+    with pytest.raises(ValueFlowError, match="a line of more than 1 MiB"):
+        ask("stream", ["a"])
+    assert sum(sent) < 50 * MAX_LINE
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"index": 2}, {"index": -1}, {"intensity": float("nan")}, {"high": float("inf")}],
+    ids=str,
+)
+def test_scores_of_other_texts_and_numbers_that_are_none_are_refused(ask, fake, change):
+    body = ask("score", ["a", "b"]).model_dump(exclude={"texts"})
+    body["scores"][1] |= change
+    content = json.dumps(body)
+    fake.faults = [lambda _: Response(content, media_type="application/json")] * 2
+    with pytest.raises(ValueFlowError, match="the same API version"):
+        ask("score", ["a", "b"])
+
+
+def test_limits_of_a_server_that_are_none_send_one_text_at_a_time():
+    protocol = ClientProtocol("http://h", "", 1.0, 0)
+    protocol.vidb = VidbResponse.model_construct(limits=LIMITS.model_copy(update={"max_texts": -5, "max_units": -1}))
+    assert protocol.first_batch(["a", "b"], 0, {"values": ["all"]}) == ["a"]
+
+
+def test_a_stream_that_announces_less_than_no_score_is_refused(ask, fake):
+    start = json.loads(lines(["a"])[0]) | {"num_scores": -3}
+    fake.faults = [lambda _: PlainTextResponse(json.dumps(start) + "\n")]
+    with pytest.raises(ValueFlowError, match="announced -3 scores"):
+        ask("stream", ["a"])
+
+
+def test_what_a_server_says_is_one_line_of_a_bounded_length_without_signs_for_terminals(ask, fake):
+    fake.faults = [lambda _: problem(422, "first\nsecond\x1b[2J" + "x" * 10_000)]
+    with pytest.raises(ValueFlowError) as caught:
+        ask("score", "a")
+    message = str(caught.value)
+    assert message.isprintable()
+    assert "first second" in message
+    assert len(message) <= 2_000

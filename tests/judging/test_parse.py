@@ -6,6 +6,7 @@ import re
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from mutations import within
 
 from valueflow.judging.parse import order_constraint, parse_choice, parse_order, valid_orders
 from valueflow.llm.answer_text import InvalidReply
@@ -143,3 +144,8 @@ def test_any_reply_is_an_order_or_invalid(reply, k):
         return
     assert sorted(order) == list(range(k))
     assert reply.strip() in (written(order), LETTERS[order[0]])
+
+
+def test_a_fence_that_is_not_closed_is_refused_at_once():
+    with within(5), pytest.raises(InvalidReply):
+        parse_order("```\n" + " " * 60_000 + "x", 2)

@@ -11,7 +11,7 @@ import pytest
 from valueflow.hives.naming import NAME
 from valueflow.judging.tasks import RANK, VOTE
 from valueflow.llm.cache import Reply, call_key
-from valueflow.llm.chat_completions import request_body
+from valueflow.llm.chat_completions import _sampled_tokens, request_body
 from valueflow.llm.configs import EndpointModel, VllmModel
 from valueflow.llm.question import REPLY, Question, SampledToken, first_option_probability, option_probability, with_replies
 from valueflow.llm.vllm import sampled_tokens, sampling, vllm_key
@@ -192,3 +192,11 @@ def pa_table(count: int):
     import pyarrow as pa
 
     return pa.table({"id": pa.array(range(count), pa.int32())})
+
+
+def test_a_log_probability_that_no_float_holds_is_unknown():
+    top = [{"token": "A", "logprob": -0.5}, {"token": "B", "logprob": 10**400}]
+    choice = {"logprobs": {"content": [{"token": "A", "logprob": -(10**400), "top_logprobs": top}]}}
+    [token] = _sampled_tokens(choice)
+    assert math.isnan(token.logprob)
+    assert option_probability([token], "A", ["A", "B"]) == 1.0

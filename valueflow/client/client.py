@@ -269,7 +269,8 @@ class AsyncClient:
 
 
 def _score(texts: list[str], options: dict[str, Any]) -> ApiCall[api.ScoreResponse]:
-    return ApiCall("POST", "/v1/score", api.ScoreResponse, build_request(api.ScoreRequest, {"texts": texts, **options}))
+    body = build_request(api.ScoreRequest, {"texts": texts, **options})
+    return ApiCall("POST", "/v1/score", api.ScoreResponse, body, num_texts=len(texts))
 
 
 def _compare(first: str, second: str, options: dict[str, Any]) -> ApiCall[api.CompareResponse]:

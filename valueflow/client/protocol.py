@@ -11,10 +11,11 @@ from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import httpx
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from valueflow import api
 from valueflow.client.address import KEY_ENV, SERVER, SERVER_ENV, address, on_this_machine, stripped
+from valueflow.console import one_line
 from valueflow.errors import InputError, allowed
 from valueflow.records import UNDECODABLE
 from valueflow.retry import backoff, retry_after
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 MAX_WAIT_SECONDS = 120.0  # longest Retry-After that is obeyed; beyond it the caller decides
 BUSY, OUT_OF_TIME = (429, 503), 504
 RETRIES = 8  # attempts after the first one
+MAX_LINE = 2**20  # bytes of a line of a stream; the longest, the first, has some kB
+MAX_MESSAGE = 2_000  # characters
 # Where nothing listens on this machine, waiting does not help, except for a server that answered before.
 REFUSED_RETRIES = 1
 # No or an incomplete response. Timeouts are not retried: the server may still be working on the request.
@@ -53,7 +56,8 @@ class ValueFlowError(Exception):
     """
 
     def __init__(self, message: str, problem: api.Problem | None = None) -> None:
-        super().__init__(message)
+        line = one_line(message)  # a server's words may have many lines, and signs that steer a terminal
+        super().__init__(line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…")
         self.problem = problem
         self.num_scores: int | None = None
 
@@ -168,11 +172,17 @@ class ClientProtocol:
             ValueFlowError: the body does not conform to API version 1.
         """
         try:
-            return call.response.model_validate_json(response.content)
+            parsed = call.response.model_validate(from_json(response.content, allow_inf_nan=False))
         except ValidationError as error:
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise self.protocol_error(call, f"was not answered in API version 1 ({reason})") from None
+        except ValueError as error:
+            raise self.protocol_error(call, f"was not answered in JSON ({error})") from None
+        indices = [row.index for row in getattr(parsed, "scores", getattr(parsed, "texts", []))]
+        if call.num_texts and indices and not 0 <= min(indices) <= max(indices) < call.num_texts:
+            raise self.protocol_error(call, f"was answered about texts {min(indices)} to {max(indices)} of {call.num_texts}")
+        return parsed
 
     def protocol_error(self, call: ApiCall[Any], message: str) -> ValueFlowError:
         """Return the error for a server that does not speak API version 1."""
@@ -243,7 +253,7 @@ class ClientProtocol:
         if self.vidb:
             limits = self.vidb.limits
             by_units = limits.max_units // num_values(options["values"]) if "values" in options else max_texts
-            max_texts = min(max_texts, limits.max_streamed if streamed else limits.max_texts, max(1, by_units))
+            max_texts = max(1, min(max_texts, limits.max_streamed if streamed else limits.max_texts, by_units))
             max_bytes = limits.max_body_bytes - len(to_json(options)) - len('{"texts":[],}')
         sizes = itertools.accumulate(len(to_json(text)) + 1 for text in itertools.islice(texts, start, start + max_texts))
         return texts[start : start + max(1, sum(1 for _ in itertools.takewhile(lambda size: size <= max_bytes, sizes)))]
@@ -285,6 +295,8 @@ class ResumableStream:
         try:
             for line in filter(bytes.strip, lines):  # empty lines keep the connection alive
                 yield from self._parse_line(line)
+            if len(self._rest) > MAX_LINE:
+                raise self._protocol_error(f"sent a line of more than {MAX_LINE >> 20} MiB")
         except ValueFlowError as error:
             error.num_scores = self._num_scores
             raise
@@ -314,8 +326,8 @@ class ResumableStream:
 
     def _parse_line(self, text: bytes) -> Iterator[StreamLine]:
         try:
-            line = STREAM_LINE.validate_json(text)
-        except ValidationError:
+            line = STREAM_LINE.validate_python(from_json(text, allow_inf_nan=False))
+        except ValueError:
             excerpt = text[:100].decode(errors="replace")
             raise self._protocol_error(f"sent a line that is not of API version 1: {excerpt!r}") from None
         if isinstance(line, api.StreamStart):
@@ -327,7 +339,7 @@ class ResumableStream:
 
     def _begin(self, start: api.StreamStart) -> Iterator[StreamLine]:
         num_values, odd = divmod(start.num_scores, self._call.num_texts)
-        if odd or not num_values or (self._start and num_values != self._num_values):
+        if odd or num_values < 1 or (self._start and num_values != self._num_values):
             raise self._protocol_error(f"announced {start.num_scores} scores for {self._call.num_texts} texts")
         self._begun, self._num_values = True, num_values
         if self._start is None:

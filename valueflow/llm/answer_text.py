@@ -6,7 +6,7 @@ import re
 _TAGS = r"(?:seed:)?(?:think|thinking|thought|reasoning)"
 _OPENING = re.compile(rf"[<\[◁]{_TAGS}[>\]▷]", re.IGNORECASE)
 _CLOSING = re.compile(rf"[<\[◁]/{_TAGS}[>\]▷]", re.IGNORECASE)
-_FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*)```", re.DOTALL)
 
 
 class InvalidReply(ValueError):

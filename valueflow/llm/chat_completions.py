@@ -130,8 +130,16 @@ def _sampled_tokens(choice: dict) -> list[SampledToken]:
     for place in places if isinstance(places, list) else []:
         top = lookup(place, "top_logprobs")
         pairs = ((lookup(entry, "token"), lookup(entry, "logprob")) for entry in (top if isinstance(top, list) else []))
-        alternatives = [(token, float(p)) for token, p in pairs if isinstance(token, str) and isinstance(p, int | float)]
-        token, logprob = lookup(place, "token"), lookup(place, "logprob")
+        alternatives = [(token, _logprob(p)) for token, p in pairs if isinstance(token, str)]
+        token = lookup(place, "token")
         if isinstance(token, str):
-            tokens.append(SampledToken(token, float(logprob) if isinstance(logprob, int | float) else math.nan, alternatives))
+            tokens.append(SampledToken(token, _logprob(lookup(place, "logprob")), alternatives))
     return tokens
+
+
+def _logprob(value: object) -> float:
+    """A log-probability; nan for anything else, such as a whole number that no float can hold."""
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return math.nan
