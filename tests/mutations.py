@@ -199,7 +199,9 @@ def with_odd_values(tree: object, replacements: dict[tuple[str | int, ...], str]
         if path in replacements:
             return replacements[path]
         if isinstance(element, dict):
-            return "{" + ", ".join(f"{json.dumps(name)}: {written(value, (*path, name))}" for name, value in element.items()) + "}"
+            return (
+                "{" + ", ".join(f"{json.dumps(name)}: {written(value, (*path, name))}" for name, value in element.items()) + "}"
+            )
         if isinstance(element, list):
             return "[" + ", ".join(written(value, (*path, i)) for i, value in enumerate(element)) + "]"
         return json.dumps(element)

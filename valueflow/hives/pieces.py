@@ -4,13 +4,14 @@ The first piece is the beginning of the text, as the encoder truncates it, so a 
 alone, and long texts beside it do not change it.
 """
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from valueflow.models import settings_in
 
 log = logging.getLogger(__name__)
 OVERLAP = 0.25  # share of a piece, at least, that the next one repeats, so that no sentence is read in halves only
@@ -91,7 +92,7 @@ def own_max_length(model: Any, tokenizer: Any, where: str, revision: str = "") -
         where, "sentence_bert_config.json", revision=revision or None, _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=not is_offline_mode(),
     )  # fmt: skip
-    named = json.loads(Path(path).read_text("utf-8")).get("max_seq_length") if path else None
+    named = settings_in(Path(path)).get("max_seq_length") if path else None
     default = named if isinstance(named, int) and named > 0 else DEFAULT_LENGTH
     limits = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
     return min([default, *(limit for limit in limits if isinstance(limit, int) and limit > 0)])

@@ -7,22 +7,21 @@ topics, but not support from opposition.
 """
 
 import functools
+import hashlib
 import json
-import os
 import sys
-import uuid
 from importlib import resources
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from valueflow.errors import InputError
+from valueflow import store
 from valueflow.hives.pieces import OVERLAP, mean_over_pieces, own_max_length
 from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.kind import PIECE_BYTES, JudgeKind
-from valueflow.models import UNLOADABLE, cache_folder, check_self_contained, encoder_settings, fetch, locate
+from valueflow.models import cache_folder, check_self_contained, encoder_settings, fetch, load_model, locate
 from valueflow.records import LIMIT, ValueId, clean, digest, text_id
 from valueflow.theories import operational, theories
 from valueflow.voting.descend import NEUTRAL
@@ -61,18 +60,13 @@ class LayerEncoder:
 
     def __init__(self, model: str) -> None:
         import torch
-        from transformers import AutoModel, AutoTokenizer
 
         path = fetch(model)
         settings = encoder_settings(path)
         check_self_contained(path)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-            self.model = AutoModel.from_pretrained(path, trust_remote_code=False).eval().to(self.device)
-        except UNLOADABLE as error:
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise InputError(f"judge.model {model!r} cannot be loaded: {reason}") from error
+        self.tokenizer, loaded = load_model(f"judge.model {model!r}", {"pretrained_model_name_or_path": path})
+        self.model = loaded.eval().to(self.device)
         self.prompt = settings.prompt if settings else ""
         self.max_length = settings.max_length if settings else own_max_length(self.model, self.tokenizer, path)
 
@@ -152,6 +146,14 @@ def _bag(seed: int | None) -> np.ndarray:
     return np.sort(np.concatenate([np.random.default_rng(seed).choice(others, len(others)), poles]))
 
 
+def _features_in(content: bytes, num_texts: int) -> np.ndarray:
+    """The features (texts, D) in a file of the cache, which begins with the hash of the rest."""
+    hashed, values = content[: hashlib.sha256().digest_size], content[hashlib.sha256().digest_size :]
+    if hashlib.sha256(values).digest() != hashed:
+        raise ValueError("its hash is another")
+    return np.frombuffer(values, np.float32).reshape(num_texts, -1)
+
+
 class EncoderRanker:
     """Orders the texts of windows; every text is embedded once per actor."""
 
@@ -170,12 +172,14 @@ class EncoderRanker:
         """Features of the exemplars, cached by model and content, since embedding them is the slowest step."""
         texts = [row["text"] for row in exemplars()]
         probe = self.encoder(texts[:1])
-        path = cache_folder() / f"exemplars-{digest(self.config.model, probe.round(3).tolist(), texts)}.npy"
-        if not path.exists():
-            temporary = path.with_suffix(f".{uuid.uuid4().hex}.npy")
-            np.save(temporary, self.encoder(texts))
-            os.replace(temporary, path)
-        return np.load(path)
+        url = str(cache_folder() / f"exemplars-{digest(self.config.model, probe.round(3).tolist(), texts)}.f32")
+        features = store.read_or_set_aside(
+            url, functools.partial(_features_in, num_texts=len(texts)), (ValueError,), "features of the exemplars"
+        )
+        if features is None:
+            features = self.encoder(texts)
+            store.write_bytes(url, hashlib.sha256(features.tobytes()).digest() + features.tobytes())
+        return features
 
     def scores(self, texts: list[str]) -> np.ndarray:
         """Return the support of each text for each of the 32 values (roughly -1 to 1), shape (texts, 32)."""
