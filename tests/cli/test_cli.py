@@ -231,7 +231,7 @@ def test_a_server_and_this_process_say_the_same(local, run, server, table, monke
         texts = [table, "--column", "said"]
         return [
             run("score", *texts, "--value", "svt"), run("score", *texts, "--format", "csv"), run("profile", *texts),
-            run("compare", "a", "b", "--format", "json"), run("extract", "a"), run("values", "duty:fidelity"),
+            run("compare", "a", "b", "--format", "json"), run("values", "duty:fidelity"),
         ]  # fmt: skip
 
     local_outputs = outputs()

@@ -17,7 +17,7 @@ from kills import kill_tree, run_and_kill
 from jobs import audit_judge, build_vidb, categorize
 from valueflow import store
 from valueflow.config import load
-from valueflow.errors import BudgetSpent
+from valueflow.errors import BudgetSpent, InputError
 from valueflow.models import locate
 
 pytestmark = pytest.mark.ray
@@ -93,6 +93,13 @@ def test_a_budget_stops_a_job_and_a_larger_one_continues_it(root, server):
     at = build_vidb.main(build(root, openai(server.url, budget={"tokens": 100_000}), **small))
     windows = store.require_manifest(at.windows).num_rows
     assert sum(server.seen()["paid"].values()) == windows > paid
+
+
+def test_a_refused_key_is_one_sentence(root, server):
+    server.reset(key="another")
+    with pytest.raises(InputError, match=r"answered 401 .*key_env names \(''\)$"):
+        build_vidb.main(build(root, openai(server.url)))
+    assert not server.seen()["paid"]
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ VLLM = VllmModel(
 )
 OPENAI = EndpointModel(name="o", model="gpt-4o-mini", extra={"seed": 7}, extra_tokens=5)
 # Judge, fingerprint, and fingerprint as a voter, computed by the code before kinds were records; of the encoder, since it
-# reads long texts in pieces.
+# reads long texts in pieces; of the simulated judge, since it can have a content error.
 FINGERPRINTS = [
     (EncoderJudge(), "2511cea186231af9", "a4aa20b610d4572d"),
     (EncoderJudge(name="e2", bag=3, num_cpus=4), "69aac8d0b0738642", "4576373b6120bddf"),
-    (SimulatedJudge(name="s", position_effect=[0.5]), "4780dcfbe0609f00", "1e81ceaaf47905a0"),
+    (SimulatedJudge(name="s", position_effect=[0.5]), "a3ad18a795b7df23", "85f1eee04268ebc6"),
     (VLLM, "ae1bac5bcd778eca", "167a443a03ca893a"),
     (OPENAI, "3d1c313c09d64a8c", "4df3263974e4cf89"),
 ]

@@ -15,6 +15,7 @@ from valueflow.distributed.address import AUTO, Address, cluster_address
 from valueflow.errors import BudgetSpent, DamageError, InputError, StorageError, of_storage, storage_error
 
 log = logging.getLogger(__name__)
+RETRY_NOTE = "Failed to apply UDF transform after"  # Ray Data appends advice about its retries to the message of an exception
 # Logical CPUs of each small task around an engine or an actor.
 STAGE_CPUS = 0.1
 
@@ -45,6 +46,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # otherwise its type is lost between processes
     # Rows are identified by ids, not positions; order is preserved so that the "first" of duplicates is the same in every run.
     context.execution_options.preserve_order = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -76,7 +78,7 @@ def _connect(address: Address, config: ClusterConfig) -> None:
 def user_error(error: BaseException | None) -> InputError | None:
     """Return the InputError among the causes of a worker's exception, or its failure of a disk as one; None for others."""
     while error is not None:
-        message = str(error.args[0]) if error.args else str(error)
+        message = (str(error.args[0]) if error.args else str(error)).partition(RETRY_NOTE)[0].rstrip()
         for kind in (DamageError, StorageError, BudgetSpent, InputError):
             if isinstance(error, kind):
                 return kind(message)

@@ -245,8 +245,8 @@ def check_model(where: str, name: str, revision: str, max_length: int | None) ->
     check_self_contained(where)
     with loading(f"encoder.model {name!r} (a hub name, a folder or package://…)"):
         config = AutoConfig.from_pretrained(where, revision=revision or None, trust_remote_code=False)
-    limit = getattr(config, "max_position_embeddings", max_length)
-    if max_length and max_length > limit:
+    limit = getattr(config, "max_position_embeddings", None)
+    if max_length and limit and max_length > limit:
         raise InputError(f"encoder.max_length ({max_length}) must be at most {limit}, the model's positions")
 
 
