@@ -167,7 +167,7 @@ def test_quotes_are_plain_characters_where_the_format_has_none(tmp_path):
 
 def test_a_missing_column_is_named_with_the_existing_ones(tmp_path):
     url = saved(tmp_path, "a.csv", b"text;rating\n")
-    for read in (lambda: require(url, ["text"]), lambda: list(strict_rows(url, ["text"]))):
+    for read in (lambda: require([url], ["text"]), lambda: list(strict_rows(url, ["text"]))):
         with pytest.raises(InputError, match=r"a\.csv lacks column\(s\) \['text'\]; it has \['text;rating'\]"):
             read()
 
@@ -252,7 +252,7 @@ DUPLICATES = {
 @pytest.mark.parametrize("name", DUPLICATES)
 def test_a_column_that_occurs_twice_is_refused_only_where_it_is_read(tmp_path, name):
     url = saved(tmp_path, name, DUPLICATES[name])
-    for read in (require, lambda url, names: list(rows(url, names)), lambda url, names: list(strict_rows(url, names))):
+    for read in (lambda url, names: require([url], names), lambda url, names: list(rows(url, names)), lambda url, names: list(strict_rows(url, names))):
         with pytest.raises(InputError, match=rf"{name} has 2 columns 'text'"):
             read(url, ["id", "text"])
     assert cells(url, "id") == ["1"]
@@ -328,7 +328,7 @@ def test_utf_16_with_its_mark_is_read(tmp_path, name):
 )
 def test_a_file_that_does_not_begin_with_text_is_refused_in_words(tmp_path, content):
     with pytest.raises(InputError, match=r"a\.csv .*UTF-8"):
-        require(saved(tmp_path, "a.csv", content), ["text"])
+        require([saved(tmp_path, "a.csv", content)], ["text"])
 
 
 @pytest.mark.parametrize("content", [b'[{"text": "a"}]', b'\n [\n{"text": "a"}\n]\n'])
@@ -339,19 +339,32 @@ def test_a_json_array_is_refused_in_words(tmp_path, content):
             read(url)
 
 
+def test_a_key_may_occur_in_one_of_several_files_only(tmp_path):
+    first, second = (
+        saved(tmp_path, name, content)
+        for name, content in (("a.jsonl", b'{"text": "a"}\n'), ("b.jsonl", b'{"text": "b", "late": 1}\n'))
+    )
+    require([first, second], ["text", "late"])
+    with pytest.raises(InputError, match=r"a\.jsonl lacks column\(s\) \['late'\]"):
+        require([first], ["text", "late"])
+    table = saved(tmp_path, "c.csv", b"text\nc\n")
+    with pytest.raises(InputError, match=r"c\.csv lacks column\(s\) \['late'\]"):
+        require([first, second, table], ["text", "late"])
+
+
 def test_a_key_that_first_occurs_late_is_a_column(tmp_path):
     lines = [{"text": f"line {i}"} | ({"late": 1} if i > 300 else {}) for i in range(400)]
     url = saved(tmp_path, "a.jsonl", "\n".join(map(json.dumps, lines)).encode())
     assert columns(url) == ["text"]
-    require(url, ["text", "late"])
+    require([url], ["text", "late"])
     with pytest.raises(InputError, match=r"lacks column\(s\) \['never'\]; it has \['text', 'late'\]"):
-        require(url, ["text", "never"])
+        require([url], ["text", "never"])
 
 
 @pytest.mark.parametrize("content", [b"text;rating\nx;1\n", b"sep=;\ntext;rating\n", b"text\trating\n"])
 def test_other_delimiters_are_told_from_the_header(tmp_path, content):
     with pytest.raises(InputError, match=r"cells of a \.csv are separated by ','"):
-        require(saved(tmp_path, "a.csv", content), ["text"])
+        require([saved(tmp_path, "a.csv", content)], ["text"])
 
 
 def test_lines_may_end_in_carriage_returns_alone(tmp_path):

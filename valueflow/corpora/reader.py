@@ -84,8 +84,7 @@ def read(config: CorpusConfig) -> Iterator[tuple[pa.Table, pa.Table, pa.Table]]:
 def _open(config: CorpusConfig) -> tuple[Adapter, list[str]]:
     files = urls(config.path)
     adapter = _adapter(config, files)
-    for file in files:
-        require(file, adapter.required, adapter.quoted)
+    require(files, adapter.required, adapter.quoted)
     return adapter, files
 
 

@@ -38,7 +38,7 @@ def _marks(labels: str) -> dict[str, dict[str, str]]:
     """Argument id -> category -> mark, marks "0" left out; fits in memory (the whole corpus has 9,324 arguments)."""
     marks: dict[str, dict[str, str]] = {}
     for url in urls(labels):
-        require(url, [ID], quoted=False)
+        require([url], [ID], quoted=False)
         categories = [name for name in columns(url, quoted=False) if name != ID]
         for category in categories:
             _check(category, url)

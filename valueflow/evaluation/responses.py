@@ -28,8 +28,7 @@ def save_responses(url: str, root: str, limit: int | None = None) -> Build:
     table: dict[str, list[str]] = {name: [] for name in ("response_id", *COLUMNS)}
     unreadable = []
     files = urls(url)
-    for file in files:
-        require(file, list(COLUMNS))
+    require(files, list(COLUMNS))
     named = row_names(files)
     all_rows = (row for file in files for row in rows(file, list(COLUMNS)))
     for row in itertools.islice(all_rows, limit):

@@ -110,20 +110,22 @@ def columns(url: str, quoted: bool = True, wanted: Sequence[str] = ()) -> list[s
             return _keys(url, stream, wanted) if kind == "jsonl" else _header(url, Records(stream, DELIMITERS[kind], quoted))
 
 
-def require(url: str, names: Sequence[str], quoted: bool = True) -> None:
-    """Check that a file has each of these columns once.
+def require(files: Sequence[str], names: Sequence[str], quoted: bool = True) -> None:
+    """Check that each file has each of these columns once; JSON lines files, whose rows may leave out a key, together.
 
     Raises:
         InputError: one is missing or occurs twice; the message names the file, the column and the existing columns.
     """
-    existing = columns(url, quoted, names)
-    missing = [name for name in names if name not in existing]
-    if missing:
-        sign = DELIMITERS.get(_kind(url), "")
-        alone = bool(sign) and len(existing) == 1 and any(other in existing[0] for other in ";\t|,=")
-        hint = f"; cells of a .{_kind(url)} are separated by {sign!r}" if alone else ""
-        raise InputError(f"{url} lacks column(s) {missing}; it has {existing}{hint}")
-    _check_once(url, existing, names)
+    headers = {url: columns(url, quoted, names) for url in files}
+    keys = {key for url, existing in headers.items() if _kind(url) == "jsonl" for key in existing}
+    for url, existing in headers.items():
+        missing = [name for name in names if name not in (keys if _kind(url) == "jsonl" else existing)]
+        if missing:
+            sign = DELIMITERS.get(_kind(url), "")
+            alone = bool(sign) and len(existing) == 1 and any(other in existing[0] for other in ";\t|,=")
+            hint = f"; cells of a .{_kind(url)} are separated by {sign!r}" if alone else ""
+            raise InputError(f"{url} lacks column(s) {missing}; it has {existing}{hint}")
+        _check_once(url, existing, names)
 
 
 def rows(url: str, names: Sequence[str], quoted: bool = True) -> Iterator[Row]:
@@ -161,7 +163,7 @@ def strict_rows(url: str, names: Sequence[str], quoted: bool = True, optional: S
         InputError: the file or a column is missing, or a row is bad; the message begins with `url:number` of the row.
     """
     if _kind(url) != "jsonl":  # lines of JSON may differ in their keys, so they are checked one by one
-        require(url, names, quoted)
+        require([url], names, quoted)
     for row in rows(url, [*names, *optional], quoted):
         if row.error:
             raise InputError(f"{row.location}: {row.error}")
