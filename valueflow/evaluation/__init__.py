@@ -1,5 +1,6 @@
-"""The intensity of a text: windows of anchors and a posterior, a regression on embeddings, and the official files."""
+"""The intensity of a text by windows of anchors or a regression on embeddings, means of many, and the official files."""
 
+from valueflow.evaluation import prediction_powered
 from valueflow.evaluation.comparison import TextScore, mean_profile, probability_higher
 from valueflow.evaluation.regression import IntensityRegression, load_or_fit
 from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, Score, Scoring
@@ -13,5 +14,6 @@ __all__ = [
     "TextScore",
     "load_or_fit",
     "mean_profile",
+    "prediction_powered",
     "probability_higher",
 ]
