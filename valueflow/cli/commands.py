@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
@@ -18,6 +19,7 @@ from valueflow.cli import output
 from valueflow.cli.options import FORMATS, ROOT
 from valueflow.cli.outcome import Outcome
 from valueflow.cli.output import Lines, Row, Sheet
+from valueflow.cli.trusted import Trusted
 from valueflow.client import AsyncClient, LocalClient, Settings, ValueFlowError
 from valueflow.client.address import SERVER_ENV
 from valueflow.client.protocol import flat_row
@@ -26,7 +28,7 @@ from valueflow.console import say
 from valueflow.decoding import decode
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, JudgeConfig, SimulatedJudge
-from valueflow.records import flaw
+from valueflow.records import ValueId, flaw
 from valueflow.tabular import EXTENSIONS, cell, columns, row_error, rows
 from valueflow.theories import find_theory
 
@@ -45,17 +47,30 @@ async def score(args: Namespace) -> None:
         if args.dry_run:
             dry_run(args, client, texts)
             return
-        with sheet(args, output.scores) as out, progress(len(texts), args) as bar:
-            async for line in client.stream(texts, args.value or ["all"], **settings(args)):
-                if isinstance(line, api.StreamStart):
-                    out.header = line.model_dump(exclude={"type", "num_scores"})
-                elif isinstance(line, api.StreamScore):
-                    out.add(flat_row(line, texts))
-                    outcome.add(f"text {line.index + 1}, {line.value}", line.intensity is not None, line)
-                    bar.update(line.index - bar.n)
-                elif line.problem:
-                    raise ValueFlowError(f"{line.problem.title}: {line.problem.detail}", line.problem)
+        with sheet(args, output.scores) as out:
+            async for line in scores_of(args, client, texts, out, outcome):
+                out.add(flat_row(line, texts))
     outcome.report()
+
+
+async def scores_of(
+    args: Namespace, client: AsyncClient | LocalClient, texts: list[str], out: Sheet, outcome: Outcome
+) -> AsyncIterator[api.StreamScore]:
+    """Yield the scores as they arrive; the first line becomes the header of the output.
+
+    Raises:
+        ValueFlowError: the server ended the stream early.
+    """
+    with progress(len(texts), args) as bar:
+        async for line in client.stream(texts, args.value or ["all"], **settings(args)):
+            if isinstance(line, api.StreamStart):
+                out.header = line.model_dump(exclude={"type", "num_scores"})
+            elif isinstance(line, api.StreamScore):
+                yield line
+                outcome.add(f"text {line.index + 1}, {line.value}", line.intensity is not None, line)
+                bar.update(line.index - bar.n)
+            elif line.problem:
+                raise ValueFlowError(f"{line.problem.title}: {line.problem.detail}", line.problem)
 
 
 COMPARED = ("intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "num_windows", "num_failed", "error")
@@ -82,9 +97,15 @@ async def compare(args: Namespace) -> None:
 async def profile(args: Namespace) -> None:
     """Write the mean intensity of values over texts."""
     texts, outcome = read_texts(args.texts, args.column), Outcome()
+    trusted = Trusted(args.trusted, texts, args.value) if args.trusted else None
+    if trusted:
+        args.value = trusted.values
     async with backend(args) as client:
         if args.dry_run:
             dry_run(args, client, texts)
+            return
+        if trusted:
+            await corrected_profile(args, client, texts, trusted)
             return
         answer = await client.profile(texts, args.value or ["all"], **settings(args))
     with sheet(args, output.profiles) as out:
@@ -93,6 +114,18 @@ async def profile(args: Namespace) -> None:
             out.add(profiled.model_dump(exclude={"error"}))
             for number in range(len(texts)):
                 outcome.add(profiled.value, number < profiled.num_texts, reason=profiled.error)
+    outcome.report()
+
+
+async def corrected_profile(args: Namespace, client: AsyncClient | LocalClient, texts: list[str], trusted: Trusted) -> None:
+    """Write the mean intensity of values over texts, corrected by trusted scores of some of them."""
+    outcome, judge_VT = Outcome(), {value: np.full(len(texts), np.nan) for value in trusted.values}
+    with sheet(args, output.profiles) as out:
+        async for line in scores_of(args, client, texts, out, outcome):
+            if line.intensity is not None:
+                judge_VT[ValueId(line.value)][line.index] = line.intensity
+        for value, judge_T in judge_VT.items():
+            out.add(trusted.row(value, judge_T))
     outcome.report()
 
 

@@ -56,6 +56,12 @@ def parser() -> argparse.ArgumentParser:
         **_examples(f"profile {SAMPLE} --value svt", f"profile {SAMPLE} --value svt --format json"),
     )
     _texts(profile)
+    profile.add_argument(
+        "--trusted",
+        metavar="FILE",
+        help="scores of a random subset of the texts by people or a better judge, which correct the judge's mean: a csv, tsv, "
+        "jsonl or parquet with the columns value, text or text_id, and rating or intensity",
+    )
     extract = commands.add_parser(
         "extract",
         parents=[backend, out],

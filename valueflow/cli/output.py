@@ -113,9 +113,17 @@ def comparisons(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:
 
 def profiles(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:
     """Yield the table of a profile."""
-    table = [{"value": r["value"], **intensity_cells(r, on), "texts": r["num_texts"], "band": r["band"]} for r in rows]
+    table = []
+    for row in rows:
+        corrected = "method" in row
+        trusted = {"trusted": row["num_trusted"], "judge's weight": f"{row['judge_weight']:.2f}"} if corrected else {}
+        table.append(
+            {"value": row["value"], **intensity_cells(row, on), "texts": row["num_texts"], **trusted, "band": row["band"]}
+        )
     yield from aligned(table, on, "value")
     yield from provenance(header)
+    if rows and "method" in rows[0]:
+        yield f"{rows[0]['method']} means: trusted scores of a random subset, and the judge's of all texts by its weight"
 
 
 def nodes(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:

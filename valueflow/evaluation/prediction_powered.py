@@ -234,5 +234,16 @@ def _group(sample: Sample, codes_T: np.ndarray, size: int) -> _Group:
         _Part(np.where(has_trusted_U, influence_U * np.sqrt(scale), 0.0), freedom),
         _Part(np.where(has_trusted_U, 0.0, influence_U), max(1, len(np.unique(codes_T)) - num_units)),
     )
-    imbalance = -gap / float(np.sqrt(power)) if np.ptp(f_T) > 0 else 0.0
-    return _Group(float(y_n.mean()) + weight * gap, weight, imbalance, parts)
+    return _Group(float(y_n.mean()) + weight * gap, weight, _imbalance(f_T, is_trusted_T, codes_T), parts)
+
+
+def _imbalance(f_T: np.ndarray, is_trusted_T: np.ndarray, codes_T: np.ndarray) -> float:
+    """The judge's mean of the trusted texts less that of the others, over its standard error if the subset is random.
+
+    A score test: deviations are from the mean of all, so that few trusted scores (under 16) never exceed 4 by chance.
+    """
+    if is_trusted_T.all() or np.ptp(f_T) == 0:
+        return 0.0
+    share_T = np.where(is_trusted_T, 1 / is_trusted_T.sum(), -1 / (~is_trusted_T).sum())
+    influence_U = np.bincount(codes_T, share_T * (f_T - f_T.mean()))
+    return float(influence_U.sum() / np.sqrt(influence_U @ influence_U))

@@ -1,4 +1,4 @@
-"""Human ratings of single texts: read from a file, and matched with the texts of a build's candidates."""
+"""Ratings of single texts: read from a file, and matched with the texts of a build's candidates or with given texts."""
 
 import logging
 from collections.abc import Collection
@@ -8,22 +8,23 @@ from valueflow import store
 from valueflow.errors import InputError
 from valueflow.records import ValueId, text_id
 from valueflow.store import Build
-from valueflow.tabular import cell, strict_rows
+from valueflow.tabular import cell, columns, strict_rows
 from valueflow.theories import resolve
 from valueflow.vidb.anchor_files import intensity_of
 
 log = logging.getLogger(__name__)
-COLUMNS, ID = ("theory", "value", "text", "rating"), "text_id"
+THEORY, VALUE, TEXT, ID, RATING, INTENSITY = "theory", "value", "text", "text_id", "rating", "intensity"
 NUM_PLACES = 5  # places of ratings without a text that a message lists
+SHOWN_CHARS = 60  # of a text in a message
 Means = dict[ValueId, dict[str, float]]
 
 
 class Rating(NamedTuple):
-    """One rating by a person. A spreadsheet may have changed the text or the id, so both are compared with the candidates."""
+    """One rating by a person or judge. A spreadsheet may change the text or the id, so both are compared with the texts."""
 
     value: ValueId
     written_id: str  # of the column text_id; "" without one
-    text: str
+    text: str  # "" without a column text
     rating: float
     place: str
 
@@ -36,21 +37,28 @@ class HumanRatings(NamedTuple):
 
 
 def read_ratings(url: str) -> list[Rating]:
-    """Return the ratings of a file with the columns theory, value, text, rating; rows with an empty rating are skipped.
+    """Return the ratings of a file; rows with an empty rating are skipped.
+
+    Args:
+        url: a file with the columns value (svt:power, or power beside a column theory), text or text_id or both, and rating or,
+            where there is none, intensity, as `valueflow score` writes it.
 
     Raises:
         InputError: a column is missing, a value is unknown, or a rating is not a number in [-10, 10].
     """
+    available = columns(url, wanted=[TEXT, RATING])
+    text_name = ID if ID in available and TEXT not in available else TEXT
+    rating_name = INTENSITY if INTENSITY in available and RATING not in available else RATING
     ratings = []
-    for row in strict_rows(url, list(COLUMNS), optional=[ID]):
-        theory, node, text, rating = (cell(row.fields, name) for name in COLUMNS)
+    for row in strict_rows(url, [VALUE, text_name, rating_name], optional=[THEORY, ID]):
+        theory, node, text, rating = (cell(row.fields, name) for name in (THEORY, VALUE, TEXT, rating_name))
         if not rating.strip():
             continue
         try:
-            value = resolve(node, theory)
+            value = resolve(node, theory or None)
         except InputError as error:
             raise InputError(f"{row.location}: {error}") from None
-        number = intensity_of(rating, f"{row.location} rating")
+        number = intensity_of(rating, f"{row.location} {rating_name}")
         ratings.append(Rating(value, cell(row.fields, ID).strip(), text, number, row.location))
     return ratings
 
@@ -86,8 +94,36 @@ def human_ratings(url: str, candidates: Build) -> HumanRatings:
         if not numbers:
             raise InputError(message)
         log.warning("%s. They are left out", message)
-    means = {value: {i: sum(of_text) / len(of_text) for i, of_text in texts.items()} for value, texts in numbers.items()}
-    return HumanRatings(means, len(unmatched))
+    return HumanRatings(_means(numbers), len(unmatched))
+
+
+def ratings_of(url: str, text_ids: Collection[str]) -> Means:
+    """Return the mean ratings by value and text id in a file whose ratings are all of given texts.
+
+    Raises:
+        InputError: as `read_ratings`; the file has no rating, or one of another text.
+    """
+    ratings = read_ratings(url)
+    if not ratings:
+        raise InputError(f"{url} has no rating; fill in the column {RATING} or {INTENSITY}")
+    numbers: dict[ValueId, dict[str, list[float]]] = {}
+    strays = []
+    for rating in ratings:
+        if text := _match(rating, text_ids):
+            numbers.setdefault(rating.value, {}).setdefault(text, []).append(rating.rating)
+        else:
+            strays.append(rating)
+    if strays:
+        first = f"{strays[0].place}: {(strays[0].text or strays[0].written_id)[:SHOWN_CHARS]!r}"
+        raise InputError(
+            f"{len(strays)} of {len(ratings)} ratings are of none of the {len(text_ids)} texts (first: {first}); rate some of "
+            "these texts, and keep them or their text_id unchanged"
+        )
+    return _means(numbers)
+
+
+def _means(numbers: dict[ValueId, dict[str, list[float]]]) -> Means:
+    return {value: {i: sum(of_text) / len(of_text) for i, of_text in texts.items()} for value, texts in numbers.items()}
 
 
 def _match(rating: Rating, ids: Collection[str]) -> str | None:
