@@ -252,7 +252,11 @@ DUPLICATES = {
 @pytest.mark.parametrize("name", DUPLICATES)
 def test_a_column_that_occurs_twice_is_refused_only_where_it_is_read(tmp_path, name):
     url = saved(tmp_path, name, DUPLICATES[name])
-    for read in (lambda url, names: require([url], names), lambda url, names: list(rows(url, names)), lambda url, names: list(strict_rows(url, names))):
+    for read in (
+        lambda url, names: require([url], names),
+        lambda url, names: list(rows(url, names)),
+        lambda url, names: list(strict_rows(url, names)),
+    ):
         with pytest.raises(InputError, match=rf"{name} has 2 columns 'text'"):
             read(url, ["id", "text"])
     assert cells(url, "id") == ["1"]
