@@ -31,6 +31,7 @@ LAYERS = (
     {"prompts"},
     {"llm"},
     {"vidb"},
+    {"people"},
     {"hives"},
     {"judging"},
     {"evaluation"},

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from mutations import Mutation, cells_at, mutated, mutations, reading
+from people_samples import sample_tasks
 from pydantic_core import from_json
 
 from serve.settings import HttpConfig
@@ -24,12 +25,16 @@ from valueflow.evaluation.official_files import score_rankings
 from valueflow.evaluation.responses import save_responses
 from valueflow.evaluation.scoring import EvaluatorConfig
 from valueflow.hives.examples import OFFICIAL_COLUMNS, read_official
+from valueflow.people.answers import read_answers
+from valueflow.people.tasks import read_register, register_csv
 from valueflow.records import ValueId
 from valueflow.tabular import Row, columns, rows, strict_rows
 from valueflow.vidb.ratings import read_ratings
 from valueflow.voting.human import read_decisions
 
 POWER = ValueId("svt:power")
+TASKS = {task.task_id: task for task in sample_tasks()}
+RATING_IDS = [i for i, task in TASKS.items() if task.kind == "rating"]
 
 
 class Format(NamedTuple):
@@ -117,6 +122,27 @@ FORMATS: dict[str, Format] = {
         [{"text": row["text"], "final_rating": row["rating"]} for row in RATED],
     ),
     "ratings": Format(lambda path: read_ratings(str(path)), RATED),
+    "answers of raters": Format(
+        lambda path: read_answers([str(path)], TASKS),
+        [{"task_id": i, "text_id": TASKS[i].text_id, "text": "Words", "rating": n - 4.5, "rater": "a"}
+         for n, i in enumerate(RATING_IDS[:4])],
+    ),
+    "exports of raters": Format(
+        lambda path: read_answers([str(path)], TASKS),
+        files={
+            "label-studio.json": json.dumps(
+                [{"data": {"task_id": i}, "annotations": [{"completed_by": 3, "lead_time": 4.5, "result": [
+                    {"from_name": "rating", "value": {"number": 2.5}}]}]} for i in RATING_IDS[:3]]
+            ),
+            "argilla.json": json.dumps(
+                [{"id": i, "fields": {"text": TASKS[i].text}, "metadata": {},
+                  "responses": {"rating": [{"value": "-3", "user_id": "u"}]}} for i in RATING_IDS[:3]]
+            ),
+        },
+    ),
+    "register of raters' tasks": Format(
+        lambda path: read_register(str(path)), files={"a.csv": register_csv(list(TASKS.values())[:5])}
+    ),
     "decisions": Format(
         lambda path: read_decisions([str(path)], ["svt"]),
         [{"text_id": f"0{i}", "theory": "svt", "node": "power", "direction": "opposes"} for i in range(3)],

@@ -10,8 +10,10 @@ import pytest
 
 from valueflow import store
 from valueflow.errors import InputError
+from valueflow.judging.audit.rated_texts import rated_texts
 from valueflow.records import SCHEMAS, ValueId, text_id
 from valueflow.store import Build, CandidatesDetails
+from valueflow.vidb import read_anchors
 from valueflow.vidb.ratings import human_ratings, read_ratings
 
 TEXTS = ["The owner's cousins helped.", "It's raining here as well.", "We share everything."]
@@ -112,3 +114,22 @@ def test_a_file_whose_ratings_are_of_no_text_is_refused(tmp_path, candidates):
         with pytest.raises(InputError, match=message):
             human_ratings(rated(tmp_path, "theory value text rating", *rows), candidates)
     assert human_ratings("", candidates) == ({}, 0)
+
+
+def test_calibrations_and_audits_use_the_texts_that_were_drawn_at_random(tmp_path, candidates):
+    rows = [
+        ("svt", "power", text, rating, rater, basis)
+        for text, rating, basis in ((TEXTS[0], 4, "random"), (TEXTS[1], -9, "chosen"), (TEXTS[2], 1, "random"))
+        for rater in ("a", "b")
+    ]
+    rows[0] = (*rows[0][:3], 6, *rows[0][4:])
+    url = rated(tmp_path, "theory value text rating rater basis", *rows)
+    assert human_ratings(url, candidates).means == {POWER: {IDS[0]: 5.0, IDS[1]: -9.0, IDS[2]: 1.0}}
+    assert human_ratings(url, candidates, basis="random").means == {POWER: {IDS[0]: 5.0, IDS[2]: 1.0}}
+    assert read_anchors(url) == [(POWER, TEXTS[0], 5.0), (POWER, TEXTS[1], -9.0), (POWER, TEXTS[2], 1.0)]
+    audited = rated_texts(url, []).to_pylist()
+    assert {row["text"]: row["rating"] for row in audited} == {TEXTS[0]: 5.0, TEXTS[2]: 1.0}
+    with pytest.raises(InputError, match=r"has no rating of texts drawn at random"):
+        human_ratings(
+            rated(tmp_path, "theory value text rating basis", ("svt", "power", TEXTS[0], 1, "chosen")), candidates, "random"
+        )

@@ -10,6 +10,7 @@
 | `validity/{fingerprint}.json` | the validity record of a judge, measured on rated texts |
 | `reports/{name}.html` | pages |
 | `checkpoints/{settings}/` | of a training that has not finished |
+| `people/{name}/` | tasks for raters, and the ratings that came back |
 | `npz/{id}/` | official exports of embeddings |
 | `files/` | a root of its own for texts that were given as a file |
 """
@@ -100,6 +101,11 @@ def report_url(root: str, name: str) -> str:
 def checkpoints_url(root: str, settings: str) -> str:
     """Return the folder of the checkpoints of a training, by the hash of its settings."""
     return under(root, "checkpoints", settings)
+
+
+def people_url(root: str, name: str) -> str:
+    """Return the folder of the tasks of an export for raters."""
+    return under(root, "people", name)
 
 
 def npz_url(root: str, export: str) -> str:

@@ -74,19 +74,23 @@ def import_version(paths: list[str], license_: str, source: str, root: str) -> t
     return out, counts
 
 
-def read_anchors(path: str) -> list[tuple[ValueId, str, float]]:
+def read_anchors(path: str, basis: str = "") -> list[tuple[ValueId, str, float]]:
     """Return (value id, text, intensity) of each row of a file of either form, in any format of `tabular`.
 
-    Official: columns text and final_rating, named `{value}_{theory}.csv`. Rated texts: theory, value, text, intensity. A file
-    with both ratings is official if it is a CSV.
+    Official: columns text and final_rating, named `{value}_{theory}.csv`. Rated texts: theory, value, text, intensity; or, one
+    row per rater, rating, of which each text gets the mean. A file with both ratings is official if it is a CSV.
+
+    Args:
+        path: the file.
+        basis: rows of rated texts whose column basis holds another word are left out; "": none.
 
     Raises:
         InputError: the file, a column or a field is missing, a row is bad, or an intensity is not a number in [-10, 10].
     """
     names = columns(path)
-    has_rating, has_intensity = "final_rating" in names, "intensity" in names
+    has_rating, has_intensity = "final_rating" in names, "intensity" in names or "rating" in names
     official = path.lower().endswith((".csv", ".tsv")) if has_rating == has_intensity else has_rating
-    return _official(path) if official else _rated(path)
+    return _official(path) if official else _rated(path, basis, "intensity" if "intensity" in names else "rating")
 
 
 def _official(path: str) -> list[tuple[ValueId, str, float]]:
@@ -100,9 +104,12 @@ def _official(path: str) -> list[tuple[ValueId, str, float]]:
     ]
 
 
-def _rated(path: str) -> list[tuple[ValueId, str, float]]:
-    rated = []
-    for row in strict_rows(path, ["theory", "value", "text", "intensity"]):
+def _rated(path: str, basis: str, column: str) -> list[tuple[ValueId, str, float]]:
+    rated: list[tuple[ValueId, str, float]] = []
+    for row in strict_rows(path, ["theory", "value", "text", column], optional=["basis"]):
+        is_empty = column == "rating" and not cell(row.fields, column).strip()
+        if is_empty or (basis and cell(row.fields, "basis") not in ("", basis)):
+            continue
         try:
             value = resolve(cell(row.fields, "value"), cell(row.fields, "theory"))
         except InputError as error:
@@ -110,5 +117,13 @@ def _rated(path: str) -> list[tuple[ValueId, str, float]]:
         text = "" if row.fields["text"] is None else row.fields["text"]
         if not isinstance(text, str):
             raise InputError(f"{row.location}: text is {text!r}, not a string")
-        rated.append((value, text, intensity_of(row.fields["intensity"], f"{row.location} intensity")))
-    return rated
+        rated.append((value, text, intensity_of(row.fields[column], f"{row.location} {column}")))
+    return rated if column == "intensity" else _means(rated)
+
+
+def _means(rated: list[tuple[ValueId, str, float]]) -> list[tuple[ValueId, str, float]]:
+    """The mean rating of each text over its raters."""
+    ratings: dict[tuple[ValueId, str], tuple[str, list[float]]] = {}
+    for value, text, rating in rated:
+        ratings.setdefault((value, text_id(text)), (text, []))[1].append(rating)
+    return [(value, text, sum(of_text) / len(of_text)) for (value, _), (text, of_text) in ratings.items()]

@@ -66,13 +66,15 @@ def review_of(candidates: Build, calibrate: CalibrateConfig, config: HumanConfig
         InputError: see `human_ratings`.
     """
     before = _review_of_version(base) if base else Review()
-    by_file = {url: human_ratings(url, candidates) for url in (calibrate.ratings, config.ratings)}
-    calibrating, human = by_file[calibrate.ratings].means, by_file[config.ratings].means
+    # Texts that were chosen because judges disagree about them would make the calibration that of the hard ones.
+    by_use = [human_ratings(calibrate.ratings, candidates, "random"), human_ratings(config.ratings, candidates)]
+    calibrating, human = (ratings.means for ratings in by_use)
     together = {
         value: calibrating.get(value, {}) | before.human.get(value, {}) | human.get(value, {})
         for value in calibrating | before.human | human
     }
-    unmatched = sum(ratings.unmatched for ratings in by_file.values())
+    counted = by_use[1:] if calibrate.ratings == config.ratings else by_use
+    unmatched = sum(ratings.unmatched for ratings in counted)
     return before._replace(human=together, calibrating=calibrating, unmatched=unmatched, config=config)
 
 

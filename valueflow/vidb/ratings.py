@@ -14,6 +14,7 @@ from valueflow.vidb.anchor_files import intensity_of
 
 log = logging.getLogger(__name__)
 THEORY, VALUE, TEXT, ID, RATING, INTENSITY = "theory", "value", "text", "text_id", "rating", "intensity"
+BASIS = "basis"  # how a text was chosen to be rated
 NUM_PLACES = 5  # places of ratings without a text that a message lists
 SHOWN_CHARS = 60  # of a text in a message
 Means = dict[ValueId, dict[str, float]]
@@ -36,12 +37,13 @@ class HumanRatings(NamedTuple):
     unmatched: int = 0
 
 
-def read_ratings(url: str) -> list[Rating]:
+def read_ratings(url: str, basis: str = "") -> list[Rating]:
     """Return the ratings of a file; rows with an empty rating are skipped.
 
     Args:
         url: a file with the columns value (svt:power, or power beside a column theory), text or text_id or both, and rating or,
             where there is none, intensity, as `valueflow score` writes it.
+        basis: rows whose column basis holds another word are skipped, too; "": none.
 
     Raises:
         InputError: a column is missing, a value is unknown, or a rating is not a number in [-10, 10].
@@ -50,9 +52,9 @@ def read_ratings(url: str) -> list[Rating]:
     text_name = ID if ID in available and TEXT not in available else TEXT
     rating_name = INTENSITY if INTENSITY in available and RATING not in available else RATING
     ratings = []
-    for row in strict_rows(url, [VALUE, text_name, rating_name], optional=[THEORY, ID]):
+    for row in strict_rows(url, [VALUE, text_name, rating_name], optional=[THEORY, ID, BASIS]):
         theory, node, text, rating = (cell(row.fields, name) for name in (THEORY, VALUE, TEXT, rating_name))
-        if not rating.strip():
+        if not rating.strip() or (basis and cell(row.fields, BASIS) not in ("", basis)):
             continue
         try:
             value = resolve(node, theory or None)
@@ -63,8 +65,10 @@ def read_ratings(url: str) -> list[Rating]:
     return ratings
 
 
-def human_ratings(url: str, candidates: Build) -> HumanRatings:
+def human_ratings(url: str, candidates: Build, basis: str = "") -> HumanRatings:
     """Return the ratings in a file of the texts of a build; none for "". Ratings of other texts are counted and logged.
+
+    With `basis`, those of texts that were selected in another way, says their column basis, are left out.
 
     Raises:
         InputError: as `read_ratings`; the file has no rating, or none of a text of the build; or a row's text_id is that of
@@ -72,9 +76,10 @@ def human_ratings(url: str, candidates: Build) -> HumanRatings:
     """
     if not url:
         return HumanRatings()
-    ratings = read_ratings(url)
+    ratings = read_ratings(url, basis)
     if not ratings:
-        raise InputError(f"{url} has no rating; fill in the column rating, or leave the setting ratings out")
+        of_basis = f" of texts drawn at {basis}" if basis and read_ratings(url) else ""
+        raise InputError(f"{url} has no rating{of_basis}; fill in the column rating, or leave the setting ratings out")
     numbers: dict[ValueId, dict[str, list[float]]] = {}
     unmatched = []
     for value in dict.fromkeys(rating.value for rating in ratings):

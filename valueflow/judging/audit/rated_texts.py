@@ -23,13 +23,14 @@ def rated_texts(anchors: str, values: list[str]) -> pa.Table:
 
     Args:
         anchors: "sample" (the project's statements, none of them an exemplar; rating = direction times strength, 0 for neutral
-            texts), or the path of an official `{value}_{theory}.csv` or a JSONL of theory, value, text, intensity.
+            texts), or the path of an official `{value}_{theory}.csv` or a file of theory, value, text, intensity (or rating,
+            one row per rater). Of ratings that `jobs.import_ratings` wrote, those of texts that were drawn at random count.
         values: value ids; empty for all values with rated texts.
 
     Raises:
         InputError: a value has no rated texts.
     """
-    rows = _sample() if anchors == SAMPLE else vidb.read_anchors(anchors)
+    rows = _sample() if anchors == SAMPLE else vidb.read_anchors(anchors, basis="random")
     by_value: dict[ValueId, dict[str, tuple[str, float]]] = {}
     for value, text, rating in rows:
         if value not in operational():
