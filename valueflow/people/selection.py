@@ -88,9 +88,9 @@ def _ratings(value: ValueId, pool: Pool, count: int, random_share: float, rng: n
     chosen += _best(
         order_N[num_random:],
         {
+            "judges disagree": np.where(pool.disagreement_N > 0, pool.disagreement_N, np.nan),
             "wide interval": high_N - low_N,
             "extreme intensity": np.abs(intensity_N),
-            "judges disagree": np.where(pool.disagreement_N > 0, pool.disagreement_N, np.nan),
         },
         count - num_random,
     )

@@ -74,8 +74,8 @@ def wording(task: Task) -> Wording:
 
 
 REGISTER = (
-    "kind", "task_id", "theory", "value", "text_id", "text", "other_id", "other_text", "basis", "why", "intensity", "low", "high",
-    "other_intensity",
+    "kind", "task_id", "theory", "value", "text_id", "text", "other_id", "other_text", "basis", "why", "intensity", "low",
+    "high", "other_intensity",
 )  # fmt: skip
 
 
