@@ -57,7 +57,7 @@ def test_ratings_of_a_version_are_read_by_builds_and_audits(root, capsys):
     assert json.loads((folder / "agreement.json").read_text("utf-8"))["raters"][0]["seconds"] is None
     read = read_ratings(summary.ratings_url)
     assert len(read) == 48
-    assert len(read_ratings(summary.ratings_url, "random")) == 24
+    assert sum(rating.basis == "random" for rating in read) == 24
     assert {(r["value"], r["text_id"]) for r in rated_texts(summary.ratings_url, []).to_pylist()} == {
         (task.value.node, task.text_id) for task in tasks if task.basis == "random"
     }

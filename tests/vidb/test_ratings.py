@@ -43,7 +43,7 @@ def rated(folder, columns: str, *rows: tuple) -> str:
 def test_ratings_of_a_text_are_averaged_and_empty_ones_are_skipped(tmp_path, candidates, caplog):
     rows = [("svt", "power", f"  {TEXTS[0]} ", 4), ("Schwartz", "Power", TEXTS[0], 7), ("svt", "face", TEXTS[0], -1)]
     url = rated(tmp_path, "theory value text rating", *rows, ("svt", "power", TEXTS[1], ""))
-    means, unmatched = human_ratings(url, candidates)
+    means, unmatched = human_ratings(url, candidates)[:2]
     assert (means, unmatched) == ({POWER: {IDS[0]: 5.5}, FACE: {IDS[0]: -1.0}}, 0)
     assert not caplog.records
     assert [rating.place for rating in read_ratings(url)] == [f"{url}:{line}" for line in (2, 3, 4)]
@@ -51,7 +51,7 @@ def test_ratings_of_a_text_are_averaged_and_empty_ones_are_skipped(tmp_path, can
 
 def test_a_text_that_a_spreadsheet_changed_is_known_by_its_id(tmp_path, candidates, caplog):
     rows = [("svt", "power", i, text, n) for n, (i, text) in enumerate(zip(IDS, CURLY, strict=True))]
-    means, unmatched = human_ratings(rated(tmp_path, "theory value text_id text rating", *rows), candidates)
+    means, unmatched = human_ratings(rated(tmp_path, "theory value text_id text rating", *rows), candidates)[:2]
     assert (means, unmatched) == ({POWER: {IDS[0]: 0.0, IDS[1]: 1.0, IDS[2]: 2.0}}, 0)
     assert not caplog.records
 
@@ -59,7 +59,7 @@ def test_a_text_that_a_spreadsheet_changed_is_known_by_its_id(tmp_path, candidat
 @pytest.mark.parametrize("spoiled", ["1.23457E+15", "", " "])
 def test_an_id_that_a_spreadsheet_changed_leaves_the_text(tmp_path, candidates, spoiled):
     url = rated(tmp_path, "text_id theory value text rating", (spoiled, "svt", "power", TEXTS[0], 3))
-    assert human_ratings(url, candidates) == ({POWER: {IDS[0]: 3.0}}, 0)
+    assert human_ratings(url, candidates)[:2] == ({POWER: {IDS[0]: 3.0}}, 0)
 
 
 def test_the_id_is_read_in_every_format(tmp_path, candidates):
@@ -69,7 +69,7 @@ def test_the_id_is_read_in_every_format(tmp_path, candidates):
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "r.parquet")
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
     for name in ("r.parquet", "r.jsonl"):
-        assert human_ratings(str(tmp_path / name), candidates) == ({POWER: dict.fromkeys(IDS, 3.0)}, 0)
+        assert human_ratings(str(tmp_path / name), candidates)[:2] == ({POWER: dict.fromkeys(IDS, 3.0)}, 0)
 
 
 def test_two_columns_of_ids_and_an_id_that_is_no_text_are_refused(tmp_path):
@@ -96,7 +96,7 @@ def test_ratings_without_a_text_are_counted_with_their_lines(tmp_path, candidate
         ("mft", "purity", "x", 0),
     ]
     url = rated(tmp_path, "theory value text rating", *rows)
-    assert human_ratings(url, candidates) == ({POWER: {IDS[0]: 2.0}}, 3)
+    assert human_ratings(url, candidates)[:2] == ({POWER: {IDS[0]: 2.0}}, 3)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "3 of 4 ratings" in record.getMessage()
@@ -113,7 +113,7 @@ def test_a_file_whose_ratings_are_of_no_text_is_refused(tmp_path, candidates):
     ):
         with pytest.raises(InputError, match=message):
             human_ratings(rated(tmp_path, "theory value text rating", *rows), candidates)
-    assert human_ratings("", candidates) == ({}, 0)
+    assert human_ratings("", candidates)[:2] == ({}, 0)
 
 
 def test_calibrations_and_audits_use_the_texts_that_were_drawn_at_random(tmp_path, candidates):
@@ -125,11 +125,9 @@ def test_calibrations_and_audits_use_the_texts_that_were_drawn_at_random(tmp_pat
     rows[0] = (*rows[0][:3], 6, *rows[0][4:])
     url = rated(tmp_path, "theory value text rating rater basis", *rows)
     assert human_ratings(url, candidates).means == {POWER: {IDS[0]: 5.0, IDS[1]: -9.0, IDS[2]: 1.0}}
-    assert human_ratings(url, candidates, basis="random").means == {POWER: {IDS[0]: 5.0, IDS[2]: 1.0}}
+    assert human_ratings(url, candidates).unselected == {POWER: {IDS[0]: 5.0, IDS[2]: 1.0}}
     assert read_anchors(url) == [(POWER, TEXTS[0], 5.0), (POWER, TEXTS[1], -9.0), (POWER, TEXTS[2], 1.0)]
     audited = rated_texts(url, []).to_pylist()
     assert {row["text"]: row["rating"] for row in audited} == {TEXTS[0]: 5.0, TEXTS[2]: 1.0}
-    with pytest.raises(InputError, match=r"has no rating of texts drawn at random"):
-        human_ratings(
-            rated(tmp_path, "theory value text rating basis", ("svt", "power", TEXTS[0], 1, "chosen")), candidates, "random"
-        )
+    one = rated(tmp_path, "theory value text rating basis", ("svt", "power", TEXTS[0], 1, "chosen"))
+    assert human_ratings(one, candidates) == ({POWER: {IDS[0]: 1.0}}, 0, {})

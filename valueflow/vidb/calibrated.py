@@ -48,7 +48,9 @@ def _calibrate(
             return calibration.neutral(theta_N, pool["neutral"].to_numpy(), config.extreme_quantile)
         rated = [(t, ratings[i]) for i, t in zip(theta["text_id"].to_pylist(), theta_N, strict=True) if i in ratings]
         if len(rated) < 3:
-            raise InputError(f"{config.ratings} has ratings of {len(rated)} texts; at least 3 are needed")
+            raise InputError(
+                f"{config.ratings} has ratings of {len(rated)} texts; at least 3 are needed, of texts whose basis, if the file says it, is random"
+            )
         theta_R, rating_R = np.array(rated).T
         return calibration.isotonic(theta_R, rating_R, config.mode)
     except InputError as error:

@@ -45,6 +45,7 @@ class Review(NamedTuple):
     Attributes:
         flags: of the plausibility panel by (value, text id), None without a panel.
         human: mean ratings by value and text id.
+        unselected: those of them that measure the judges' error: of texts that nobody chose because of what judges say.
         calibrating: those of them that the calibration uses.
         unmatched: number of ratings of texts that are not candidates.
         config: weight of the ratings.
@@ -53,6 +54,7 @@ class Review(NamedTuple):
 
     flags: dict[tuple[ValueId, str], int] | None = None
     human: Means = {}
+    unselected: Means = {}
     calibrating: Means = {}
     unmatched: int = 0
     config: HumanConfig = HumanConfig()
@@ -66,16 +68,18 @@ def review_of(candidates: Build, calibrate: CalibrateConfig, config: HumanConfig
         InputError: see `human_ratings`.
     """
     before = _review_of_version(base) if base else Review()
-    # Texts that were chosen because judges disagree about them would make the calibration that of the hard ones.
-    by_use = [human_ratings(calibrate.ratings, candidates, "random"), human_ratings(config.ratings, candidates)]
-    calibrating, human = (ratings.means for ratings in by_use)
-    together = {
-        value: calibrating.get(value, {}) | before.human.get(value, {}) | human.get(value, {})
-        for value in calibrating | before.human | human
-    }
-    counted = by_use[1:] if calibrate.ratings == config.ratings else by_use
-    unmatched = sum(ratings.unmatched for ratings in counted)
-    return before._replace(human=together, calibrating=calibrating, unmatched=unmatched, config=config)
+    by_file = {url: human_ratings(url, candidates) for url in (calibrate.ratings, config.ratings)}
+    calibrating, human = by_file[calibrate.ratings].unselected, by_file[config.ratings].means
+    together = _together(calibrating, before.human, human)
+    unselected = _together(calibrating, before.human, by_file[config.ratings].unselected)
+    unmatched = sum(ratings.unmatched for ratings in by_file.values())
+    return before._replace(human=together, unselected=unselected, calibrating=calibrating, unmatched=unmatched, config=config)
+
+
+def _together(first: Means, second: Means, third: Means) -> Means:
+    """All means; the last one counts where a text has several."""
+    values = first | second | third
+    return {value: first.get(value, {}) | second.get(value, {}) | third.get(value, {}) for value in values}
 
 
 def _review_of_version(base: Vidb) -> Review:
@@ -131,7 +135,7 @@ def write_version(
     def values() -> Iterable[CalibratedValue]:
         return calibrated_values(candidates, utilities, config, review.calibrating, base)
 
-    errors = content_errors(values(), review.human, config.extreme_quantile, knowledge, base)
+    errors = content_errors(values(), review.unselected, config.extreme_quantile, knowledge, base)
     calibrations: dict[str, dict[str, Any]] = {}
     licenses: Counter[str] = Counter()
     counts = Counter({"flagged": 0, "rated_by_humans": 0, "filtered_release": 0})

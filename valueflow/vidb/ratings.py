@@ -15,6 +15,7 @@ from valueflow.vidb.anchor_files import intensity_of
 log = logging.getLogger(__name__)
 THEORY, VALUE, TEXT, ID, RATING, INTENSITY = "theory", "value", "text", "text_id", "rating", "intensity"
 BASIS = "basis"  # how a text was chosen to be rated
+UNSELECTED = "random"
 NUM_PLACES = 5  # places of ratings without a text that a message lists
 SHOWN_CHARS = 60  # of a text in a message
 Means = dict[ValueId, dict[str, float]]
@@ -28,22 +29,27 @@ class Rating(NamedTuple):
     text: str  # "" without a column text
     rating: float
     place: str
+    basis: str  # of the column basis: random, chosen, "" without one
 
 
 class HumanRatings(NamedTuple):
-    """Mean ratings by value and text id, and how many ratings are of no text of the candidates."""
+    """Mean ratings by value and text id, and how many ratings are of no text of the candidates.
+
+    `unselected` are the means of texts that nobody chose because of what judges say of them: others would make a calibration, or
+    the judge's error, that of the hard texts.
+    """
 
     means: Means = {}
     unmatched: int = 0
+    unselected: Means = {}
 
 
-def read_ratings(url: str, basis: str = "") -> list[Rating]:
+def read_ratings(url: str) -> list[Rating]:
     """Return the ratings of a file; rows with an empty rating are skipped.
 
     Args:
         url: a file with the columns value (svt:power, or power beside a column theory), text or text_id or both, and rating or,
             where there is none, intensity, as `valueflow score` writes it.
-        basis: rows whose column basis holds another word are skipped, too; "": none.
 
     Raises:
         InputError: a column is missing, a value is unknown, or a rating is not a number in [-10, 10].
@@ -54,21 +60,19 @@ def read_ratings(url: str, basis: str = "") -> list[Rating]:
     ratings = []
     for row in strict_rows(url, [VALUE, text_name, rating_name], optional=[THEORY, ID, BASIS]):
         theory, node, text, rating = (cell(row.fields, name) for name in (THEORY, VALUE, TEXT, rating_name))
-        if not rating.strip() or (basis and cell(row.fields, BASIS) not in ("", basis)):
+        if not rating.strip():
             continue
         try:
             value = resolve(node, theory or None)
         except InputError as error:
             raise InputError(f"{row.location}: {error}") from None
         number = intensity_of(rating, f"{row.location} {rating_name}")
-        ratings.append(Rating(value, cell(row.fields, ID).strip(), text, number, row.location))
+        ratings.append(Rating(value, cell(row.fields, ID).strip(), text, number, row.location, cell(row.fields, BASIS).strip()))
     return ratings
 
 
-def human_ratings(url: str, candidates: Build, basis: str = "") -> HumanRatings:
+def human_ratings(url: str, candidates: Build) -> HumanRatings:
     """Return the ratings in a file of the texts of a build; none for "". Ratings of other texts are counted and logged.
-
-    With `basis`, those of texts that were selected in another way, says their column basis, are left out.
 
     Raises:
         InputError: as `read_ratings`; the file has no rating, or none of a text of the build; or a row's text_id is that of
@@ -76,18 +80,20 @@ def human_ratings(url: str, candidates: Build, basis: str = "") -> HumanRatings:
     """
     if not url:
         return HumanRatings()
-    ratings = read_ratings(url, basis)
+    ratings = read_ratings(url)
     if not ratings:
-        of_basis = f" of texts drawn at {basis}" if basis and read_ratings(url) else ""
-        raise InputError(f"{url} has no rating{of_basis}; fill in the column rating, or leave the setting ratings out")
+        raise InputError(f"{url} has no rating; fill in the column rating, or leave the setting ratings out")
     numbers: dict[ValueId, dict[str, list[float]]] = {}
+    chosen: dict[ValueId, set[str]] = {}
     unmatched = []
     for value in dict.fromkeys(rating.value for rating in ratings):
         ids = _text_ids(candidates, value)
+        chosen[value] = set()
         for rating in (rating for rating in ratings if rating.value == value):
             text = _match(rating, ids)
             if text:
                 numbers.setdefault(value, {}).setdefault(text, []).append(rating.rating)
+                chosen[value] |= {text} if rating.basis not in ("", UNSELECTED) else set()
             else:
                 unmatched.append(rating.place)
     if unmatched:
@@ -99,7 +105,11 @@ def human_ratings(url: str, candidates: Build, basis: str = "") -> HumanRatings:
         if not numbers:
             raise InputError(message)
         log.warning("%s. They are left out", message)
-    return HumanRatings(_means(numbers), len(unmatched))
+    means = _means(numbers)
+    unselected = {
+        value: {i: mean for i, mean in of_value.items() if i not in chosen[value]} for value, of_value in means.items()
+    }
+    return HumanRatings(means, len(unmatched), {value: of_value for value, of_value in unselected.items() if of_value})
 
 
 def ratings_of(url: str, text_ids: Collection[str]) -> Means:
