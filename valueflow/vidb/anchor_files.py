@@ -88,7 +88,7 @@ def read_anchors(path: str, basis: str = "") -> list[tuple[ValueId, str, float]]
         InputError: the file, a column or a field is missing, a row is bad, or an intensity is not a number in [-10, 10].
     """
     names = columns(path)
-    has_rating, has_intensity = "final_rating" in names, "intensity" in names or "rating" in names
+    has_rating, has_intensity = "final_rating" in names, "intensity" in names or {"value", "rating"} <= set(names)
     official = path.lower().endswith((".csv", ".tsv")) if has_rating == has_intensity else has_rating
     return _official(path) if official else _rated(path, basis, "intensity" if "intensity" in names else "rating")
 

@@ -49,7 +49,8 @@ def _calibrate(
         rated = [(t, ratings[i]) for i, t in zip(theta["text_id"].to_pylist(), theta_N, strict=True) if i in ratings]
         if len(rated) < 3:
             raise InputError(
-                f"{config.ratings} has ratings of {len(rated)} texts; at least 3 are needed, of texts whose basis, if the file says it, is random"
+                f"{config.ratings} has ratings of {len(rated)} texts; at least 3 are needed, of texts whose basis, if the file "
+                "says it, is random"
             )
         theta_R, rating_R = np.array(rated).T
         return calibration.isotonic(theta_R, rating_R, config.mode)

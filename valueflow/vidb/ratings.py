@@ -35,8 +35,8 @@ class Rating(NamedTuple):
 class HumanRatings(NamedTuple):
     """Mean ratings by value and text id, and how many ratings are of no text of the candidates.
 
-    `unselected` are the means of texts that nobody chose because of what judges say of them: others would make a calibration, or
-    the judge's error, that of the hard texts.
+    `unselected` are the means of texts that nobody chose because of what judges say of them: chosen ones would make a
+    calibration, or the judge's error, that of the hard texts.
     """
 
     means: Means = {}
