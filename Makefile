@@ -10,11 +10,12 @@ export HF_HUB_OFFLINE ?= 1
 # Options of pytest for all targets that test, e.g. make test-unit ARGS="--durations=20".
 ARGS ?=
 
-.PHONY: help setup llm train serve demo demo-llm test test-unit test-slow check bench clean
+.PHONY: help setup llm train serve demo demo-llm demo-api test test-unit test-slow check bench clean
 
 help:
 	@echo "make demo      a VIDB from the sample corpus and scored responses, on CPU, in minutes"
 	@echo "make demo-llm  the same, smaller, with a real LLM in vLLM on CPU"
+	@echo "make demo-api URL=http://127.0.0.1:11434/v1 MODEL=qwen3:8b   the same with any OpenAI-compatible endpoint (KEY_ENV: variable of its key)"
 	@echo "make serve     a page and an API over the VIDB of the demo, at http://127.0.0.1:8000"
 	@echo "make test      proves the product: unit tests, Ray, browser, S3, a vLLM engine, one kill; under 15 minutes once installed"
 	@echo "make test-unit the pure tests of it, under 3 minutes"
@@ -62,6 +63,17 @@ demo-llm: $(VENV)/.llm
 	$(BIN)/python -m jobs.ingest conf/ingest/tiny.yaml root=runs/demo-llm
 	$(BIN)/python -m jobs.build_vidb conf/build_vidb/tiny-llm.yaml
 	$(BIN)/python -m jobs.evaluate conf/evaluate/tiny-llm.yaml
+
+# URL without /chat/completions. KEY_ENV names the environment variable that holds the key; local servers need none.
+KEY_ENV ?=
+API = judge.url=$(URL) judge.model=$(MODEL) "judge.key_env='$(KEY_ENV)'" root=$(API_ROOT)
+API_ROOT ?= runs/demo-api
+demo-api: $(VENV)/.core
+	@test -n "$(URL)" -a -n "$(MODEL)" || { echo "usage: make demo-api URL=http://127.0.0.1:11434/v1 MODEL=qwen3:8b [KEY_ENV=OPENAI_API_KEY]"; exit 2; }
+	$(BIN)/python -m jobs.ingest conf/ingest/tiny.yaml root=$(API_ROOT)
+	$(BIN)/python -m jobs.audit_judge conf/audit_judge/tiny-api.yaml $(API)
+	$(BIN)/python -m jobs.build_vidb conf/build_vidb/tiny-api.yaml $(API)
+	$(BIN)/python -m jobs.evaluate conf/evaluate/tiny-api.yaml $(API)
 
 runs/demo/vidb/CURRENT:
 	$(MAKE) demo

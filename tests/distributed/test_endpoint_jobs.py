@@ -157,3 +157,31 @@ def test_a_real_vllm_server_is_examined_and_votes(root, vllm_server):
         assert all(row["choice"] in row["options"] and row["error"] is None for row in rows)
         assert all(row["tokens_in"] > 50 and row["tokens_out"] > 0 for row in rows)
     assert store.require_manifest(at.labels).num_rows + store.require_manifest(at.queue).num_rows == 4
+
+
+@pytest.mark.llm
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_with_an_endpoint_is_one_command(tmp_path, vllm_server):
+    """From ingest to the page; an unfit judge is named as such, and its VIDB is published all the same."""
+    out = tmp_path / "demo"
+    words = [f"URL={vllm_server}", "MODEL=smollm2", f"API_ROOT={out}", f"VENV={Path(sys.executable).parents[1]}"]
+    done = subprocess.run(["make", "demo-api", *words], capture_output=True, text=True, timeout=850)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "judge api: FAILED" in done.stdout
+    version = store.current(str(out)).version
+    assert version
+    assert (out / "reports" / f"{version}.html").is_file()
+    (evaluation,) = store.finished(str(out), "evaluations")
+    assert (out / "reports" / f"evaluation-{evaluation}.html").is_file()
+
+
+def test_the_demo_with_an_endpoint_says_what_it_needs():
+    done = subprocess.run(
+        ["make", "demo-api", "-o", f"{Path(sys.executable).parents[1]}/.core", f"VENV={Path(sys.executable).parents[1]}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "URL=" in done.stdout
+    assert "MODEL=" in done.stdout
