@@ -19,6 +19,7 @@ import pyarrow as pa
 import yaml
 from scipy.stats import spearmanr
 
+from benchmarks.train_encoder_head import auc
 from jobs import ingest
 from valueflow import store
 from valueflow.config import load
@@ -60,7 +61,7 @@ def judged(ranker: EncoderRanker, folder: str) -> dict[str, tuple[float, float, 
         of_value = values == value
         supporting, opposing = text_scores[of_value & (truth > 0)], text_scores[of_value & (truth < 0)]
         pair = (
-            float((supporting[:, None] > opposing).mean()),
+            auc(supporting, opposing),
             float(spearmanr(text_scores[of_value], truth[of_value]).statistic),
         )
         for name in ("all", value.split(":")[0]):

@@ -15,7 +15,7 @@ from mutations import mutated, mutations, odd_json, reading
 from valueflow.errors import InputError
 from valueflow.hives.encoder import Encoder
 from valueflow.judging.configs import EncoderJudge
-from valueflow.judging.encoder import EncoderRanker, LayerEncoder, _features_in
+from valueflow.judging.encoder import EncoderRanker, LayerEncoder, _cached_head, _head
 from valueflow.models import cache_folder
 
 FILES = (
@@ -106,16 +106,16 @@ def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path, tiny):
             load(str(folder))
 
 
-def test_damaged_features_of_the_exemplars_are_set_aside_and_made_again(tmp_path, monkeypatch, tiny):
+def test_a_damaged_head_in_the_cache_is_set_aside_and_made_again(tmp_path, monkeypatch, tiny):
     monkeypatch.setenv("VALUEFLOW_CACHE", str(tmp_path))
-    ranker = EncoderRanker(EncoderJudge(name="e", model=str(tiny)))
-    [file] = cache_folder().glob("exemplars-*")
+    encoder = EncoderRanker(EncoderJudge(name="e", model=str(tiny))).encoder
+    [file] = cache_folder().glob("value-head-*")
     content = file.read_bytes()
-    before = ranker._exemplar_features()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert np.array_equal(ranker._exemplar_features(), before)
+    again = _head(encoder)
     assert file.read_bytes() == content
-    assert [bad.name.endswith(".bad") for bad in cache_folder().glob("exemplars-*")].count(True) == 1
+    assert [bad.name.endswith(".bad") for bad in cache_folder().glob("value-head-*")].count(True) == 1
+    np.testing.assert_array_equal(again.direction.weights_HDV, _head(encoder).direction.weights_HDV)
     for damaged in (b"", content[:20], content[:-4], content + b"\0"):
         with pytest.raises(ValueError, match="hash"):
-            _features_in(damaged, len(before))
+            _cached_head(damaged)

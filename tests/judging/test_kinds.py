@@ -16,11 +16,11 @@ VLLM = VllmModel(
     name="v", model="Qwen/Qwen3-8B", revision="r1", engine={"max_model_len": 4096, "dtype": "bfloat16"}, logprobs=True
 )
 OPENAI = EndpointModel(name="o", model="gpt-4o-mini", extra={"seed": 7}, extra_tokens=5)
-# Judge, fingerprint, and fingerprint as a voter, computed by the code before kinds were records; of the encoder, since it
-# reads long texts in pieces; of the simulated judge, since it can have a content error.
+# Judge, fingerprint, and fingerprint as a voter, computed by the code before kinds were records; of the encoder, since its
+# head ships with the project; of the simulated judge, since it can have a content error.
 FINGERPRINTS = [
-    (EncoderJudge(), "2511cea186231af9", "a4aa20b610d4572d"),
-    (EncoderJudge(name="e2", bag=3, num_cpus=4), "69aac8d0b0738642", "4576373b6120bddf"),
+    (EncoderJudge(), "6ba7a828d39975a0", "5b1a52d005836ef6"),
+    (EncoderJudge(name="e2", bag=3, num_cpus=4), "f18be85624997172", "38bf253a89979624"),
     (SimulatedJudge(name="s", position_effect=[0.5]), "a3ad18a795b7df23", "85f1eee04268ebc6"),
     (VLLM, "ae1bac5bcd778eca", "167a443a03ca893a"),
     (OPENAI, "3d1c313c09d64a8c", "4df3263974e4cf89"),

@@ -171,7 +171,7 @@ def test_votes_of_the_encoder_do_not_depend_on_the_batch(voter, corpus):
     ballots = [ballot for text in texts for ballot in ballots_of(theories()["svt"], text_id(text))]
     table = voter_table(ballots, [text for text in texts for _ in range(len(ballots) // len(texts))])
     together = voter(table)
-    voter.ranker._scores.clear()
+    voter.ranker._judgements.clear()
     reverse = table.take(np.arange(len(ballots))[::-1])
     apart = pa.concat_tables([voter(reverse.slice(i, 100)) for i in range(0, len(ballots), 100)])
     assert apart.sort_by("vote_id").equals(together.sort_by("vote_id"))

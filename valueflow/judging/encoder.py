@@ -1,58 +1,34 @@
-"""The encoder judge: support of a text for each value, regressed on hidden states of a sentence encoder.
+"""The encoder judge: orders texts by relevance times direction, from hidden states of a sentence encoder (`value_head`)."""
 
-Kernel ridge regression on the project's exemplars, over all values at once: the kernel of two statements is
-exp(cosine of their mean-pooled states - 1) times (a part shared by all values + a part for values of similar definition + a
-part for the same value). The shared part is the general direction from wrong to right; without it, small encoders separate
-topics, but not support from opposition.
-"""
-
-import functools
 import hashlib
-import json
 import sys
-from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from valueflow import store
 from valueflow.hives.pieces import OVERLAP, mean_over_pieces, own_max_length
+from valueflow.judging import value_head
 from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.kind import PIECE_BYTES, JudgeKind
+from valueflow.judging.value_head import ValueHead, support
 from valueflow.models import cache_folder, check_self_contained, encoder_settings, fetch, load_model, locate
 from valueflow.records import LIMIT, ValueId, clean, digest, text_id
 from valueflow.theories import operational, theories
 from valueflow.voting.descend import NEUTRAL
 
-RIDGE = 3.0
-SHARED, ALIKE, SAME = 0.5, 1.0, 1.0
-# Trust in an exemplar by kind: plain statements and the poles of definitions are less ambiguous than scenes.
-TRUST = {"scene": 1.0, "plain": 2.0, "pole": 5.0}
 CACHE = 200_000  # texts whose scores are kept in memory
 
-# As a voter. Below this topic score (1: like the exemplars of a value, 0: unlike any), no value is concerned; below this
-# |support| (1: like the supporting exemplars), a text takes no side.
-CONCERNED, SIDED = 0.08, 0.05
-# Support of this size is intensity 10: the 0.99 quantile of |support| over the exemplars is 0.62.
-FULL = 0.62
+# As a voter. Below this relevance, no value is concerned.
+CONCERNED = 0.2
+# Below this |direction|, a text takes no side.
+SIDED = 0.1
+# Support of this size is intensity 10.
+FULL = 0.8
 # Intensities that differ by more than this are implausible.
 WEIRD = 10.0
-
-
-@functools.cache
-def exemplars() -> list[dict]:
-    """Return the labelled statements that the judge learns from: value, direction, strength, kind, text."""
-    lines = resources.files("valueflow.theories").joinpath("exemplars.jsonl").read_text("utf-8").splitlines()
-    poles = []
-    for value in operational():
-        node = theories()[value.theory].node(value.node)
-        poles += [
-            {"value": value, "direction": d, "strength": 2, "kind": "pole", "text": clean(text)}
-            for d, text in ((1, node.supports), (-1, node.opposes))
-        ]
-    return [json.loads(line) for line in lines] + poles
 
 
 class LayerEncoder:
@@ -103,57 +79,6 @@ class LayerEncoder:
         return pooled, num_tokens
 
 
-class Knowledge(NamedTuple):
-    """The fitted regression: mean and scale of features, standardized features of the exemplars, dual weights per value."""
-
-    mean_D: np.ndarray
-    scale_D: np.ndarray
-    features_ED: np.ndarray
-    dual_EV: np.ndarray
-
-
-def learn(features_ED: np.ndarray, rows: list[dict]) -> Knowledge:
-    """Return the regression of direction on the features (E, D) of the exemplars in `rows`."""
-    values = {value: i for i, value in enumerate(operational())}
-    value_E = np.array([values[row["value"]] for row in rows])
-    y_E = np.array([row["direction"] for row in rows], float)
-    trust_E = np.array([TRUST[row["kind"]] for row in rows])
-    mean_D, scale_D = features_ED.mean(0), features_ED.std(0) + 1e-6
-    z_ED = _unit((features_ED - mean_D) / scale_D)
-    pole_VD = np.stack(
-        [
-            z_ED[(value_E == v) & (trust_E == TRUST["pole"]) & (y_E > 0)].mean(0)
-            for v in range(len(values))
-        ]
-    )  # fmt: skip
-    between_VV = SHARED + ALIKE * (_unit(pole_VD) @ _unit(pole_VD).T) + SAME * np.eye(len(values))
-    kernel_EE = np.exp(z_ED @ z_ED.T - 1) * between_VV[np.ix_(value_E, value_E)]
-    alpha_E = np.linalg.solve(kernel_EE + RIDGE * np.diag(1.0 / trust_E), y_E)
-    return Knowledge(mean_D, scale_D, z_ED.astype(np.float32), alpha_E[:, None] * between_VV[value_E])
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def _bag(seed: int | None) -> np.ndarray:
-    """Indices of the exemplars to learn from: all, or a bootstrap resample with every pole."""
-    rows = exemplars()
-    if seed is None:
-        return np.arange(len(rows))
-    poles = np.flatnonzero([row["kind"] == "pole" for row in rows])
-    others = np.setdiff1d(np.arange(len(rows)), poles)
-    return np.sort(np.concatenate([np.random.default_rng(seed).choice(others, len(others)), poles]))
-
-
-def _features_in(content: bytes, num_texts: int) -> np.ndarray:
-    """The features (texts, D) in a file of the cache, which begins with the hash of the rest."""
-    hashed, values = content[: hashlib.sha256().digest_size], content[hashlib.sha256().digest_size :]
-    if hashlib.sha256(values).digest() != hashed:
-        raise ValueError("its hash is another")
-    return np.frombuffer(values, np.float32).reshape(num_texts, -1)
-
-
 class EncoderRanker:
     """Orders the texts of windows; every text is embedded once per actor."""
 
@@ -162,111 +87,125 @@ class EncoderRanker:
         self.encoder = LayerEncoder(config.model)
         self.piece_bytes = PIECE_BYTES if self.encoder.device == "cpu" else 128 * PIECE_BYTES
         self.read_bytes = sys.maxsize  # long texts are read whole, in pieces
-        bag = _bag(config.bag)
-        self.rows = [exemplars()[i] for i in bag]
-        self.knowledge = learn(self._exemplar_features()[bag], self.rows)
+        self.head = _head(self.encoder)
+        members = len(self.head.relevance.bias_HV)
+        self.share_H = np.full(members, 1 / members)
+        if config.bag is not None:
+            self.share_H = np.random.default_rng(config.bag).dirichlet(np.ones(members))
         self.columns = {value: i for i, value in enumerate(operational())}
-        self._scores: dict[str, np.ndarray] = {}
+        self._judgements: dict[str, np.ndarray] = {}
 
-    def _exemplar_features(self) -> np.ndarray:
-        """Features of the exemplars, cached by model and content, since embedding them is the slowest step."""
-        texts = [row["text"] for row in exemplars()]
-        probe = self.encoder(texts[:1])
-        url = str(cache_folder() / f"exemplars-{digest(self.config.model, probe.round(3).tolist(), texts)}.f32")
-        features = store.read_or_set_aside(
-            url, functools.partial(_features_in, num_texts=len(texts)), (ValueError,), "features of the exemplars"
-        )
-        if features is None:
-            features = self.encoder(texts)
-            store.write_bytes(url, hashlib.sha256(features.tobytes()).digest() + features.tobytes())
-        return features
+    def judgements(self, texts: list[str]) -> np.ndarray:
+        """Return relevance and direction of each text for each value by each member, shape (texts, 2, members, 32)."""
+        keys = [text_id(text) for text in texts]
+        new = {key: clean(text) for key, text in zip(keys, texts, strict=True) if key not in self._judgements}
+        if new:
+            pairs = np.stack(self.head(self.encoder(list(new.values())))).transpose(2, 0, 1, 3).astype(np.float32)
+            if len(self._judgements) + len(new) > CACHE:
+                self._judgements = {key: self._judgements[key] for key in keys if key in self._judgements}
+            self._judgements.update(zip(new, pairs, strict=True))
+        return np.stack([self._judgements[key] for key in keys])
 
     def scores(self, texts: list[str]) -> np.ndarray:
-        """Return the support of each text for each of the 32 values (roughly -1 to 1), shape (texts, 32)."""
-        keys = [text_id(text) for text in texts]
-        new = {key: clean(text) for key, text in zip(keys, texts, strict=True) if key not in self._scores}
-        if new:
-            k = self.knowledge
-            z = _unit((self.encoder(list(new.values())) - k.mean_D) / k.scale_D)
-            values = np.exp(z @ k.features_ED.T - 1) @ k.dual_EV
-            if len(self._scores) + len(new) > CACHE:
-                self._scores = {key: self._scores[key] for key in keys if key in self._scores}
-            self._scores.update(zip(new, values, strict=True))
-        return np.stack([self._scores[key] for key in keys])
+        """Return the support of each text for each of the 32 values, from -1 to 1, 0 where it says nothing; (texts, 32)."""
+        relevance, direction = self.judgements(texts).transpose(1, 0, 2, 3)
+        return np.einsum("h,thv->tv", self.share_H, support(relevance, direction))
+
+    def relevance(self, texts: list[str], value: str) -> np.ndarray:
+        """Return how much each text concerns the value at all, from 0 to 1."""
+        return self.judgements(texts)[:, 0, :, self.columns[ValueId(value)]] @ self.share_H
 
     def __call__(self, windows: pa.Table) -> pa.Table:
-        """Return the `rankings` rows of windows: the texts by descending score."""
+        """Return the `rankings` rows of windows: the texts by descending support.
+
+        Each window is ordered by one member of the ensemble and ties are broken at random, both a hash of the window's id: so
+        windows disagree where the judge does not know, and texts that say nothing about the value are tied on average.
+        """
         texts = windows["texts"].to_pylist()
-        scores = self.scores([text for window in texts for text in window])
-        columns = [
-            self.columns[ValueId.of(t, v)] for t, v in zip(*(windows[c].to_pylist() for c in ("theory", "value")), strict=True)
-        ]
+        relevance, direction = self.judgements([text for window in texts for text in window]).transpose(1, 0, 2, 3)
+        scores = support(relevance, direction)
         orders: list[list[int] | None] = []
         start = 0
-        for window, column in zip(texts, columns, strict=True):
-            orders.append(np.argsort(-scores[start : start + len(window), column], kind="stable").tolist())
+        keys = zip(*(windows[c].to_pylist() for c in ("window_id", "theory", "value")), strict=True)
+        for window, (window_id, theory, value) in zip(texts, keys, strict=True):
+            rng = np.random.default_rng(int(digest(window_id), 16))
+            member = rng.choice(len(self.share_H), p=self.share_H)
+            of_window = scores[start : start + len(window), member, self.columns[ValueId.of(theory, value)]]
+            orders.append(np.lexsort((rng.random(len(window)), -of_window)).tolist())
             start += len(window)
         nulls: list[str | None] = [None] * len(texts)
         return answers(windows, self.config.name, orders, nulls, nulls)
 
 
+def _head(encoder: LayerEncoder) -> ValueHead:
+    """Return the head that ships if it was made for this encoder; else one fitted to the exemplars, cached by their content."""
+    probe_D = encoder([value_head.PROBE])[0]
+    if head := value_head.shipped(probe_D):
+        return head
+    url = str(cache_folder() / f"value-head-{digest(probe_D.round(3).tolist(), value_head.knowledge())}")
+    if head := store.read_or_set_aside(url, _cached_head, (ValueError,), "weights of a head"):
+        return head
+    content = value_head.dump(value_head.fit_exemplars(encoder, encoder.model.config.hidden_size), probe_D)
+    store.write_bytes(url, hashlib.sha256(content).digest() + content)
+    return value_head.parse(content)[0]
+
+
+def _cached_head(content: bytes) -> ValueHead:
+    """The head in a file of the cache, which begins with the hash of the rest."""
+    hashed, weights = content[: hashlib.sha256().digest_size], content[hashlib.sha256().digest_size :]
+    if hashlib.sha256(weights).digest() != hashed:
+        raise ValueError("its hash is another")
+    return value_head.parse(weights)[0]
+
+
 class EncoderVoter:
-    """Votes by similarity to the exemplars; below the operational values, which have none, by similarity to definitions."""
+    """Votes by relevance and support; below the operational values, which have no head, by similarity to definitions."""
 
     def __init__(self, config: EncoderJudge) -> None:
         self.config = config
         self.ranker = EncoderRanker(config)
-        knowledge = self.ranker.knowledge
-        values = {value: i for i, value in enumerate(operational())}
-        rows = self.ranker.rows
-        topic_EV = np.zeros((len(rows), len(values)))
-        topic_EV[np.arange(len(rows)), [values[row["value"]] for row in rows]] = 1.0
-        kernel_EE = np.exp(knowledge.features_ED @ knowledge.features_ED.T - 1)
-        self.topic_EV = np.linalg.solve(kernel_EE + RIDGE * np.eye(len(rows)), topic_EV - topic_EV.mean(0))
         self.definitions = {
             ValueId.of(t.id, n.id): f"{n.name}. {n.definition.strip()}" for t in theories().values() for n in t.nodes
         }  # fmt: skip
-        self.definition_ND = self.features(list(self.definitions.values()))
+        self.definition_ND = self.ranker.head.unit(self.ranker.encoder(list(self.definitions.values())))
         self.row_of = {node: i for i, node in enumerate(self.definitions)}
-
-    def features(self, texts: list[str]) -> np.ndarray:
-        """Return standardized features of length 1, shape (texts, D)."""
-        knowledge = self.ranker.knowledge
-        z = (self.ranker.encoder(texts) - knowledge.mean_D) / knowledge.scale_D
-        return z / np.linalg.norm(z, axis=-1, keepdims=True)
 
     def __call__(self, ballots: pa.Table) -> pa.Table:
         """Return the `votes` rows of ballots with their texts."""
         texts = [clean(text) for text in ballots["text"].to_pylist()]
         distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        z_TD = self.features(list(distinct))
-        kernel_TE = np.exp(z_TD @ self.ranker.knowledge.features_ED.T - 1)
-        topic_TV, support_TV = kernel_TE @ self.topic_EV, kernel_TE @ self.ranker.knowledge.dual_EV
-        similarity_TN = z_TD @ self.definition_ND.T
+        features_TD, share_H = self.ranker.encoder(list(distinct)), self.ranker.share_H
+        relevance_HTV, direction_HTV = self.ranker.head(features_TD)
+        relevance_TV = np.tensordot(share_H, relevance_HTV, 1)
+        support_TV = np.tensordot(share_H, support(relevance_HTV, direction_HTV), 1)
+        direction_TV = np.tensordot(share_H, direction_HTV, 1)
+        similarity_TN = self.ranker.head.unit(features_TD) @ self.definition_ND.T
         choices: list[str | None] = []
         for row, text in zip(ballots.select(["kind", "theory", "node", "options", "detail"]).to_pylist(), texts, strict=True):
             i = distinct[text]
-            choices.append(self._choose(row, topic_TV[i], support_TV[i], similarity_TN[i]))
+            choices.append(self._choose(row, relevance_TV[i], direction_TV[i], support_TV[i], similarity_TN[i]))
         return votes(ballots, self.config.name, choices, [None] * len(choices))
 
-    def _choose(self, row: dict, topic_V: np.ndarray, support_V: np.ndarray, similarity_N: np.ndarray) -> str:
+    def _choose(
+        self, row: dict, relevance_V: np.ndarray, direction_V: np.ndarray, support_V: np.ndarray, similarity_N: np.ndarray
+    ) -> str:
         if row["kind"] == "child":
-            return self._child(row["theory"], row["options"], topic_V, similarity_N)
+            return self._child(row["theory"], row["options"], relevance_V, similarity_N)
         columns = _columns(row["theory"], row["node"])
-        support = float(support_V[columns[np.argmax(topic_V[columns])]])
-        if row["kind"] == "direction":
-            return "neither" if abs(support) < SIDED else "supports" if support > 0 else "opposes"
-        intensity = float(np.clip(LIMIT * support / FULL, -LIMIT, LIMIT))
+        column = columns[np.argmax(relevance_V[columns])]
+        if row["kind"] == "direction":  # asked about a value that the panel has chosen, so relevance is settled
+            return "neither" if abs(direction_V[column]) < SIDED else "supports" if direction_V[column] > 0 else "opposes"
+        intensity = float(np.clip(LIMIT * support_V[column] / FULL, -LIMIT, LIMIT))
         if row["kind"] == "rating":
             return str(round(intensity))
         return "weird" if abs(intensity - float(row["detail"])) > WEIRD else "plausible"
 
-    def _child(self, theory: str, options: list[str], topic_V: np.ndarray, similarity_N: np.ndarray) -> str:
+    def _child(self, theory: str, options: list[str], relevance_V: np.ndarray, similarity_N: np.ndarray) -> str:
         nodes = [option for option in options if option != NEUTRAL]
         # Scores are comparable among siblings: either all are at or above operational values, or all are below them.
         above = {node: _below(theory, node) for node in nodes}
         if all(above.values()):
-            score = {node: float(topic_V[columns].max()) for node, columns in above.items()}
+            score = {node: float(relevance_V[columns].max()) for node, columns in above.items()}
             if NEUTRAL in options and max(score.values()) < CONCERNED:
                 return NEUTRAL
         else:
@@ -286,8 +225,8 @@ def _columns(theory: str, node: str) -> list[int]:
 
 
 def _ranking_knowledge(_: object) -> str:
-    """Hash of the exemplars and of the constants of the regression."""
-    return digest([RIDGE, SHARED, ALIKE, SAME, TRUST, OVERLAP], [list(row.values()) for row in exemplars()])
+    """Hash of the head that ships, and of what a head for another encoder is fitted to."""
+    return digest(value_head.SHA256, value_head.knowledge(), OVERLAP)
 
 
 def _voting_knowledge(config: object) -> list[Any]:

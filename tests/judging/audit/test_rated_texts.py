@@ -13,8 +13,8 @@ from valueflow.judging.audit.rated_texts import NUM_NEUTRAL, SAMPLE, rated_texts
 from valueflow.judging.audit.result import AuditConfig
 from valueflow.judging.audit.triples import RATED_TEXTS
 from valueflow.judging.configs import EncoderJudge, SimulatedJudge
-from valueflow.judging.encoder import exemplars
 from valueflow.judging.simulated import SimulatedRanker
+from valueflow.judging.value_head import exemplars
 from valueflow.records import clean, text_id
 from valueflow.theories import operational
 
