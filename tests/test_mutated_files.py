@@ -239,7 +239,7 @@ def test_a_mutated_file_is_read_or_refused(folder, read, file, content, operatio
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("read", "file", "content"), FILES)
-@settings(max_examples=500, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(operations=mutations)
 def test_many_mutated_files_are_read_or_refused(folder, read, file, content, operations: list[Mutation]):
     read_mutated(read, folder, file, mutated(content, operations))

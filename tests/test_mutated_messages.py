@@ -109,7 +109,7 @@ def test_whatever_a_server_answers_is_a_reply_or_an_error(task, row, settings_, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "row", "settings_"), QUESTIONS)
-@settings(max_examples=2_000, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=300, suppress_health_check=list(HealthCheck), deadline=None)
 @given(status=st.sampled_from(STATUSES), kind=st.sampled_from(KINDS), content=replies)
 def test_many_answers_of_a_server_are_replies_or_errors(task, row, settings_, status, kind, content):
     check_reply(task, row, settings_, status, kind, content)
@@ -207,7 +207,7 @@ def test_whatever_the_client_gets_is_an_answer_or_one_sentence(message, data, st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("message", messages)
-@settings(max_examples=500, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
 @given(data=st.data(), status=st.sampled_from(STATUSES), kind=st.sampled_from(KINDS))
 def test_many_messages_to_the_client_are_answers_or_one_sentence(message, data, status, kind):
     check_client(status, kind, data.draw(messages[message]))

@@ -66,7 +66,7 @@ def test_a_model_folder_with_a_mutated_file_is_loaded_or_refused(tiny, name, dat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
-@settings(max_examples=200, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=15, suppress_health_check=list(HealthCheck), deadline=None)
 @given(data=st.data())
 def test_many_model_folders_with_a_mutated_file_are_loaded_or_refused(tiny, name, data):
     if (tiny / name).exists():
