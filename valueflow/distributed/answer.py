@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
@@ -74,10 +75,13 @@ def collect_answers(
         TooManyErrors: the limit is exceeded.
         BudgetSpent: the judge's budget is spent; a rerun with a larger one continues.
     """
+
+    def has_open(done: np.ndarray) -> bool:
+        return is_open() if is_open else len(done) < total
+
     done = store.committed_ids(out, task.id_column)
     progress = Progress(what, total, len(done))
-    is_open = is_open or (lambda: len(store.committed_ids(out, task.id_column)) < total)
-    if len(done) >= total and not is_open():
+    if len(done) >= total and not has_open(done):
         return
     limit = limit._replace(total=max(limit.total, len(done)))  # an earlier run may have answered later rounds
     _check_limit(limit, out, task, what)
@@ -88,7 +92,7 @@ def collect_answers(
         commit_batches(replay(questions(ray.put(done))), out, task.id_column, progress)
         done = store.committed_ids(out, task.id_column)
         _check_limit(limit, out, task, what)
-    if not replay or is_open():
+    if not replay or has_open(done):
         answers = answerer(config, task, cache, _spent(config, out), limit)(questions(ray.put(done)))
         commit_batches(answers, out, task.id_column, progress)
     spent = _spent(config, out)
@@ -97,7 +101,7 @@ def collect_answers(
     _check_limit(limit, out, task, what)
     if isinstance(config, LlmModel):
         budget = config.spending_limit
-        if (budget.tokens or budget.money) and is_open():
+        if (budget.tokens or budget.money) and has_open(store.committed_ids(out, task.id_column)):
             raise _budget_spent(config, out, task, total, what, spent)
 
 

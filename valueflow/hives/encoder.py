@@ -170,8 +170,8 @@ class Encoder(nn.Module):
         parts: list[Part] = []
         first = 0
         while first < len(texts):
-            # A batch is tokenized as a whole. So few texts of which only the beginning is read are one, and they are padded
-            # to the same length as in a full batch.
+            # The beginnings of a batch's texts are tokenized together. So few long texts are one batch, and they are padded to
+            # the same length as in a full one.
             before = np.cumsum([len(texts[i]) for i in by_length[first : first + batch_size]])
             rows = by_length[first : first + max(1, int(np.searchsorted(before, batch_size * most, "right")))]
             first += len(rows)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from valueflow.errors import DamageError
-from valueflow.store.files import read_parsed, set_aside, sizes
+from valueflow.store.files import read_parsed, set_aside
 from valueflow.store.layout import Build
 from valueflow.store.manifests import (
     MAKE_AGAIN,
@@ -52,7 +52,9 @@ def reusable(build: Build) -> Manifest | None:
         return None
     if existing is None:
         return None
-    damaged = [*flaws(build, existing), *_other_bytes(build, existing)]
+    damaged = list(flaws(build, existing))
+    seen = {flaw.path for flaw in damaged}
+    damaged += _other_bytes(build, [file for file in existing.files if file.path not in seen])
     for path, reason in damaged:
         log.warning("%s/%s %s; it is set aside and made again", build.url, path, reason)
         # Answers that a manifest without a digest does not list may be its own: they are not asked again.
@@ -115,13 +117,10 @@ def withdraw(build: Build, path: str) -> None:
     set_aside(f"{build.url}/{path}")
 
 
-def _other_bytes(build: Build, listed: Manifest) -> list[Flaw]:
-    """The files of a build that have the size of its manifest and another hash."""
-    actual = sizes(build.url)
+def _other_bytes(build: Build, listed: Sequence[File]) -> list[Flaw]:
+    """Those of the listed files that have another hash than in the manifest."""
 
     def differs(file: File) -> bool:
-        if actual.get(file.path) != file.size:
-            return False
         try:
             read_parsed(f"{build.url}/{file.path}", functools.partial(check_bytes, file), (ValueError,), "what was written")
         except (DamageError, FileNotFoundError):
@@ -129,8 +128,8 @@ def _other_bytes(build: Build, listed: Manifest) -> list[Flaw]:
         return False
 
     with ThreadPoolExecutor(8) as pool:
-        bad = pool.map(differs, listed.files)
-        return [Flaw(file.path, "differs from its manifest's hash") for file, b in zip(listed.files, bad, strict=True) if b]
+        bad = pool.map(differs, listed)
+        return [Flaw(file.path, "differs from its manifest's hash") for file, b in zip(listed, bad, strict=True) if b]
 
 
 def verify(build: Build) -> None:
@@ -139,5 +138,5 @@ def verify(build: Build) -> None:
     Raises:
         DamageError: a file is missing or differs.
     """
-    for path, reason in _other_bytes(build, require_manifest(build)):
+    for path, reason in _other_bytes(build, require_manifest(build).files):
         raise DamageError(f"{build.url}/{path} {reason}; {MAKE_AGAIN}")

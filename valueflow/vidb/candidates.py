@@ -38,11 +38,11 @@ def chosen_values(config: CandidatesConfig) -> list[ValueId]:
     """
     if config.values == ALL:
         return list(operational())
-    for name in config.values:
-        for value in expand([name]):
-            if value not in operational():
-                raise InputError(f"{name!r} ({value}) is not one of the 32 operational values: {', '.join(operational())}")
-    return expand(config.values)
+    values = [(name, value) for name in config.values for value in expand([name])]
+    for name, value in values:
+        if value not in operational():
+            raise InputError(f"{name!r} ({value}) is not one of the 32 operational values: {', '.join(operational())}")
+    return list(dict.fromkeys(value for _, value in values))
 
 
 @functools.cache
