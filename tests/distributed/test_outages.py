@@ -1,5 +1,6 @@
 """A judge's server that is down, and mended: the same command asks what failed at no cost, and nothing that was paid for."""
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,7 @@ from roots import with_texts_of
 from jobs import audit_judge, build_vidb, categorize, compare_rating, evaluate
 from valueflow import store
 from valueflow.config import load
+from valueflow.distributed.evaluation.validity import measure_validity
 from valueflow.errors import InputError
 from valueflow.store import Build
 
@@ -238,6 +240,19 @@ def test_an_audit_that_got_no_answers_is_none(root, server):
     result = audit_judge.main(config)
     assert result.metric("broken").estimate == 0
     assert requests(server) == result.num_windows
+
+
+def test_a_validity_record_that_got_no_answers_is_none(root, server):
+    build_vidb.main(job_config(build_vidb, root, *ONE_VALUE, judge=SIMULATED, windows=WINDOWS))
+    lines = [{"theory": "svt", "value": "benevolence", "text": f"I helped {i} times.", "intensity": i / 5} for i in range(25)]
+    (root / "rated.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    settings = {"judge": openai(server), "anchors": f"{root}/rated.jsonl", "values": ["svt:benevolence"]}
+    config = job_config(audit_judge, root, "vidb=current", **settings)
+    down(server)
+    with pytest.raises(InputError, match=r"validity: .* got no answer, exam\.max_broken .* status 500"):
+        measure_validity(config)
+    assert not store.finished(str(root), "rankings")[1:]  # those of the version alone
+    assert not list(root.glob("validity/*"))
 
 
 def test_a_comparison_of_ratings_that_got_no_answers_is_none(root, server):

@@ -6,6 +6,8 @@ from pydantic import BaseModel, Field
 
 from valueflow.api.requests import MAX_M, MAX_VALUES, Mode, Sampling
 
+Band = Literal["very low", "low", "neutral", "high", "very high"]
+
 
 class Provenance(BaseModel):
     """What the scores of a response were computed with."""
@@ -102,7 +104,7 @@ class Profiled(BaseModel):
     low: float | None = Field(description="95 % interval of the mean: spread of the texts and uncertainty of the scores")
     high: float | None
     num_texts: int = Field(description="texts with a score")
-    band: Literal["very low", "low", "neutral", "high", "very high"] | None
+    band: Band | None
     error: str | None = Field(None, description="reason of the first text without a score")
 
 

@@ -9,7 +9,7 @@ from valueflow.cli.output import Row
 from valueflow.console import say
 from valueflow.errors import InputError
 from valueflow.evaluation import prediction_powered
-from valueflow.evaluation.comparison import BANDS
+from valueflow.evaluation.comparison import band
 from valueflow.records import LIMIT, ValueId, text_id
 from valueflow.theories import expand
 from valueflow.vidb.ratings import Means, ratings_of
@@ -74,5 +74,5 @@ class Trusted:
         return {
             "value": value, "intensity": mean, "low": low, "high": high, "num_texts": int(is_scored_T.sum()),
             "num_trusted": result.num_trusted, "judge_weight": result.judge_weights[0],
-            "band": next(name for end, name in BANDS if mean <= end), "method": METHOD,
+            "band": band(mean), "method": METHOD,
         }  # fmt: skip

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import norm, t
 
 from valueflow import api
+from valueflow.api.responses import Band
 from valueflow.evaluation.scoring import OVERSHOOT, Total
 from valueflow.numerics.intervals import Z95
 from valueflow.ranking.content_error import ContentError
@@ -13,7 +14,13 @@ from valueflow.records import LIMIT
 
 MIN_AGREEMENT = 0.01  # of a judge with people, squared correlation: below it a mean over texts tells nothing either
 # Upper ends of the bands of a profile, points of intensity.
-BANDS = ((-6.0, "very low"), (-2.0, "low"), (2.0, "neutral"), (6.0, "high"), (np.inf, "very high"))
+BANDS: tuple[tuple[float, Band], ...] = (
+    (-6.0, "very low"),
+    (-2.0, "low"),
+    (2.0, "neutral"),
+    (6.0, "high"),
+    (np.inf, "very high"),
+)
 
 
 class TextScore(NamedTuple):
@@ -87,8 +94,12 @@ def mean_profile(value: str, scores: list[api.Scored], content_error: ContentErr
     mean, low, high, size = *_sample_mean(scored, content_error), len(scored)
     if size == 1:
         mean, low, high = (float(x or 0.0) for x in (scored[0].intensity, scored[0].low, scored[0].high))
-    band = next(name for end, name in BANDS if mean <= end)
-    return api.Profiled(value=value, intensity=mean, low=low, high=high, num_texts=size, band=band, error=error)
+    return api.Profiled(value=value, intensity=mean, low=low, high=high, num_texts=size, band=band(mean), error=error)
+
+
+def band(intensity: float) -> Band:
+    """Return the band of a mean intensity in words."""
+    return next(name for end, name in BANDS if intensity <= end)
 
 
 def _sample_mean(scored: list[api.Scored], error: ContentError) -> tuple[float, float, float]:

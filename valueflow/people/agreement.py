@@ -137,7 +137,7 @@ def judge_check(ratings: list[Answer]) -> JudgeCheck:
 
 def pair_checks(pairs: list[Answer]) -> list[PairCheck]:
     """Return the checks of pairwise answers to tasks drawn at random, and of those to all."""
-    groups = {"random": [a for a in pairs if a.task.basis == RANDOM], "all": pairs}
+    groups = {RANDOM: [a for a in pairs if a.task.basis == RANDOM], "all": pairs}
     return [_pair_check(basis, answers) for basis, answers in groups.items() if answers]
 
 

@@ -1,5 +1,6 @@
 """The texts that people may rate, by value: those of a VIDB version, or the responses of evaluations, with what judges say."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -76,7 +77,7 @@ def evaluation_values(root: str, evaluations: list[str]) -> tuple[list[Build], l
         raise InputError(
             f"evaluations {', '.join(evaluations)} are against different versions: {', '.join(versions)}; give one's"
         )
-    rows = store.read_table(builds[0], ["theory", "value"]).group_by(["theory", "value"]).aggregate([])
+    rows = _all_scores(builds[0]).group_by(["theory", "value"]).aggregate([])
     return builds, sorted(ValueId.of(row["theory"], row["value"]) for row in rows.to_pylist())
 
 
@@ -92,9 +93,13 @@ def evaluation_pool(evaluations: list[Build], value: ValueId) -> Pool:
     return Pool(ids, [scores[0][i][0] for i in ids], place_N3, disagreement_N)
 
 
+@functools.lru_cache(maxsize=8)  # evaluations that are compared: their one table holds all values
+def _all_scores(evaluation: Build) -> pa.Table:
+    return store.read_table(evaluation, ["response", "theory", "value", "intensity", "low", "high"])
+
+
 def _scores(evaluation: Build, value: ValueId) -> dict[str, tuple[str, tuple[float, float, float]]]:
-    names = ["response", "theory", "value", "intensity", "low", "high"]
-    rows = store.read_table(evaluation, names)
+    rows = _all_scores(evaluation)
     of_value = pc.and_(pc.equal(rows["theory"], value.theory), pc.equal(rows["value"], value.node))
     scored = rows.filter(pc.and_(of_value, pc.is_valid(rows["intensity"]))).to_pylist()
     return {text_id(r["response"]): (r["response"], (r["intensity"], r["low"], r["high"])) for r in scored}

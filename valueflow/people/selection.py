@@ -84,7 +84,7 @@ def _ratings(value: ValueId, pool: Pool, count: int, random_share: float, rng: n
     order_N = rng.permutation(len(pool.text_ids))
     num_random = round(random_share * count)
     intensity_N, low_N, high_N = pool.place_N3.T
-    chosen = [(int(n), RANDOM, "random") for n in order_N[:num_random]]
+    chosen: list[tuple[int, Basis, str]] = [(int(n), RANDOM, "random") for n in order_N[:num_random]]
     chosen += _best(
         order_N[num_random:],
         {

@@ -7,10 +7,10 @@ from valueflow.errors import InputError
 from valueflow.records import ValueId, digest
 from valueflow.tabular import cell, csv_text, number, strict_rows
 from valueflow.theories import theories
+from valueflow.vidb.anchor_files import RANDOM
 
 Kind = Literal["rating", "pair"]
 Basis = Literal["random", "chosen"]
-RANDOM: Basis = "random"
 FIRST, SECOND, EQUAL = "first", "second", "equal"
 CHOICES = (FIRST, SECOND, EQUAL)
 
@@ -102,7 +102,7 @@ def read_register(url: str) -> dict[str, Task]:
         value = f"{fields['theory']}:{fields['value']}"
         known = fields["theory"] in theories() and fields["value"] in theories()[fields["theory"]]
         kind: Kind = "pair" if fields["kind"] == "pair" else "rating"
-        basis: Basis = "random" if fields["basis"] == "random" else "chosen"
+        basis: Basis = RANDOM if fields["basis"] == RANDOM else "chosen"
         task = Task(
             kind, ValueId(value) if known else ValueId("svt:power"), fields["text_id"], fields["text"], basis, fields["why"],
             Place(intensity, low, high), fields["other_id"], fields["other_text"], other,

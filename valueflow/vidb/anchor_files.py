@@ -1,5 +1,7 @@
 """Files of texts with intensities (official CSV, JSON lines): read them, import them as a version."""
 
+from typing import Final
+
 import numpy as np
 import pyarrow as pa
 
@@ -10,6 +12,10 @@ from valueflow.records import LIMIT, ValueId, clean, digest, text_id
 from valueflow.store import Build, VidbDetails
 from valueflow.tabular import cell, columns, number, strict_rows
 from valueflow.theories import operational, resolve
+
+# The column that says how a text came to be rated, and its word for texts that were drawn by lot. An empty cell means the same.
+BASIS: Final = "basis"
+RANDOM: Final = "random"
 
 
 def intensity_of(raw: object, what: str) -> float:
@@ -106,9 +112,9 @@ def _official(path: str) -> list[tuple[ValueId, str, float]]:
 
 def _rated(path: str, basis: str, column: str) -> list[tuple[ValueId, str, float]]:
     rated: list[tuple[ValueId, str, float]] = []
-    for row in strict_rows(path, ["theory", "value", "text", column], optional=["basis"]):
+    for row in strict_rows(path, ["theory", "value", "text", column], optional=[BASIS]):
         is_empty = column == "rating" and not cell(row.fields, column).strip()
-        if is_empty or (basis and cell(row.fields, "basis") not in ("", basis)):
+        if is_empty or (basis and cell(row.fields, BASIS) not in ("", basis)):
             continue
         try:
             value = resolve(cell(row.fields, "value"), cell(row.fields, "theory"))

@@ -10,12 +10,10 @@ from valueflow.records import ValueId, text_id
 from valueflow.store import Build
 from valueflow.tabular import cell, columns, strict_rows
 from valueflow.theories import resolve
-from valueflow.vidb.anchor_files import intensity_of
+from valueflow.vidb.anchor_files import BASIS, RANDOM, intensity_of
 
 log = logging.getLogger(__name__)
 THEORY, VALUE, TEXT, ID, RATING, INTENSITY = "theory", "value", "text", "text_id", "rating", "intensity"
-BASIS = "basis"  # how a text was chosen to be rated
-UNSELECTED = "random"
 NUM_PLACES = 5  # places of ratings without a text that a message lists
 SHOWN_CHARS = 60  # of a text in a message
 Means = dict[ValueId, dict[str, float]]
@@ -93,7 +91,7 @@ def human_ratings(url: str, candidates: Build) -> HumanRatings:
             text = _match(rating, ids)
             if text:
                 numbers.setdefault(value, {}).setdefault(text, []).append(rating.rating)
-                chosen[value] |= {text} if rating.basis not in ("", UNSELECTED) else set()
+                chosen[value] |= {text} if rating.basis not in ("", RANDOM) else set()
             else:
                 unmatched.append(rating.place)
     if unmatched:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from valueflow import __version__, store, vidb
-from valueflow.distributed.answer import check_answers
+from valueflow.distributed.answer import check_answers, check_lost_calls
 from valueflow.distributed.audit import AuditJudgeConfig, audited_texts
 from valueflow.distributed.evaluation.rounds import Evaluation, EvaluationChunk, rank_chunks, scoring_after
 from valueflow.distributed.rank import rankings_details
@@ -49,12 +49,13 @@ def measure_validity(config: AuditJudgeConfig) -> tuple[ValidityRecord, str] | N
         check_anchors(version.anchors(value), evaluator)
     evaluation, chunks = _evaluation(version, judge, rated, by_value, evaluator)
     sharpness = rank_chunks(evaluation, judge, chunks, 1.0, "validity") if chunks else {}
-    texts = {value: _rated(evaluation, chunks, sharpness[value], value, by_value[value]) for value in by_value}
     total = evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
     answered = check_answers(evaluation.rankings, RANK, total, 1.0, "validity")
     if not store.reusable(evaluation.rankings):
+        check_lost_calls(evaluation.rankings, config.exam.max_broken, "exam.max_broken", "validity")
         settings = {"judge": judge.public(), "fingerprint": fingerprint(judge), "vidb_version": version.build.build_id}
         store.commit(evaluation.rankings, rankings_details(answered, **settings), [version.build])
+    texts = {value: _rated(evaluation, chunks, sharpness[value], value, by_value[value]) for value in by_value}
     created = datetime.now(UTC).isoformat(timespec="seconds")
     source = f"content error from {{n}} rated texts (validity record of {created[:10]})"
     errors = from_ratings(texts, list(version.calibrations), "record", source)

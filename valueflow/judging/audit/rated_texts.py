@@ -13,6 +13,7 @@ from valueflow.judging.kinds import kind_of
 from valueflow.records import ValueId, clean, text_id
 from valueflow.tabular import strict_rows
 from valueflow.theories import operational
+from valueflow.vidb.anchor_files import RANDOM
 
 SAMPLE = "sample"
 NUM_NEUTRAL = 10  # neutral texts per value in the sample
@@ -30,7 +31,7 @@ def rated_texts(anchors: str, values: list[str]) -> pa.Table:
     Raises:
         InputError: a value has no rated texts.
     """
-    rows = _sample() if anchors == SAMPLE else vidb.read_anchors(anchors, basis="random")
+    rows = _sample() if anchors == SAMPLE else vidb.read_anchors(anchors, basis=RANDOM)
     by_value: dict[ValueId, dict[str, tuple[str, float]]] = {}
     for value, text, rating in rows:
         if value not in operational():
