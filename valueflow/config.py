@@ -227,8 +227,8 @@ def _is_open(annotation: Any) -> bool:
 def run_job(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
     """Run `main` on the config of the command line, `CONFIG.yaml [key.path=value ...]`.
 
-    An InputError, or a disk that is full, read-only, forbidden or broken, becomes one line on standard error and exit code 2;
-    any other exception is raised.
+    An InputError, or a disk that is full, read-only, forbidden or broken, becomes one line on standard error and an exit code
+    (2, or that of its class in `errors`); any other exception is raised.
     """
     start(logging.INFO)
     for noisy in ("ray", "httpx", "sentence_transformers", "botocore", "aiobotocore"):
@@ -241,13 +241,13 @@ def run_job(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
         main(config)
         return
     except InputError as error:
-        message = str(error)
+        message, code = str(error), error.exit_code
     except OSError as error:
         if not of_storage(error):
             raise
-        message = str(storage_error(error))
+        message, code = str(storage_error(error)), InputError.exit_code
     say(f"error: {message}", sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _explain(error: ValidationError, schema: type[BaseModel], path: str) -> str:

@@ -12,7 +12,9 @@ LONGEST = 2_000  # characters of a message
 
 
 class InputError(ValueError):
-    """An error in the user's input; jobs print the message without a traceback and exit with code 2."""
+    """An error in the user's input; jobs print the message without a traceback and exit with `exit_code`."""
+
+    exit_code = 2
 
     def __str__(self) -> str:
         """Return the message on one line, without secrets and, if it is long, without its middle."""
@@ -45,9 +47,29 @@ def allowed(word: object, choices: Iterable[str]) -> str:
 class BudgetSpent(InputError):
     """An LLM has spent its budget; all answers are stored, and a rerun with a larger budget resumes."""
 
+    exit_code = 6
+
 
 class TooManyErrors(InputError):
     """More questions than allowed have no valid answer; all answers are stored."""
+
+
+class NoProgress(InputError):
+    """A stage finished nothing for too long; all answers are stored, and a rerun resumes."""
+
+    exit_code = 3
+
+
+class NoCapacity(InputError):
+    """The cluster did not get the resources of a stage in time; all answers are stored, and a rerun resumes."""
+
+    exit_code = 4
+
+
+class DeadlinePassed(InputError):
+    """The time that a job may take is over; all answers are stored, and a rerun resumes."""
+
+    exit_code = 5
 
 
 class OperatorError(InputError):

@@ -248,11 +248,11 @@ def answers_by_id(build: Build) -> dict[str, dict]:
 
 def test_rows_without_an_answer_that_cost_nothing_are_open_again(rankings):
     before = answers_by_id(rankings)
-    store.drop_unanswered(rankings)
+    store.Journal(rankings, "window_id").load()
     assert answers_by_id(rankings) == {i: row for i, row in before.items() if i in "bdefg"}
     assert store.part_paths(rankings) == ["theory=svt/part-0.parquet"]
     modified = part(rankings, "theory=svt/part-0.parquet").stat().st_mtime_ns
-    store.drop_unanswered(rankings)
+    store.Journal(rankings, "window_id").load()
     assert part(rankings, "theory=svt/part-0.parquet").stat().st_mtime_ns == modified
 
 
@@ -261,11 +261,11 @@ def test_rows_without_an_answer_are_final_where_they_are_settled_or_the_build_is
     store.settle_unanswered(rankings)
     settled = answers_by_id(rankings)
     assert settled == {i: row | ({"reply": None} if i in "achi" else {}) for i, row in before.items()}
-    store.drop_unanswered(rankings)
+    store.Journal(rankings, "window_id").load()
     assert answers_by_id(rankings) == settled
     write_answers(rankings, "2", {"j": LOST})
     store.commit(rankings, RankingsDetails(windows=10, errors=9, tokens_in=0, tokens_out=0))
-    store.drop_unanswered(rankings)
+    store.Journal(rankings, "window_id").load()
     store.settle_unanswered(rankings)
     assert answers_by_id(rankings)["j"]["reply"] == ""
     store.verify(rankings)
@@ -273,7 +273,7 @@ def test_rows_without_an_answer_are_final_where_they_are_settled_or_the_build_is
 
 def test_a_damaged_part_is_set_aside_by_what_opens_questions_again(rankings):
     part(rankings, "part-1.parquet").write_bytes(b"PAR1 cut off")
-    store.drop_unanswered(rankings)
+    store.Journal(rankings, "window_id").load()
     assert part(rankings, "part-1.parquet.bad").exists()
     assert "h" not in answers_by_id(rankings)
 

@@ -11,8 +11,9 @@ from pydantic import Field
 from ray.data import Dataset
 
 from valueflow import __version__, store
-from valueflow.distributed.answer import check_answers, collect_answers, resume_answers
+from valueflow.distributed.answer import AnswerStage, check_answers, collect_answers
 from valueflow.distributed.cluster import require_resources
+from valueflow.distributed.commit import Done
 from valueflow.distributed.embed import (
     Embedder,
     EmbedderConfig,
@@ -204,12 +205,12 @@ def _names(config: BuildAnchorsConfig, namer: AnyLlm, texts: Build, anchors: Bui
         "round": pa.array([0] * count, pa.int32()),
         "folder": pa.array([""] * count, pa.string()),
     }
-    limit = resume_answers(out, NAME, config.max_error_share, count)
-    collect_answers(namer, NAME, functools.partial(_pending, pa.table(columns)), out, count, "name", limit)
-    totals = check_answers(out, NAME, count, config.max_error_share, "name")
-    store.commit(out, NamesDetails(namer=namer.public(), **totals._asdict()), [anchors])
+    stage = AnswerStage(out, NAME, config.max_error_share, count)
+    collect_answers(namer, stage, functools.partial(_pending, pa.table(columns)), count, "name")
+    totals = check_answers(stage, count, config.max_error_share, "name")
+    store.commit(out, NamesDetails(namer=namer.public(), **totals._asdict()), [anchors], stage.finish())
     return out
 
 
-def _pending(questions: pa.Table, done: "ray.ObjectRef") -> Dataset:
-    return ray.data.from_arrow(questions.filter(store.missing_from(questions["anchor_id"], ray.get(done))))
+def _pending(questions: pa.Table, done: Done) -> Dataset:
+    return ray.data.from_arrow(done.open_rows(questions, "anchor_id"))

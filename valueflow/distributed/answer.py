@@ -1,19 +1,20 @@
 """Collect the answers of a judge or namer to all questions of a plan: commit each batch, resume an earlier run."""
 
+import functools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import numpy as np
-import pyarrow.compute as pc
+import pyarrow as pa
 import ray
 from ray.data import Dataset
 
 from valueflow import store
-from valueflow.distributed.cluster import Progress
-from valueflow.distributed.commit import commit_batches
+from valueflow.distributed.attempts import attempts
+from valueflow.distributed.cluster import STAGE_CPUS, Progress, completed_results
+from valueflow.distributed.commit import Commit, Done, run_writes
 from valueflow.distributed.error_limit import ErrorLimit, error_limit
 from valueflow.distributed.judge import answerer, from_call_cache
 from valueflow.errors import BudgetSpent, TooManyErrors
@@ -21,11 +22,12 @@ from valueflow.judging.configs import AnyJudge
 from valueflow.llm.configs import LlmModel
 from valueflow.llm.cost import cost_summary
 from valueflow.llm.question import Task
-from valueflow.store import Build
+from valueflow.store import Build, File
 
 log = logging.getLogger(__name__)
-Questions = Callable[["ray.ObjectRef"], Dataset]
+Questions = Callable[[Done], Dataset]
 IsOpen = Callable[[], bool]
+PARTS_PER_TASK = 200  # without a record, that one task reads
 
 
 class AnswerTotals(NamedTuple):
@@ -37,87 +39,129 @@ class AnswerTotals(NamedTuple):
     tokens_out: int
 
 
-def resume_answers(out: Build, task: Task, max_error_share: float, total: int) -> ErrorLimit:
-    """Prepare a build for the answers of a stage, once before its first round, and return the limit of its errors.
+class AnswerStage:
+    """The answers of one stage while it runs: the journal of its build, the ids that are answered, and the limit of errors.
 
-    Questions that got no answer and cost nothing in an earlier run are open again; a finished build stays as it is.
-
-    Args:
-        out: build to which answers are committed; may hold some already.
+    Attributes:
+        out: build to which answers are committed.
         task: type of question.
-        max_error_share: share of questions without a valid answer above which the stage fails.
-        total: questions of all rounds of the stage.
+        journal: its committed parts.
+        done: ids with an answer, for the tasks that read the plan.
+        limit: of the stage's errors, all rounds included.
     """
-    store.drop_unanswered(out)
-    errors = _count(out, task)[0].errors if max_error_share < 1 else 0
-    return error_limit(max_error_share, total, errors)
+
+    def __init__(
+        self, out: Build, task: Task, max_error_share: float, total: int, errors: Callable[[], int] | None = None
+    ) -> None:
+        """Take over the answers of earlier runs.
+
+        Questions that got no answer and cost nothing are open again; a finished build stays as it is.
+
+        Args:
+            out: may hold answers already.
+            task: type of question.
+            max_error_share: share of questions without a valid answer above which the stage fails.
+            total: questions of all rounds of the stage.
+            errors: returns those in the answers so far; None: all in `out`.
+        """
+        self.out, self.task = out, task
+        self.journal = store.Journal(out, task.id_column)
+        self.done = Done.of(self.journal.load(functools.partial(_read_records, out, task.id_column)))
+        self.limit = error_limit(max_error_share, total, errors() if errors else self.journal.totals.errors)
+
+    def totals(self) -> AnswerTotals:
+        """Return the totals, with what other attempts have committed meanwhile."""
+        if self.journal.is_behind():
+            self.journal.load(functools.partial(_read_records, self.out, self.task.id_column))
+        totals = self.journal.totals
+        return AnswerTotals(totals.rows, totals.errors, totals.tokens_in, totals.tokens_out)
+
+    def finish(self) -> list[File]:
+        """Merge the many small parts of the build into few, and return the files for its manifest."""
+        return self.journal.compact(functools.partial(_merge, self.out, self.task.id_column))
+
+    def answered(self, rounds: int | None = None) -> int:
+        """Return the number of answers; with `rounds`, of the rounds below that number."""
+        totals = self.journal.totals
+        return totals.rows if rounds is None else sum(n for round_, n in totals.rounds.items() if round_ < rounds)
+
+
+def _read_records(out: Build, id_column: str, paths: list[str]) -> Iterator[pa.Table]:
+    """Records of parts without one; many are read by tasks."""
+    if len(paths) <= PARTS_PER_TASK:
+        yield store.read_records(out, paths, id_column)
+        return
+    task = ray.remote(store.read_records).options(num_cpus=STAGE_CPUS)
+    chunks = [paths[start : start + PARTS_PER_TASK] for start in range(0, len(paths), PARTS_PER_TASK)]
+    yield from completed_results("resume", [task.remote(out, chunk, id_column) for chunk in chunks])
+
+
+def _merge(out: Build, id_column: str, groups: list[list[str]]) -> Iterator[pa.Table]:
+    task = ray.remote(store.compact).options(num_cpus=1)
+    yield from completed_results("merge parts", [task.remote(out, paths, id_column) for paths in groups])
 
 
 def collect_answers(
-    config: AnyJudge, task: Task, questions: Questions, out: Build, total: int, what: str, limit: ErrorLimit,
-    is_open: IsOpen | None = None,
-) -> None:  # fmt: skip
+    config: AnyJudge, stage: AnswerStage, questions: Questions, total: int, what: str, is_open: IsOpen | None = None
+) -> None:
     """Answer the open questions of a plan: from the call cache first, then by the judge.
 
     Args:
         config: judge, voter or namer.
-        task: type of question.
-        questions: the plan's rows without those whose ids are in the array behind the reference.
-        out: build to which answers are committed; may hold some already.
-        total: number of answers in `out` at the end, those of earlier rounds included.
+        stage: of the answers. Once its limit of errors is exceeded, no further question is put; what is in flight is answered
+            and kept.
+        questions: the plan's rows without those that are done.
+        total: number of answers at the end, those of earlier rounds included.
         what: name of the stage in messages.
-        limit: of the stage's errors, earlier rounds included. Once it is exceeded, no further question is put; what is in
-            flight is answered and kept.
         is_open: whether a question of this round has no answer yet, for builds that may hold answers of later rounds; by
-            default, whether `out` holds fewer than `total`.
+            default, whether there are fewer answers than `total`.
 
     Raises:
         TooManyErrors: the limit is exceeded.
         BudgetSpent: the judge's budget is spent; a rerun with a larger one continues.
     """
+    out, task, journal = stage.out, stage.task, stage.journal
 
-    def has_open(done: np.ndarray) -> bool:
-        return is_open() if is_open else len(done) < total
+    def has_open() -> bool:
+        return is_open() if is_open else stage.answered() < total
 
-    done = store.committed_ids(out, task.id_column)
-    progress = Progress(what, total, len(done))
-    if len(done) >= total and not has_open(done):
+    progress = Progress(what, total, stage.answered())
+    if stage.answered() >= total and not has_open():
         return
-    limit = limit._replace(total=max(limit.total, len(done)))  # an earlier run may have answered later rounds
-    _check_limit(limit, out, task, what)
+    limit = stage.limit._replace(
+        total=max(stage.limit.total, stage.answered())
+    )  # an earlier run may have answered later rounds
+    _check_limit(limit, stage, what)
     started = time.monotonic()
     cache = store.cache_url(out.root)
-    replay = from_call_cache(config, task, cache, limit)
+    commit = Commit(out, task.id_column)
+    replay = from_call_cache(config, task, cache, limit, commit)
     if replay:
-        commit_batches(replay(questions(ray.put(done))), out, task.id_column, progress)
-        done = store.committed_ids(out, task.id_column)
-        _check_limit(limit, out, task, what)
-    if not replay or has_open(done):
-        answers = answerer(config, task, cache, _spent(config, out), limit)(questions(ray.put(done)))
-        commit_batches(answers, out, task.id_column, progress)
-    spent = _spent(config, out)
+        stage.done = stage.done.with_records(run_writes(replay(questions(stage.done)), progress, journal, keep=True))
+        _check_limit(limit, stage, what)
+    if not replay or has_open():
+        answers = answerer(config, task, cache, _spent(config, stage), limit, commit)(questions(stage.done))
+        run_writes(answers, progress, journal, need=config.resources, deaths=attempts().take_deaths)
+    spent = _spent(config, stage)
     model = config if isinstance(config, LlmModel) else None
     log.info("%s: %s", what, cost_summary(total, *spent, time.monotonic() - started, model))
-    _check_limit(limit, out, task, what)
+    _check_limit(limit, stage, what)
     if isinstance(config, LlmModel):
         budget = config.spending_limit
-        if (budget.tokens or budget.money) and has_open(store.committed_ids(out, task.id_column)):
-            raise _budget_spent(config, out, task, total, what, spent)
+        if (budget.tokens or budget.money) and has_open():
+            raise _budget_spent(config, stage, total, what, spent)
 
 
-def check_answers(out: Build, task: Task, total: int, max_error_share: float, what: str) -> AnswerTotals:
+def check_answers(stage: AnswerStage, total: int, max_error_share: float, what: str) -> AnswerTotals:
     """Return the totals of an answered build, with each question once.
 
     Raises:
         TooManyErrors: too many questions have no valid answer.
     """
-    totals, rows, reasons = _count(out, task)
-    if rows > totals.questions:  # two attempts answered some questions
-        store.drop_duplicates(out, task.id_column)
-        totals, rows, reasons = _count(out, task)
+    totals = stage.totals()
     if totals.questions != total:
         raise RuntimeError(f"{what}: {totals.questions} of {total} questions answered; rerun the command to answer the rest")
-    check_error_share(totals, max_error_share, what, out.url, reasons, total)
+    check_error_share(totals, max_error_share, what, stage.out.url, stage.journal.totals.reasons, total)
     return totals
 
 
@@ -147,18 +191,17 @@ def check_error_share(
         )
 
 
-def check_lost_calls(out: Build, max_share: float, setting: str, what: str) -> None:
+def check_lost_calls(stage: AnswerStage, max_share: float, setting: str, what: str) -> None:
     """Refuse answers that tell of a server that is down and not of the judge; for stages that measure invalid answers.
 
     Raises:
         TooManyErrors: too many questions got no answer; `setting` names where `max_share` is set.
     """
     reasons: Counter[str] = Counter()
-    total = 0
-    for path in store.part_paths(out):
-        part = store.read_part(out, path, ["error", "reply", "tokens_in", "tokens_out"])
-        total += part.num_rows
+    for path in stage.journal.files:
+        part = store.read_part(stage.out, path, ["error", "reply", "tokens_in", "tokens_out"])
         reasons.update(part.filter(store.without_answer(part))["error"].to_pylist())
+    total = stage.answered()
     if reasons.total() > max_share * total:
         common = "; ".join(f"{n}x {r}" for r, n in reasons.most_common(3))
         raise TooManyErrors(
@@ -167,40 +210,22 @@ def check_lost_calls(out: Build, max_share: float, setting: str, what: str) -> N
         )
 
 
-def _check_limit(limit: ErrorLimit, out: Build, task: Task, what: str) -> None:
+def _check_limit(limit: ErrorLimit, stage: AnswerStage, what: str) -> None:
     if limit.exceeded():
-        totals, _, reasons = _count(out, task)
-        check_error_share(totals, limit.share, what, out.url, reasons, limit.total)
+        check_error_share(stage.totals(), limit.share, what, stage.out.url, stage.journal.totals.reasons, limit.total)
 
 
-def _count(out: Build, task: Task) -> tuple[AnswerTotals, int, Counter[str]]:
-    """Totals of a build, its number of rows (more than questions if some were answered twice), and the reasons of errors."""
-    rows, tokens_in, tokens_out = 0, 0, 0
-    reasons: Counter[str] = Counter()
-    for path in store.part_paths(out):
-        part = store.read_part(out, path, ["error", "tokens_in", "tokens_out"])
-        rows += part.num_rows
-        reasons.update(part["error"].drop_null().to_pylist())
-        tokens_in += pc.sum(part["tokens_in"]).as_py() or 0
-        tokens_out += pc.sum(part["tokens_out"]).as_py() or 0
-    questions = len(store.committed_ids(out, task.id_column))
-    return AnswerTotals(questions, reasons.total(), tokens_in, tokens_out), rows, reasons
-
-
-def _spent(config: AnyJudge, out: Build) -> tuple[int, int]:
+def _spent(config: AnyJudge, stage: AnswerStage) -> tuple[int, int]:
     """Tokens in and out of the answers in a build, whether this build paid for them or found them in the cache."""
-    if not isinstance(config, LlmModel):
-        return 0, 0
-    parts = [store.read_part(out, path, ["tokens_in", "tokens_out"]) for path in store.part_paths(out)]
-    tokens_in, tokens_out = (sum(pc.sum(part[name]).as_py() or 0 for part in parts) for name in ("tokens_in", "tokens_out"))
-    return tokens_in, tokens_out
+    totals = stage.journal.totals
+    return (totals.tokens_in, totals.tokens_out) if isinstance(config, LlmModel) else (0, 0)
 
 
-def _budget_spent(config: LlmModel, out: Build, task: Task, total: int, what: str, spent: tuple[int, int]) -> BudgetSpent:
-    budget, done = config.spending_limit, len(store.committed_ids(out, task.id_column))
+def _budget_spent(config: LlmModel, stage: AnswerStage, total: int, what: str, spent: tuple[int, int]) -> BudgetSpent:
+    budget = config.spending_limit
     return BudgetSpent(
         f"{what}: the budget of judge {config.name!r} is spent: {sum(spent):,} tokens, "
         f"{config.price.of(*spent):.2f} {config.price.currency} (budget.tokens "
-        f"{budget.tokens}, budget.money {budget.money}); {done:,} of {total:,} questions are answered and "
-        f"stored in {out.url}. Raise the judge's budget and rerun: no question is put twice"
+        f"{budget.tokens}, budget.money {budget.money}); {stage.answered():,} of {total:,} questions are answered and "
+        f"stored in {stage.out.url}. Raise the judge's budget and rerun: no question is put twice"
     )

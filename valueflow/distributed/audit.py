@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from valueflow import __version__, store
 from valueflow.config import Config
-from valueflow.distributed.answer import check_answers, check_lost_calls, collect_answers, resume_answers
+from valueflow.distributed.answer import AnswerStage, check_answers, check_lost_calls, collect_answers
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.rank import in_folder, rankings_details, unanswered
 from valueflow.errors import DamageError, InputError
@@ -73,14 +73,14 @@ def audit_judge(config: AuditJudgeConfig) -> tuple[AuditResult, str]:
     out = Build(config.root, "rankings", f"a-{build_id}")
     manifest = store.reusable(out)
     if not manifest:
-        limit = resume_answers(out, RANK, 1.0, windows.num_rows)  # invalid answers are what an audit measures
-        started, before = time.monotonic(), len(store.committed_ids(out, "window_id"))
-        collect_answers(config.judge, RANK, functools.partial(unanswered, windows), out, windows.num_rows, "audit", limit)
+        stage = AnswerStage(out, RANK, 1.0, windows.num_rows)  # invalid answers are what an audit measures
+        started, before = time.monotonic(), stage.answered()
+        collect_answers(config.judge, stage, functools.partial(unanswered, windows), windows.num_rows, "audit")
         seconds = time.monotonic() - started if not before else 0.0
-        totals = check_answers(out, RANK, windows.num_rows, 1.0, "audit")
-        check_lost_calls(out, config.exam.max_broken, "exam.max_broken", "audit")
+        totals = check_answers(stage, windows.num_rows, 1.0, "audit")
+        check_lost_calls(stage, config.exam.max_broken, "exam.max_broken", "audit")
         settings = {"judge": config.judge.public(), "fingerprint": fingerprint(config.judge), "seconds": seconds}
-        manifest = store.commit(out, rankings_details(totals, **settings))
+        manifest = store.commit(out, rankings_details(totals, **settings), files=stage.finish())
     seconds = manifest.details(RankingsDetails).seconds
     created = datetime.now(UTC).isoformat(timespec="seconds")
     result = audit_result(rated, store.read_table(out), config.exam, seconds, config.judge.price, created)

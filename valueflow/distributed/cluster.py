@@ -11,6 +11,7 @@ import ray
 from pydantic import Field
 
 from valueflow.config import Config
+from valueflow.distributed import watch
 from valueflow.distributed.address import AUTO, Address, cluster_address
 from valueflow.errors import BudgetSpent, DamageError, InputError, StorageError, of_storage, storage_error
 
@@ -25,6 +26,11 @@ class ClusterConfig(Config):
 
     address: str | None = Field(None, description="null: join RAY_ADDRESS if set, else start Ray on this machine")
     num_cpus: int | None = Field(None, ge=1, description="logical CPUs of a local Ray; may exceed the physical ones")
+    no_progress_seconds: float = Field(3600, gt=0, description="a stage that finishes nothing for so long ends the job")
+    wait_for_capacity_seconds: float = Field(
+        1800, gt=0, description="the same while the cluster lacks what the stage needs, as where it grows by itself"
+    )
+    deadline_seconds: float | None = Field(None, gt=0, description="the job ends after so long; null: no limit")
 
 
 @contextlib.contextmanager
@@ -43,6 +49,7 @@ def session(config: ClusterConfig) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # messages of the core worker are for developers of Ray
     _connect(cluster_address(config.address), config)
+    watch.start(watch.Watch(config.no_progress_seconds, config.wait_for_capacity_seconds, config.deadline_seconds))
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -117,10 +124,10 @@ def require_resources(cpus: float, gpus: float, what: str, remedy: str) -> None:
 
 
 def completed_results(what: str, waiting: list["ray.ObjectRef"]) -> Iterator[Any]:
-    """Yield the results of tasks as they finish, reporting progress."""
+    """Yield the results of tasks as they finish, reporting progress; raise as `watch.watched` does."""
     progress = Progress(what, len(waiting))
     while waiting:
-        ready, waiting = ray.wait(waiting)
+        ready, waiting = watch.first_ready(what, waiting)
         yield from ray.get(ready)
         progress.add(len(ready))
 

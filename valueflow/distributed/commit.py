@@ -1,43 +1,99 @@
 """Resume by anti-join for every job: read a plan's pending rows, write finished batches as parts of a build.
 
-A part is named after the ids in it, so a retried task overwrites its own part. A rerun reads the committed ids and asks for the
-rest; ids that two attempts committed are removed by `store.drop_duplicates` before the manifest is written.
+Who writes a part returns its record to the driver, which keeps a journal of them (`store.journal`). A rerun takes the
+committed ids from the journal and asks for the rest; ids that two attempts committed are reduced to one row before the manifest
+is written.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
 from valueflow import store
-from valueflow.distributed.cluster import Progress
+from valueflow.config import Resources
+from valueflow.distributed.cluster import STAGE_CPUS, Progress
+from valueflow.distributed.watch import NOTHING, watched
 from valueflow.records import digest
-from valueflow.store import Build, File
+from valueflow.store import Build, File, Journal
 
 ReadPart = Callable[[File], pa.Table]
 Transform = Callable[[pa.Table, str], Iterator[pa.Table]]
 
 
-class BatchTotals(NamedTuple):
-    """Rows written, and how many of them have an error."""
+class Done(NamedTuple):
+    """Ids that need no answer; small to send.
 
-    rows: int
-    errors: int
+    refs: by folder, references to arrays (`S16`): sorted ids.
+    """
+
+    refs: dict[str, list["ray.ObjectRef"]]
+
+    @classmethod
+    def of(cls, ids: Mapping[str, np.ndarray]) -> "Done":
+        """Return sorted ids by folder, moved into the object store."""
+        return cls({folder: [ray.put(of_folder)] for folder, of_folder in ids.items()})
+
+    def with_records(self, records: Iterable[pa.Table]) -> "Done":
+        """Return these ids and those of the records of parts."""
+        ids: dict[str, list[np.ndarray]] = {}
+        for table in records:
+            for path, raw in zip(table["path"].to_pylist(), table["ids"].to_pylist(), strict=True):
+                ids.setdefault(path.rpartition("/")[0], []).append(np.frombuffer(raw, store.ID_TYPE))
+        refs = dict(self.refs)
+        for folder, of_parts in ids.items():
+            refs[folder] = [*refs.get(folder, []), ray.put(np.sort(np.concatenate(of_parts)))]
+        return Done(refs)
+
+    def open_rows(self, rows: pa.Table, id_column: str, folder: str | None = None) -> pa.Table:
+        """Return the rows of a plan that are not done.
+
+        Args:
+            rows: of one folder of the answers, or with a column `folder`.
+            id_column: the column that identifies a row.
+            folder: that of all rows.
+        """
+        if folder is None and "folder" in rows.column_names:
+            tables = [rows.filter(pc.equal(rows["folder"], of)) for of in pc.unique(rows["folder"]).to_pylist()]
+            return pa.concat_tables([self.open_rows(table, id_column, table["folder"][0].as_py()) for table in tables])
+        for done in ray.get(self.refs.get(folder or "", [])):
+            rows = rows.filter(store.missing_from(rows[id_column], done))
+        return rows
 
 
-def pending_parts(
-    files: list[File], read: ReadPart, id_column: str, done: "ray.ObjectRef", transform: Transform | None = None
-) -> Dataset:
+class Commit(NamedTuple):
+    """Writes a batch of finished rows as parts of a build, one for each folder; runs where the rows are.
+
+    A part is named after the ids in it, so a task that is retried overwrites its own part.
+    """
+
+    build: Build
+    id_column: str
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the records of the parts (`store.journal.RECORDS`). A column `folder` tells where in the build a row goes."""
+        if "folder" not in batch.column_names:
+            batch = batch.append_column("folder", pa.array([""] * batch.num_rows, pa.string()))
+        records = [store.RECORDS.empty_table()]
+        for folder in pc.unique(batch["folder"]).to_pylist():
+            part = batch.filter(pc.equal(batch["folder"], folder)).drop_columns(["folder"])
+            name = digest(sorted(part[self.id_column].to_pylist()))
+            records.append(store.write_recorded(self.build, part, name, folder, self.id_column))
+        return pa.concat_tables(records)
+
+
+def pending_parts(files: list[File], read: ReadPart, id_column: str, done: Done, transform: Transform | None = None) -> Dataset:
     """Return the rows of parts whose ids are not committed yet; parts without such rows are skipped.
 
     Args:
         files: the parts of a plan.
         read: returns the rows of a part as its manifest lists it, with the column `id_column`.
         id_column: the column that identifies a row.
-        done: reference to the committed ids (`store.committed_ids`).
+        done: the committed ids.
         transform: turns a part's pending rows and its folder into the tables to return; None: the rows as they are.
     """
     parts = [file.model_dump() for file in files]
@@ -46,59 +102,55 @@ def pending_parts(
         fn_kwargs={"read": read, "id_column": id_column, "done": done, "transform": transform},
         batch_size=1,
         batch_format="pyarrow",
-        num_cpus=0.1,
+        num_cpus=STAGE_CPUS,
     )
 
 
 def _pending_rows(
-    batch: pa.Table, read: ReadPart, id_column: str, done: "ray.ObjectRef", transform: Transform | None
+    batch: pa.Table, read: ReadPart, id_column: str, done: Done, transform: Transform | None
 ) -> Iterator[pa.Table]:
     for part in map(File.model_validate, batch.to_pylist()):
-        rows = read(part)
-        rows = rows.filter(store.missing_from(rows[id_column], ray.get(done)))
+        folder = part.path.rpartition("/")[0]
+        rows = done.open_rows(read(part), id_column, folder)
         if not rows.num_rows:
             continue
         if transform:
-            yield from transform(rows, part.path.rpartition("/")[0])
+            yield from transform(rows, folder)
         else:
             yield rows
 
 
-def commit_batches(dataset: Dataset, build: Build, id_column: str, progress: Progress) -> BatchTotals:
-    """Run a dataset to its end, writing every batch as parts of `build`, and return its totals.
+def commit_batches(dataset: Dataset, commit: Commit, progress: Progress, journal: Journal) -> None:
+    """Run a dataset to its end, writing every batch as parts of a build."""
+    run_writes(dataset.map_batches(commit, batch_format="pyarrow", batch_size=None, num_cpus=STAGE_CPUS), progress, journal)
 
-    Rows with a column `folder` go to that folder of the build; rows whose column `error` is not null count as errors.
+
+def run_writes(
+    records: Dataset, progress: Progress, journal: Journal, keep: bool = False, need: Resources = NOTHING,
+    deaths: Callable[[], list[str]] = list,
+) -> list[pa.Table]:  # fmt: skip
+    """Run a dataset of records of committed parts to its end, in whatever order they come; enter them in the journal.
+
+    Args:
+        records: the dataset.
+        progress: of the stage.
+        journal: of the build.
+        keep: whether the records are returned.
+        need: resources of the stage.
+        deaths: returns a line for each worker that has died since.
+
+    Returns:
+        The records, if `keep`.
     """
-    written = dataset.map_batches(
-        _write_batch, fn_kwargs={"build": build, "id_column": id_column}, batch_format="pyarrow", batch_size=None, num_cpus=0.1
-    )
-    return run_writes(written, progress)
-
-
-def run_writes(written: Dataset, progress: Progress) -> BatchTotals:
-    """Run a dataset of write counts (columns rows, errors) to its end, reporting progress, and return the totals."""
-    rows = errors = 0
-    for batch in written.iter_batches(batch_format="pyarrow", batch_size=None):
-        new = pc.sum(batch["rows"]).as_py() or 0
-        rows, errors = rows + new, errors + (pc.sum(batch["errors"]).as_py() or 0)
-        progress.add(new, f", {errors:,} failed" if errors else "")
-    return BatchTotals(rows, errors)
-
-
-def write_counts(rows: list[int], errors: list[int] | None = None) -> pa.Table:
-    """Return rows of a dataset of write counts, one per part."""
-    return pa.table({"rows": pa.array(rows, pa.int64()), "errors": pa.array(errors or [0] * len(rows), pa.int64())})
-
-
-def _write_batch(batch: pa.Table, build: Build, id_column: str) -> pa.Table:
-    if not batch.num_rows:
-        return write_counts([])
-    if "folder" not in batch.column_names:
-        batch = batch.append_column("folder", pa.array([""] * batch.num_rows, pa.string()))
-    rows, errors = [], []
-    for folder in pc.unique(batch["folder"]).to_pylist():
-        part = batch.filter(pc.equal(batch["folder"], folder)).drop_columns(["folder"])
-        store.write_part(build, part, digest(sorted(part[id_column].to_pylist())), folder)
-        rows.append(part.num_rows)
-        errors.append(part.num_rows - part["error"].null_count if "error" in part.column_names else 0)
-    return write_counts(rows, errors)
+    records.context.execution_options.preserve_order = False  # a slow batch must not hold back those behind it
+    kept = []
+    try:
+        batches = records.iter_batches(batch_format="pyarrow", batch_size=None)
+        for batch in watched(progress.what, batches, need, deaths):
+            journal.add(batch)
+            errors = journal.totals.errors
+            progress.add(pc.sum(batch["rows"]).as_py() or 0, f", {errors:,} failed" if errors else "")
+            kept += [batch] if keep else []
+    finally:
+        journal.save()
+    return kept

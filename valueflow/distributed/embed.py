@@ -16,7 +16,7 @@ from valueflow.config import Config
 from valueflow.corpora import CorpusConfig
 from valueflow.distributed.build.ingest import ingest
 from valueflow.distributed.cluster import Progress, require_resources
-from valueflow.distributed.commit import commit_batches, pending_parts
+from valueflow.distributed.commit import Commit, Done, commit_batches, pending_parts
 from valueflow.distributed.job_config import JobConfig
 from valueflow.errors import InputError
 from valueflow.hives.examples import Examples, examples_from_tables
@@ -177,16 +177,17 @@ def embed(texts: Build, config: EmbedderConfig, root: str) -> Build:
     if store.finished_manifest(out, "embed", "texts"):
         return out
     _check(config)
-    total, done = store.require_manifest(texts).num_rows, store.committed_ids(out, "text_id")
-    progress = Progress("embed", total, len(done))
-    if len(done) < total:
-        commit_batches(_embed_pending(texts, config, done), out, "text_id", progress)
-        done = store.committed_ids(out, "text_id")
-    if len(done) != total:
-        raise RuntimeError(f"embed: {len(done)} of {total} texts have a vector; rerun the command to embed the rest")
-    store.drop_duplicates(out, "text_id")  # texts that two attempts embedded
+    total, journal = store.require_manifest(texts).num_rows, store.Journal(out, "text_id")
+    done = Done.of(journal.load())
+    progress = Progress("embed", total, journal.totals.rows)
+    if journal.totals.rows < total:
+        commit_batches(_embed_pending(texts, config, done), Commit(out, "text_id"), progress, journal)
+    if journal.is_behind():  # another attempt has embedded some of the texts
+        journal.load()
+    if journal.totals.rows != total:
+        raise RuntimeError(f"embed: {journal.totals.rows} of {total} texts have a vector; rerun the command to embed the rest")
     dimension = len(store.read_part(out, store.part_paths(out)[0])["embedding"][0])
-    store.commit(out, EmbeddingsDetails(settings=config.public(), texts=total, dimension=dimension), [texts])
+    store.commit(out, EmbeddingsDetails(settings=config.public(), texts=total, dimension=dimension), [texts], journal.close())
     return out
 
 
@@ -203,10 +204,10 @@ def _check(config: EmbedderConfig) -> None:
     check_model(fetch(config.model), config.model, config.revision, config.max_length)
 
 
-def _embed_pending(texts: Build, config: EmbedderConfig, done: np.ndarray) -> Dataset:
+def _embed_pending(texts: Build, config: EmbedderConfig, done: Done) -> Dataset:
     """Vectors of the texts that have none yet."""
     read = functools.partial(_read_texts, texts=texts)
-    pending = pending_parts(store.require_manifest(texts).files, read, "text_id", ray.put(done))
+    pending = pending_parts(store.require_manifest(texts).files, read, "text_id", done)
     return pending.repartition(target_num_rows_per_block=config.rows_per_part).map_batches(
         Embedder,
         fn_constructor_kwargs={"config": config},

@@ -8,6 +8,7 @@ import pyarrow as pa
 import ray
 from ray.data import Dataset
 
+from valueflow.distributed.actor_pools import Finish
 from valueflow.distributed.error_limit import ErrorLimit
 from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.cache import CallCache, Reply
@@ -17,7 +18,7 @@ from valueflow.llm.question import Task, with_replies
 
 
 def answer_by_endpoint(
-    config: EndpointModel, task: Task, cache: str, spent: tuple[int, int], limit: ErrorLimit
+    config: EndpointModel, task: Task, cache: str, spent: tuple[int, int], limit: ErrorLimit, finish: Finish
 ) -> Callable[[Dataset], Dataset]:
     """Return the function that answers datasets by an endpoint, cache first."""
 
@@ -27,7 +28,14 @@ def answer_by_endpoint(
         batches = math.ceil(2 * config.concurrency / config.batch_size) + 1
         return questions.map_batches(
             EndpointActor,
-            fn_constructor_kwargs={"config": config, "task": task, "cache": cache, "spent": spent, "limit": limit},
+            fn_constructor_kwargs={
+                "config": config,
+                "task": task,
+                "cache": cache,
+                "spent": spent,
+                "limit": limit,
+                "finish": finish,
+            },
             batch_format="pyarrow",
             batch_size=config.batch_size,
             compute=ray.data.ActorPoolStrategy(
@@ -42,8 +50,10 @@ def answer_by_endpoint(
 class EndpointActor:
     """Actor that calls the endpoint (one per job); rows beyond the budget and batches beyond the error limit are dropped."""
 
-    def __init__(self, config: EndpointModel, task: Task, cache: str, spent: tuple[int, int], limit: ErrorLimit) -> None:
-        self.config, self.task, self.limit = config, task, limit
+    def __init__(
+        self, config: EndpointModel, task: Task, cache: str, spent: tuple[int, int], limit: ErrorLimit, finish: Finish
+    ) -> None:
+        self.config, self.task, self.limit, self.finish = config, task, limit, finish
         self.exceeded = False
         self.endpoint = Endpoint(config, CallCache(cache) if cache else None, BudgetLedger(*spent))
 
@@ -61,7 +71,7 @@ class EndpointActor:
                 if error and not reply.error:  # of failed calls the endpoint has told
                     self.endpoint.troubles.add(error)
             self.exceeded = await self.limit.exceeded_async(answers) or self.exceeded
-            yield answers
+            yield await asyncio.to_thread(self.finish, answers)
 
     async def _reply(self, row: dict) -> Reply | None:
         return await self.endpoint.ask(self.task.question(row, self.config), round_=row["round"])

@@ -4,13 +4,13 @@ import logging
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from pydantic import Field
 
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.cluster import Progress
-from valueflow.distributed.commit import run_writes, write_counts
 from valueflow.distributed.embed import (
     EmbedderConfig,
     embed,
@@ -80,7 +80,8 @@ def extract(config: ExtractConfig) -> Build:
             batch_size=1,
             num_cpus=1,
         )
-        run_writes(written, progress)
+        for rows in written.iter_batches(batch_format="pyarrow", batch_size=None):
+            progress.add(pc.sum(rows["rows"]).as_py())
     details = ExtractedDetails(settings=config.public(), texts=total, labelled_texts=num_references)
     store.commit(out, details, [embeddings, reference, reference_texts, labels])
     return out
@@ -99,7 +100,7 @@ def _write_nodes(batch: pa.Table, embeddings: Build, extractor: "ray.ObjectRef",
         rows = _rows(part["text_id"].to_pylist(), predict(part_vectors(part), top))
         store.write_part(out, rows, file.path.removeprefix("part-").removesuffix(".parquet"))
         counts.append(part.num_rows)
-    return write_counts(counts)
+    return pa.table({"rows": counts})
 
 
 def _rows(text_ids: list[str], predictions: list[dict[str, list[NodePrediction]]]) -> pa.Table:

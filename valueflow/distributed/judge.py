@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ray.data import Dataset
 
 from valueflow.distributed import endpoint_actor, vllm_batch
-from valueflow.distributed.actor_pools import answer_in_actors
+from valueflow.distributed.actor_pools import Finish, answer_in_actors, unchanged
 from valueflow.distributed.cluster import require_resources
 from valueflow.distributed.error_limit import NO_LIMIT, ErrorLimit
 from valueflow.distributed.vllm_engine import OnlineEngine
@@ -26,15 +26,15 @@ Answerer = Callable[[Dataset], Dataset]
 
 class LlmRunner(NamedTuple):
     """How a kind of LLM answers datasets; all functions take its settings, the task and the URL of the call cache ("": none);
-    those that answer also the limit of errors.
+    those that answer also the limit of errors, and what is done with an answered batch where it is (`Finish`).
 
     answer: asks the LLM; also takes the tokens in and out that the build has spent on it before.
     replay: answers from the call cache alone; None if `answer` looks into the cache before each call.
     engine: the judge in an engine of this process, for the service; None for kinds that `online_judge` has.
     """
 
-    answer: Callable[[Any, Task, str, tuple[int, int], ErrorLimit], Answerer]
-    replay: Callable[[Any, Task, str, ErrorLimit], Answerer | None] | None = None
+    answer: Callable[[Any, Task, str, tuple[int, int], ErrorLimit, Finish], Answerer]
+    replay: Callable[[Any, Task, str, ErrorLimit, Finish], Answerer | None] | None = None
     engine: Callable[[Any], OnlineJudge] | None = None
 
 
@@ -45,8 +45,9 @@ LLM_RUNNERS = {
 
 
 def answerer(
-    config: AnyJudge, task: Task = RANK, cache: str = "", spent: tuple[int, int] = (0, 0), limit: ErrorLimit = NO_LIMIT
-) -> Answerer:
+    config: AnyJudge, task: Task = RANK, cache: str = "", spent: tuple[int, int] = (0, 0), limit: ErrorLimit = NO_LIMIT,
+    finish: Finish = unchanged,
+) -> Answerer:  # fmt: skip
     """Return the function that answers datasets by a judge or namer, after a check that the cluster has room for it.
 
     Questions are put in blocks of the batch size: a block is answered and committed as one, so it is the most that a crash
@@ -58,6 +59,8 @@ def answerer(
         cache: folder or URL of the call cache; "" for none.
         spent: tokens in and out that the same build has spent on it before, for its budget.
         limit: of errors; batches that are not begun when it is exceeded are dropped.
+        finish: what is done with an answered batch in the task that answered it, such as `commit.Commit`; its tables are the
+            dataset that is returned.
 
     Raises:
         InputError: the cluster has no room, or a model, API key or package is missing.
@@ -65,13 +68,13 @@ def answerer(
     require_resources(*config.resources, f"judge {config.name!r}", "Lower the judge's actors or CPUs per actor")
     kind_of(config).check(config)
     if isinstance(config, LlmModel):
-        answer = LLM_RUNNERS[config.kind].answer(config, task, cache if config.cache else "", spent, limit)
+        answer = LLM_RUNNERS[config.kind].answer(config, task, cache if config.cache else "", spent, limit, finish)
     else:
-        answer = answer_in_actors(config, task, limit)
+        answer = answer_in_actors(config, task, limit, finish)
     return lambda questions: answer(questions.repartition(target_num_rows_per_block=config.batch_size))
 
 
-def from_call_cache(config: AnyJudge, task: Task, cache: str, limit: ErrorLimit) -> Answerer | None:
+def from_call_cache(config: AnyJudge, task: Task, cache: str, limit: ErrorLimit, finish: Finish) -> Answerer | None:
     """Return the function that answers the questions whose replies are in the call cache, and drops the others.
 
     None if there is no cache, or if the LLM's `answer` looks into it.
@@ -79,7 +82,7 @@ def from_call_cache(config: AnyJudge, task: Task, cache: str, limit: ErrorLimit)
     if not isinstance(config, LlmModel) or not config.cache:
         return None
     replay = LLM_RUNNERS[config.kind].replay
-    return replay(config, task, cache, limit) if replay else None
+    return replay(config, task, cache, limit, finish) if replay else None
 
 
 def served_judge(config: AnyJudge, cache: str) -> OnlineJudge:

@@ -9,8 +9,8 @@ import ray
 from ray.data import Dataset
 
 from valueflow import store
-from valueflow.distributed.answer import AnswerTotals, check_answers, collect_answers, resume_answers
-from valueflow.distributed.commit import pending_parts
+from valueflow.distributed.answer import AnswerStage, AnswerTotals, check_answers, collect_answers
+from valueflow.distributed.commit import Done, pending_parts
 from valueflow.distributed.texts import TextSource
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.tasks import RANK
@@ -18,28 +18,28 @@ from valueflow.ranking.windows import with_texts
 from valueflow.store import Build, File, RankingsDetails
 
 
-def read_windows(plan: Build, files: list[File], texts: TextSource, done: "ray.ObjectRef", batch_size: int) -> Dataset:
+def read_windows(plan: Build, files: list[File], texts: TextSource, done: Done, batch_size: int) -> Dataset:
     """Return the unanswered windows of a plan's files, with their texts and the folder of their answers.
 
     Args:
         plan: the windows.
         files: those of its files to read.
         texts: texts by id, for each folder of the plan.
-        done: reference to the sorted ids of answered windows.
+        done: the ids of answered windows.
         batch_size: windows of one batch.
     """
     read, transform = functools.partial(store.read_part, plan), functools.partial(_batches, texts=texts, batch_size=batch_size)
     return pending_parts(files, read, "window_id", done, transform)
 
 
-def unanswered(windows: pa.Table, done: "ray.ObjectRef") -> Dataset:
-    """Return the windows of a table whose ids are not in the sorted array behind `done`."""
-    return ray.data.from_arrow(windows.filter(store.missing_from(windows["window_id"], ray.get(done))))
+def unanswered(windows: pa.Table, done: Done) -> Dataset:
+    """Return the windows of a table that are not answered."""
+    return ray.data.from_arrow(done.open_rows(windows, RANK.id_column))
 
 
-def is_round_open(rankings: Build, round_: int, total: int) -> bool:
+def is_round_open(stage: AnswerStage, round_: int, total: int) -> bool:
     """Return whether fewer than `total` windows of the rounds up to this one are answered; later ones may be, too."""
-    return len(store.committed_ids(rankings, RANK.id_column, round_ + 1)) < total
+    return stage.answered(round_ + 1) < total
 
 
 def in_folder(table: pa.Table, folder: str) -> pa.Table:
@@ -73,12 +73,10 @@ def rank(
         return finished
     windows = store.require_manifest(plan)
     total = windows.num_rows
-    limit = resume_answers(out, RANK, max_error_share, total)
-    collect_answers(
-        judge, RANK, lambda done: read_windows(plan, windows.files, texts, done, judge.batch_size), out, total, "rank", limit
-    )
-    totals = check_answers(out, RANK, total, max_error_share, "rank")
-    return store.commit(out, rankings_details(totals, **settings), [plan])
+    stage = AnswerStage(out, RANK, max_error_share, total)
+    collect_answers(judge, stage, lambda done: read_windows(plan, windows.files, texts, done, judge.batch_size), total, "rank")
+    totals = check_answers(stage, total, max_error_share, "rank")
+    return store.commit(out, rankings_details(totals, **settings), [plan], stage.finish())
 
 
 def rankings_details(totals: AnswerTotals, **settings: Any) -> RankingsDetails:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from valueflow import __version__, store
 from valueflow.config import Config
-from valueflow.distributed.answer import check_answers, check_lost_calls, collect_answers, resume_answers
+from valueflow.distributed.answer import AnswerStage, check_answers, check_lost_calls, collect_answers
 from valueflow.distributed.audit import check_panel_admitted, measured_speed
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.panel.vote import PanelConfig, collect_votes, vote_builds
@@ -138,11 +138,11 @@ def _ranked(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray, 
     table = _windows(config, rows, value_T)
     out = Build(config.root, "rankings", f"r-{digest(__version__, table['window_id'].to_pylist(), fingerprint(judge))}")
     if not store.reusable(out):
-        what, limit = f"rank, {judge.name}", resume_answers(out, RANK, 1.0, table.num_rows)
-        collect_answers(judge, RANK, functools.partial(unanswered, table), out, table.num_rows, what, limit)
-        totals = check_answers(out, RANK, table.num_rows, 1.0, what)
-        check_lost_calls(out, config.panel.max_error_share, "panel.max_error_share", what)
-        store.commit(out, rankings_details(totals, judge=judge.public()))
+        what, stage = f"rank, {judge.name}", AnswerStage(out, RANK, 1.0, table.num_rows)
+        collect_answers(judge, stage, functools.partial(unanswered, table), table.num_rows, what)
+        totals = check_answers(stage, table.num_rows, 1.0, what)
+        check_lost_calls(stage, config.panel.max_error_share, "panel.max_error_share", what)
+        store.commit(out, rankings_details(totals, judge=judge.public()), files=stage.finish())
     neutral_T = np.array([row["rating"] == 0 for row in rows])
     score_RT = np.full((config.repeats, len(rows)), np.nan)
     for repeat in range(config.repeats):

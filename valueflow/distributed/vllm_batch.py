@@ -10,6 +10,7 @@ import pyarrow as pa
 from ray.data import Dataset
 
 from valueflow import store
+from valueflow.distributed.actor_pools import Finish
 from valueflow.distributed.cluster import STAGE_CPUS
 from valueflow.distributed.error_limit import ErrorLimit
 from valueflow.errors import InputError
@@ -25,7 +26,7 @@ ENGINE_STAGE = "vLLMEngineStage"
 
 
 def answer_by_engines(
-    config: VllmModel, task: Task, cache: str, _: tuple[int, int], limit: ErrorLimit
+    config: VllmModel, task: Task, cache: str, _: tuple[int, int], limit: ErrorLimit, finish: Finish
 ) -> Callable[[Dataset], Dataset]:
     """Return the function that answers datasets by vLLM engines and writes their replies to the call cache.
 
@@ -41,7 +42,7 @@ def answer_by_engines(
         vLLMEngineProcessorConfig(
             model_source=locate(config.model),
             engine_kwargs=engine_settings(config),
-            concurrency=config.num_engines,
+            concurrency=(config.num_engines, max(config.num_engines, config.max_engines or 0)),
             batch_size=config.batch_size,
             accelerator_type=None,
             placement_group_config={"bundles": [bundle]},
@@ -66,7 +67,7 @@ def answer_by_engines(
     def answer(questions: Dataset) -> Dataset:
         return processor(questions).map_batches(
             _read_replies,
-            fn_kwargs={"config": config, "task": task, "cache": cache, "limit": limit},
+            fn_kwargs={"config": config, "task": task, "cache": cache, "limit": limit, "finish": finish},
             batch_format="pyarrow",
             batch_size=config.batch_size,
             num_cpus=STAGE_CPUS,
@@ -93,13 +94,15 @@ def _with_limit(stage: type, limit: ErrorLimit) -> type:
     return Engine
 
 
-def answer_from_cache(config: VllmModel, task: Task, cache: str, limit: ErrorLimit) -> Callable[[Dataset], Dataset] | None:
+def answer_from_cache(
+    config: VllmModel, task: Task, cache: str, limit: ErrorLimit, finish: Finish
+) -> Callable[[Dataset], Dataset] | None:
     """Return the function that answers the questions whose replies are cached, and drops the others; None without a cache."""
     if not store.exists(cache):
         return None
     return lambda questions: questions.map_batches(
         _read_cache,
-        fn_kwargs={"config": config, "task": task, "cache": cache, "limit": limit},
+        fn_kwargs={"config": config, "task": task, "cache": cache, "limit": limit, "finish": finish},
         batch_format="pyarrow",
         batch_size=config.batch_size,
         num_cpus=STAGE_CPUS,
@@ -149,7 +152,7 @@ def _is_list(column: Any) -> bool:
     return hasattr(column, "__iter__") and not isinstance(column, str)
 
 
-def _read_replies(batch: pa.Table, config: VllmModel, task: Task, cache: str, limit: ErrorLimit) -> pa.Table:
+def _read_replies(batch: pa.Table, config: VllmModel, task: Task, cache: str, limit: ErrorLimit, finish: Finish) -> pa.Table:
     name = "first_probability"
     probabilities = [None if math.isnan(p) else p for p in batch[name].to_pylist()]
     batch = batch.set_column(batch.column_names.index(name), name, pa.array(probabilities, pa.float64()))
@@ -160,10 +163,12 @@ def _read_replies(batch: pa.Table, config: VllmModel, task: Task, cache: str, li
             list(pool.map(lambda row: calls.put(row[0], Reply(*row[1:])), zip(*columns, strict=True)))
     answers = task.read(batch, config)
     limit.add(answers)
-    return answers
+    return finish(answers)
 
 
-def _read_cache(batch: pa.Table, config: VllmModel, task: Task, cache: str, limit: ErrorLimit) -> Iterator[pa.Table]:
+def _read_cache(
+    batch: pa.Table, config: VllmModel, task: Task, cache: str, limit: ErrorLimit, finish: Finish
+) -> Iterator[pa.Table]:
     calls = CallCache(cache)
     rows = batch.to_pylist()
     with ThreadPoolExecutor(CACHE_THREADS) as pool:
@@ -172,4 +177,4 @@ def _read_cache(batch: pa.Table, config: VllmModel, task: Task, cache: str, limi
     if cached:
         answers = task.read(with_replies(batch.take(cached), [reply for reply in replies if reply is not None]), config)
         limit.add(answers)
-        yield answers
+        yield finish(answers)

@@ -37,6 +37,14 @@ def answers(
     return table.append_column("folder", windows["folder"]) if "folder" in windows.column_names else table
 
 
+def without_answers(questions: pa.Table, judge: str, reason: str) -> pa.Table:
+    """Return the rows of windows or ballots that a judge could not answer, which no rerun asks again."""
+    nothing, reasons = [None] * questions.num_rows, [reason] * questions.num_rows
+    if "ballot_id" in questions.column_names:
+        return votes(questions, judge, list(nothing), list(reasons))
+    return answers(questions, judge, list(nothing), list(nothing), list(reasons))
+
+
 def votes(
     ballots: pa.Table, voter: str, choices: list[str | None], errors: list[str | None], price: Price | None = None
 ) -> pa.Table:

@@ -20,14 +20,20 @@ class EncoderJudge(Config):
     )
     batch_size: int = Field(1024, ge=1, description="windows per call")
     num_actors: int = Field(1, ge=1)
+    max_actors: int | None = Field(None, ge=1, description="actors while there is work for more of them; null: num_actors")
     num_cpus: float = Field(1, ge=0, description="per actor or served replica")
     num_gpus: float = Field(0, ge=0, description="per actor or served replica")
 
     price: ClassVar[Price | None] = None
 
     @property
+    def most_actors(self) -> int:
+        """Largest number of actors of a job."""
+        return max(self.num_actors, self.max_actors or 0)
+
+    @property
     def resources(self) -> Resources:
-        """Resources of a job: all actors."""
+        """Resources of a job: the actors that it starts with."""
         return Resources(self.num_actors * self.num_cpus, self.num_actors * self.num_gpus)
 
     @property
@@ -52,15 +58,22 @@ class SimulatedJudge(Config):
     accuracy: float = Field(0.8, ge=0, le=1, description="as a voter: probability of the true choice")
     seed: int = 0
     seconds_per_batch: float = Field(0.0, ge=0, description="sleep, to test interruption")
+    deadly_share: float = Field(0.0, ge=0, le=1, description="share of windows that end the process of the worker, for tests")
     batch_size: int = Field(4096, ge=1)
     num_actors: int = Field(1, ge=1)
+    max_actors: int | None = Field(None, ge=1, description="actors while there is work for more of them; null: num_actors")
     num_cpus: float = Field(1, ge=0, description="per actor or served replica")
 
     price: ClassVar[Price | None] = None
 
     @property
+    def most_actors(self) -> int:
+        """Largest number of actors of a job."""
+        return max(self.num_actors, self.max_actors or 0)
+
+    @property
     def resources(self) -> Resources:
-        """Resources of a job: all actors."""
+        """Resources of a job: the actors that it starts with."""
         return Resources(self.num_actors * self.num_cpus)
 
     @property

@@ -6,7 +6,7 @@ from valueflow.llm import configs as llm
 from valueflow.records import digest
 
 # Settings that change how a judge is called or how fast it answers, but no answer.
-RESOURCES = llm.RESOURCES | {"num_actors", "num_gpus", "seconds_per_batch"}
+RESOURCES = llm.RESOURCES | {"num_actors", "max_actors", "num_gpus", "seconds_per_batch", "deadly_share"}
 
 
 def fingerprint(judge: AnyJudge) -> str:

@@ -1,5 +1,6 @@
 """The simulated judge, whose truth is known: Plackett-Luce with a position effect and a share of invalid replies."""
 
+import os
 import time
 
 import numpy as np
@@ -33,6 +34,8 @@ class SimulatedRanker:
         orders: list[list[int] | None] = []
         errors: list[str | None] = []
         for window_id, value, ids in zip(*(windows[c].to_pylist() for c in ("window_id", "value", "text_ids")), strict=True):
+            if config.deadly_share and int(digest("deadly", window_id), 16) < config.deadly_share * 16**16:
+                os._exit(1)
             rng = np.random.default_rng(int(digest(config.seed, window_id), 16))
             gamma = (config.position_effect + [0.0] * len(ids))[: len(ids)]
             worth = config.sharpness * np.array([self.theta(value, i) for i in ids]) + np.array(gamma)

@@ -9,8 +9,9 @@ from valueflow.errors import check_no_password
 
 # Settings of an LLM that change how it is called or how fast it answers, but no answer; they are in no fingerprint.
 RESOURCES = {
-    "name", "batch_size", "num_cpus", "num_engines", "cpus_per_engine", "gpus_per_engine", "env", "cache", "price",
-    "budget", "key_env", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries", "patience", "url",
+    "name", "batch_size", "num_cpus", "num_engines", "max_engines", "cpus_per_engine", "gpus_per_engine", "env", "cache",
+    "price", "budget", "key_env", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries", "patience",
+    "url",
 }  # fmt: skip
 
 
@@ -75,6 +76,7 @@ class VllmModel(LlmModel):
     engine: dict = Field({}, description="vLLM engine arguments, passed on unchanged")
     temperature: float = Field(0.0, ge=0)
     num_engines: int = Field(1, ge=1)
+    max_engines: int | None = Field(None, ge=1, description="engines while there is work for more; null: num_engines")
     cpus_per_engine: float = Field(1, ge=0)
     gpus_per_engine: float = Field(1, ge=0)
     batch_size: int = Field(64, ge=1, description="windows per batch; also the most that a crash can cost")

@@ -40,6 +40,7 @@ from valueflow.store.files import (
     write_bytes,
     write_for_people,
 )
+from valueflow.store.journal import ID_TYPE, RECORDS, Journal, compact, read_records, write_recorded
 from valueflow.store.layout import (
     Build,
     audit_url,
@@ -70,7 +71,6 @@ from valueflow.store.manifests import (
 from valueflow.store.parts import (
     committed_ids,
     drop_duplicates,
-    drop_unanswered,
     missing_from,
     read_part,
     read_table,
@@ -85,6 +85,8 @@ from valueflow.store.repair import finished_manifest, reusable, reusable_togethe
 
 __all__ = [
     "ARCHIVE_ERRORS",
+    "ID_TYPE",
+    "RECORDS",
     "AnchorsDetails",
     "BallotsDetails",
     "Build",
@@ -99,6 +101,7 @@ __all__ = [
     "IndividualsDetails",
     "IngestDetails",
     "Input",
+    "Journal",
     "JudgeEffects",
     "JudgeSharpness",
     "LabelsDetails",
@@ -118,10 +121,10 @@ __all__ = [
     "checkpoints_url",
     "commit",
     "committed_ids",
+    "compact",
     "current",
     "details_of",
     "drop_duplicates",
-    "drop_unanswered",
     "exists",
     "file_texts_root",
     "filesystem",
@@ -140,6 +143,7 @@ __all__ = [
     "read_or_set_aside",
     "read_parsed",
     "read_part",
+    "read_records",
     "read_table",
     "remove_unfinished",
     "replaceable",
@@ -158,4 +162,5 @@ __all__ = [
     "write_file",
     "write_for_people",
     "write_part",
+    "write_recorded",
 ]

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from valueflow.errors import DamageError
 from valueflow.records import ADDED_COLUMNS, SCHEMAS, conform
-from valueflow.store.files import read_parsed, remove_file, remove_files, write_bytes
-from valueflow.store.layout import Build
+from valueflow.store.files import read_parsed, remove_files, write_bytes
+from valueflow.store.layout import JOURNAL, Build
 from valueflow.store.manifests import MAKE_AGAIN, PARQUET_ERRORS, File, check_bytes, describe, part_paths, require_manifest
 from valueflow.store.repair import reusable, withdraw
 
@@ -41,10 +41,20 @@ def read_part(build: Build, part: str | File, columns: list[str] | None = None) 
         DamageError: it is gone, is not the parquet that a stage wrote, or differs from what is listed.
         StorageError: it cannot be read, also when tried again.
     """
-    url = f"{build.url}/{part.path if isinstance(part, File) else part}"
+    return _read(build, part, columns)[1]
+
+
+def read_described(build: Build, path: str) -> tuple[File, pa.Table]:
+    """Return how a manifest lists a part, and its rows; raises as `read_part` does."""
+    return _read(build, path, None)
+
+
+def _read(build: Build, part: str | File, columns: list[str] | None) -> tuple[File, pa.Table]:
+    path = part.path if isinstance(part, File) else part
+    url = f"{build.url}/{path}"
     schema = SCHEMAS[build.table]
 
-    def parse(data: bytes) -> pa.Table:
+    def parse(data: bytes) -> tuple[File, pa.Table]:
         if isinstance(part, File):
             check_bytes(part, data)
         missing = set(ADDED_COLUMNS).intersection(columns or schema.names)
@@ -61,7 +71,7 @@ def read_part(build: Build, part: str | File, columns: list[str] | None = None) 
         names = columns or schema.names
         table = table.select(names).cast(pa.schema([schema.field(name) for name in names]))
         table.validate(full=True)  # texts are UTF-8
-        return table
+        return part if isinstance(part, File) else describe(path, data, table.num_rows), table
 
     try:
         return read_parsed(url, parse, (*PARQUET_ERRORS, ValueError, KeyError), "parquet")
@@ -119,17 +129,23 @@ def missing_from(ids: pa.ChunkedArray, done: np.ndarray) -> pa.Array:
     return pc.invert(pa.array(done[nearest_N] == id_N))
 
 
-def drop_duplicates(build: Build, column: str) -> None:
-    """Rewrite the parts of an unfinished build so that each id has one row (two attempts may have answered it)."""
+def drop_duplicates(build: Build, column: str, folder: str = "") -> list[str]:
+    """Rewrite the parts of an unfinished build, or of one of its folders, so that each id has one row; return those rewritten.
+
+    Two attempts may have answered a question.
+    """
     seen: set[bytes] = set()
-    for path in part_paths(build):
+    rewritten = []
+    for path in part_paths(build, folder):
         part = read_part(build, path)
         keep = []
         for row_id in part[column].to_numpy().astype("S16").tolist():
             keep.append(row_id not in seen)
             seen.add(row_id)
         if not all(keep):
-            _rewrite(build, path, part.filter(pa.array(keep)))
+            rewrite(build, path, part.filter(pa.array(keep)))
+            rewritten.append(path)
+    return rewritten
 
 
 def without_answer(rows: pa.Table) -> pa.Array:
@@ -142,29 +158,16 @@ def without_answer(rows: pa.Table) -> pa.Array:
     return pc.and_(pc.and_(pc.is_valid(rows["error"]), no_tokens), pc.fill_null(pc.equal(rows["reply"], ""), False))
 
 
-def drop_unanswered(build: Build) -> None:
-    """Remove the rows without an answer from an unfinished build, so that a rerun asks their questions again.
-
-    A crash in between leaves fewer of them: a part is rewritten or removed as a whole, and every other row stays. A damaged
-    part is set aside.
-    """
-    for path, part, lost in _unanswered(build):
-        rest = part.filter(pc.invert(lost))
-        if rest.num_rows:
-            _rewrite(build, path, rest)
-        else:
-            remove_file(f"{build.url}/{path}")
-
-
 def settle_unanswered(build: Build) -> None:
     """Make the rows without an answer final in an unfinished build: their reply becomes null, so no rerun asks again.
 
     For a step from whose answers the next one is planned.
     """
+    remove_files(f"{build.url}/{JOURNAL}")  # its records are of the parts as they were
     for path, part, lost in _unanswered(build):
         column = part.schema.get_field_index("reply")
         replies = pc.if_else(lost, pa.scalar(None, pa.string()), part["reply"])
-        _rewrite(build, path, part.set_column(column, part.schema.field("reply"), replies))
+        rewrite(build, path, part.set_column(column, part.schema.field("reply"), replies))
 
 
 def _unanswered(build: Build) -> Iterator[tuple[str, pa.Table, pa.Array]]:
@@ -175,9 +178,10 @@ def _unanswered(build: Build) -> Iterator[tuple[str, pa.Table, pa.Array]]:
             yield path, part, lost
 
 
-def _rewrite(build: Build, path: str, rows: pa.Table) -> None:
+def rewrite(build: Build, path: str, rows: pa.Table) -> File:
+    """Replace the rows of a part of an unfinished build, and return how its manifest lists it."""
     folder, _, name = path.rpartition("/")
-    write_part(build, rows, name.removeprefix("part-").removesuffix(".parquet"), folder)
+    return write_part(build, rows, name.removeprefix("part-").removesuffix(".parquet"), folder)
 
 
 def remove_unfinished(build: Build) -> None:

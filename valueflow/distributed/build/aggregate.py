@@ -15,8 +15,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from scipy.sparse.csgraph import connected_components
 
 from valueflow import store
-from valueflow.config import Config
+from valueflow.config import Config, Resources
 from valueflow.distributed.cluster import completed_results, require_resources
+from valueflow.distributed.watch import first_ready
 from valueflow.ranking.content_error import consensus_share
 from valueflow.ranking.likelihood import Counts, Layout, LikelihoodShard, Moments
 from valueflow.ranking.model_checks import check
@@ -79,7 +80,7 @@ def shard_actors(shards: list[list[Part]], text_ids: list[str], layout: Layout) 
     """
     group = placement_group([{"CPU": 1}] * len(shards), strategy="SPREAD")
     try:
-        ray.get(group.ready())
+        first_ready(f"aggregate: the fit of {len(shards)} shards", [group.ready()], Resources(len(shards), 0))
         strategy = PlacementGroupSchedulingStrategy(group)
         actor = ray.remote(RankingShard).options(num_cpus=1, max_restarts=10, max_task_retries=10, scheduling_strategy=strategy)
         yield [actor.remote(shard, text_ids, layout) for shard in shards]

@@ -21,7 +21,6 @@ from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, check_anchors
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
-from valueflow.judging.tasks import RANK
 from valueflow.ranking.likelihood import LikelihoodShard
 from valueflow.ranking.orders import orders_of
 from valueflow.ranking.plackett_luce import Fit, fit
@@ -94,10 +93,10 @@ def rank_new(
         check_anchors(base.anchors(value), evaluator_config(config))
     texts = ValueTexts((base.build, candidates))
     evaluation = Evaluation(base, texts, rankings, evaluator_config(config))
-    rank_chunks(evaluation, judge, chunks, max_error_share, "rank")
+    _, answers = rank_chunks(evaluation, judge, chunks, max_error_share, "rank")
     total = config.m * sum(len(chunk.text_ids) for chunk in chunks)
-    totals = check_answers(rankings, RANK, total, max_error_share, "rank")
-    return store.commit(rankings, rankings_details(totals, **settings), [base.build, candidates])
+    totals = check_answers(answers, total, max_error_share, "rank")
+    return store.commit(rankings, rankings_details(totals, **settings), [base.build, candidates], answers.finish())
 
 
 def refit(base: Vidb, rankings: Build, config: AggregateConfig, out: Build) -> store.Manifest:

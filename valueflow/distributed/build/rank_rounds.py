@@ -12,9 +12,10 @@ from ray.data import Dataset
 
 from valueflow import store
 from valueflow.distributed.actor_pools import warm_pools
-from valueflow.distributed.answer import check_answers, collect_answers, resume_answers
+from valueflow.distributed.answer import AnswerStage, check_answers, collect_answers
 from valueflow.distributed.build.aggregate import AggregateConfig
 from valueflow.distributed.cluster import completed_results
+from valueflow.distributed.commit import Done
 from valueflow.distributed.rank import is_round_open, rank, rankings_details, read_windows
 from valueflow.distributed.texts import ValueTexts
 from valueflow.errors import DamageError
@@ -74,7 +75,7 @@ def rank_in_rounds(
     finished = store.finished_manifest(rankings, "rank", "windows")
     pools = store.require_manifest(candidates).files
     task = ray.remote(plan_round).options(num_cpus=1)
-    limit = resume_answers(rankings, RANK, max_error_share, 0)
+    stage = AnswerStage(rankings, RANK, max_error_share, 0)
     total = 0
     progress: dict[str, list[Precision]] = {}
     with warm_pools([judge], RANK):
@@ -88,16 +89,16 @@ def rank_in_rounds(
                 break
             total += sum(file.rows for file in files)
             questions = functools.partial(_questions, windows, files, candidates, judge.batch_size)
-            is_open = functools.partial(is_round_open, rankings, FIRST_ADAPTIVE_ROUND + round_, total)
-            of_round = limit._replace(total=total)
-            collect_answers(judge, RANK, questions, rankings, total, f"rank round {round_ + 1}", of_round, is_open)
-            if len(store.committed_ids(rankings, RANK.id_column)) <= total:  # else an earlier run has answered later rounds
-                totals = check_answers(rankings, RANK, total, max_error_share, f"rank round {round_ + 1}")
+            is_open = functools.partial(is_round_open, stage, FIRST_ADAPTIVE_ROUND + round_, total)
+            stage.limit = stage.limit._replace(total=total)
+            collect_answers(judge, stage, questions, total, f"rank round {round_ + 1}", is_open)
+            if stage.answered() <= total:  # else an earlier run has answered later rounds
+                totals = check_answers(stage, total, max_error_share, f"rank round {round_ + 1}")
     store.commit(windows, WindowsDetails(settings=config.public(), windows=total, progress=progress), [candidates])
-    return finished or store.commit(rankings, rankings_details(totals, **settings), [windows])
+    return finished or store.commit(rankings, rankings_details(totals, **settings), [windows], stage.finish())
 
 
-def _questions(windows: Build, files: list[File], candidates: Build, batch_size: int, done: "ray.ObjectRef") -> Dataset:
+def _questions(windows: Build, files: list[File], candidates: Build, batch_size: int, done: Done) -> Dataset:
     return read_windows(windows, files, ValueTexts((candidates,)), done, batch_size)
 
 

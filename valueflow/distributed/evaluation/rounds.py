@@ -16,7 +16,8 @@ from ray.data import Dataset
 
 from valueflow import store, vidb
 from valueflow.distributed.actor_pools import warm_pools
-from valueflow.distributed.answer import collect_answers, resume_answers
+from valueflow.distributed.answer import AnswerStage, collect_answers
+from valueflow.distributed.commit import Done
 from valueflow.distributed.rank import in_folder, is_round_open
 from valueflow.distributed.texts import TextSource
 from valueflow.errors import InputError
@@ -59,8 +60,8 @@ class Evaluation(NamedTuple):
 
 def rank_chunks(
     evaluation: Evaluation, judge: AnyJudge, chunks: list[EvaluationChunk], max_error_share: float, stage: str
-) -> dict[ValueId, float]:
-    """Answer the windows of all rounds, and return the judge's sharpness by value.
+) -> tuple[dict[ValueId, float], AnswerStage]:
+    """Answer the windows of all rounds, and return the judge's sharpness by value and the answers.
 
     Where the sharpness is not known, it is estimated from the first round and fixed from then on.
 
@@ -78,18 +79,18 @@ def rank_chunks(
         )
     sharpness = {value: beta or 1.0 for value, beta in stored.items()}
     per_round = sum(len(chunk.text_ids) for chunk in chunks)
-    limit = resume_answers(evaluation.rankings, RANK, max_error_share, per_round * config.m)
+    answers = AnswerStage(evaluation.rankings, RANK, max_error_share, per_round * config.m)
     with warm_pools([judge], RANK):
         for round_ in range(config.m):
             questions = functools.partial(_questions, evaluation, chunks, round_, sharpness)
             total = per_round * (round_ + 1)
             what = f"{stage} round {round_ + 1}/{config.m}"
-            is_open = functools.partial(is_round_open, evaluation.rankings, round_, total)
-            collect_answers(judge, RANK, questions, evaluation.rankings, total, what, limit, is_open)
+            is_open = functools.partial(is_round_open, answers, round_, total)
+            collect_answers(judge, answers, questions, total, what, is_open)
             if round_ == 0 and None in stored.values():
                 sharpness = {value: beta or first_round_sharpness(evaluation, chunks, value) for value, beta in stored.items()}
                 log.info("judge sharpness, nats per unit of theta: %s", {v: round(s, 3) for v, s in sharpness.items()})
-    return sharpness
+    return sharpness, answers
 
 
 def stored_sharpness(evaluation: Evaluation, judge_fingerprint: str, value: ValueId) -> float | None:
@@ -138,7 +139,7 @@ def _anchors(root: str, version: str, value: str) -> Anchors:
 
 
 def _questions(
-    evaluation: Evaluation, chunks: list[EvaluationChunk], round_: int, sharpness: dict[ValueId, float], done: "ray.ObjectRef"
+    evaluation: Evaluation, chunks: list[EvaluationChunk], round_: int, sharpness: dict[ValueId, float], done: Done
 ) -> Dataset:
     """The windows of a round that are not answered yet, with their texts."""
     return ray.data.from_items([chunk._asdict() for chunk in chunks], override_num_blocks=len(chunks)).map_batches(
@@ -151,12 +152,11 @@ def _questions(
 
 
 def _plan_chunk(
-    batch: pa.Table, evaluation: Evaluation, round_: int, sharpness: dict[ValueId, float], done: "ray.ObjectRef"
+    batch: pa.Table, evaluation: Evaluation, round_: int, sharpness: dict[ValueId, float], done: Done
 ) -> Iterator[pa.Table]:
     for row in batch.to_pylist():
         chunk = EvaluationChunk(ValueId(row["value"]), row["number"], row["text_ids"])
         scoring, _ = scoring_after(evaluation, chunk, sharpness[chunk.value], round_)
-        windows = scoring.plan(round_)
-        windows = windows.filter(store.missing_from(windows["window_id"], ray.get(done)))
+        windows = done.open_rows(scoring.plan(round_), RANK.id_column, chunk.folder)
         if windows.num_rows:
             yield in_folder(with_texts(windows, evaluation.texts(chunk.folder)), chunk.folder)

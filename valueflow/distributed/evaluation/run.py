@@ -104,12 +104,12 @@ def _evaluate_with_judge(config: EvaluateConfig, judge: AnyJudge) -> EvaluationR
         chunks = _chunks(responses, values, config.chunk)
         errors = validity.content_errors(version, fingerprint(judge), record)
         evaluation = Evaluation(version, ResponseTexts(responses, version.build), rankings, config.evaluator, errors)
-        sharpness = rank_chunks(evaluation, judge, chunks, config.max_error_share, "evaluate")
+        sharpness, answers = rank_chunks(evaluation, judge, chunks, config.max_error_share, "evaluate")
         total = config.evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
-        totals = check_answers(rankings, RANK, total, config.max_error_share, "evaluate")
+        totals = check_answers(answers, total, config.max_error_share, "evaluate")
         details = rankings_details(totals, judge=judge.public(), audit=audit, **settings)
         if not store.reusable(rankings):
-            store.commit(rankings, details, [responses, version.build])
+            store.commit(rankings, details, [responses, version.build], answers.finish())
         _score(config, evaluation, responses, chunks, sharpness, out)
     return _result(out)
 

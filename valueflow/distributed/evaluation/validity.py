@@ -15,7 +15,6 @@ from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, Score, check_anchors
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
-from valueflow.judging.tasks import RANK
 from valueflow.ranking.rating_regression import MIN_CONFORMAL, RatedTexts, from_ratings, held_out_ratios
 from valueflow.records import LIMIT, ValueId, digest
 from valueflow.store import Build, ResponsesDetails
@@ -48,13 +47,13 @@ def measure_validity(config: AuditJudgeConfig) -> tuple[ValidityRecord, str] | N
     for value in by_value:
         check_anchors(version.anchors(value), evaluator)
     evaluation, chunks = _evaluation(version, judge, rated, by_value, evaluator)
-    sharpness = rank_chunks(evaluation, judge, chunks, 1.0, "validity") if chunks else {}
+    sharpness, answers = rank_chunks(evaluation, judge, chunks, 1.0, "validity")
     total = evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
-    answered = check_answers(evaluation.rankings, RANK, total, 1.0, "validity")
+    answered = check_answers(answers, total, 1.0, "validity")
     if not store.reusable(evaluation.rankings):
-        check_lost_calls(evaluation.rankings, config.exam.max_broken, "exam.max_broken", "validity")
+        check_lost_calls(answers, config.exam.max_broken, "exam.max_broken", "validity")
         settings = {"judge": judge.public(), "fingerprint": fingerprint(judge), "vidb_version": version.build.build_id}
-        store.commit(evaluation.rankings, rankings_details(answered, **settings), [version.build])
+        store.commit(evaluation.rankings, rankings_details(answered, **settings), [version.build], answers.finish())
     texts = {value: _rated(evaluation, chunks, sharpness[value], value, by_value[value]) for value in by_value}
     created = datetime.now(UTC).isoformat(timespec="seconds")
     source = f"content error from {{n}} rated texts (validity record of {created[:10]})"

@@ -16,7 +16,7 @@ from pydantic import Field
 from valueflow import __version__, store
 from valueflow.config import Config
 from valueflow.distributed.actor_pools import warm_pools
-from valueflow.distributed.answer import check_answers
+from valueflow.distributed.answer import AnswerStage, check_answers
 from valueflow.distributed.audit import check_panel_admitted, measured_speed
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.panel.chunks import ChunkTexts, chunks_of
@@ -95,10 +95,11 @@ def categorize(config: CategorizeConfig) -> Categorization:
     num_ballots = _collect_all_votes(config, texts, descents, digest(recipe, config.panel.fingerprint()))
     for name, build in votes.items():
         if not store.reusable(build):
-            totals = check_answers(build, VOTE, num_ballots, 1.0, f"categorize, {name}")
+            stage = AnswerStage(build, VOTE, 1.0, num_ballots)
+            totals = check_answers(stage, num_ballots, 1.0, f"categorize, {name}")
             voter = next(v for v in config.panel.voters if v.name == name)
             settings = {"voter": voter.public(), "fingerprint": voter_fingerprint(voter), "audit": admitted[name]}
-            store.commit(build, VotesDetails(**settings, **totals._asdict()), [texts])
+            store.commit(build, VotesDetails(**settings, **totals._asdict()), [texts], stage.finish())
     open_questions = _over_chunks(_label_chunk, descents, builds.labels, builds.queue, human)
     _check_human(places, open_questions)
     _finish(builds, config, num_ballots)

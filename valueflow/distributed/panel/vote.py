@@ -17,11 +17,10 @@ from ray.data import Dataset
 
 from valueflow import __version__, store
 from valueflow.config import Config
-from valueflow.distributed.answer import collect_answers
+from valueflow.distributed.answer import AnswerStage, collect_answers
 from valueflow.distributed.audit import Policy
 from valueflow.distributed.cluster import user_error
-from valueflow.distributed.commit import pending_parts
-from valueflow.distributed.error_limit import error_limit
+from valueflow.distributed.commit import Done, pending_parts
 from valueflow.distributed.texts import TextSource
 from valueflow.errors import BudgetSpent, InputError, StorageError, TooManyErrors
 from valueflow.judging.answers import ABSTAINED_PREFIX
@@ -96,14 +95,12 @@ def collect_votes(
     def run(voter: AnyJudge) -> str:
         try:
             out = votes[voter.name]
-            store.drop_unanswered(out)
-            limit = error_limit(panel.max_error_share, ballots, len(_step_answers(out, plan).errors))
+            stage = AnswerStage(out, VOTE, panel.max_error_share, ballots, lambda: len(_step_answers(out, plan).errors))
             what = f"{step_name}, {voter.name}"
             with contextlib.suppress(TooManyErrors):  # which counts earlier steps too
                 questions = functools.partial(_questions, plan, texts, voter)
-                collect_answers(
-                    voter, VOTE, questions, out, total, what, limit, lambda: len(_step_answers(out, plan).ballots) < ballots
-                )
+                is_open = functools.partial(_is_step_open, out, plan, ballots)
+                collect_answers(voter, stage, questions, total, what, is_open)
             _check_step(out, plan, ballots, panel.max_error_share)
         except BudgetSpent:
             raise
@@ -136,7 +133,7 @@ def collect_votes(
         store.settle_unanswered(votes[voter.name])
 
 
-def _questions(plan: Build, texts: TextSource, voter: AnyJudge, done: "ray.ObjectRef") -> Dataset:
+def _questions(plan: Build, texts: TextSource, voter: AnyJudge, done: Done) -> Dataset:
     """Return the plan's ballots without an answer, as one voter sees them."""
     read, transform = functools.partial(_read_ballots, plan=plan, voter=voter), functools.partial(_with_text, texts=texts)
     return pending_parts(store.require_manifest(plan).files, read, "vote_id", done, transform)
@@ -184,6 +181,10 @@ def _step_answers(out: Build, plan: Build) -> _StepAnswers:
         failed = rows.filter(pc.is_valid(rows["error"]))
         errors.update(zip(failed["ballot_id"].to_pylist(), failed["error"].to_pylist(), strict=True))
     return _StepAnswers(answered, errors)
+
+
+def _is_step_open(out: Build, plan: Build, ballots: int) -> bool:
+    return len(_step_answers(out, plan).ballots) < ballots
 
 
 def _check_step(out: Build, plan: Build, ballots: int, max_error_share: float) -> None:
