@@ -93,13 +93,12 @@ def sizes(url: str) -> dict[str, int]:
     """Return the size in bytes of every file below a folder by its relative path; nothing where there is no folder."""
     fs, path = filesystem(url)
     top = fs._strip_protocol(path).rstrip("/")
-    # Abstract walks leave out what they cannot list, unless they are told to raise.
+    # Abstract walks leave out what they cannot list, and `on_error` does not reach the folders below the first.
     walks = type(fs).find is AbstractFileSystem.find or getattr(type(fs), "_find", None) is AsyncFileSystem._find
-    options = {"on_error": "raise"} if walks else {}
 
     def find() -> dict[str, dict]:
         try:
-            return fs.find(top, detail=True, **options)
+            return dict(_files_below(fs, top)) if walks else fs.find(top, detail=True)
         except ABSENT:
             fs.info(top)
             raise OSError("a folder in it vanished meanwhile") from None
@@ -109,6 +108,14 @@ def sizes(url: str) -> dict[str, int]:
     except ABSENT:
         return {}
     return {str(name).removeprefix(f"{top}/"): info["size"] for name, info in files.items() if str(name) != top}
+
+
+def _files_below(fs: AbstractFileSystem, folder: str) -> Iterator[tuple[str, dict]]:
+    for entry in fs.ls(folder, detail=True):
+        if entry["type"] == "directory":
+            yield from _files_below(fs, entry["name"])
+        else:
+            yield entry["name"], entry
 
 
 def folders(url: str) -> list[str]:
