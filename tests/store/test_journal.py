@@ -153,3 +153,17 @@ def test_a_finished_build_is_read_and_not_changed(build):
     assert ids == {"theory=svt/value=power": ["a", "b"]}
     assert journal.totals.errors == 1
     assert {path: path.read_bytes() for path in Path(build.url).rglob("*") if path.is_file()} == before
+
+
+def test_a_part_that_a_task_wrote_twice_counts_once(build):
+    journal = Journal(build, "window_id")
+    for _ in range(2):
+        journal.add(committed(build, "1", answers(["a"])))
+    assert (journal.totals.rows, len(journal.files)) == (1, 1)
+
+
+def test_lost_answers_of_another_attempt_stay_when_totals_are_taken(build):
+    committed(build, "1", answers(["a", "b"], lost=("b",)))
+    journal = Journal(build, "window_id")
+    journal.load(lambda paths: [store.read_records(build, paths, "window_id", reopen=False)])
+    assert (journal.totals.rows, journal.totals.errors) == (2, 1)

@@ -66,13 +66,13 @@ class AnswerStage:
         """
         self.out, self.task = out, task
         self.journal = store.Journal(out, task.id_column)
-        self.done = Done.of(self.journal.load(functools.partial(_read_records, out, task.id_column)))
+        self.done = Done.of(self.journal.load(functools.partial(_read_records, out, task.id_column, True)))
         self.limit = error_limit(max_error_share, total, errors() if errors else self.journal.totals.errors)
 
     def totals(self) -> AnswerTotals:
         """Return the totals, with what other attempts have committed meanwhile."""
         if self.journal.is_behind():
-            self.journal.load(functools.partial(_read_records, self.out, self.task.id_column))
+            self.journal.load(functools.partial(_read_records, self.out, self.task.id_column, False))
         totals = self.journal.totals
         return AnswerTotals(totals.rows, totals.errors, totals.tokens_in, totals.tokens_out)
 
@@ -86,14 +86,14 @@ class AnswerStage:
         return totals.rows if rounds is None else sum(n for round_, n in totals.rounds.items() if round_ < rounds)
 
 
-def _read_records(out: Build, id_column: str, paths: list[str]) -> Iterator[pa.Table]:
+def _read_records(out: Build, id_column: str, reopen: bool, paths: list[str]) -> Iterator[pa.Table]:
     """Records of parts without one; many are read by tasks."""
     if len(paths) <= PARTS_PER_TASK:
-        yield store.read_records(out, paths, id_column)
+        yield store.read_records(out, paths, id_column, reopen)
         return
     task = ray.remote(store.read_records).options(num_cpus=STAGE_CPUS)
     chunks = [paths[start : start + PARTS_PER_TASK] for start in range(0, len(paths), PARTS_PER_TASK)]
-    yield from completed_results("resume", [task.remote(out, chunk, id_column) for chunk in chunks])
+    yield from completed_results("resume", [task.remote(out, chunk, id_column, reopen) for chunk in chunks])
 
 
 def _merge(out: Build, id_column: str, groups: list[list[str]]) -> Iterator[pa.Table]:
@@ -128,9 +128,8 @@ def collect_answers(
     progress = Progress(what, total, stage.answered())
     if stage.answered() >= total and not has_open():
         return
-    limit = stage.limit._replace(
-        total=max(stage.limit.total, stage.answered())
-    )  # an earlier run may have answered later rounds
+    # An earlier run may have answered later rounds.
+    limit = stage.limit._replace(total=max(stage.limit.total, stage.answered()))
     _check_limit(limit, stage, what)
     started = time.monotonic()
     cache = store.cache_url(out.root)

@@ -57,7 +57,7 @@ class Done(NamedTuple):
             id_column: the column that identifies a row.
             folder: that of all rows.
         """
-        if folder is None and "folder" in rows.column_names:
+        if folder is None and "folder" in rows.column_names and rows.num_rows:
             tables = [rows.filter(pc.equal(rows["folder"], of)) for of in pc.unique(rows["folder"]).to_pylist()]
             return pa.concat_tables([self.open_rows(table, id_column, table["folder"][0].as_py()) for table in tables])
         for done in ray.get(self.refs.get(folder or "", [])):

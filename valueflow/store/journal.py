@@ -86,16 +86,22 @@ def _record(file: File, rows: pa.Table, id_column: str) -> pa.Table:
     return pa.Table.from_pylist([columns], RECORDS)
 
 
-def read_records(build: Build, paths: list[str], id_column: str) -> pa.Table:
+def read_records(build: Build, paths: list[str], id_column: str, reopen: bool = True) -> pa.Table:
     """Return the records of parts that have none, of which every byte is read.
 
-    A damaged part is set aside. Rows without an answer are removed from an unfinished build, so that their questions are open
-    again: a part is written again or removed as a whole, so a kill in between leaves fewer of them, and every other row stays.
+    A damaged part is set aside.
+
+    Args:
+        build: unfinished or finished; a finished one is not changed.
+        paths: its parts.
+        id_column: the column that identifies a row.
+        reopen: remove rows without an answer, so that their questions are open again. A part is written again or removed as a
+            whole, so a kill in between leaves fewer of them, and every other row stays.
 
     Raises:
         StorageError: a part cannot be read; whether it is damaged is unknown, and it stays.
     """
-    records, finished = [RECORDS.empty_table()], exists(build.manifest_url)
+    records, reopen = [RECORDS.empty_table()], reopen and not exists(build.manifest_url)
     for path in paths:
         try:
             file, rows = read_described(build, path)
@@ -103,7 +109,7 @@ def read_records(build: Build, paths: list[str], id_column: str) -> pa.Table:
             log.warning("resume: %s", error)
             withdraw(build, path)
             continue
-        if not finished and set(rows.column_names) >= ANSWER_COLUMNS:
+        if reopen and set(rows.column_names) >= ANSWER_COLUMNS:
             answered = rows.filter(pc.invert(without_answer(rows)))
             if not answered.num_rows:
                 remove_file(f"{build.url}/{path}")
@@ -238,7 +244,10 @@ class Journal:
 
     def _count(self, records: pa.Table) -> None:
         for row in records.drop_columns(["ids"]).to_pylist():
+            again = row["path"] in self.files  # a task that Ray has run twice
             self.files[row["path"]] = _file(row)
+            if again:
+                continue
             self.totals.reasons.update(json.loads(row["reasons"]))
             self.totals.rounds.update({int(key): count for key, count in json.loads(row["rounds"]).items()})
             sums = {name: getattr(self.totals, name) + row[name] for name in ("rows", "errors", "tokens_in", "tokens_out")}
