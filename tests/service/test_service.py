@@ -14,7 +14,7 @@ from valueflow.hives.extract import NodePrediction
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.online import MicroBatcher, ThreadJudge, online_judge
 from valueflow.judging.simulated import true_theta
-from valueflow.llm.configs import VllmModel
+from valueflow.llm.configs import EndpointModel, VllmModel
 from valueflow.records import ValueId, text_id
 from valueflow.service.local import LOCAL_LIMITS, local_service
 from valueflow.service.service import EmbeddingBackend, Service
@@ -80,6 +80,32 @@ def test_a_stream_is_the_scores_line_by_line(service):
     assert (start.num_scores, end.num_scores, end.problem) == (160, 160, None)
     whole = scores(service, TEXTS * 2, values=VALUES)
     assert [line.model_dump(exclude={"type"}) for line in lines] == [s.model_dump() for s in whole]
+
+
+def test_an_answer_names_the_texts_that_an_llm_reads_in_part(root):
+    """Their indices come with every kind of answer; texts that are not judged, and mode fast, have none."""
+    simulated = online_judge(JUDGE)
+    judge = EndpointModel(name="llm", model="m", max_chars=60)
+    service = Service(vidb.load(root), judge, simulated, LOCAL_LIMITS)
+    texts = ["x" * 60, "y" * 61, " " * 61, "z" * 61 + "\0", *TEXTS, "x" + " " * 60 + "y", "w" * 99]
+
+    async def answers() -> list[api.Provenance]:
+        about = {"texts": texts, "values": VALUES[:1], "m": 2}
+        stream = service.stream(api.StreamRequest(**about), "r")
+        start = await anext(stream)
+        await stream.aclose()
+        compared = await service.compare(api.CompareRequest(first="x", second="y" * 61, values=VALUES[:1], m=2), "r")
+        return [
+            await service.score(api.ScoreRequest(**about), "r"), start, await service.profile(api.ProfileRequest(**about), "r"),
+            compared,
+        ]  # fmt: skip
+
+    made = asyncio.run(answers())
+    assert [answer.truncated for answer in made] == [[1, len(texts) - 1]] * 3 + [[1]]
+    assert {answer.max_chars for answer in made} == {60}
+    assert (service.vidb().max_chars, service.vidb().truncated) == (60, 0)
+    whole = asyncio.run(local_service(root, judge=JUDGE).score(api.ScoreRequest(texts=texts, values=VALUES[:1]), "r"))
+    assert (whole.truncated, whole.max_chars) == ([], None)
 
 
 def test_windows_of_many_callers_go_to_the_judge_together(root):

@@ -20,6 +20,8 @@ class Provenance(BaseModel):
     m: int | None
     sampling: Sampling | None
     seed: int | None
+    max_chars: int | None = Field(None, description="characters of a text that the judge reads; null: all")
+    truncated: list[int] = Field([], description="indices of the texts that are longer: the judge read their beginning only")
     rests_on: dict[str, str] = Field({}, description="by value: what the error of the judge was estimated from, in words")
 
 
@@ -223,6 +225,8 @@ class VidbResponse(BaseModel):
     lineage: list[str] = Field(description="builds that the version was computed from")
     created: str
     valueflow: str = Field(description="ValueFlow version that built it")
+    max_chars: int | None = Field(None, description="characters of a text that the judge in use reads; null: all")
+    truncated: int = Field(0, description="texts of the version of which its judge read the beginning only")
     limits: Limits
 
 

@@ -1,10 +1,11 @@
-"""What a command could not score: named on standard error, and an error if nothing was scored at all."""
+"""What a command could not score or read whole: named on standard error, and an error if nothing was scored at all."""
 
 import sys
 
 from valueflow import api
 from valueflow.console import one_line, say
 from valueflow.errors import InputError
+from valueflow.prompts.render import truncation
 
 
 class Outcome:
@@ -13,6 +14,7 @@ class Outcome:
     def __init__(self) -> None:
         self._num_scores = self._num_missing = self._num_failed = self._num_windows = 0
         self._reason = ""  # of the first failure
+        self._truncation = ""
 
     def add(self, place: str, is_scored: bool, *scores: api.Scored, reason: str | None = None) -> None:
         """Count one number of the output.
@@ -32,8 +34,14 @@ class Outcome:
             errors = [reason, *(score.error for score in scores if score.num_failed or score.intensity is None)]
             self._reason = f"{place}: {one_line(next(filter(None, errors), 'no window has a valid answer'))}"
 
+    def begin(self, made: api.Provenance) -> None:
+        """Keep what the provenance of the scores says of texts that were not read whole."""
+        if made.truncated:
+            sentence = truncation(len(made.truncated), made.judge, made.max_chars)
+            self._truncation = f"{sentence} (first: text {made.truncated[0] + 1})"
+
     def report(self) -> None:
-        """Name what failed on standard error.
+        """Name on standard error what failed, and what was not read.
 
         Raises:
             InputError: nothing was scored.
@@ -44,3 +52,5 @@ class Outcome:
         missing = f"{self._num_missing:,} of {self._num_scores:,} scores are missing" if self._num_missing else ""
         if missing or windows:
             say(f"{'; '.join(filter(None, (missing, windows)))} (first: {self._reason})", sys.stderr)
+        if self._truncation:
+            say(self._truncation, sys.stderr)

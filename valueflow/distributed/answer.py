@@ -21,6 +21,7 @@ from valueflow.judging.configs import AnyJudge
 from valueflow.llm.configs import LlmModel
 from valueflow.llm.cost import cost_summary
 from valueflow.llm.question import Task
+from valueflow.prompts.render import truncation
 from valueflow.store import Build
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class AnswerTotals(NamedTuple):
     errors: int
     tokens_in: int
     tokens_out: int
+    truncated: int  # texts
 
 
 def resume_answers(out: Build, task: Task, max_error_share: float, total: int) -> ErrorLimit:
@@ -85,6 +87,8 @@ def collect_answers(
         return
     limit = limit._replace(total=max(limit.total, len(done)))  # an earlier run may have answered later rounds
     _check_limit(limit, out, task, what)
+    model = config if isinstance(config, LlmModel) else None
+    truncated = len(truncated_texts(out)) if model else 0
     started = time.monotonic()
     cache = store.cache_url(out.root)
     replay = from_call_cache(config, task, cache, limit)
@@ -96,8 +100,9 @@ def collect_answers(
         answers = answerer(config, task, cache, _spent(config, out), limit)(questions(ray.put(done)))
         commit_batches(answers, out, task.id_column, progress)
     spent = _spent(config, out)
-    model = config if isinstance(config, LlmModel) else None
     log.info("%s: %s", what, cost_summary(total, *spent, time.monotonic() - started, model))
+    if model and (now := len(truncated_texts(out))) > truncated:
+        log.warning("%s: %s", what, truncation(now, model.name, model.max_chars))
     _check_limit(limit, out, task, what)
     if isinstance(config, LlmModel):
         budget = config.spending_limit
@@ -184,7 +189,15 @@ def _count(out: Build, task: Task) -> tuple[AnswerTotals, int, Counter[str]]:
         tokens_in += pc.sum(part["tokens_in"]).as_py() or 0
         tokens_out += pc.sum(part["tokens_out"]).as_py() or 0
     questions = len(store.committed_ids(out, task.id_column))
-    return AnswerTotals(questions, reasons.total(), tokens_in, tokens_out), rows, reasons
+    return AnswerTotals(questions, reasons.total(), tokens_in, tokens_out, len(truncated_texts(out))), rows, reasons
+
+
+def truncated_texts(out: Build) -> set[str]:
+    """Return the ids of the texts of which an LLM read the beginning, by its answers so far."""
+    ids: set[str] = set()
+    for path in store.part_paths(out):
+        ids.update(pc.unique(pc.list_flatten(store.read_part(out, path, ["truncated_ids"])["truncated_ids"])).to_pylist())
+    return ids
 
 
 def _spent(config: AnyJudge, out: Build) -> tuple[int, int]:

@@ -25,9 +25,10 @@ from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.kind import Ask
 from valueflow.judging.turns import calling
+from valueflow.llm.configs import LlmModel
 from valueflow.records import ValueId, clean, text_id
 from valueflow.service.catalog import Catalog
-from valueflow.service.work import distinct, flaw_of, in_order, run, set_nodes, windows_of
+from valueflow.service.work import Plan, distinct, evaluator_config, flaw_of, in_order, run, set_nodes, truncated, windows_of
 from valueflow.theories import resolve_theory
 from valueflow.theories.taxonomy import THEORIES
 from valueflow.vidb import validity
@@ -58,22 +59,6 @@ class EmbeddingBackend(NamedTuple):
     extractor: Extractor | None = None
 
 
-class Plan(NamedTuple):
-    """Windows that a request takes.
-
-    Attributes:
-        texts: distinct texts that can be judged.
-        values: on which they are scored.
-        windows: about the texts.
-        sharpness: by value, windows of anchors alone that estimate the judge's sharpness first.
-    """
-
-    texts: int
-    values: list[ValueId]
-    windows: int
-    sharpness: dict[ValueId, int]
-
-
 class Service(Catalog):
     """Scores texts with a judge against one version of the VIDB; all methods may run concurrently.
 
@@ -99,6 +84,7 @@ class Service(Catalog):
         self.judge, self.limits, self.embedding = judge, limits, embedding
         self._check_backends, self._loaded = check_backends, False
         self._ask_judge, self._judge_fingerprint = ask_judge, fingerprint(judge)
+        self._max_chars = judge.max_chars if isinstance(judge, LlmModel) else None
         self._sharpness = SharpnessFile(version, self._judge_fingerprint)
         self._estimates: dict[ValueId, asyncio.Task[float]] = {}  # in progress, or of too few answers to be kept
 
@@ -115,7 +101,7 @@ class Service(Catalog):
         """
         values = values or self.resolve(request)
         scores = await self._scores(request, request.texts, values)
-        provenance = self._provenance(request, request_id, values)
+        provenance = await self._provenance(request, request.texts, request_id, values)
         return api.ScoreResponse(**provenance, scores=scores, agreement=self._agreement(request, values))
 
     async def stream(
@@ -124,7 +110,7 @@ class Service(Catalog):
         """Yield the scores of `score` text by text, with few texts in memory."""
         values = values or self.resolve(request)
         num_scores = len(request.texts) * len(values)
-        provenance = self._provenance(request, request_id, values)
+        provenance = await self._provenance(request, request.texts, request_id, values)
         yield api.StreamStart(**provenance, num_scores=num_scores, agreement=self._agreement(request, values))
 
         def begin(start: int) -> asyncio.Task[list[api.Scored]]:
@@ -152,7 +138,9 @@ class Service(Catalog):
         ranked), or from normal errors as wide as the conformal intervals (mode fast), and the content errors.
         """
         values = values or self.resolve(request)
-        by_value = await self._text_scores(request, [request.first, request.second], values)
+        texts = [request.first, request.second]
+        by_value = await self._text_scores(request, texts, values)
+        provenance = await self._provenance(request, texts, request_id, values)
         comparisons = [
             api.Compared(
                 value=value,
@@ -162,7 +150,7 @@ class Service(Catalog):
             )
             for value, (first, second) in zip(values, by_value, strict=True)
         ]
-        return api.CompareResponse(**self._provenance(request, request_id, values), comparisons=comparisons)
+        return api.CompareResponse(**provenance, comparisons=comparisons)
 
     async def profile(
         self, request: api.ProfileRequest, request_id: str, values: list[ValueId] | None = None
@@ -170,8 +158,9 @@ class Service(Catalog):
         """Return for each value the mean intensity of the texts with its 95 % interval."""
         values = values or self.resolve(request)
         scores = await self._scores(request, request.texts, values)
+        provenance = await self._provenance(request, request.texts, request_id, values)
         profile = await run(len(scores), lambda: [mean_profile(v, scores, self._content_errors[v]) for v in values])
-        return api.ProfileResponse(**self._provenance(request, request_id, values), profile=profile)
+        return api.ProfileResponse(**provenance, profile=profile)
 
     async def extract(self, request: api.ExtractRequest, request_id: str) -> api.ExtractResponse:
         """Return the nodes that each text may express.
@@ -215,7 +204,8 @@ class Service(Catalog):
             licenses=self._licenses(),
             lineage=[f"{table}/{build}" for table, build in details.builds.items()]
             or [source.url for source in manifest.inputs],
-            created=manifest.created, valueflow=manifest.code_version, limits=self.limits,
+            created=manifest.created, valueflow=manifest.code_version, limits=self.limits, max_chars=self._max_chars,
+            truncated=details.truncated,
         )  # fmt: skip
 
     def resolve(self, request: api.ScoringRequest) -> list[ValueId]:
@@ -236,7 +226,7 @@ class Service(Catalog):
                     f"{missing[0]} has too few anchors for mode 'fast'; use mode 'ranked', or values: {', '.join(fitted)}"
                 )
             return [value for value in values if value in fitted]
-        config = _evaluator_config(request)
+        config = evaluator_config(request)
         for value in values:
             check_anchors(self._anchors(value), config)
             if config.k == 2 and self.version.sharpness(self._judge_fingerprint, value) is None:
@@ -294,7 +284,7 @@ class Service(Catalog):
 
     async def _rank(self, request: api.ScoringRequest, value: ValueId, texts: dict[str, str]) -> dict[str, TextScore]:
         """Score texts (by id) on one value: windows round by round, then the posterior of each text."""
-        config, counts = _evaluator_config(request), [[0, 0] for _ in texts]
+        config, counts = evaluator_config(request), [[0, 0] for _ in texts]
         sharpness = await self._sharpness_of(value)
         scoring = await run(len(texts), Scoring, self._anchors(value), list(texts), sharpness, config)
         lookup = ChainMap(texts, self._texts(value))
@@ -385,15 +375,13 @@ class Service(Catalog):
             return None
         return [self.embedding.fast.agreement[value] for value in values]
 
-    def _provenance(self, request: api.ScoringRequest, request_id: str, values: list[ValueId]) -> dict:
+    async def _provenance(self, request: api.ScoringRequest, texts: list[str], request_id: str, values: list[ValueId]) -> dict:
         """Fields of `api.Provenance`."""
         ranked = request.mode == "ranked"
         settings = {name: getattr(request, name) if ranked else None for name in ("k", "m", "sampling", "seed")}
         judge = self.judge.name if ranked or self.embedding is None else self.embedding.model
         version = self.version.build.build_id
+        settings["max_chars"] = max_chars = self._max_chars if ranked else None
+        settings["truncated"] = await run(len(texts), truncated, texts, max_chars) if max_chars else []
         settings["rests_on"] = {value: self._content_errors[value].source for value in values}
         return settings | {"request_id": request_id, "vidb_version": version, "judge": judge, "mode": request.mode}
-
-
-def _evaluator_config(request: api.ScoringRequest) -> EvaluatorConfig:
-    return EvaluatorConfig(k=request.k, m=request.m, sampling=request.sampling, seed=request.seed)

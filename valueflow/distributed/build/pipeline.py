@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from valueflow import __version__, store, vidb
 from valueflow.config import Config
+from valueflow.distributed.answer import truncated_texts
 from valueflow.distributed.audit import Policy, check_admitted, check_panel_admitted, measured_speed
 from valueflow.distributed.build import aggregate as aggregating
 from valueflow.distributed.build.aggregate import AggregateConfig
@@ -242,6 +243,7 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
         judge_audit=", ".join(audits),
         judges=_judges(config, at.utilities),
         builds=at.ids(),
+        truncated=_truncated(at.rankings, base),
         **({"extends": base.build.build_id} if base else {}),
     )
     card = functools.partial(version_card, at.texts)
@@ -254,6 +256,15 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
     if config.publish:
         store.publish(config.root, at.vidb.build_id, pointer)
     return at
+
+
+def _truncated(rankings: tuple[Build, ...], base: Vidb | None) -> int:
+    """How many texts a judge read in part, those of an extended version included."""
+    texts: set[str] = set().union(*map(truncated_texts, rankings))
+    if base is None or not texts:
+        return len(texts) + (base.details.truncated if base else 0)
+    before = store.read_table(base.build, ["text_id"])["text_id"]
+    return base.details.truncated + len(texts.difference(before.to_pylist()))
 
 
 def _judges(config: BuildVidbConfig, utilities: Build) -> dict[str, JudgeSharpness]:

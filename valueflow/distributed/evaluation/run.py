@@ -151,7 +151,7 @@ def _evaluate_official(config: EvaluateConfig) -> EvaluationResult:
     value = resolve(config.values[0])
     rows, sharpness = score_rankings(config.rankings, value, config.evaluator)
     out = Build(config.root, "evaluations", digest(rows.to_pylist(), config.evaluator.model_dump()))
-    totals = AnswerTotals(pc.sum(rows["m"]).as_py(), pc.sum(rows["num_failed"]).as_py(), 0, 0)
+    totals = AnswerTotals(pc.sum(rows["m"]).as_py(), pc.sum(rows["num_failed"]).as_py(), 0, 0, 0)
     reasons = Counter({"not an order of all positions": totals.errors})
     check_error_share(totals, config.max_error_share, "official rankings", config.rankings, reasons)
     if not store.reusable(out):
@@ -189,6 +189,7 @@ def _score(
         resolved=config.public(), sharpness=sharpness, vidb_version=version.build_id, audit=answered.audit,
         content_errors={value: evaluation.content_errors[value].model_dump() for value in sharpness},
         windows=answered.windows, errors=answered.errors, tokens_in=answered.tokens_in, tokens_out=answered.tokens_out,
+        truncated=answered.truncated,
     )  # fmt: skip
     _commit_scores(out, details, [responses, version, evaluation.rankings])
 
