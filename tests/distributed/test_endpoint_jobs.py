@@ -119,7 +119,7 @@ def test_texts_that_a_judge_reads_in_part_are_counted_and_said_everywhere(root, 
 
     responses = ["I kept my word. " * 10, "short", "I broke my word. " * 10]
     path = tmp_path / "responses.jsonl"
-    path.write_text("".join(json.dumps({"query": "q", "response": text}) + "\n" for text in responses))
+    path.write_text("".join(json.dumps({"query": "q", "dataset": "d", "response": text}) + "\n" for text in responses))
     settings = {"root": str(root), "responses": str(path), "judge": judge, "evaluator": {"k": 3, "m": 2, "sampling": "bucket"}}
     path = tmp_path / "evaluate.yaml"
     path.write_text(yaml.safe_dump(settings | {"max_error_share": 1.0, "cluster": {"num_cpus": 8}}))

@@ -82,30 +82,33 @@ def test_a_stream_is_the_scores_line_by_line(service):
     assert [line.model_dump(exclude={"type"}) for line in lines] == [s.model_dump() for s in whole]
 
 
-def test_an_answer_names_the_texts_that_an_llm_reads_in_part(root):
-    """Their indices come with every kind of answer; texts that are not judged, and mode fast, have none."""
+def test_an_answer_says_which_texts_an_llm_reads_in_part(root):
+    """Each score says so, and a profile counts them; texts that are not judged, and judges that read all, have none."""
     simulated = online_judge(JUDGE)
     judge = EndpointModel(name="llm", model="m", max_chars=60)
     service = Service(vidb.load(root), judge, simulated, LOCAL_LIMITS)
     texts = ["x" * 60, "y" * 61, " " * 61, "z" * 61 + "\0", *TEXTS, "x" + " " * 60 + "y", "w" * 99]
 
-    async def answers() -> list[api.Provenance]:
-        about = {"texts": texts, "values": VALUES[:1], "m": 2}
-        stream = service.stream(api.StreamRequest(**about), "r")
-        start = await anext(stream)
-        await stream.aclose()
-        compared = await service.compare(api.CompareRequest(first="x", second="y" * 61, values=VALUES[:1], m=2), "r")
-        return [
-            await service.score(api.ScoreRequest(**about), "r"), start, await service.profile(api.ProfileRequest(**about), "r"),
-            compared,
-        ]  # fmt: skip
+    about = {"texts": texts, "values": VALUES, "m": 2}
+    longer = [(i, value) for i in (1, len(texts) - 1) for value in VALUES]
 
-    made = asyncio.run(answers())
-    assert [answer.truncated for answer in made] == [[1, len(texts) - 1]] * 3 + [[1]]
-    assert {answer.max_chars for answer in made} == {60}
-    assert (service.vidb().max_chars, service.vidb().truncated) == (60, 0)
-    whole = asyncio.run(local_service(root, judge=JUDGE).score(api.ScoreRequest(texts=texts, values=VALUES[:1]), "r"))
-    assert (whole.truncated, whole.max_chars) == ([], None)
+    def flagged(scores: list[api.Scored]) -> list[tuple[int, str]]:
+        return [(score.index, score.value) for score in scores if score.truncated]
+
+    async def answers() -> None:
+        scored = await service.score(api.ScoreRequest(**about), "r")
+        start, *lines, _ = [line async for line in service.stream(api.StreamRequest(**about), "r")]
+        profile = await service.profile(api.ProfileRequest(**about), "r")
+        compared = await service.compare(api.CompareRequest(first="x", second="y" * 61, values=VALUES[:1], m=2), "r")
+        assert flagged(scored.scores) == flagged(lines) == longer
+        assert profile.truncated == 2
+        assert (compared.comparisons[0].first.truncated, compared.comparisons[0].second.truncated) == (False, True)
+        assert {answer.max_chars for answer in (scored, start, profile, compared)} == {60}
+        assert (service.vidb().max_chars, service.vidb().truncated) == (60, 0)
+        whole = await local_service(root, judge=JUDGE).score(api.ScoreRequest(**about), "r")
+        assert (flagged(whole.scores), whole.max_chars) == ([], None)
+
+    asyncio.run(answers())
 
 
 def test_windows_of_many_callers_go_to_the_judge_together(root):

@@ -21,7 +21,6 @@ class Provenance(BaseModel):
     sampling: Sampling | None
     seed: int | None
     max_chars: int | None = Field(None, description="characters of a text that the judge reads; null: all")
-    truncated: list[int] = Field([], description="indices of the texts that are longer: the judge read their beginning only")
     rests_on: dict[str, str] = Field({}, description="by value: what the error of the judge was estimated from, in words")
 
 
@@ -50,6 +49,7 @@ class Scored(BaseModel):
     num_windows: int = Field(description="windows with a valid answer; 0 in mode fast")
     num_failed: int = Field(description="windows without a valid answer")
     error: str | None = Field(None, description="reason for a missing intensity or failed windows")
+    truncated: bool = Field(False, description="the text is longer than `max_chars`: the judge read its beginning only")
 
 
 class ScoreResponse(Provenance):
@@ -114,6 +114,7 @@ class ProfileResponse(Provenance):
     """Value profile of a person or group."""
 
     profile: list[Profiled]
+    truncated: int = Field(0, description="texts longer than `max_chars`, of which the judge read the beginning only")
 
 
 class Extracted(BaseModel):

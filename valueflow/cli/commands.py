@@ -74,7 +74,9 @@ async def scores_of(
                 raise ValueFlowError(f"{line.problem.title}: {line.problem.detail}", line.problem)
 
 
-COMPARED = ("intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "num_windows", "num_failed", "error")
+COMPARED = (
+    "intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "num_windows", "num_failed", "error", "truncated",
+)  # fmt: skip
 
 
 async def compare(args: Namespace) -> None:

@@ -7,6 +7,7 @@ answers windows is an argument: Ray Serve passes one that merges those of many c
 import asyncio
 import itertools
 import logging
+import sys
 from collections import ChainMap
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NamedTuple
@@ -28,7 +29,7 @@ from valueflow.judging.turns import calling
 from valueflow.llm.configs import LlmModel
 from valueflow.records import ValueId, clean, text_id
 from valueflow.service.catalog import Catalog
-from valueflow.service.work import Plan, distinct, evaluator_config, flaw_of, in_order, run, set_nodes, truncated, windows_of
+from valueflow.service.work import Plan, distinct, evaluator_config, flaw_of, in_order, run, set_nodes, windows_of
 from valueflow.theories import resolve_theory
 from valueflow.theories.taxonomy import THEORIES
 from valueflow.vidb import validity
@@ -101,7 +102,7 @@ class Service(Catalog):
         """
         values = values or self.resolve(request)
         scores = await self._scores(request, request.texts, values)
-        provenance = await self._provenance(request, request.texts, request_id, values)
+        provenance = self._provenance(request, request_id, values)
         return api.ScoreResponse(**provenance, scores=scores, agreement=self._agreement(request, values))
 
     async def stream(
@@ -110,7 +111,7 @@ class Service(Catalog):
         """Yield the scores of `score` text by text, with few texts in memory."""
         values = values or self.resolve(request)
         num_scores = len(request.texts) * len(values)
-        provenance = await self._provenance(request, request.texts, request_id, values)
+        provenance = self._provenance(request, request_id, values)
         yield api.StreamStart(**provenance, num_scores=num_scores, agreement=self._agreement(request, values))
 
         def begin(start: int) -> asyncio.Task[list[api.Scored]]:
@@ -138,9 +139,7 @@ class Service(Catalog):
         ranked), or from normal errors as wide as the conformal intervals (mode fast), and the content errors.
         """
         values = values or self.resolve(request)
-        texts = [request.first, request.second]
-        by_value = await self._text_scores(request, texts, values)
-        provenance = await self._provenance(request, texts, request_id, values)
+        by_value = await self._text_scores(request, [request.first, request.second], values)
         comparisons = [
             api.Compared(
                 value=value,
@@ -150,7 +149,7 @@ class Service(Catalog):
             )
             for value, (first, second) in zip(values, by_value, strict=True)
         ]
-        return api.CompareResponse(**provenance, comparisons=comparisons)
+        return api.CompareResponse(**self._provenance(request, request_id, values), comparisons=comparisons)
 
     async def profile(
         self, request: api.ProfileRequest, request_id: str, values: list[ValueId] | None = None
@@ -158,9 +157,9 @@ class Service(Catalog):
         """Return for each value the mean intensity of the texts with its 95 % interval."""
         values = values or self.resolve(request)
         scores = await self._scores(request, request.texts, values)
-        provenance = await self._provenance(request, request.texts, request_id, values)
         profile = await run(len(scores), lambda: [mean_profile(v, scores, self._content_errors[v]) for v in values])
-        return api.ProfileResponse(**provenance, profile=profile)
+        truncated = sum(score.truncated for score in scores[:: len(values)])
+        return api.ProfileResponse(**self._provenance(request, request_id, values), profile=profile, truncated=truncated)
 
     async def extract(self, request: api.ExtractRequest, request_id: str) -> api.ExtractResponse:
         """Return the nodes that each text may express.
@@ -298,10 +297,14 @@ class Service(Catalog):
         scores = await run(len(texts), scoring.scores)
         # Whole posteriors cost more time and memory than scores, and only a comparison uses them.
         p_UG = scoring.posterior.probabilities() if isinstance(request, api.CompareRequest) else [None] * len(texts)
+        most = self._max_chars or sys.maxsize
         return {
-            text: TextScore(scores[unit] if valid else None, valid, failed, errors[unit], p_UG[unit], len(scoring.used[unit]))
+            text: TextScore(
+                scores[unit] if valid else None, valid, failed, errors[unit], p_UG[unit], len(scoring.used[unit]),
+                len(texts[text]) > most,
+            )
             for unit, (text, (valid, failed)) in enumerate(zip(texts, counts, strict=True))
-        }
+        }  # fmt: skip
 
     async def _regress(self, values: list[ValueId], texts: dict[str, str]) -> list[dict[str, TextScore]]:
         """Score texts (by id) in mode fast; one dict per value."""
@@ -375,13 +378,12 @@ class Service(Catalog):
             return None
         return [self.embedding.fast.agreement[value] for value in values]
 
-    async def _provenance(self, request: api.ScoringRequest, texts: list[str], request_id: str, values: list[ValueId]) -> dict:
+    def _provenance(self, request: api.ScoringRequest, request_id: str, values: list[ValueId]) -> dict:
         """Fields of `api.Provenance`."""
         ranked = request.mode == "ranked"
         settings = {name: getattr(request, name) if ranked else None for name in ("k", "m", "sampling", "seed")}
         judge = self.judge.name if ranked or self.embedding is None else self.embedding.model
         version = self.version.build.build_id
-        settings["max_chars"] = max_chars = self._max_chars if ranked else None
-        settings["truncated"] = await run(len(texts), truncated, texts, max_chars) if max_chars else []
+        settings["max_chars"] = self._max_chars if ranked else None
         settings["rests_on"] = {value: self._content_errors[value].source for value in values}
         return settings | {"request_id": request_id, "vidb_version": version, "judge": judge, "mode": request.mode}

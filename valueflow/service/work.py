@@ -10,7 +10,6 @@ import pyarrow as pa
 from valueflow import api
 from valueflow.evaluation.scoring import EvaluatorConfig, Scoring
 from valueflow.hives.extract import Extractor
-from valueflow.prompts.render import is_longer
 from valueflow.ranking.windows import with_texts
 from valueflow.records import ValueId, clean, flaw, text_id
 
@@ -49,11 +48,6 @@ def distinct(texts: list[str]) -> tuple[list[str], set[str], list[dict[str, str]
     readable = sorted({i: clean(text) for i, text, problem in zip(ids, texts, problems, strict=True) if not problem}.items())
     chunks = [dict(readable[start : start + CHUNK]) for start in range(0, len(readable), CHUNK)]
     return ids, {problem for problem in problems if problem}, chunks
-
-
-def truncated(texts: list[str], max_chars: int) -> list[int]:
-    """Return the indices of the texts that are longer than an LLM's prompt may hold; those that are not judged are left out."""
-    return [i for i, text in enumerate(texts) if is_longer(text, max_chars) and not flaw_of(text)]
 
 
 def evaluator_config(request: api.ScoringRequest) -> EvaluatorConfig:
