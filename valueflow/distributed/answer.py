@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
@@ -182,22 +183,27 @@ def _count(out: Build, task: Task) -> tuple[AnswerTotals, int, Counter[str]]:
     """Totals of a build, its number of rows (more than questions if some were answered twice), and the reasons of errors."""
     rows, tokens_in, tokens_out = 0, 0, 0
     reasons: Counter[str] = Counter()
+    truncated: set[str] = set()
     for path in store.part_paths(out):
-        part = store.read_part(out, path, ["error", "tokens_in", "tokens_out"])
+        part = store.read_part(out, path, ["error", "tokens_in", "tokens_out", "truncated_ids"])
+        truncated.update(_distinct(part["truncated_ids"]))
         rows += part.num_rows
         reasons.update(part["error"].drop_null().to_pylist())
         tokens_in += pc.sum(part["tokens_in"]).as_py() or 0
         tokens_out += pc.sum(part["tokens_out"]).as_py() or 0
     questions = len(store.committed_ids(out, task.id_column))
-    return AnswerTotals(questions, reasons.total(), tokens_in, tokens_out, len(truncated_texts(out))), rows, reasons
+    return AnswerTotals(questions, reasons.total(), tokens_in, tokens_out, len(truncated)), rows, reasons
 
 
 def truncated_texts(out: Build) -> set[str]:
     """Return the ids of the texts of which an LLM read the beginning, by its answers so far."""
-    ids: set[str] = set()
-    for path in store.part_paths(out):
-        ids.update(pc.unique(pc.list_flatten(store.read_part(out, path, ["truncated_ids"])["truncated_ids"])).to_pylist())
-    return ids
+    parts = (store.read_part(out, path, ["truncated_ids"])["truncated_ids"] for path in store.part_paths(out))
+    return {text for part in parts for text in _distinct(part)}
+
+
+def _distinct(ids: pa.ChunkedArray) -> list[str]:
+    distinct: list[str] = pc.unique(pc.list_flatten(ids)).to_pylist()
+    return distinct
 
 
 def _spent(config: AnyJudge, out: Build) -> tuple[int, int]:

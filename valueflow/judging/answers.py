@@ -10,15 +10,19 @@ from valueflow.records import SCHEMAS, conform
 ABSTAINED_PREFIX = "voter dead: "
 
 
-def truncated_ids(questions: pa.Table, ids: str, texts: str, max_chars: int) -> list[list[str]]:
-    """Return for each question the ids of its texts that are longer than its prompt may hold.
+def truncated_ids(questions: pa.Table, ids: str, texts: str, max_chars: int | None) -> list[list[str]] | list[None]:
+    """Return for each question the ids of its texts that are longer than its prompt may hold; None without the texts.
 
     Args:
         questions: a row per question.
         ids: column of the id of its text, or a list of ids.
         texts: column of its text or texts.
-        max_chars: of the LLM.
+        max_chars: of the LLM; None for judges that read texts whole.
     """
+    if max_chars is None:
+        return [[]] * questions.num_rows
+    if texts not in questions.column_names:
+        return [None] * questions.num_rows
     rows = zip(questions[ids].to_pylist(), questions[texts].to_pylist(), strict=True)
     pairs = ([(i, text)] if isinstance(text, str) else zip(i, text, strict=True) for i, text in rows)
     return [[i for i, text in of_question if is_longer(text, max_chars)] for of_question in pairs]
@@ -49,7 +53,7 @@ def answers(
         "reply": replies,
         "tokens_in": tokens_in or [0] * count,
         "tokens_out": tokens_out or [0] * count,
-        "truncated_ids": truncated_ids(windows, "text_ids", "texts", max_chars) if max_chars else [[]] * count,
+        "truncated_ids": truncated_ids(windows, "text_ids", "texts", max_chars),
     }
     for name, column in columns.items():
         table = table.append_column(schema.field(name), pa.array(column, schema.field(name).type))
@@ -83,7 +87,7 @@ def votes(
         "tokens_in": tokens_in,
         "tokens_out": tokens_out,
         "cost": [price.of(i, o) for i, o in zip(tokens_in, tokens_out, strict=True)] if price else [0.0] * count,
-        "truncated_ids": truncated_ids(ballots, "text_id", "text", max_chars) if max_chars else [[]] * count,
+        "truncated_ids": truncated_ids(ballots, "text_id", "text", max_chars),
     }
     table = ballots.select(["vote_id", *SCHEMAS["ballots"].names]).drop_columns("detail")
     for name, column in columns.items():

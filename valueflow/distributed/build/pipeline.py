@@ -30,7 +30,15 @@ from valueflow.ranking.calibration import NO_NEUTRAL, CalibrateConfig
 from valueflow.ranking.windows import WindowsConfig, plan_table, with_texts
 from valueflow.records import ValueId, digest
 from valueflow.report.collect import version_card
-from valueflow.store import BallotsDetails, Build, CandidatesDetails, JudgeSharpness, UtilitiesDetails, VidbDetails
+from valueflow.store import (
+    BallotsDetails,
+    Build,
+    CandidatesDetails,
+    JudgeSharpness,
+    RankingsDetails,
+    UtilitiesDetails,
+    VidbDetails,
+)
 from valueflow.vidb import calibrated, candidates, publish, validity
 from valueflow.vidb.candidates import CandidatesConfig
 from valueflow.vidb.content import Knowledge
@@ -260,7 +268,8 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
 
 def _truncated(rankings: tuple[Build, ...], base: Vidb | None) -> int:
     """How many texts a judge read in part, those of an extended version included."""
-    texts: set[str] = set().union(*map(truncated_texts, rankings))
+    some = [answers for answers in rankings if store.details_of(answers, RankingsDetails).truncated]
+    texts: set[str] = set().union(*map(truncated_texts, some))
     if base is None or not texts:
         return len(texts) + (base.details.truncated if base else 0)
     before = store.read_table(base.build, ["text_id"])["text_id"]
