@@ -32,13 +32,18 @@ def sealed(content: dict[str, Any]) -> bytes:
     return json.dumps(content | {DIGEST: content_digest(content)}, indent=1).encode()
 
 
+def strict_json(data: bytes) -> Any:
+    """Return the content of bytes; ValueError where they are not JSON, or hold a key twice or a number that is none."""
+    return json.loads(data, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
+
+
 def unsealed(data: bytes) -> Sealed:
     """Return the content of bytes without its digest.
 
     Raises:
-        ValueError: they are not JSON, hold a key twice or a number that is none, or their digest is that of another content.
+        ValueError: they are not strict JSON, or their digest is that of another content.
     """
-    content = json.loads(data, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
+    content = strict_json(data)
     if not isinstance(content, dict) or DIGEST not in content:
         return Sealed(content, "")
     digest = content.pop(DIGEST)

@@ -24,7 +24,7 @@ from valueflow.errors import DamageError, InputError
 from valueflow.records import SCHEMAS
 from valueflow.store.details import Details
 from valueflow.store.files import SET_ASIDE, folders, read_bytes, read_parsed, sizes, sweep_below, write_bytes
-from valueflow.store.json_files import content_digest, unsealed
+from valueflow.store.json_files import content_digest, strict_json, unsealed
 from valueflow.store.layout import MANIFEST, Build, under, value_folder
 
 log = logging.getLogger(__name__)
@@ -157,8 +157,8 @@ class Manifest(Config):
 
 def _parse(data: bytes) -> Manifest:
     """A manifest; ValueError where its content is not that of its digest."""
-    content, digest = unsealed(data)
-    parsed = Manifest.model_validate(content | {"digest": digest} if digest else content)
+    parsed = Manifest.model_validate(strict_json(data))
+    unsealed(data)
     if not parsed.digest and any(source.content for source in parsed.inputs):
         raise ValueError("its digest is missing, so it was changed after it was written")
     return parsed

@@ -20,20 +20,18 @@ KEYS: dict[str, tuple[str, ...]] = {
     "vidb": ("text_id",), "responses": ("response_id",), "evaluations": ("response_id", *VALUE), "embeddings": ("text_id",),
     "labels": ("text_id", "theory"), "anchors": ("anchor_id",), "anchored": ("text_id",), "individuals": ("text_id", "theory"),
 }  # fmt: skip
-# Columns that may be null, and when: docs/data.md.
+# Columns of numbers and lists that may be null, and when: docs/data.md.
 NULLS: dict[str, set[str]] = {
-    "texts": {"language"},
     "source_labels": {"direction", "annotators"},
     "candidates": {"direction"},
-    "votes": {"choice", "error", "reply", "cost"},
+    "votes": {"cost"},
     "labels": {"direction", "agreement"},
-    "rankings": {"order", "weight", "error", "reply"},
+    "rankings": {"order", "weight"},
     "vidb": {
         "standard_error", "num_windows", "wins", "component", "low", "high", "judge_intensity", "judge_low", "judge_high",
         "flags", "human_mean", "direction",
     },
-    "evaluations": {"intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "judge"},
-    "names": {"name", "error", "reply"},
+    "evaluations": {"intensity", "low", "high", "judge_intensity", "judge_low", "judge_high"},
 }  # fmt: skip
 _POINTS, _SHARE, _COUNT = (-LIMIT, LIMIT), (0.0, 1.0), (0.0, np.inf)
 # Least and largest number, by column; a column has one meaning in all tables.
@@ -48,13 +46,14 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def check_rows(table: str, rows: pa.Table, path: str = "") -> None:
+def check_rows(table: str, rows: pa.Table, path: str, finished: bool) -> None:
     """Check the columns that were read of a part.
 
     Args:
         table: name of the table.
         rows: some or all of its columns.
         path: of the part in its build.
+        finished: whether a manifest lists it; else two attempts may have written a row.
 
     Raises:
         ValueError: what is wrong, with the column and the first such value.
@@ -67,14 +66,19 @@ def check_rows(table: str, rows: pa.Table, path: str = "") -> None:
                 raise ValueError(f"it has rows of {name} {others[0].as_py()!r}, and its folder is that of {expected!r}")
     for name in rows.column_names:
         column = rows[name]
-        if column.null_count and name not in NULLS.get(table, ()):
+        is_text = pa.types.is_string(column.type)
+        needed = (
+            finished and (name.endswith("_id") or name in (*VALUE, "text")) if is_text else name not in NULLS.get(table, ())
+        )
+        if column.null_count and needed:
             raise ValueError(f"column {name!r} has {column.null_count} nulls")
         if pa.types.is_list(column.type):
             _check_lists(name, column)
         elif pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
             _check_numbers(name, column)
     _check_answers(table, rows)
-    check_distinct(table, rows)
+    if finished:
+        check_distinct(table, rows)
 
 
 def check_distinct(table: str, rows: pa.Table) -> None:

@@ -12,7 +12,7 @@ from valueflow.ranking.calibration import Calibration
 from valueflow.ranking.content_error import ContentError
 from valueflow.records import ValueId
 from valueflow.store import Build, VidbDetails
-from valueflow.theories import operational
+from valueflow.theories import theories
 
 
 class Anchors(NamedTuple):
@@ -82,7 +82,8 @@ def load(root: str, version: str = "current") -> Vidb:
     details = manifest.details(VidbDetails)
     # A version may come from somebody else.
     for value in details.calibrations:
-        if value not in operational():
+        theory, _, node = value.partition(":")
+        if theory not in theories() or node not in theories()[theory]:
             raise InputError(f"manifest of vidb/{chosen}: calibrations: {value!r} is no value of this version of ValueFlow")
     for value, error in details.content_errors.items():
         manifest.nested(ContentError, error, f"content_errors.{value}")
