@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from foreign import foreign_version
-from hives_folder import save_tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutations import mutated, mutations, odd_json, reading
@@ -157,7 +156,7 @@ def check_kept(whole: Path, changed: Path, name: str, data: st.DataObject) -> No
 
 
 @pytest.mark.parametrize("name", KEPT)
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_mutated_file_is_read_as_it_was_written_or_refused(whole, changed, name, data):
     check_kept(whole, changed, name, data)
@@ -217,7 +216,7 @@ def check_part(build: Build, operations: list) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-@settings(max_examples=6, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(operations=mutations)
 def test_a_mutated_part_is_read_as_it_was_written_or_refused(builds, table, operations):
     check_part(builds[table], operations)
@@ -265,7 +264,7 @@ def check_manifest(whole: Path, changed: Path, data: st.DataObject) -> None:
         shutil.copytree(path.parent, target.parent)
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_manifest_that_was_handed_over_is_used_or_refused(whole, changed, data):
     check_manifest(whole, changed, data)
@@ -282,9 +281,21 @@ DETAILS = [getattr(store, name) for name in dir(store) if name.endswith("Details
 
 
 @pytest.mark.parametrize("record", DETAILS, ids=lambda record: record.__name__)
-@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_settings_and_counts_of_any_manifest_are_a_record_or_refused(tmp_path_factory, record, data):
+    check_details(tmp_path_factory, record, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("record", DETAILS, ids=lambda record: record.__name__)
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_many_settings_and_counts_are_a_record_or_refused(tmp_path_factory, record, data):
+    check_details(tmp_path_factory, record, data)
+
+
+def check_details(tmp_path_factory: pytest.TempPathFactory, record: type[store.Details], data: st.DataObject) -> None:
     """Of every table, with the names of its fields and odd values in them."""
     config = {name: field.get_default(call_default_factory=True) for name, field in record.model_fields.items()}
     tree = {
@@ -303,14 +314,20 @@ def test_settings_and_counts_of_any_manifest_are_a_record_or_refused(tmp_path_fa
 @pytest.mark.parametrize("place", range(5))
 def test_a_model_folder_of_a_build_is_what_was_trained(tmp_path, place):
     build = Build(str(tmp_path), "hives", "h1")
-    folder = save_tiny(Path(build.url) / "model")
-    names = sorted(str(path.relative_to(build.url)) for path in folder.rglob("*") if path.is_file())
-    files = [store.write_file(build, name, (Path(build.url) / name).read_bytes()) for name in names]
+    names = [
+        "metrics.json",
+        "model/1_Pooling/config.json",
+        "model/config.json",
+        "model/model.safetensors",
+        "model/training.json",
+    ]
+    files = [store.write_file(build, name, f"content of {name}".encode()) for name in names]
     store.commit(build, store.HivesDetails(), files=files)
-    assert fetch(str(folder)) == str(folder)
-    file = Path(build.url) / names[place * (len(names) - 1) // 4]
+    folder = f"{build.url}/model"
+    assert fetch(folder) == folder
+    file = Path(build.url) / names[place]
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(DamageError, match=file.name):
-        fetch(str(folder))
+        fetch(folder)
