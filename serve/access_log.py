@@ -3,27 +3,25 @@
 import asyncio
 import json
 import logging
-import re
 import sys
 import time
 import traceback
-import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.metrics import Metrics
 from serve.problems import INTERNAL, UNAVAILABLE, Refused, refusal
+from serve.request_ids import request_id_of
 from valueflow.console import log_handler
 from valueflow.errors import OperatorError
 
 log = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST = 499  # status in logs and metrics if the client disconnected before the response
-VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
 
 
@@ -70,8 +68,7 @@ class AccessLogMiddleware:
         """Pass a request on and log its outcome."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        client_id = Headers(scope=scope).get("x-request-id", "")
-        request_id = client_id if VALID_ID.fullmatch(client_id) else uuid.uuid4().hex
+        request_id = request_id_of(scope)
         call = Call(request_id, scope["method"], _route(scope))
         # A HEAD is answered as a GET; the server leaves out the body.
         scope = {**scope, "call": call, "method": "GET" if call.method == "HEAD" else call.method}

@@ -24,6 +24,8 @@ ENVIRONMENT = {
     "RAY_ADDRESS": "local",  # a new Ray, whatever runs or is named elsewhere
     "RAY_AUTH_MODE": "token",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # as there: every part of Ray listens on 127.0.0.1 instead of on all interfaces
+    # Ray's HTTP proxy would repeat any X-Request-Id that a client sends.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.request_ids.proxy_middlewares",
     "RAY_DEDUP_LOGS": "0",  # otherwise a request's line is left out if another replica has written a similar one
 }
 

@@ -73,6 +73,14 @@ def root(ingested, tmp_path) -> Path:
     return with_texts_of(ingested, tmp_path)
 
 
+@pytest.fixture
+def small_parts(monkeypatch) -> None:
+    """Answers stay in the parts in which they were committed, so that `rewind` can bring a root back between them."""
+    from valueflow.distributed.answer import AnswerStage
+
+    monkeypatch.setattr(AnswerStage, "finish", lambda stage: stage.journal.close())
+
+
 class Built(NamedTuple):
     """A root with a published version, and the builds of its stages."""
 

@@ -37,7 +37,7 @@ SCHEMAS = {
         [
             ("vote_id", S), ("ballot_id", S), ("kind", S), ("theory", S), ("node", S), ("text_id", S), ("round", N),
             ("voter", S), ("options", pa.list_(S)), ("choice", S), ("error", S), ("reply", S), ("tokens_in", N),
-            ("tokens_out", N), ("cost", F),
+            ("tokens_out", N), ("cost", F), ("truncated_ids", pa.list_(S)),
         ]
     ),
     "labels": pa.schema(
@@ -63,6 +63,7 @@ SCHEMAS = {
         [
             ("window_id", S), ("theory", S), ("value", S), ("text_ids", pa.list_(S)), ("round", N), ("judge", S),
             ("order", pa.list_(N)), ("weight", F), ("error", S), ("reply", S), ("tokens_in", N), ("tokens_out", N),
+            ("truncated_ids", pa.list_(S)),
         ]
     ),
     "utilities": pa.schema(
@@ -100,7 +101,7 @@ SCHEMAS = {
     "names": pa.schema(
         [
             ("anchor_id", S), ("texts", pa.list_(S)), ("round", N), ("judge", S), ("name", S), ("error", S), ("reply", S),
-            ("tokens_in", N), ("tokens_out", N),
+            ("tokens_in", N), ("tokens_out", N), ("truncated_ids", pa.list_(S)),
         ]
     ),
     "extracted": pa.schema(
@@ -113,8 +114,8 @@ SCHEMAS = {
 
 # fmt: on
 
-# Null in builds of versions before 0.6, whose `intensity`, `low` and `high` are the judge's own.
-ADDED_COLUMNS = ("judge_intensity", "judge_low", "judge_high")
+# Null in older builds: before 0.6 `intensity`, `low` and `high` are the judge's own; truncated texts were not counted.
+ADDED_COLUMNS = ("judge_intensity", "judge_low", "judge_high", "truncated_ids")
 
 
 class ValueId(str):

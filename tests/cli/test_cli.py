@@ -33,7 +33,7 @@ TEXTS = ['We "helped", she said.', "I broke\nmy promise", "我们照顾了邻居
 VALUES = ["svt:benevolence", "mft:fairness-cheating", "duty:fidelity"]
 PROVENANCE = f"judge {JUDGE}, VIDB {VERSION}, mode ranked, k 6, m 3, sampling adaptive, seed 0"
 COLUMNS = ["index", "text", "value", "intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "num_windows"]
-COLUMNS += ["num_failed", "error"]
+COLUMNS += ["num_failed", "error", "truncated"]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 
+import fault_server
 import pytest
 from foreign import foreign_version
 
@@ -97,6 +98,25 @@ def test_the_sharpness_of_a_judge_is_announced_once_kept_and_counted(ask, root, 
     assert json.loads(ask(*words, "--dry-run")[1])["rows"][0]["calls"] == 2
     assert ask(*words, judge="{kind: simulated, seed: 2}")[3] == 62  # another judge
     assert len(list((root / "cache" / "sharpness").iterdir())) == 2
+
+
+def test_texts_that_the_judge_reads_in_part_are_said_on_standard_error(root, tmp_path, capsys):
+    (tmp_path / "in.txt").write_text(f"short\n{'I kept my word. ' * 10}\n{'I broke my word. ' * 10}\n")
+    with fault_server.start() as server:
+        server.reset(key="")
+        settings = {"kind": "openai", "name": "llm", "model": "m", "url": server.url, "key_env": "", "max_chars": 80}
+        (tmp_path / "judge.yaml").write_text(json.dumps(settings))
+        words = ["--root", str(root), "--judge", str(tmp_path / "judge.yaml"), "--m", "2", "--k", "3"]
+        for command in (["score", "in.txt"], ["profile", "in.txt"]):
+            for format_ in FORMATS:
+                main([command[0], str(tmp_path / command[1]), "--format", format_, *words])
+                err = capsys.readouterr().err
+                assert "2 texts are longer than max_chars (80) of 'llm', which read their beginning only" in err
+                assert ("(first: text 2)" in err) == (command[0] == "score")
+        main(["compare", "short", "x" * 81, *words])
+        assert "1 text is longer than max_chars (80) of 'llm'" in capsys.readouterr().err
+        main(["score", "short", *words])
+        assert "max_chars" not in capsys.readouterr().err
 
 
 DAMAGED = (b"", b"{", b"[1]", b"3", b"\xff\x00", b'{"svt:benevolence": -1}', b'{"svt:benevolence": NaN}')

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -79,6 +80,30 @@ def waits(monkeypatch) -> list[int]:
     attempts: list[int] = []
     monkeypatch.setattr("valueflow.client.protocol.backoff", lambda attempt: attempts.append(attempt) or 0.001)
     return attempts
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("name", ["vidb", "stream"])
+def test_a_response_without_end_is_one_sentence(ask, fake, waits, name, packed, status, monkeypatch):
+    """Neither its bytes nor what they unpack to fill the memory; a stream that is no error has a limit for each line."""
+    monkeypatch.setattr("valueflow.client.protocol.MAX_RESPONSE", 2**20)
+    sent = []
+
+    def endless() -> Iterator[bytes]:
+        packer = zlib.compressobj(wbits=31)
+        for _ in range(1000):
+            sent.append(1)
+            block = b"x" * 2**16
+            yield packer.compress(block) + packer.flush(zlib.Z_SYNC_FLUSH) if packed else block
+
+    headers = {"content-encoding": "gzip"} if packed else {}
+    fake.intercept = lambda _: StreamingResponse(endless(), status, headers=headers)
+    with pytest.raises(ValueFlowError, match=r"1 MiB") as raised:
+        ask(name, *(["a text"] if name == "stream" else []))
+    assert "ValueFlow server" in str(raised.value)
+    assert not waits
+    assert len(sent) < 900
 
 
 def test_scores_of_one_text_and_of_a_list_are_the_servers_with_the_text(ask, fake):

@@ -1,5 +1,7 @@
 """The openai judge in real jobs: against a server that fails on purpose, killed in between, and against a real vLLM server."""
 
+import html
+import json
 import os
 import socket
 import subprocess
@@ -10,13 +12,15 @@ from pathlib import Path
 
 import fault_server
 import httpx
+import pyarrow.compute as pc
 import pytest
 import yaml
 from kills import kill_tree, run_and_kill
 
-from jobs import audit_judge, build_vidb, categorize
+from jobs import audit_judge, build_vidb, categorize, evaluate
 from valueflow import store
 from valueflow.config import load
+from valueflow.distributed.answer import truncated_texts
 from valueflow.errors import BudgetSpent, InputError
 from valueflow.models import locate
 
@@ -93,6 +97,52 @@ def test_a_budget_stops_a_job_and_a_larger_one_continues_it(root, server):
     at = build_vidb.main(build(root, openai(server.url, budget={"tokens": 100_000}), **small))
     windows = store.require_manifest(at.windows).num_rows
     assert sum(server.seen()["paid"].values()) == windows > paid
+
+
+def test_texts_that_a_judge_reads_in_part_are_counted_and_said_everywhere(root, server, tmp_path, caplog):
+    """A build, an evaluation, a panel and a service with an LLM of 80 characters: log, manifests, pages and the version."""
+    server.reset(key="")
+    small = {"candidates": {"values": ["svt:benevolence"], "num_neutral": 10}, "windows": {"k": 2, "m": 4}}
+    judge = openai(server.url, max_chars=80)
+    config = build(root, judge, **small)
+    at = build_vidb.main(config)
+    pool = store.read_table(at.candidates, ["text_id", "text"])
+    longer = {i for i, text in zip(*(column.to_pylist() for column in pool.columns), strict=True) if len(text) > 80}
+    assert 0 < len(longer) < pool.num_rows
+    sentence = f"{len(longer)} texts are longer than max_chars (80) of 'faulty'"
+    assert f"rank: {sentence}" in caplog.text
+    assert truncated_texts(at.rankings[0]) == longer
+    assert store.details_of(at.rankings[0], store.RankingsDetails).truncated == len(longer)
+    assert store.details_of(at.vidb, store.VidbDetails).truncated == len(longer)
+    assert sentence in html.unescape((root / "reports" / f"{at.vidb.build_id}.html").read_text())
+    assert f"texts that the judge read in part | {len(longer)}" in (Path(at.vidb.url) / "README.md").read_text()
+
+    responses = ["I kept my word. " * 10, "short", "I broke my word. " * 10]
+    path = tmp_path / "responses.jsonl"
+    path.write_text("".join(json.dumps({"query": "q", "dataset": "d", "response": text}) + "\n" for text in responses))
+    settings = {"root": str(root), "responses": str(path), "judge": judge, "evaluator": {"k": 3, "m": 2, "sampling": "bucket"}}
+    path = tmp_path / "evaluate.yaml"
+    path.write_text(yaml.safe_dump(settings | {"max_error_share": 1.0, "cluster": {"num_cpus": 8}}))
+    caplog.clear()
+    scores = evaluate.main(load(evaluate.SCHEMA, str(path), []))
+    (answers,) = (i for i in store.finished(str(root), "rankings") if i.startswith("e-"))
+    shown = store.read_table(store.Build(str(root), "rankings", answers), ["text_ids"])["text_ids"]
+    number = 2 + len(longer & set(pc.list_flatten(shown).to_pylist()))
+    assert scores.details.truncated == number
+    sentence = f"{number} texts are longer than max_chars"
+    assert f": {sentence}" in caplog.text
+    assert sentence in html.unescape((root / "reports" / f"evaluation-{scores.build.build_id}.html").read_text())
+
+    panel = {"root": str(root), "theories": ["duty"], "max_texts": 30, "panel": {"voters": [judge], "audit": "ignore"}}
+    path.write_text(yaml.safe_dump(panel | {"descent": {"max_level": 1}, "cluster": {"num_cpus": 8}}))
+    votes = categorize.main(load(categorize.SCHEMA, str(path), []))
+    number = store.details_of(votes.votes["faulty"], store.VotesDetails).truncated
+    asked = set(store.read_table(votes.votes["faulty"], ["text_id"])["text_id"].to_pylist())
+    rows = store.read_table(at.texts, ["text_id", "text"]).to_pylist()
+    assert number == sum(len(row["text"]) > 80 for row in rows if row["text_id"] in asked) > 0
+    assert f"{number} texts are longer than max_chars (80) of 'faulty'" in caplog.text
+    page = html.unescape((root / "reports" / f"labels-{votes.labels.build_id}.html").read_text())
+    assert f"{number} texts are longer than max_chars (80) of 'faulty'" in page
 
 
 def test_a_refused_key_is_one_sentence(root, server):

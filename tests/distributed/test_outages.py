@@ -121,6 +121,7 @@ def test_what_was_paid_for_is_not_asked_again_though_it_is_no_order(root, server
     assert sum(before["paid"].values()) == len(paid)
 
 
+@pytest.mark.usefixtures("small_parts")
 def test_killed_while_it_asks_again_nothing_is_lost_or_twice(root, server):
     mended(server, faults={"500": 0.5}, times=10**6)
     with pytest.raises(InputError):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import ByT5Tokenizer
 
 from valueflow.hives.encoder import Encoder
 from valueflow.hives.pieces import OVERLAP, pieces
@@ -57,6 +58,52 @@ def test_pieces_overlap_fit_and_cover_the_text(encoder, text):
     assert min(cut.weights) >= 254 * (1 - OVERLAP)
     lengths = [len(encoder.tokenizer(piece)["input_ids"]) for piece in cut.texts]
     assert max(lengths) <= 258
+
+
+class Slow:
+    """A tokenizer that does not tell where its tokens stand, as those written in Python."""
+
+    is_fast = False
+
+    def __init__(self, tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def __call__(self, texts, **settings):
+        assert "return_offsets_mapping" not in settings
+        return {"input_ids": self.tokenizer(texts, **settings)["input_ids"]}
+
+    def num_special_tokens_to_add(self) -> int:
+        return self.tokenizer.num_special_tokens_to_add()
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(5))
+def test_pieces_cover_the_text_where_a_tokenizer_does_not_tell_where_its_tokens_stand(encoder, text):
+    for tokenizer in (Slow(encoder.tokenizer), ByT5Tokenizer()):
+        cut = pieces(tokenizer, "", text, 256)
+        at, ends = 0, [0]
+        for piece in cut.texts:
+            at = text.index(piece, at)
+            assert at <= ends[-1]
+            # What the model reads of the piece.
+            read = len(tokenizer(piece, add_special_tokens=False)["input_ids"])
+            ends.append(at + int(len(piece) * min(1, 256 / read)))
+            at += 1
+        assert len(text.rstrip()) - ends[-1] <= 2
+
+
+def test_an_encoder_with_such_a_tokenizer_reads_long_texts_whole(encoder, monkeypatch):
+    exact = encoder.embed([*LONG, *TEXTS])
+    tokens = encoder.tokenizer.__call__
+
+    def refuse(*args, **settings):
+        assert not settings.pop("return_offsets_mapping", False)
+        return tokens(*args, **settings)
+
+    monkeypatch.setattr(type(encoder.tokenizer), "is_fast", False)
+    monkeypatch.setattr(type(encoder.tokenizer), "__call__", lambda _, *args, **settings: refuse(*args, **settings))
+    z_TD = encoder.embed([*LONG, *TEXTS])
+    assert ((z_TD * exact).sum(1) > 0.99).all()
+    assert z_TD[0] @ z_TD[1] < 0.9999
 
 
 def test_texts_that_fit_have_the_same_bits_alone_and_beside_long_ones(encoder, layers):

@@ -1,17 +1,23 @@
 """Callers of one worker take turns: order of the pieces, cancelled calls, and answers that do not depend on the cut."""
 
 import asyncio
+import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
 from fakes.judge import SlowJudge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from valueflow.judging.configs import SimulatedJudge
-from valueflow.judging.online import SPECIAL_BYTES, MicroBatcher, ThreadJudge, online_judge
+from valueflow.judging.configs import EncoderJudge, SimulatedJudge
+from valueflow.judging.encoder import EncoderRanker
+from valueflow.judging.online import SMALL, SPECIAL_BYTES, MicroBatcher, ThreadJudge, online_judge
 from valueflow.judging.turns import CALLER, Caller, Piece, Turns, calling, new_caller
+from valueflow.records import text_id
 
 
 class Letters(Turns[str, str, str]):
@@ -55,6 +61,57 @@ def first_run_lasts(turns: Letters):
         yield
     finally:
         turns.let_go.set()
+
+
+def test_a_light_call_whose_texts_are_known_waits_for_no_other():
+    """It is answered while the worker reads; a large one takes its turns, and so does one with a new text."""
+    let_go, runs, known = threading.Event(), [], {"t0", "t1"}
+
+    def worker(windows: pa.Table) -> pa.Table:
+        runs.append(windows["window_id"][0].as_py())
+        assert runs[-1].startswith("known") or let_go.wait(10)
+        return windows
+
+    def knows(windows: pa.Table) -> bool:
+        return set(pc.list_flatten(windows["text_ids"]).to_pylist()) <= known
+
+    async def order() -> None:
+        judge = ThreadJudge(worker, 8 * (10 + SPECIAL_BYTES), knows=knows)
+        heavy = call(judge, table([[5, 5, 5]], "heavy"), "heavy")
+        while not runs:
+            await asyncio.sleep(0)
+        light, large = table([[5, 5]] * SMALL, "known"), table([[5, 5]] * (SMALL + 1), "large")
+        assert await asyncio.wait_for(judge(light), 10) == light
+        waits = call(judge, large, "light")
+        await asyncio.sleep(0.05)
+        assert not heavy.done()
+        assert not waits.done()
+        let_go.set()
+        assert await waits == large
+        await heavy
+
+    asyncio.run(order())
+    assert runs[:3] == ["heavy0", "known0", "large0"]
+
+
+def test_the_encoder_judge_knows_what_it_has_read_and_answers_in_threads_alike():
+    """Answers of many threads at once are those of one, also while its memory is replaced."""
+    ranker = EncoderRanker(EncoderJudge())
+    texts = [f"I kept promise number {i}." for i in range(60)]
+    rows = [
+        {"window_id": f"{i:016x}", "theory": "svt", "value": "power", "round": 0, "text_ids": list(map(text_id, pair)),
+         "texts": list(pair)} for i, pair in enumerate(itertools.pairwise(texts))
+    ]  # fmt: skip
+    windows = pa.Table.from_pylist(rows)
+    expected = EncoderRanker(EncoderJudge())(windows)
+    assert not ranker.knows(windows.slice(3, 1))
+    ranker(windows.slice(3, 1))
+    assert ranker.knows(windows.slice(3, 1))
+    assert not ranker.knows(windows.slice(3, 2))
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(4) as pool:
+        patch.setattr("valueflow.judging.encoder.CACHE", 5)
+        parts = list(pool.map(ranker, [windows.slice(i, 3) for i in range(0, 57, 3)]))
+    assert pa.concat_tables(parts)["order"].to_pylist() == expected["order"].to_pylist()[:57]
 
 
 def test_callers_take_turns_and_a_light_call_waits_for_one_piece_of_a_heavy_one():

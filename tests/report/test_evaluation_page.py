@@ -7,6 +7,7 @@ import pytest
 from outline import check_accessible, check_self_contained
 from vidb_samples import HOSTILE, VALUES, text_of
 
+from valueflow.prompts.render import truncation
 from valueflow.records import SCHEMAS
 from valueflow.report.evaluation_page import MAX_ROWS, EvaluationReport, evaluation_page
 
@@ -48,6 +49,14 @@ def test_evaluation_page_shows_the_highest_and_lowest_and_counts_the_rest(report
     assert "response 35 of svt" not in text
     for expected in ("j &lt;x&gt;", "v-1", "adaptive", "1.25", "k: 6", "windows 420", "more characters"):
         assert expected in text, expected
+
+
+def test_evaluation_page_says_that_texts_were_read_in_part(report: EvaluationReport) -> None:
+    assert "read their beginning" not in text_of(evaluation_page(report))
+    page = evaluation_page(dataclasses.replace(report, truncated=truncation(3, "j <x>", 2000)))
+    sentence = "3 texts are longer than max_chars (2,000) of &#39;j &lt;x&gt;&#39;, which read their beginning only"
+    assert sentence in text_of(page)
+    check_accessible(page, num_figures=0)
 
 
 def test_evaluation_page_without_any_intensity(report: EvaluationReport) -> None:

@@ -13,6 +13,7 @@ from served import BEARER, PARSERS, REQUEST, Served, key_config, log_lines, refu
 from serve import access_log
 from serve.heads import MAX_HEAD_BYTES, MAX_URL_BYTES
 from serve.http import create
+from serve.request_ids import VALID_ID, proxy_middlewares
 from serve.settings import HttpConfig
 
 LARGE = {"X-Large": "x" * MAX_HEAD_BYTES}
@@ -186,6 +187,35 @@ def test_behind_a_proxy_that_sends_the_id_the_application_does_not():
         return answer.headers.get_list("x-request-id")
 
     assert asyncio.run(get_ids()) == []
+
+
+@pytest.mark.parametrize(
+    "client_ids", [[b"mine-1"], [], [b"a b"], [b"x" * 65], [b"one", b"two"], [b""], [b"\xff"], [b"a\r\nX: y"]]
+)
+def test_rays_proxy_gets_one_valid_request_id(client_ids):
+    """Its own middleware, which repeats whatever comes in, is asked here as Ray puts them together."""
+    from ray.serve._private.http_util import _apply_middlewares  # takes seconds
+
+    seen = []
+
+    async def application(scope, receive, send):
+        seen.extend(value for name, value in scope["headers"] if name == b"x-request-id")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def answered() -> list[bytes]:
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        headers = [(b"host", b"h"), *((b"x-request-id", client_id) for client_id in client_ids)]
+        await _apply_middlewares(application, proxy_middlewares())({"type": "http", "headers": headers}, None, send)
+        return [value for name, value in sent[0]["headers"] if name == b"x-request-id"]
+
+    (request_id,) = asyncio.run(answered())
+    assert [request_id] == seen
+    assert VALID_ID.fullmatch(request_id.decode())
+    assert (request_id == b"mine-1") == (client_ids == [b"mine-1"])
 
 
 # Clients that leave

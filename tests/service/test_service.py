@@ -14,7 +14,7 @@ from valueflow.hives.extract import NodePrediction
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.online import MicroBatcher, ThreadJudge, online_judge
 from valueflow.judging.simulated import true_theta
-from valueflow.llm.configs import VllmModel
+from valueflow.llm.configs import EndpointModel, VllmModel
 from valueflow.records import ValueId, text_id
 from valueflow.service.local import LOCAL_LIMITS, local_service
 from valueflow.service.service import EmbeddingBackend, Service
@@ -80,6 +80,35 @@ def test_a_stream_is_the_scores_line_by_line(service):
     assert (start.num_scores, end.num_scores, end.problem) == (160, 160, None)
     whole = scores(service, TEXTS * 2, values=VALUES)
     assert [line.model_dump(exclude={"type"}) for line in lines] == [s.model_dump() for s in whole]
+
+
+def test_an_answer_says_which_texts_an_llm_reads_in_part(root):
+    """Each score says so, and a profile counts them; texts that are not judged, and judges that read all, have none."""
+    simulated = online_judge(JUDGE)
+    judge = EndpointModel(name="llm", model="m", max_chars=60)
+    service = Service(vidb.load(root), judge, simulated, LOCAL_LIMITS)
+    texts = ["x" * 60, "y" * 61, " " * 61, "z" * 61 + "\0", *TEXTS, "x" + " " * 60 + "y", "w" * 99]
+
+    about = {"texts": texts, "values": VALUES, "m": 2}
+    longer = [(i, value) for i in (1, len(texts) - 1) for value in VALUES]
+
+    def flagged(scores: list[api.Scored]) -> list[tuple[int, str]]:
+        return [(score.index, score.value) for score in scores if score.truncated]
+
+    async def answers() -> None:
+        scored = await service.score(api.ScoreRequest(**about), "r")
+        start, *lines, _ = [line async for line in service.stream(api.StreamRequest(**about), "r")]
+        profile = await service.profile(api.ProfileRequest(**about), "r")
+        compared = await service.compare(api.CompareRequest(first="x", second="y" * 61, values=VALUES[:1], m=2), "r")
+        assert flagged(scored.scores) == flagged(lines) == longer
+        assert profile.truncated == 2
+        assert (compared.comparisons[0].first.truncated, compared.comparisons[0].second.truncated) == (False, True)
+        assert {answer.max_chars for answer in (scored, start, profile, compared)} == {60}
+        assert (service.vidb().max_chars, service.vidb().truncated) == (60, 0)
+        whole = await local_service(root, judge=JUDGE).score(api.ScoreRequest(**about), "r")
+        assert (flagged(whole.scores), whole.max_chars) == ([], None)
+
+    asyncio.run(answers())
 
 
 def test_windows_of_many_callers_go_to_the_judge_together(root):

@@ -18,7 +18,13 @@ def answers(ids: list[str], round_: int = 0, lost: tuple[str, ...] = (), invalid
         error = "down" if name in lost else "no order" if name in invalid else None
         tokens = 0 if name in lost else 10
         row = {"window_id": f"{name:0>16}", "theory": "svt", "value": "power", "text_ids": ["a", "b"], "round": round_}
-        row |= {"judge": "j", "order": None if error else [0, 1], "error": error, "reply": "" if name in lost else "A"}
+        row |= {
+            "judge": "j",
+            "truncated_ids": ["a"] if name == "a" else [],
+            "order": None if error else [0, 1],
+            "error": error,
+            "reply": "" if name in lost else "A",
+        }
         rows.append(row | {"tokens_in": tokens, "tokens_out": tokens // 10})
     return pa.Table.from_pylist(rows, SCHEMAS["rankings"])
 
@@ -29,6 +35,8 @@ def build(tmp_path: Path) -> Build:
 
 
 def committed(build: Build, name: str, rows: pa.Table, folder: str = "theory=svt/value=power") -> pa.Table:
+    value = pa.array([folder.rpartition("=")[2]] * rows.num_rows)
+    rows = rows.set_column(rows.column_names.index("value"), "value", value)
     return store.write_recorded(build, rows, name, folder, "window_id")
 
 
@@ -55,7 +63,7 @@ def test_a_rerun_reads_only_parts_without_a_record(build):
     again, ids, read = loaded(build)
     assert read == ["theory=svt/value=power/part-3.parquet"]
     assert ids == {"theory=svt/value=power": ["a", "b", "d"], "theory=svt/value=security": ["c"]}
-    assert again.totals == (4, 1, 40, 4, {"no order": 1}, {0: 2, 3: 2})
+    assert again.totals == (4, 1, 40, 4, {"no order": 1}, {0: 2, 3: 2}, {"a"})
     assert loaded(build)[2] == []
     manifest = store.commit(
         build, RankingsDetails(windows=4, errors=1, tokens_in=40, tokens_out=4, judge={}), files=again.close()

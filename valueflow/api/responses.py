@@ -20,6 +20,7 @@ class Provenance(BaseModel):
     m: int | None
     sampling: Sampling | None
     seed: int | None
+    max_chars: int | None = Field(None, description="characters of a text that the judge reads; null: all")
     rests_on: dict[str, str] = Field({}, description="by value: what the error of the judge was estimated from, in words")
 
 
@@ -48,6 +49,7 @@ class Scored(BaseModel):
     num_windows: int = Field(description="windows with a valid answer; 0 in mode fast")
     num_failed: int = Field(description="windows without a valid answer")
     error: str | None = Field(None, description="reason for a missing intensity or failed windows")
+    truncated: bool = Field(False, description="the text is longer than `max_chars`: the judge read its beginning only")
 
 
 class ScoreResponse(Provenance):
@@ -112,6 +114,7 @@ class ProfileResponse(Provenance):
     """Value profile of a person or group."""
 
     profile: list[Profiled]
+    truncated: int = Field(0, description="texts longer than `max_chars`, of which the judge read the beginning only")
 
 
 class Extracted(BaseModel):
@@ -223,6 +226,8 @@ class VidbResponse(BaseModel):
     lineage: list[str] = Field(description="builds that the version was computed from")
     created: str
     valueflow: str = Field(description="ValueFlow version that built it")
+    max_chars: int | None = Field(None, description="characters of a text that the judge in use reads; null: all")
+    truncated: int = Field(0, description="texts of the version of which its judge read the beginning only")
     limits: Limits
 
 

@@ -65,6 +65,7 @@ async def scores_of(
         async for line in client.stream(texts, args.value or ["all"], **settings(args)):
             if isinstance(line, api.StreamStart):
                 out.header = line.model_dump(exclude={"type", "num_scores"})
+                outcome.begin(line)
             elif isinstance(line, api.StreamScore):
                 yield line
                 outcome.add(f"text {line.index + 1}, {line.value}", line.intensity is not None, line)
@@ -73,7 +74,9 @@ async def scores_of(
                 raise ValueFlowError(f"{line.problem.title}: {line.problem.detail}", line.problem)
 
 
-COMPARED = ("intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "num_windows", "num_failed", "error")
+COMPARED = (
+    "intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "num_windows", "num_failed", "error", "truncated",
+)  # fmt: skip
 
 
 async def compare(args: Namespace) -> None:
@@ -86,6 +89,7 @@ async def compare(args: Namespace) -> None:
         answer = await client.compare(first, second, args.value or ["all"], **settings(args))
     with sheet(args, output.comparisons) as out:
         out.header = answer.model_dump(exclude={"comparisons"})
+        outcome.begin(answer)
         for comparison in answer.comparisons:
             sides = {"first": comparison.first, "second": comparison.second}
             outcome.add(comparison.value, comparison.probability is not None, *sides.values())
@@ -110,6 +114,7 @@ async def profile(args: Namespace) -> None:
         answer = await client.profile(texts, args.value or ["all"], **settings(args))
     with sheet(args, output.profiles) as out:
         out.header = answer.model_dump(exclude={"profile"})
+        outcome.begin(answer)
         for profiled in answer.profile:
             out.add(profiled.model_dump(exclude={"error"}))
             for number in range(len(texts)):
@@ -226,6 +231,7 @@ def _describe(root: str, name: str) -> Row:
         "version": version.build.build_id, "judge": version.details.judge, "values": dict(num_anchors),
         "num_texts": manifest.num_rows, "licenses": version.details.licenses or vidbs.licenses(version),
         "lineage": [source.url for source in manifest.inputs], "created": manifest.created, "valueflow": manifest.code_version,
+        "truncated": version.details.truncated,
     }  # fmt: skip
 
 

@@ -1,10 +1,11 @@
-"""What a command could not score: named on standard error, and an error if nothing was scored at all."""
+"""What a command could not score or read whole: named on standard error, and an error if nothing was scored at all."""
 
 import sys
 
 from valueflow import api
 from valueflow.console import one_line, say
 from valueflow.errors import InputError
+from valueflow.prompts.render import truncation
 
 
 class Outcome:
@@ -13,6 +14,8 @@ class Outcome:
     def __init__(self) -> None:
         self._num_scores = self._num_missing = self._num_failed = self._num_windows = 0
         self._reason = ""  # of the first failure
+        self._truncated: set[int] = set()  # indices of texts
+        self._made: api.Provenance | None = None
 
     def add(self, place: str, is_scored: bool, *scores: api.Scored, reason: str | None = None) -> None:
         """Count one number of the output.
@@ -23,6 +26,7 @@ class Outcome:
             scores: of the texts that it rests on.
             reason: for a missing number that has no scores.
         """
+        self._truncated.update(score.index for score in scores if score.truncated)
         num_failed = sum(score.num_failed for score in scores)
         self._num_scores += 1
         self._num_missing += not is_scored
@@ -32,8 +36,12 @@ class Outcome:
             errors = [reason, *(score.error for score in scores if score.num_failed or score.intensity is None)]
             self._reason = f"{place}: {one_line(next(filter(None, errors), 'no window has a valid answer'))}"
 
+    def begin(self, made: api.Provenance) -> None:
+        """Keep the provenance of the scores, which says how much of a text the judge reads."""
+        self._made = made
+
     def report(self) -> None:
-        """Name what failed on standard error.
+        """Name on standard error what failed, and what was not read.
 
         Raises:
             InputError: nothing was scored.
@@ -44,3 +52,8 @@ class Outcome:
         missing = f"{self._num_missing:,} of {self._num_scores:,} scores are missing" if self._num_missing else ""
         if missing or windows:
             say(f"{'; '.join(filter(None, (missing, windows)))} (first: {self._reason})", sys.stderr)
+        made = self._made
+        num_truncated = made.truncated if isinstance(made, api.ProfileResponse) else len(self._truncated)
+        if made and num_truncated:
+            first = f" (first: text {min(self._truncated) + 1})" if self._truncated else ""
+            say(truncation(num_truncated, made.judge, made.max_chars) + first, sys.stderr)

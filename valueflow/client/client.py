@@ -116,14 +116,14 @@ class Client:
     def _call(self, call: ApiCall[ModelT]) -> ModelT:
         for attempt in itertools.count():
             try:
-                response = self._http.send(self._protocol.request(call))
+                with contextlib.closing(self._http.send(self._protocol.request(call), stream=True)) as response:
+                    content = self._read(call, response)
             except httpx.RequestError as error:
                 failure = self._protocol.connection_failure(call, error)
             else:
-                self._protocol.answered = True
                 if response.is_success:
-                    return self._protocol.parse(call, response)
-                failure = self._protocol.refusal(call, response)
+                    return self._protocol.parse(call, content)
+                failure = self._protocol.refusal(call, response, content)
             time.sleep(self._protocol.wait(failure, attempt))
         raise AssertionError("itertools.count ends")
 
@@ -139,12 +139,19 @@ class Client:
                         for chunk in response.iter_bytes():
                             yield from stream.feed(chunk)
                     else:
-                        response.read()
-                        failure = self._protocol.refusal(call, response)
+                        failure = self._protocol.refusal(call, response, self._read(call, response))
             except httpx.RequestError as error:
                 failure = self._protocol.connection_failure(call, error)
             time.sleep(stream.wait(failure))
         yield stream.end()
+
+    def _read(self, call: ApiCall[Any], response: httpx.Response) -> bytes:
+        self._protocol.answered = True
+        body = bytearray()
+        for chunk in response.iter_bytes():
+            body += chunk
+            self._protocol.check_size(call, len(body))
+        return bytes(body)
 
 
 class AsyncClient:
@@ -235,14 +242,15 @@ class AsyncClient:
     async def _call(self, call: ApiCall[ModelT]) -> ModelT:
         for attempt in itertools.count():
             try:
-                response = await self._http.send(self._protocol.request(call))
+                response = await self._http.send(self._protocol.request(call), stream=True)
+                async with contextlib.aclosing(response):
+                    content = await self._read(call, response)
             except httpx.RequestError as error:
                 failure = self._protocol.connection_failure(call, error)
             else:
-                self._protocol.answered = True
                 if response.is_success:
-                    return self._protocol.parse(call, response)
-                failure = self._protocol.refusal(call, response)
+                    return self._protocol.parse(call, content)
+                failure = self._protocol.refusal(call, response, content)
             await asyncio.sleep(self._protocol.wait(failure, attempt))
         raise AssertionError("itertools.count ends")
 
@@ -260,12 +268,19 @@ class AsyncClient:
                             for line in stream.feed(chunk):
                                 yield line
                     else:
-                        await response.aread()
-                        failure = self._protocol.refusal(call, response)
+                        failure = self._protocol.refusal(call, response, await self._read(call, response))
             except httpx.RequestError as error:
                 failure = self._protocol.connection_failure(call, error)
             await asyncio.sleep(stream.wait(failure))
         yield stream.end()
+
+    async def _read(self, call: ApiCall[Any], response: httpx.Response) -> bytes:
+        self._protocol.answered = True
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            self._protocol.check_size(call, len(body))
+        return bytes(body)
 
 
 def _score(texts: list[str], options: dict[str, Any]) -> ApiCall[api.ScoreResponse]:

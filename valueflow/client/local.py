@@ -10,7 +10,8 @@ from valueflow.errors import InputError
 
 if TYPE_CHECKING:
     from valueflow.judging.configs import AnyJudge
-    from valueflow.service.service import Plan, Service
+    from valueflow.service.service import Service
+    from valueflow.service.work import Plan
 
 REQUEST_ID = "local"
 

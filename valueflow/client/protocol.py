@@ -26,6 +26,8 @@ MAX_WAIT_SECONDS = 120.0  # longest Retry-After that is obeyed; beyond it the ca
 BUSY, OUT_OF_TIME = (429, 503), 504
 RETRIES = 8  # attempts after the first one
 MAX_LINE = 2**20  # bytes of a line of a stream; the longest, the first, has some kB
+# Bytes of any other response; the longest is 1,000 anchors of 20,000 characters, each of them escaped.
+MAX_RESPONSE = 2**27
 MAX_MESSAGE = 2_000  # characters
 # Where nothing listens on this machine, waiting does not help, except for a server that answered before.
 REFUSED_RETRIES = 1
@@ -165,14 +167,23 @@ class ClientProtocol:
             call.method, self.url + call.path, params=call.params, headers=headers, content=body, extensions=timeout
         )
 
-    def parse(self, call: ApiCall[ModelT], response: httpx.Response) -> ModelT:
+    def check_size(self, call: ApiCall[Any], num_bytes: int) -> None:
+        """Check the bytes of a response so far.
+
+        Raises:
+            ValueFlowError: they are more than any server of API version 1 sends.
+        """
+        if num_bytes > MAX_RESPONSE:
+            raise self.protocol_error(call, f"was answered with more than {MAX_RESPONSE >> 20} MiB, which no answer has")
+
+    def parse(self, call: ApiCall[ModelT], content: bytes) -> ModelT:
         """Return the body of a successful response.
 
         Raises:
             ValueFlowError: the body does not conform to API version 1.
         """
         try:
-            parsed = call.response.model_validate(from_json(response.content, allow_inf_nan=False))
+            parsed = call.response.model_validate(from_json(content, allow_inf_nan=False))
         except ValidationError as error:
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -190,9 +201,10 @@ class ClientProtocol:
             f"{call.method} {self.url}{call.path} {message}; is this a ValueFlow server of the same API version?"
         )
 
-    def refusal(self, call: ApiCall[Any], response: httpx.Response) -> Failure:
-        """Return the failure of an error response."""
-        text = response.text.replace(self._key, "[key]") if self._key else response.text
+    def refusal(self, call: ApiCall[Any], response: httpx.Response, content: bytes) -> Failure:
+        """Return the failure of an error response with this body."""
+        text = content.decode("utf-8", "replace")
+        text = text.replace(self._key, "[key]") if self._key else text
         retryable = response.status_code in BUSY
         try:
             problem = api.Problem.model_validate_json(text)

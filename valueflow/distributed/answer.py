@@ -22,6 +22,7 @@ from valueflow.judging.configs import AnyJudge
 from valueflow.llm.configs import LlmModel
 from valueflow.llm.cost import cost_summary
 from valueflow.llm.question import Task
+from valueflow.prompts.render import truncation
 from valueflow.store import Build, File
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class AnswerTotals(NamedTuple):
     errors: int
     tokens_in: int
     tokens_out: int
+    truncated: int  # texts
 
 
 class AnswerStage:
@@ -74,7 +76,7 @@ class AnswerStage:
         if self.journal.is_behind():
             self.journal.load(functools.partial(_read_records, self.out, self.task.id_column, False))
         totals = self.journal.totals
-        return AnswerTotals(totals.rows, totals.errors, totals.tokens_in, totals.tokens_out)
+        return AnswerTotals(totals.rows, totals.errors, totals.tokens_in, totals.tokens_out, len(totals.truncated))
 
     def finish(self) -> list[File]:
         """Merge the many small parts of the build into few, and return the files for its manifest."""
@@ -131,6 +133,7 @@ def collect_answers(
     # An earlier run may have answered later rounds.
     limit = stage.limit._replace(total=max(stage.limit.total, stage.answered()))
     _check_limit(limit, stage, what)
+    truncated = len(journal.totals.truncated)
     started = time.monotonic()
     cache = store.cache_url(out.root)
     commit = Commit(out, task.id_column)
@@ -144,6 +147,8 @@ def collect_answers(
     spent = _spent(config, stage)
     model = config if isinstance(config, LlmModel) else None
     log.info("%s: %s", what, cost_summary(total, *spent, time.monotonic() - started, model))
+    if model and (now := len(journal.totals.truncated)) > truncated:
+        log.warning("%s: %s", what, truncation(now, model.name, model.max_chars))
     _check_limit(limit, stage, what)
     if isinstance(config, LlmModel):
         budget = config.spending_limit

@@ -82,5 +82,6 @@ def rank(
 def rankings_details(totals: AnswerTotals, **settings: Any) -> RankingsDetails:
     """Return the details of answered windows: their totals, and other fields of the record by name."""
     return RankingsDetails(
-        **settings, windows=totals.questions, errors=totals.errors, tokens_in=totals.tokens_in, tokens_out=totals.tokens_out
-    )
+        **settings, windows=totals.questions, errors=totals.errors, tokens_in=totals.tokens_in, tokens_out=totals.tokens_out,
+        truncated=totals.truncated,
+    )  # fmt: skip

@@ -33,6 +33,7 @@ class TextScore(NamedTuple):
         error: reason for a missing score or failed windows.
         p_G: posterior weights of the judge's intensity on the evaluator's grid; None unless needed for a comparison.
         num_anchors: anchors that the text was compared with.
+        truncated: whether the judge read the beginning of the text only.
     """
 
     score: Total | None
@@ -41,6 +42,7 @@ class TextScore(NamedTuple):
     error: str | None
     p_G: np.ndarray | None = None
     num_anchors: int = 0
+    truncated: bool = False
 
 
 def to_api(index: int, value: str, result: TextScore) -> api.Scored:
@@ -49,6 +51,7 @@ def to_api(index: int, value: str, result: TextScore) -> api.Scored:
     return api.Scored(
         index=index, value=value, **score,
         num_windows=result.num_windows, num_failed=result.num_failed, error=result.error,
+        truncated=result.truncated,
     )  # fmt: skip
 
 

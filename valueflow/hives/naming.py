@@ -5,8 +5,8 @@ import pyarrow as pa
 from valueflow.llm.answer_text import InvalidReply, answer_text
 from valueflow.llm.configs import RESOURCES, AnyLlm
 from valueflow.llm.question import Question, Task
-from valueflow.prompts.render import name_messages, prompt_hash
-from valueflow.records import conform, digest
+from valueflow.prompts.render import is_longer, name_messages, prompt_hash
+from valueflow.records import conform, digest, text_id
 
 NAME_WORDS, WORD_LENGTH = 6, 20  # maxima of a name
 
@@ -51,6 +51,9 @@ def _read(batch: pa.Table, namer: AnyLlm) -> pa.Table:
         errors.append(error)
     table = batch.append_column("judge", pa.array([namer.name] * len(names), pa.string()))
     table = table.append_column("name", pa.array(names, pa.string())).append_column("error", pa.array(errors, pa.string()))
+    medoids = batch["texts"].to_pylist()
+    truncated = [[text_id(text) for text in texts if is_longer(text, namer.max_chars)] for texts in medoids]
+    table = table.append_column("truncated_ids", pa.array(truncated, pa.list_(pa.string())))
     return conform(table, "names").append_column("folder", batch["folder"])
 
 

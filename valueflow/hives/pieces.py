@@ -4,7 +4,8 @@ The first piece is the beginning of the text, as the encoder truncates it, so a 
 alone, and long texts beside it do not change it.
 """
 
-import logging
+import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +14,13 @@ import numpy as np
 
 from valueflow.models import settings_in
 
-log = logging.getLogger(__name__)
 OVERLAP = 0.25  # share of a piece, at least, that the next one repeats, so that no sentence is read in halves only
 BATCH = 16  # pieces that are embedded together
 DEFAULT_LENGTH = 256  # tokens that an encoder reads at once, unless its files say otherwise
 WORD_TOKENS = 16  # a piece begins and ends between words, if a border is within so many tokens
+
+# A word with the white space before it, or a part of a long one.
+PART = re.compile(r"\s*\S{1,16}")
 
 
 class Pieces(NamedTuple):
@@ -29,8 +32,8 @@ class Pieces(NamedTuple):
 
 def pieces(tokenizer: Any, prompt: str, text: str, max_length: int) -> Pieces:
     """Return the overlapping pieces of a text; the text alone if it fits into `max_length` tokens with the prompt."""
-    tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False)
-    num_tokens, offsets, words = len(tokens["input_ids"]), tokens["offset_mapping"], tokens.word_ids()
+    offsets, words = _tokens(tokenizer, text)
+    num_tokens = len(offsets)
     prompt_tokens = len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) if prompt else 0
     room = max_length - tokenizer.num_special_tokens_to_add() - prompt_tokens
     if num_tokens <= room or room < 1:
@@ -45,6 +48,22 @@ def pieces(tokenizer: Any, prompt: str, text: str, max_length: int) -> Pieces:
         ends = (i for i in range(end, end - slack, -1) if end < num_tokens and words[i] != words[i - 1])
         spans.append((next(begins, start), next(ends, end)))
     return Pieces([text[offsets[a][0] : offsets[b - 1][1]] for a, b in spans], [b - a for a, b in spans])
+
+
+def _tokens(tokenizer: Any, text: str) -> tuple[list[tuple[int, int]], list[int | None]]:
+    """Return where in a text its tokens stand, and the number of the word of each."""
+    if tokenizer.is_fast:
+        tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False)
+        return tokens["offset_mapping"], tokens.word_ids()
+    # Other tokenizers do not tell: tokens of each short part of a text share it evenly, which the overlap makes up for.
+    offsets: list[tuple[int, int]] = []
+    words: list[int | None] = []
+    for number, part in enumerate(PART.finditer(text)):
+        (start, end), count = part.span(), len(tokenizer(part[0], add_special_tokens=False, verbose=False)["input_ids"])
+        borders = np.linspace(start, end, count + 1).round().astype(int).tolist()
+        offsets += itertools.pairwise(borders)
+        words += [number] * count
+    return offsets, words
 
 
 def mean_over_pieces(
@@ -67,18 +86,12 @@ def mean_over_pieces(
         max_length: tokens that the encoder reads at once.
         embed: vectors of pieces, without the prompt, none longer than the encoder reads.
     """
-    unread = 0
     for i in np.flatnonzero(num_tokens_B >= max_length):
-        if not tokenizer.is_fast:  # it does not tell where in the text a token stands
-            unread += 1
-            continue
         cut = pieces(tokenizer, prompt, texts[i], max_length)
         if len(cut.texts) > 1:
             rest = [embed(cut.texts[start : start + BATCH]) for start in range(1, len(cut.texts), BATCH)]
             z_PD = np.concatenate([z_BD[i : i + 1], *rest])
             z_BD[i] = np.average(z_PD, axis=0, weights=cut.weights)
-    if unread:
-        log.warning("%d texts have more tokens than the encoder reads (%d); their ends are not read", unread, max_length)
     return z_BD
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from valueflow import store
 from valueflow.hives.pieces import OVERLAP, mean_over_pieces, own_max_length
@@ -98,13 +99,19 @@ class EncoderRanker:
     def judgements(self, texts: list[str]) -> np.ndarray:
         """Return relevance and direction of each text for each value by each member, shape (texts, 2, members, 32)."""
         keys = [text_id(text) for text in texts]
-        new = {key: clean(text) for key, text in zip(keys, texts, strict=True) if key not in self._judgements}
+        known = self._judgements  # a call in another thread may replace them
+        new = {key: clean(text) for key, text in zip(keys, texts, strict=True) if key not in known}
         if new:
             pairs = np.stack(self.head(self.encoder(list(new.values())))).transpose(2, 0, 1, 3).astype(np.float32)
-            if len(self._judgements) + len(new) > CACHE:
-                self._judgements = {key: self._judgements[key] for key in keys if key in self._judgements}
-            self._judgements.update(zip(new, pairs, strict=True))
-        return np.stack([self._judgements[key] for key in keys])
+            if len(known) + len(new) > CACHE:
+                self._judgements = known = {key: known[key] for key in keys if key in known}
+            known.update(zip(new, pairs, strict=True))
+        return np.stack([known[key] for key in keys])
+
+    def knows(self, windows: pa.Table) -> bool:
+        """Return whether all texts of the windows were embedded before."""
+        known = self._judgements
+        return all(text in known for text in pc.list_flatten(windows["text_ids"]).to_pylist())
 
     def scores(self, texts: list[str]) -> np.ndarray:
         """Return the support of each text for each of the 32 values, from -1 to 1, 0 where it says nothing; (texts, 32)."""

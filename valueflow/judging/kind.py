@@ -30,6 +30,7 @@ class OnlineJudge(Protocol):
 class Ranker(Protocol):
     """A worker that answers windows.
 
+    knows: whether it can answer windows without reading their texts once more, so in no time.
     piece_bytes: UTF-8 bytes of texts, padded to one length, that it answers at once in a service.
     read_bytes: of a text, the rest costs nothing.
     """
@@ -39,6 +40,9 @@ class Ranker(Protocol):
 
     def __call__(self, windows: pa.Table, /) -> pa.Table:
         """Return the `rankings` rows."""
+
+    def knows(self, windows: pa.Table, /) -> bool:
+        """Return whether all texts were read before."""
 
 
 class JudgeKind(NamedTuple):

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from valueflow.judging.kinds import kind_of
 from valueflow.judging.turns import CALLER, Caller, Piece, Turns
 
 MAX_TEXTS = 2000  # that a worker reads at once
+SMALL = 64  # windows that take no turn if the worker knows their texts: a millisecond
 SPECIAL_BYTES = 12  # what the tokens cost that a model puts around each text
 _Pending = tuple[pa.Table, asyncio.Future[pa.Table]]
 
@@ -33,7 +35,7 @@ def online_judge(judge: AnyJudge, cache: str = "") -> OnlineJudge:
         return kind.online(judge, cache)
     if kind.ranker:
         ranker = kind.ranker(judge)
-        return ThreadJudge(ranker, ranker.piece_bytes, ranker.read_bytes)
+        return ThreadJudge(ranker, ranker.piece_bytes, ranker.read_bytes, ranker.knows)
     raise InputError(
         f"judge {judge.name!r} is a vLLM engine, which runs under Ray Serve only (serve run serve.app:builder); here, use a "
         "judge of kind encoder, openai or simulated"
@@ -47,11 +49,25 @@ class ThreadJudge(Turns[pa.Table, pa.Table, pa.Table]):
         worker: answers windows; each answer depends on its window alone, so cutting a table does not change it.
         capacity: UTF-8 bytes of the texts, padded to the longest, that the worker answers at once.
         read_bytes: bytes of a text that the worker reads.
+        knows: whether the worker has read all texts of some windows before. Few such windows are answered at once, while
+            it reads texts of other callers: of the rounds of a light request, only the first waits for them.
     """
 
-    def __init__(self, worker: Worker, capacity: int = PIECE_BYTES, read_bytes: int = PIECE_BYTES) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        capacity: int = PIECE_BYTES,
+        read_bytes: int = PIECE_BYTES,
+        knows: Callable[[pa.Table], bool] = lambda _: False,
+    ) -> None:
         super().__init__(capacity)
-        self.worker, self.read_bytes = worker, read_bytes
+        self.worker, self.read_bytes, self.knows = worker, read_bytes, knows
+
+    async def __call__(self, work: pa.Table) -> pa.Table:
+        """Return the `rankings` rows of one caller's windows."""
+        if work.num_rows <= SMALL and self.knows(work):
+            return await asyncio.to_thread(self.worker, work)
+        return await super().__call__(work)
 
     async def check(self) -> None:
         """Return: a worker in this process answers as long as the process does."""

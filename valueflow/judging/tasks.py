@@ -34,7 +34,7 @@ def _read_ranking(batch: pa.Table, judge: AnyLlm) -> pa.Table:
         errors.append(error)
         weights.append(weight)
     tokens = (batch["tokens_in"].to_pylist(), batch["tokens_out"].to_pylist())
-    return answers(batch, judge.name, orders, batch["reply"].to_pylist(), errors, weights, *tokens)
+    return answers(batch, judge.name, orders, batch["reply"].to_pylist(), errors, weights, *tokens, judge.max_chars)
 
 
 def _vote_question(row: dict, judge: AnyLlm) -> Question:
@@ -55,12 +55,12 @@ def _read_vote(batch: pa.Table, judge: AnyLlm) -> pa.Table:
                 error = str(invalid)
         choices.append(choice)
         errors.append(error)
-    return votes(batch, judge.name, choices, errors, judge.price)
+    return votes(batch, judge.name, choices, errors, judge.price, judge.max_chars)
 
 
 def _rows(batch: pa.Table, *names: str) -> zip:
     return zip(*(batch[name].to_pylist() for name in names), strict=True)
 
 
-RANK = Task("rankings", "window_id", tuple(SCHEMAS["windows"].names), _rank_question, _read_ranking)
-VOTE = Task("votes", "vote_id", ("vote_id", *SCHEMAS["ballots"].names), _vote_question, _read_vote)
+RANK = Task("rankings", "window_id", (*SCHEMAS["windows"].names, "texts"), _rank_question, _read_ranking)
+VOTE = Task("votes", "vote_id", ("vote_id", *SCHEMAS["ballots"].names, "text"), _vote_question, _read_vote)

@@ -47,7 +47,7 @@ class LlmModel(Config):
         description="arguments of the model's chat template, for example {enable_thinking: false}",
         exclude_if=lambda args: not args,  # an empty value is in no fingerprint, so that ids from before the setting hold
     )
-    max_chars: int = Field(2000, ge=50, description="longer texts are truncated, with an ellipsis")
+    max_chars: int = Field(2000, ge=50, description="longer texts are truncated, with an ellipsis, and counted as `truncated`")
     batch_size: int = Field(64, ge=1, description="questions that are committed together")
     price: Price = Price()
     cache: bool = Field(True, description="keep every reply under <root>/cache and reuse those of earlier jobs")

@@ -38,8 +38,8 @@ class Question(NamedTuple):
 class Task(NamedTuple):
     """One type of question: the plan's columns, the question of a row, and the answer table of a batch of replies.
 
-    A batch of questions carries the columns of its plan, `folder` (where its answers are written) and the texts; a batch of
-    replies carries the columns of `REPLY` as well.
+    A batch of questions carries `columns`, those of its plan and the texts, and `folder` (where its answers are written); a
+    batch of replies carries the columns of `REPLY` as well.
     """
 
     table: str

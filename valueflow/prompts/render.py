@@ -45,7 +45,7 @@ def rank_messages(value: ValueId, texts: list[str], max_chars: int) -> list[dict
     Args:
         value: the value.
         texts: the texts of the window, by position.
-        max_chars: longer texts are cut to this length.
+        max_chars: longer texts are truncated to this length, see `is_longer`.
     """
     theory = theories()[value.theory]
     node = theory.node(value.node)
@@ -70,6 +70,19 @@ def vote_messages(ballot: dict[str, Any], text: str, max_chars: int) -> list[dic
 def name_messages(texts: list[str], max_chars: int) -> list[dict[str, str]]:
     """Return the system and user message that ask for a name of the concept anchor at which these texts lie."""
     return _messages("name", texts=_quoted(texts, max_chars))
+
+
+def is_longer(text: str, max_chars: int) -> bool:
+    """Return whether a prompt holds only the beginning of a text, in the form in which texts are judged."""
+    # Normal form C has at most three characters for one; so few need no look.
+    return 3 * len(text) > max_chars and len(clean(text)) > max_chars
+
+
+def truncation(num: int, llm: str, max_chars: int | None) -> str:
+    """Return the sentence about texts of which an LLM read the beginning."""
+    which, their = ("1 text is", "its") if num == 1 else (f"{num:,} texts are", "their")
+    limit = f"max_chars ({max_chars:,})" if max_chars else "max_chars"
+    return f"{which} longer than {limit} of {llm!r}, which read {their} beginning only; raise max_chars, or split long texts"
 
 
 def _messages(template: str, **variables: object) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import yaml
 
 from valueflow import store, vidb
+from valueflow.prompts.render import truncation
 from valueflow.ranking.content_error import ContentError
 from valueflow.ranking.plackett_luce import MAX_PRIOR_SD
 from valueflow.records import ValueId
@@ -41,6 +42,7 @@ def vidb_report(texts: Build, candidates: Build, rankings: tuple[Build, ...], ut
         _value(database, candidates, value, fits[value], progress.get(value, []), tokens) for value in database.calibrations
     ]
     ranked = sum((Counter(store.require_manifest(answers).counts) for answers in rankings), Counter())
+    ranked.pop("truncated", None)  # the same texts for every judge; each says its own
     licenses = vidb.licenses(database)
     report = BuildReport(
         version=version.build_id,
@@ -87,6 +89,7 @@ def evaluation_report(build: Build) -> str:
         sampling=first["sampling"],
         sharpness=details.sharpness,
         counts=manifest.counts,
+        truncated=truncation(details.truncated, first["judge"], None) if details.truncated else "",
         config_yaml=yaml.safe_dump(details.resolved, sort_keys=False, allow_unicode=True),
         rests_on=rests_on(details.content_errors),
     )
@@ -153,7 +156,8 @@ def _judge(rankings: Build) -> JudgeReport:
     details = manifest.details(RankingsDetails)
     return JudgeReport(
         details.judge["name"], details.judge["kind"], details.windows, details.errors, details.tokens_in,
-        details.tokens_out, dict(reasons), wins.tolist(), 1 / k, details.audit,
+        details.tokens_out, dict(reasons), wins.tolist(), 1 / k, details.audit, details.truncated,
+        details.judge.get("max_chars"),
     )  # fmt: skip
 
 
@@ -187,6 +191,8 @@ def _judge_warnings(judge: JudgeReport) -> list[str]:
     warnings = []
     if judge.audit.startswith("failed"):
         warnings.append(f"judge {judge.name} {judge.audit}.")
+    if judge.truncated:
+        warnings.append(f"{truncation(judge.truncated, judge.name, judge.max_chars)}.")
     valid = judge.windows - judge.errors
     expected, highest = judge.expected_wins, max(judge.position_wins)
     if highest - expected > max(3 * np.sqrt(expected * (1 - expected) / max(valid, 1)), 0.05):

@@ -27,6 +27,7 @@ class EvaluationReport:
     sharpness: dict[str, float]
     counts: dict[str, int]
     config_yaml: str
+    truncated: str = ""  # about responses and anchors of which the judge read the beginning
     rests_on: dict[str, str] = field(default_factory=dict)  # by value: what the intervals were estimated from
 
 

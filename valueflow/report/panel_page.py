@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from valueflow import store
 from valueflow.judging.answers import ABSTAINED_PREFIX
 from valueflow.numerics.intervals import wilson_interval
+from valueflow.prompts.render import truncation
 from valueflow.records import SCHEMAS
 from valueflow.report.formatting import DASH, decimal, percent
 from valueflow.report.plots import FIRST, GRID, Plot, svg
@@ -55,6 +56,7 @@ class VoterReport:
     tokens_in: int
     tokens_out: int
     cost: float
+    truncated: int = 0  # texts of which it read the beginning
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def panel_page(report: PanelReport) -> str:
         heat=_heat(report),
         queued=[row | {"counts": json.loads(row["counts"])} for theory in report.theories for row in theory.examples],
         share=share,
+        truncation=truncation,
         reading=reading,
         money=_money,
         finite=math.isfinite,
@@ -190,6 +193,7 @@ def _voter(name: str, votes: Build) -> tuple[VoterReport, pa.Table]:
         int(tokens_in),
         int(tokens_out),
         cost,
+        details.truncated,
     )
     return report, pa.concat_tables(choices)
 

@@ -56,6 +56,8 @@ class JudgeReport:
     position_wins: list[float]
     expected_wins: float  # without position bias
     audit: str = "not audited"
+    truncated: int = 0  # texts
+    max_chars: int | None = None  # of an LLM
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ answers windows is an argument: Ray Serve passes one that merges those of many c
 import asyncio
 import itertools
 import logging
+import sys
 from collections import ChainMap
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NamedTuple
@@ -25,9 +26,10 @@ from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.kind import Ask
 from valueflow.judging.turns import calling
+from valueflow.llm.configs import LlmModel
 from valueflow.records import ValueId, clean, text_id
 from valueflow.service.catalog import Catalog
-from valueflow.service.work import distinct, flaw_of, in_order, run, set_nodes, windows_of
+from valueflow.service.work import Plan, distinct, evaluator_config, flaw_of, in_order, run, set_nodes, windows_of
 from valueflow.theories import resolve_theory
 from valueflow.theories.taxonomy import THEORIES
 from valueflow.vidb import validity
@@ -58,22 +60,6 @@ class EmbeddingBackend(NamedTuple):
     extractor: Extractor | None = None
 
 
-class Plan(NamedTuple):
-    """Windows that a request takes.
-
-    Attributes:
-        texts: distinct texts that can be judged.
-        values: on which they are scored.
-        windows: about the texts.
-        sharpness: by value, windows of anchors alone that estimate the judge's sharpness first.
-    """
-
-    texts: int
-    values: list[ValueId]
-    windows: int
-    sharpness: dict[ValueId, int]
-
-
 class Service(Catalog):
     """Scores texts with a judge against one version of the VIDB; all methods may run concurrently.
 
@@ -99,6 +85,7 @@ class Service(Catalog):
         self.judge, self.limits, self.embedding = judge, limits, embedding
         self._check_backends, self._loaded = check_backends, False
         self._ask_judge, self._judge_fingerprint = ask_judge, fingerprint(judge)
+        self._max_chars = judge.max_chars if isinstance(judge, LlmModel) else None
         self._sharpness = SharpnessFile(version, self._judge_fingerprint)
         self._estimates: dict[ValueId, asyncio.Task[float]] = {}  # in progress, or of too few answers to be kept
 
@@ -171,7 +158,8 @@ class Service(Catalog):
         values = values or self.resolve(request)
         scores = await self._scores(request, request.texts, values)
         profile = await run(len(scores), lambda: [mean_profile(v, scores, self._content_errors[v]) for v in values])
-        return api.ProfileResponse(**self._provenance(request, request_id, values), profile=profile)
+        truncated = sum(score.truncated for score in scores[:: len(values)])
+        return api.ProfileResponse(**self._provenance(request, request_id, values), profile=profile, truncated=truncated)
 
     async def extract(self, request: api.ExtractRequest, request_id: str) -> api.ExtractResponse:
         """Return the nodes that each text may express.
@@ -215,7 +203,8 @@ class Service(Catalog):
             licenses=self._licenses(),
             lineage=[f"{table}/{build}" for table, build in details.builds.items()]
             or [source.url for source in manifest.inputs],
-            created=manifest.created, valueflow=manifest.code_version, limits=self.limits,
+            created=manifest.created, valueflow=manifest.code_version, limits=self.limits, max_chars=self._max_chars,
+            truncated=details.truncated,
         )  # fmt: skip
 
     def resolve(self, request: api.ScoringRequest) -> list[ValueId]:
@@ -236,7 +225,7 @@ class Service(Catalog):
                     f"{missing[0]} has too few anchors for mode 'fast'; use mode 'ranked', or values: {', '.join(fitted)}"
                 )
             return [value for value in values if value in fitted]
-        config = _evaluator_config(request)
+        config = evaluator_config(request)
         for value in values:
             check_anchors(self._anchors(value), config)
             if config.k == 2 and self.version.sharpness(self._judge_fingerprint, value) is None:
@@ -294,7 +283,7 @@ class Service(Catalog):
 
     async def _rank(self, request: api.ScoringRequest, value: ValueId, texts: dict[str, str]) -> dict[str, TextScore]:
         """Score texts (by id) on one value: windows round by round, then the posterior of each text."""
-        config, counts = _evaluator_config(request), [[0, 0] for _ in texts]
+        config, counts = evaluator_config(request), [[0, 0] for _ in texts]
         sharpness = await self._sharpness_of(value)
         scoring = await run(len(texts), Scoring, self._anchors(value), list(texts), sharpness, config)
         lookup = ChainMap(texts, self._texts(value))
@@ -308,10 +297,14 @@ class Service(Catalog):
         scores = await run(len(texts), scoring.scores)
         # Whole posteriors cost more time and memory than scores, and only a comparison uses them.
         p_UG = scoring.posterior.probabilities() if isinstance(request, api.CompareRequest) else [None] * len(texts)
+        most = self._max_chars or sys.maxsize
         return {
-            text: TextScore(scores[unit] if valid else None, valid, failed, errors[unit], p_UG[unit], len(scoring.used[unit]))
+            text: TextScore(
+                scores[unit] if valid else None, valid, failed, errors[unit], p_UG[unit], len(scoring.used[unit]),
+                len(texts[text]) > most,
+            )
             for unit, (text, (valid, failed)) in enumerate(zip(texts, counts, strict=True))
-        }
+        }  # fmt: skip
 
     async def _regress(self, values: list[ValueId], texts: dict[str, str]) -> list[dict[str, TextScore]]:
         """Score texts (by id) in mode fast; one dict per value."""
@@ -391,9 +384,6 @@ class Service(Catalog):
         settings = {name: getattr(request, name) if ranked else None for name in ("k", "m", "sampling", "seed")}
         judge = self.judge.name if ranked or self.embedding is None else self.embedding.model
         version = self.version.build.build_id
+        settings["max_chars"] = self._max_chars if ranked else None
         settings["rests_on"] = {value: self._content_errors[value].source for value in values}
         return settings | {"request_id": request_id, "vidb_version": version, "judge": judge, "mode": request.mode}
-
-
-def _evaluator_config(request: api.ScoringRequest) -> EvaluatorConfig:
-    return EvaluatorConfig(k=request.k, m=request.m, sampling=request.sampling, seed=request.seed)

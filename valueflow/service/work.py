@@ -2,20 +2,36 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from valueflow import api
-from valueflow.evaluation.scoring import Scoring
+from valueflow.evaluation.scoring import EvaluatorConfig, Scoring
 from valueflow.hives.extract import Extractor
 from valueflow.ranking.windows import with_texts
-from valueflow.records import clean, flaw, text_id
+from valueflow.records import ValueId, clean, flaw, text_id
 
 CHUNK = 256  # texts of one value that are planned and scored together
 MAX_INLINE_TEXTS = 32  # work on up to so many texts or scores is done on the event loop: it takes milliseconds
 T = TypeVar("T")
+
+
+class Plan(NamedTuple):
+    """Windows that a request takes.
+
+    Attributes:
+        texts: distinct texts that can be judged.
+        values: on which they are scored.
+        windows: about the texts.
+        sharpness: by value, windows of anchors alone that estimate the judge's sharpness first.
+    """
+
+    texts: int
+    values: list[ValueId]
+    windows: int
+    sharpness: dict[ValueId, int]
 
 
 def flaw_of(text: str) -> str | None:
@@ -32,6 +48,11 @@ def distinct(texts: list[str]) -> tuple[list[str], set[str], list[dict[str, str]
     readable = sorted({i: clean(text) for i, text, problem in zip(ids, texts, problems, strict=True) if not problem}.items())
     chunks = [dict(readable[start : start + CHUNK]) for start in range(0, len(readable), CHUNK)]
     return ids, {problem for problem in problems if problem}, chunks
+
+
+def evaluator_config(request: api.ScoringRequest) -> EvaluatorConfig:
+    """Return how a request plans its windows."""
+    return EvaluatorConfig(k=request.k, m=request.m, sampling=request.sampling, seed=request.seed)
 
 
 def in_order(answers: pa.Table, windows: pa.Table) -> list[dict]:

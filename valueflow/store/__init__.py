@@ -41,9 +41,11 @@ from valueflow.store.files import (
     write_for_people,
 )
 from valueflow.store.journal import ID_TYPE, RECORDS, Journal, compact, read_records, write_recorded
+from valueflow.store.json_files import read_record, sealed, unsealed, write_record
 from valueflow.store.layout import (
     Build,
     audit_url,
+    build_of_model,
     cache_url,
     checkpoints_url,
     file_texts_root,
@@ -57,6 +59,7 @@ from valueflow.store.layout import (
     value_folder,
 )
 from valueflow.store.manifests import (
+    MAKE_AGAIN,
     File,
     Input,
     Manifest,
@@ -72,6 +75,7 @@ from valueflow.store.parts import (
     committed_ids,
     drop_duplicates,
     missing_from,
+    read_listed,
     read_part,
     read_table,
     remove_unfinished,
@@ -86,6 +90,7 @@ from valueflow.store.repair import finished_manifest, reusable, reusable_togethe
 __all__ = [
     "ARCHIVE_ERRORS",
     "ID_TYPE",
+    "MAKE_AGAIN",
     "RECORDS",
     "AnchorsDetails",
     "BallotsDetails",
@@ -117,6 +122,7 @@ __all__ = [
     "VotesDetails",
     "WindowsDetails",
     "audit_url",
+    "build_of_model",
     "cache_url",
     "checkpoints_url",
     "commit",
@@ -140,9 +146,11 @@ __all__ = [
     "publish",
     "read_bytes",
     "read_input",
+    "read_listed",
     "read_or_set_aside",
     "read_parsed",
     "read_part",
+    "read_record",
     "read_records",
     "read_table",
     "remove_unfinished",
@@ -151,9 +159,11 @@ __all__ = [
     "require_manifest",
     "reusable",
     "reusable_together",
+    "sealed",
     "settle_unanswered",
     "sharpness_url",
     "under",
+    "unsealed",
     "validity_url",
     "value_folder",
     "verify",
@@ -162,5 +172,6 @@ __all__ = [
     "write_file",
     "write_for_people",
     "write_part",
+    "write_record",
     "write_recorded",
 ]

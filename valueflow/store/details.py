@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+TRUNCATED = "texts longer than max_chars of the LLM, of which it read the beginning"
+
 
 class Details(BaseModel):
     """Base of the records. Only fields that were set are saved; keys that no field knows are ignored when read."""
@@ -61,7 +63,7 @@ class IngestDetails(Details):
     duplicates: int = 0
     labels: int = 0
     rejected: int = 0
-    reasons: dict[str, int] = Field({}, description="rejected rows by reason, keys `rejected: …`")
+    reasons: dict[str, int] = Field({}, description="rejected rows by common reason, keys `rejected: …`")
 
 
 class CandidatesDetails(Details):
@@ -88,7 +90,7 @@ class WindowsDetails(Details):
 class RankingsDetails(Details):
     """Of `rankings`: who ranked, admitted how, and what it took; of an evaluation also what was evaluated."""
 
-    COUNTS = ("windows", "errors", "tokens_in", "tokens_out")
+    COUNTS = ("windows", "errors", "tokens_in", "tokens_out", "truncated")
     REST_OF_CONFIG = "judge"
 
     judge: dict[str, Any] = Field({}, description="public settings of the judge")
@@ -104,6 +106,7 @@ class RankingsDetails(Details):
     errors: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    truncated: int = Field(0, description=TRUNCATED)
 
 
 class JudgeEffects(BaseModel):
@@ -163,7 +166,10 @@ class JudgeSharpness(BaseModel):
 class VidbDetails(Details):
     """Of `vidb`: how a version was built or from which files it was imported."""
 
-    COUNTS = ("licenses", "flagged", "rated_by_humans", "filtered_release", "unmatched_ratings", "texts", "duplicates", "empty")
+    COUNTS = (
+        "licenses", "flagged", "rated_by_humans", "filtered_release", "unmatched_ratings", "texts", "duplicates", "empty",
+        "truncated",
+    )  # fmt: skip
 
     resolved: dict[str, Any] = Field({}, description="BuildVidbConfig; empty for an imported version")
     judge: str = Field("", description="names of the judges")
@@ -183,6 +189,7 @@ class VidbDetails(Details):
     texts: int = Field(0, description="of an import: rows")
     duplicates: int = 0
     empty: int = 0
+    truncated: int = Field(0, description=TRUNCATED)
 
 
 class ResponsesDetails(Details):
@@ -198,7 +205,7 @@ class ResponsesDetails(Details):
 class EvaluationsDetails(Details):
     """Of `evaluations`: against which version, with which sharpness by value, and what the windows took."""
 
-    COUNTS = ("windows", "errors", "tokens_in", "tokens_out")
+    COUNTS = ("windows", "errors", "tokens_in", "tokens_out", "truncated")
 
     resolved: dict[str, Any] = Field({}, description="EvaluateConfig")
     sharpness: dict[str, float] = {}
@@ -209,6 +216,7 @@ class EvaluationsDetails(Details):
     errors: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    truncated: int = Field(0, description=TRUNCATED)
 
 
 class BallotsDetails(Details):
@@ -222,7 +230,7 @@ class BallotsDetails(Details):
 class VotesDetails(Details):
     """Of `votes`: who voted, admitted how, and what it took."""
 
-    COUNTS = ("questions", "errors", "tokens_in", "tokens_out")
+    COUNTS = ("questions", "errors", "tokens_in", "tokens_out", "truncated")
     REST_OF_CONFIG = "voter"
 
     voter: dict[str, Any] = Field({}, description="public settings of the voter")
@@ -232,6 +240,7 @@ class VotesDetails(Details):
     errors: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    truncated: int = Field(0, description=TRUNCATED)
 
 
 class LabelsDetails(Details):
@@ -293,7 +302,7 @@ class IndividualsDetails(Details):
 class NamesDetails(Details):
     """Of `names`: who named concept anchors and what it took."""
 
-    COUNTS = ("questions", "errors", "tokens_in", "tokens_out")
+    COUNTS = ("questions", "errors", "tokens_in", "tokens_out", "truncated")
     REST_OF_CONFIG = "namer"
 
     namer: dict[str, Any] = Field({}, description="public settings of the LLM")
@@ -301,6 +310,7 @@ class NamesDetails(Details):
     errors: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    truncated: int = Field(0, description=TRUNCATED)
 
 
 class ExtractedDetails(Details):

@@ -33,7 +33,7 @@ RECORDS = pa.schema(
     {
         "path": pa.string(), "size": pa.int64(), "sha256": pa.string(), "rows": pa.int64(), "errors": pa.int64(),
         "tokens_in": pa.int64(), "tokens_out": pa.int64(), "reasons": pa.string(), "rounds": pa.string(), "ids": pa.binary(),
-        "lost": pa.int64(),
+        "lost": pa.int64(), "truncated": pa.list_(pa.string()),
     }
 )  # fmt: skip
 ANSWER_COLUMNS = {"error", "reply", "tokens_in", "tokens_out"}
@@ -55,6 +55,7 @@ class Totals(NamedTuple):
         tokens_in, tokens_out: of the calls.
         reasons: number of errors by reason.
         rounds: number of rows by round.
+        truncated: ids of the texts of which an LLM read the beginning.
     """
 
     rows: int
@@ -63,6 +64,7 @@ class Totals(NamedTuple):
     tokens_out: int
     reasons: Counter[str]
     rounds: Counter[int]
+    truncated: set[str]
 
 
 def write_recorded(build: Build, rows: pa.Table, name: str, folder: str, id_column: str) -> pa.Table:
@@ -81,6 +83,7 @@ def _record(file: File, rows: pa.Table, id_column: str) -> pa.Table:
         "reasons": json.dumps(dict(reasons.most_common(MAX_REASONS))),
         "rounds": json.dumps(dict(rounds)),
         "ids": rows[id_column].to_numpy().astype(ID_TYPE).tobytes(),
+        "truncated": pc.unique(pc.list_flatten(rows["truncated_ids"])).to_pylist() if "truncated_ids" in names else [],
         "lost": pc.sum(without_answer(rows)).as_py() or 0 if names >= ANSWER_COLUMNS else 0,
     }  # fmt: skip
     return pa.Table.from_pylist([columns], RECORDS)
@@ -181,7 +184,7 @@ class Journal:
 
     def _clear(self) -> None:
         self.files: dict[str, File] = {}
-        self.totals = Totals(0, 0, 0, 0, Counter(), Counter())
+        self.totals = Totals(0, 0, 0, 0, Counter(), Counter(), set())
         self._unsaved: list[pa.Table] = []
         self._saved = time.monotonic()
 
@@ -248,6 +251,7 @@ class Journal:
             self.files[row["path"]] = _file(row)
             if again:
                 continue
+            self.totals.truncated.update(row["truncated"])
             self.totals.reasons.update(json.loads(row["reasons"]))
             self.totals.rounds.update({int(key): count for key, count in json.loads(row["rounds"]).items()})
             sums = {name: getattr(self.totals, name) + row[name] for name in ("rows", "errors", "tokens_in", "tokens_out")}

@@ -101,6 +101,7 @@ def test_plans_in_rounds_keep_to_the_budget_and_find_the_order(root, settings):
     assert spearmanr(found["theta"], truth(found)).statistic > 0.9
 
 
+@pytest.mark.usefixtures("small_parts")
 def test_a_build_in_rounds_cut_short_at_any_time_ends_with_the_same_version(root):
     config_ = config(root, "windows.mode=adaptive", "windows.m=10")
     at = build_vidb.main(config_)

@@ -17,6 +17,10 @@ from valueflow.store import Build, IngestDetails
 from valueflow.tabular import urls
 
 log = logging.getLogger(__name__)
+MAX_REASONS = 100  # in a manifest
+REASON_CHARS = 200
+COUNTED_REASONS = 10_000  # between two parts of the rejected rows
+OTHER_REASONS = "other reasons"
 
 
 def ingest(sources: list[CorpusConfig], root: str) -> Build:
@@ -54,7 +58,7 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
     paths = [s.path for s in sources]
     counts["labels"] = store.commit(companions["source_labels"], details, paths).num_rows
     counts["rejected"] = store.commit(companions["rejected"], details, paths).num_rows
-    reasons = Counter(store.read_table(companions["rejected"], ["reason"])["reason"].to_pylist())
+    reasons = reasons_of(companions["rejected"])
     if reasons:
         log.info("ingest: %s rows rejected; most common: %s", f"{counts['rejected']:,}", reasons.most_common(3))
     if not counts["texts"]:
@@ -62,6 +66,24 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
     by_reason = {f"rejected: {reason}": number for reason, number in reasons.items()}
     store.commit(texts, details.model_copy(update={**counts, "reasons": by_reason}), paths)
     return texts
+
+
+def reasons_of(rejected: Build) -> Counter[str]:
+    """Return rejected rows by reason: the most common reasons, and all other rows as `OTHER_REASONS`.
+
+    A reason may quote the row, so a file may have another one in each row. Then those that are found once in a while are lost
+    among the others, whose number is exact.
+    """
+    counts: Counter[str] = Counter()
+    total = 0
+    for file in store.require_manifest(rejected).files:
+        for entry in pc.value_counts(store.read_part(rejected, file, ["reason"])["reason"]).to_pylist():
+            reason, number = entry["values"], entry["counts"]
+            counts[reason if len(reason) <= REASON_CHARS else reason[: REASON_CHARS - 1] + "…"] += number
+            total += number
+        counts = Counter(dict(counts.most_common(COUNTED_REASONS)))
+    most = Counter(dict(counts.most_common(MAX_REASONS)))
+    return most + Counter({OTHER_REASONS: total - most.total()})
 
 
 def _content_hash(url: str) -> list[str]:

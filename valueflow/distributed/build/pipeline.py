@@ -4,6 +4,7 @@ import functools
 import logging
 from typing import NamedTuple
 
+import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from valueflow import __version__, store, vidb
@@ -29,7 +30,15 @@ from valueflow.ranking.calibration import NO_NEUTRAL, CalibrateConfig
 from valueflow.ranking.windows import WindowsConfig, plan_table, with_texts
 from valueflow.records import ValueId, digest
 from valueflow.report.collect import version_card
-from valueflow.store import BallotsDetails, Build, CandidatesDetails, JudgeSharpness, UtilitiesDetails, VidbDetails
+from valueflow.store import (
+    BallotsDetails,
+    Build,
+    CandidatesDetails,
+    JudgeSharpness,
+    RankingsDetails,
+    UtilitiesDetails,
+    VidbDetails,
+)
 from valueflow.vidb import calibrated, candidates, publish, validity
 from valueflow.vidb.candidates import CandidatesConfig
 from valueflow.vidb.content import Knowledge
@@ -242,6 +251,7 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
         judge_audit=", ".join(audits),
         judges=_judges(config, at.utilities),
         builds=at.ids(),
+        truncated=_truncated(at.rankings, base),
         **({"extends": base.build.build_id} if base else {}),
     )
     card = functools.partial(version_card, at.texts)
@@ -254,6 +264,18 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
     if config.publish:
         store.publish(config.root, at.vidb.build_id, pointer)
     return at
+
+
+def _truncated(rankings: tuple[Build, ...], base: Vidb | None) -> int:
+    """How many texts a judge read in part, those of an extended version included."""
+    some = [answers for answers in rankings if store.details_of(answers, RankingsDetails).truncated]
+    texts: set[str] = set()
+    for answers in some:
+        texts.update(pc.unique(pc.list_flatten(store.read_table(answers, ["truncated_ids"])["truncated_ids"])).to_pylist())
+    if base is None or not texts:
+        return len(texts) + (base.details.truncated if base else 0)
+    before = store.read_table(base.build, ["text_id"])["text_id"]
+    return base.details.truncated + len(texts.difference(before.to_pylist()))
 
 
 def _judges(config: BuildVidbConfig, utilities: Build) -> dict[str, JudgeSharpness]:
