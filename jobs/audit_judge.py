@@ -3,11 +3,11 @@
 python -m jobs.audit_judge conf/audit_judge/tiny.yaml
 """
 
-from valueflow.config import run_job
 from valueflow.console import say
 from valueflow.distributed.audit import AuditJudgeConfig, audit_judge, dry_run
 from valueflow.distributed.cluster import session
 from valueflow.distributed.evaluation.validity import measure_validity
+from valueflow.job import run_job
 from valueflow.judging.audit.result import AuditResult
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.report.audit_page import audit_page

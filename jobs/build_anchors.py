@@ -3,10 +3,10 @@
 python -m jobs.build_anchors conf/build_anchors/tiny.yaml
 """
 
-from valueflow.config import run_job
 from valueflow.console import say
 from valueflow.distributed.anchors import AnchorBuilds, BuildAnchorsConfig, build_anchors, dry_run
 from valueflow.distributed.cluster import session
+from valueflow.job import run_job
 from valueflow.report.terminal import balance_table, cost_table
 
 SCHEMA = BuildAnchorsConfig

@@ -3,10 +3,10 @@
 python -m jobs.build_vidb conf/build_vidb/tiny.yaml
 """
 
-from valueflow.config import run_job
 from valueflow.console import say
 from valueflow.distributed.build.pipeline import BuildStages, BuildVidbConfig, build_vidb, dry_run
 from valueflow.distributed.cluster import session
+from valueflow.job import run_job
 from valueflow.report.collect import vidb_report
 from valueflow.report.terminal import cost_table
 

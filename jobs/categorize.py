@@ -3,10 +3,10 @@
 python -m jobs.categorize conf/categorize/tiny.yaml
 """
 
-from valueflow.config import run_job
 from valueflow.console import say
 from valueflow.distributed.cluster import session
 from valueflow.distributed.panel.categorize import Categorization, CategorizeConfig, categorize, dry_run
+from valueflow.job import run_job
 from valueflow.report.panel_page import panel_report
 from valueflow.report.terminal import cost_table
 

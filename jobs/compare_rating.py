@@ -5,10 +5,10 @@ python -m jobs.compare_rating conf/compare_rating/tiny.yaml
 
 import yaml
 
-from valueflow.config import run_job
 from valueflow.console import say
 from valueflow.distributed.cluster import session
 from valueflow.distributed.rating import CompareRatingConfig, compare_rating, dry_run
+from valueflow.job import run_job
 from valueflow.judging.audit.rating import Comparison
 from valueflow.records import digest
 from valueflow.report.rating_page import rating_page, rating_table

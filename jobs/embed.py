@@ -3,10 +3,10 @@
 python -m jobs.embed conf/embed/tiny.yaml
 """
 
-from valueflow.config import run_job
 from valueflow.console import say
 from valueflow.distributed.cluster import session
 from valueflow.distributed.embed import EmbedConfig, embed_texts
+from valueflow.job import run_job
 from valueflow.store import Build
 
 SCHEMA = EmbedConfig

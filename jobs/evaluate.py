@@ -3,11 +3,11 @@
 python -m jobs.evaluate conf/evaluate/tiny.yaml
 """
 
-from valueflow.config import run_job
 from valueflow.console import say
 from valueflow.distributed.cluster import session
 from valueflow.distributed.evaluation.config import EvaluateConfig
 from valueflow.distributed.evaluation.run import EvaluationResult, dry_run, evaluate
+from valueflow.job import run_job
 from valueflow.report.collect import evaluation_report, score_table
 from valueflow.report.terminal import cost_table
 

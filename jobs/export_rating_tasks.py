@@ -3,8 +3,8 @@
 python -m jobs.export_rating_tasks conf/export_rating_tasks/tiny.yaml
 """
 
-from valueflow.config import run_job
 from valueflow.console import say
+from valueflow.job import run_job
 from valueflow.people.results import export_tasks
 from valueflow.people.selection import RatingTasksConfig
 from valueflow.people.tasks import Task

@@ -3,10 +3,10 @@
 python -m jobs.extract conf/extract/tiny.yaml
 """
 
-from valueflow.config import run_job
 from valueflow.console import say
 from valueflow.distributed.cluster import session
 from valueflow.distributed.extract import ExtractConfig, extract
+from valueflow.job import run_job
 from valueflow.store import Build
 
 SCHEMA = ExtractConfig

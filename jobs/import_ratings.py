@@ -3,8 +3,8 @@
 python -m jobs.import_ratings conf/import_ratings/tiny.yaml
 """
 
-from valueflow.config import run_job
 from valueflow.console import say
+from valueflow.job import run_job
 from valueflow.people.results import ImportRatingsConfig, Summary, import_ratings
 from valueflow.report.raters import agreement_table
 

@@ -6,8 +6,9 @@ python -m jobs.import_vidb conf/import_vidb/official.yaml files='["VIDB/benevole
 from pydantic import Field
 
 from valueflow import store, vidb
-from valueflow.config import Config, run_job
+from valueflow.config import Config
 from valueflow.console import say
+from valueflow.job import run_job
 from valueflow.store import Build
 
 

@@ -5,11 +5,12 @@ python -m jobs.ingest conf/ingest/tiny.yaml
 
 from pydantic import Field
 
-from valueflow.config import Config, run_job
+from valueflow.config import Config
 from valueflow.console import say
 from valueflow.corpora import CorpusConfig
 from valueflow.distributed.build.ingest import ingest
 from valueflow.distributed.cluster import ClusterConfig, session
+from valueflow.job import run_job
 from valueflow.store import Build
 
 

@@ -3,12 +3,12 @@
 python -m jobs.train_hives conf/train_hives/tiny.yaml
 """
 
-from valueflow.config import run_job
 from valueflow.console import say
 from valueflow.distributed.cluster import session
 from valueflow.distributed.train.config import TrainHivesConfig
 from valueflow.distributed.train.export import PAGE_FILE, overall_metrics_table
 from valueflow.distributed.train.run import TrainingResult, train_hives
+from valueflow.job import run_job
 
 SCHEMA = TrainHivesConfig
 

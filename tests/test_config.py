@@ -11,8 +11,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from serve.settings import HttpConfig
 from valueflow.cli.commands import read_judge
-from valueflow.config import Config, load, run_job
+from valueflow.config import Config, load
 from valueflow.errors import InputError, StorageError, allowed
+from valueflow.job import run_job
 from valueflow.judging.configs import JudgeConfig
 from valueflow.judging.fingerprint import fingerprint
 
@@ -209,6 +210,7 @@ def test_suggestions_ignore_case_and_return_the_real_spelling():
 
 
 def test_a_user_error_is_one_line_on_stderr_and_exit_code_2(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the root gets a lease
     path = tmp_path / "job.yaml"
     path.write_text("root: r")
     for arguments in ([], [str(path), "windows.lo=1"]):
@@ -220,6 +222,7 @@ def test_a_user_error_is_one_line_on_stderr_and_exit_code_2(tmp_path, capsys, mo
 
 
 def test_other_exceptions_are_raised(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "job.yaml").write_text("root: r")
     monkeypatch.setattr(sys, "argv", ["job", str(tmp_path / "job.yaml")])
 
@@ -328,6 +331,7 @@ def test_settings_of_secret_names_are_saved_without_values(tmp_path):
     ],
 )  # fmt: skip
 def test_no_message_or_log_shows_a_secret(tmp_path, monkeypatch, capfd, override):
+    monkeypatch.chdir(tmp_path)  # the root gets a lease
     path = tmp_path / "job.yaml"
     path.write_text("root: r")
     monkeypatch.setattr(sys, "argv", ["job", str(path), override])

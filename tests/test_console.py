@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from valueflow import console
-from valueflow.config import Config, run_job
+from valueflow.config import Config
 from valueflow.console import PrintableFormatter, json_text, one_line, printable, say
 from valueflow.errors import InputError
+from valueflow.job import run_job
 
 HOSTILE = "a\x1b[2Jb\x9b31mc\x00\x07\r\u202ed\udce9"
 SHOWN = "a�[2Jb�31mc����d�"
@@ -68,6 +69,7 @@ def test_the_error_of_a_job_is_printable(capsys, monkeypatch, tmp_path):
     def main(_: JobConfig) -> None:
         raise InputError(f"file {HOSTILE} does not exist")
 
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "job.yaml").write_text("root: here\n")
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(sys, "argv", ["job", str(tmp_path / "job.yaml")])

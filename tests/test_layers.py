@@ -18,6 +18,7 @@ LAYERS = (
         "config",
         "defaults",
         "store",
+        "job",
         "api",
         "retry",
         "models",
@@ -37,8 +38,8 @@ LAYERS = (
     {"evaluation"},
     {"report"},
     {"service", "client"},
-    {"cli"},
     {"distributed"},
+    {"cli"},
     {"serve", "jobs"},
 )
 LAYER = {package: number for number, packages in enumerate(LAYERS) for package in packages}

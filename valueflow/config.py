@@ -1,9 +1,7 @@
 """Load a job's YAML plus `key.path=value` overrides into a validated, frozen config."""
 
-import logging
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
@@ -12,11 +10,8 @@ from omegaconf import Container, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
-from valueflow import __version__
-from valueflow.console import HIDDEN, is_secret, masked, say, secret_values, start
-from valueflow.errors import InputError, allowed, check_no_password, of_storage, storage_error
-
-log = logging.getLogger(__name__)
+from valueflow.console import HIDDEN, is_secret, masked, secret_values
+from valueflow.errors import InputError, allowed, check_no_password
 
 # What is raised on texts that are no YAML, or whose values are none: an impossible date, 5,000 digits, deep nesting.
 UNREADABLE_YAML = (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, RecursionError)
@@ -110,7 +105,7 @@ def read_yaml(path: str, overrides: Sequence[str] = ()) -> Yaml:
         merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
         return Yaml(OmegaConf.to_container(merged, resolve=True), unresolved(merged))
     except (*UNREADABLE_YAML, OSError) as error:
-        given = f" (overrides: {_shown(overrides)})" if overrides else ""
+        given = f" (overrides: {shown(overrides)})" if overrides else ""
         raise InputError(f"{path}: {_reason(error)}{given}") from error
 
 
@@ -121,9 +116,9 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _shown(overrides: Sequence[str]) -> str:
-    """Overrides as they may be logged: one that holds a secret without its value."""
-    shown = []
+def shown(overrides: Sequence[str]) -> str:
+    """Return overrides as they may be logged: one that holds a secret without its value."""
+    texts = []
     for override in overrides:
         key, _, text = override.partition("=")
         try:
@@ -132,8 +127,8 @@ def _shown(overrides: Sequence[str]) -> str:
             setting = {HIDDEN: {"secret": text}}
         for part in reversed(key.split(".")):
             setting = {part: setting}
-        shown.append(override if masked(setting) == setting else f"{key}={HIDDEN}")
-    return " ".join(shown)
+        texts.append(override if masked(setting) == setting else f"{key}={HIDDEN}")
+    return " ".join(texts)
 
 
 def unresolved(settings: Container) -> Any:
@@ -224,32 +219,6 @@ def remember(config: Config, written: Any) -> None:
 def _is_open(annotation: Any) -> bool:
     """Whether a field may hold any text; numbers and choices hold no secrets, and are read back from manifests."""
     return annotation in (str, dict, Any) or get_origin(annotation) is dict or any(map(_is_open, get_args(annotation)))
-
-
-def run_job(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
-    """Run `main` on the config of the command line, `CONFIG.yaml [key.path=value ...]`.
-
-    An InputError, or a disk that is full, read-only, forbidden or broken, becomes one line on standard error and an exit code
-    (2, or that of its class in `errors`); any other exception is raised.
-    """
-    start(logging.INFO)
-    for noisy in ("ray", "httpx", "sentence_transformers", "botocore", "aiobotocore"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    try:
-        if len(sys.argv) < 2:
-            raise InputError(f"usage: python {sys.argv[0]} CONFIG.yaml [key.path=value ...]")
-        config = load(schema, sys.argv[1], sys.argv[2:])
-        log.info("%s, ValueFlow %s", " ".join([sys.argv[1], _shown(sys.argv[2:])]).strip(), __version__)
-        main(config)
-        return
-    except InputError as error:
-        message, code = str(error), error.exit_code
-    except OSError as error:
-        if not of_storage(error):
-            raise
-        message, code = str(storage_error(error)), InputError.exit_code
-    say(f"error: {message}", sys.stderr)
-    sys.exit(code)
 
 
 def _explain(error: ValidationError, schema: type[BaseModel], path: str) -> str:

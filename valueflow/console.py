@@ -101,9 +101,9 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
+def say(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
     """Print a text; `stream` is standard output by default."""
-    print(printable(text), file=stream)
+    print(printable(text), file=stream, end=end, flush=not end)
 
 
 def json_text(value: object, indent: int | None = None) -> str:

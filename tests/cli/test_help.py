@@ -12,6 +12,7 @@ from fakes.service import FakeService
 from valueflow import store
 from valueflow.cli.main import main
 from valueflow.cli.options import parser
+from valueflow.distributed.submit import Submission
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.vidb.anchor_files import import_version
 
@@ -49,8 +50,17 @@ def test_every_example_runs(tmp_path, monkeypatch, capsys):
         monkeypatch.delenv(name, raising=False)
     for name in VALUES:
         (tmp_path / f"{name}.csv").write_text("text,final_rating\n" + "".join(f"anchor {i},{i / 4 - 5}\n" for i in range(40)))
-    version = import_version([f"{name}.csv" for name in VALUES], "MIT", "sample", str(root))[0]
-    store.publish(str(root), version.build_id, store.current(str(root)))
+    for licence in ("earlier", "MIT"):  # two versions, so that there is a way back
+        version = import_version([f"{name}.csv" for name in VALUES], licence, "sample", str(root))[0]
+        store.publish(str(root), version.build_id, store.current(str(root)))
+    submitted = []
+
+    async def run(submission: Submission, *_: object) -> int:
+        submitted.append(submission.job)
+        print(submission.base)
+        return 0
+
+    monkeypatch.setattr("valueflow.distributed.submit.run", run)  # there is no cluster
     # The version's own judge would be the encoder, which takes seconds to load.
     monkeypatch.setattr("valueflow.service.local.judge_of", lambda _, judge: judge or SimulatedJudge(seed=1))
     lines = dict.fromkeys(line for command in commands(parser()) for line in examples(command))
@@ -61,3 +71,4 @@ def test_every_example_runs(tmp_path, monkeypatch, capsys):
             captured = capsys.readouterr()
             assert code == 0, (line, captured.err)
             assert captured.out or "--output" in line, line
+    assert submitted == ["build_vidb"]

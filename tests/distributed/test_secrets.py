@@ -21,7 +21,7 @@ RUN = """
 import os, sys
 from jobs import audit_judge, build_vidb, evaluate, ingest
 from valueflow.cli.main import main
-from valueflow.config import run_job
+from valueflow.job import run_job
 from valueflow.distributed.cluster import ClusterConfig, session
 
 root, judge, *configs = sys.argv[1:]

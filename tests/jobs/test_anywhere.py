@@ -1,19 +1,17 @@
 """The tiny build unchanged elsewhere: its root on an S3 API, and under `ray job submit` on a head node with a token."""
 
 import json
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from configs import SIMULATED, job_yaml
-from kills import kill_tree
-from moto_bucket import free_port
+from ray_head import BIN, head_node
 
 from jobs import build_vidb
-from valueflow import config, store, vidb
+from valueflow import store, vidb
+from valueflow.job import run_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 REPOSITORY = Path(__file__).parents[2]
@@ -78,43 +76,25 @@ def test_a_wrong_bucket_is_a_sentence(cluster, s3, tmp_path, monkeypatch, capsys
     build = job_yaml("build_vidb", tmp_path, judge=SIMULATED)
     monkeypatch.setattr(sys, "argv", ["build_vidb", str(build), "root=s3://no-such-bucket/root"])
     with pytest.raises(SystemExit, match="2"):
-        config.run_job(build_vidb.SCHEMA, build_vidb.main)
+        run_job(build_vidb.SCHEMA, build_vidb.main)
     assert capsys.readouterr().err.splitlines()[-1].startswith("error:")
 
 
 def test_the_tiny_build_under_ray_job_submit(tmp_path):
-    port, dashboard = free_port(), free_port()
-    ray = str(Path(sys.executable).parent / "ray")
-    # The token is made on the first start; the submitting side must say that it uses tokens.
-    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
-    (tmp_path / "token").write_text("0123456789abcdef0123456789abcdef")
-    start = [
-        ray, "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=8", "--disable-usage-stats",
-        f"--temp-dir=/tmp/vf-{port}", "--dashboard-agent-listen-port=0", "--block",
-    ]  # fmt: skip
-    head = subprocess.Popen(
-        start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        submit = [ray, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", str(REPOSITORY)]
+    with head_node(tmp_path) as head:
+        submit = [str(BIN / "ray"), "job", "submit", "--address", head.url, "--working-dir", str(REPOSITORY)]
         submit += ["--runtime-env-json", json.dumps({"excludes": [".git", ".venv", "runs", "tests"]}), "--"]
         (tmp_path / "out").mkdir()
         build = job_yaml("build_vidb", tmp_path, judge=SIMULATED)
         python, out = f"{sys.executable} -m", f"root={tmp_path}/out"
         jobs = f"{python} jobs.ingest conf/ingest/tiny.yaml {out} && {python} jobs.build_vidb {build} {out}"
         command = [*submit, "sh", "-c", jobs]
-        for _ in range(30):
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-            if "Failed to connect" not in done.stdout + done.stderr:
-                break
-            time.sleep(2)
+        done = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert "succeeded" in done.stdout
         assert vidb.load(f"{tmp_path}/out").manifest.num_rows == 216
         # Without the token nobody gets in.
-        bare = {k: v for k, v in environment.items() if not k.startswith("RAY_AUTH")} | {"HOME": str(tmp_path)}
+        bare = head.without_token(tmp_path)
         refused = subprocess.run([*submit, "true"], env=bare, capture_output=True, text=True, timeout=120)
         assert refused.returncode != 0
         assert "uthentication" in refused.stdout + refused.stderr
-    finally:
-        kill_tree(head, 20)

@@ -371,7 +371,7 @@ IMPORT = textwrap.dedent(
     """
     import sys
     from jobs import import_vidb
-    from valueflow.config import run_job
+    from valueflow.job import run_job
 
     sys.argv = ["import_vidb", *sys.argv[1:]]
     run_job(import_vidb.SCHEMA, import_vidb.main)

@@ -19,6 +19,7 @@ from valueflow.cli import output
 from valueflow.cli.options import FORMATS, ROOT
 from valueflow.cli.outcome import Outcome
 from valueflow.cli.output import Lines, Row, Sheet
+from valueflow.cli.submit import submit
 from valueflow.cli.trusted import Trusted
 from valueflow.client import AsyncClient, LocalClient, Settings, ValueFlowError
 from valueflow.client.address import SERVER_ENV
@@ -181,13 +182,28 @@ async def values(args: Namespace) -> None:
 
 
 async def vidb(args: Namespace) -> None:
-    """Write the list of finished versions, or the contents of one."""
-    await {"list": _versions, "show": _version}[args.action](args)
+    """Write the list of finished versions, or the contents of one; pin, unpin or publish one."""
+    await {"list": _versions, "show": _version, "pin": _pin, "unpin": _pin, "rollback": _rollback}[args.action](args)
+
+
+async def _pin(args: Namespace) -> None:
+    root = root_of(args)
+    version = (store.current(root).version or "") if args.version == "current" else args.version
+    if not version:
+        raise InputError(f"nothing is published under {root}; name a version")
+    {"pin": store.pin, "unpin": store.unpin}[args.action](root, version)
+    say(f"{version}: {args.action}ned")
+
+
+async def _rollback(args: Namespace) -> None:
+    root = root_of(args)
+    before = store.rollback(root, args.version).version
+    say(f"published: {store.current(root).version} (before: {before})")
 
 
 async def _versions(args: Namespace) -> None:
     root = root_of(args)
-    published = store.current(root).version
+    published, pinned = store.current(root).version, store.pinned(root)
     with sheet(args, output.versions) as out:
         for version in store.finished(root, "vidb"):
             manifest = store.require_manifest(store.Build(root, "vidb", version))
@@ -196,7 +212,7 @@ async def _versions(args: Namespace) -> None:
                 {
                     "version": version, "created": manifest.created[:19], "texts": manifest.num_rows,
                     "values": len(details.calibrations), "judge": details.judge,
-                    "current": "current" if version == published else "",
+                    "current": "current" if version == published else "", "pinned": "pinned" if version in pinned else "",
                 }
             )  # fmt: skip
 
@@ -374,6 +390,7 @@ def _cells(path: str, column: str) -> Iterator[tuple[str, str, str]]:
         yield row.row_id, "" if error else cell(row.fields, column), error
 
 
-COMMANDS: dict[str, Callable[[Namespace], Coroutine[None, None, None]]] = {
+COMMANDS: dict[str, Callable[[Namespace], Coroutine[None, None, int | None]]] = {
     "score": score, "compare": compare, "profile": profile, "extract": extract, "values": values, "vidb": vidb,
+    "submit": submit,
 }  # fmt: skip

@@ -29,8 +29,9 @@ def main(argv: list[str] | None = None) -> int:
         from valueflow.client import ValueFlowError
 
         try:
-            _run(COMMANDS[args.command](args))
+            code = _run(COMMANDS[args.command](args))
             sys.stdout.flush()
+            return code or 0
         except BrokenPipeError:
             # The reader of the output has closed the pipe; flushing at exit must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -40,13 +41,12 @@ def main(argv: list[str] | None = None) -> int:
             return 2
     except KeyboardInterrupt:
         return INTERRUPTED
-    return 0
 
 
-def _run(work: Coroutine[None, None, None]) -> None:
+def _run(work: Coroutine[None, None, int | None]) -> int | None:
     runner = asyncio.Runner()
     try:
-        runner.run(work)
+        return runner.run(work)
     except KeyboardInterrupt:
         # Do not wait for a judge that runs in a thread; all output has been written and flushed.
         os._exit(INTERRUPTED)

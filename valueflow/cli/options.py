@@ -80,9 +80,11 @@ def parser() -> argparse.ArgumentParser:
     )
     values.add_argument("name", nargs="?", help="a theory (svt); or a value (svt:benevolence), to show its paths and examples")
     vidb = commands.add_parser(
-        "vidb", help="versions of the Value Intensity DataBase", **_examples("vidb list", "vidb show --format json")
+        "vidb",
+        help="versions of the Value Intensity DataBase",
+        **_examples("vidb list", "vidb show --format json", "vidb pin current"),
     )
-    actions = vidb.add_subparsers(dest="action", required=True, metavar="list|show")
+    actions = vidb.add_subparsers(dest="action", required=True, metavar="list|show|pin|unpin|rollback")
     finished = "finished versions, oldest first"
     actions.add_parser("list", parents=[_root(), out], help=finished, **_examples("vidb list", "vidb list --root runs/demo"))
     show = actions.add_parser(
@@ -92,6 +94,34 @@ def parser() -> argparse.ArgumentParser:
         **_examples("vidb show", "vidb show --output version.json"),
     )
     show.add_argument("version", nargs="?", metavar="VERSION", help="default: the published version")
+    for name, text in (("pin", "keep a version, and what it was made from, from garbage collection"), ("unpin", "let it go")):
+        action = actions.add_parser(name, parents=[_root()], help=text, **_examples(f"vidb {name} current"))
+        action.add_argument("version", metavar="VERSION", help="a finished version; current: the published one")
+    back = actions.add_parser(
+        "rollback",
+        parents=[_root()],
+        help="publish an earlier version again, after all its bytes were read",
+        **_examples("vidb rollback"),
+    )
+    back.add_argument("version", nargs="?", default="", metavar="VERSION", help="default: the one published before")
+    submit = commands.add_parser(
+        "submit",
+        help="run a job on a Ray cluster",
+        description="Uploads ValueFlow and the config (no data), follows the log and ends with the job's exit code. Where the "
+        "same job runs already, it attaches to that.",
+        **_examples("submit build_vidb conf/build_vidb/tiny.yaml root=s3://my-bucket/demo --retry 3"),
+    )
+    submit.add_argument("job", metavar="JOB", help="a module of jobs, such as build_vidb")
+    submit.add_argument(
+        "config", metavar="CONFIG.yaml", help="its config; root must be a URL or a path that every node can read"
+    )
+    submit.add_argument("override", nargs="*", metavar="key=value", help="overrides of the config")
+    submit.add_argument("--address", metavar="URL", help="of the cluster's dashboard (default: RAY_API_SERVER_ADDRESS)")
+    submit.add_argument(
+        "--retry", type=int, default=0, metavar="N", help="times that a job is run again that crashed or was killed"
+    )
+    submit.add_argument("--runtime-env", default="", metavar="FILE.yaml", help="Ray's runtime environment, such as env_vars")
+    submit.add_argument("--no-wait", action="store_true", help="do not follow the job; the same command attaches to it later")
     return top
 
 

@@ -4,6 +4,7 @@ A build is a folder of parquet parts with a manifest; without a manifest it is u
 every path under a root, `details` what each table's manifest records.
 """
 
+from valueflow.store.attempts import use
 from valueflow.store.details import (
     AnchorsDetails,
     BallotsDetails,
@@ -84,6 +85,7 @@ from valueflow.store.parts import (
     write_file,
     write_part,
 )
+from valueflow.store.pins import pin, pinned, rollback, unpin
 from valueflow.store.pointer import Pointer, current, publish, replaceable
 from valueflow.store.repair import finished_manifest, reusable, reusable_together, verify
 
@@ -142,6 +144,8 @@ __all__ = [
     "npz_url",
     "part_paths",
     "people_url",
+    "pin",
+    "pinned",
     "pointer_url",
     "publish",
     "read_bytes",
@@ -159,11 +163,14 @@ __all__ = [
     "require_manifest",
     "reusable",
     "reusable_together",
+    "rollback",
     "sealed",
     "settle_unanswered",
     "sharpness_url",
     "under",
+    "unpin",
     "unsealed",
+    "use",
     "validity_url",
     "value_folder",
     "verify",

@@ -9,8 +9,9 @@ import time
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple, TypeVar
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
@@ -40,6 +41,9 @@ ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
 )
 TEMPORARY, SET_ASIDE = ".tmp", ".bad"
+# Under which names file systems say when a file was written.
+MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")
+PER_REQUEST = 1_000  # files that an object store removes at once
 # Folders in which this process has looked for files of killed writers.
 _swept: set[str] = set()
 
@@ -89,8 +93,36 @@ def exists(url: str) -> bool:
     return True
 
 
+class Entry(NamedTuple):
+    """A file in a listing: its size in bytes, and when it was written, in seconds since 1970 by the clock of the storage."""
+
+    size: int
+    modified: float
+
+
 def sizes(url: str) -> dict[str, int]:
     """Return the size in bytes of every file below a folder by its relative path; nothing where there is no folder."""
+    return {path: info["size"] for path, info in _infos(url).items()}
+
+
+def entries(url: str) -> dict[str, Entry]:
+    """Return every file below a folder by its relative path; nothing where there is no folder.
+
+    Raises:
+        StorageError: the file system does not say when a file was written.
+    """
+    return {path: Entry(info["size"], _modified(url, info)) for path, info in _infos(url).items()}
+
+
+def _modified(url: str, info: dict) -> float:
+    for name in MODIFIED:
+        if name in info:
+            at = info[name]
+            return at.timestamp() if isinstance(at, datetime) else float(at)
+    raise StorageError(f"the file system of {url} does not tell when files were written, so nothing can be deleted by age")
+
+
+def _infos(url: str) -> dict[str, dict]:
     fs, path = filesystem(url)
     top = fs._strip_protocol(path).rstrip("/")
     # Abstract walks leave out what they cannot list, and `on_error` does not reach the folders below the first.
@@ -107,7 +139,7 @@ def sizes(url: str) -> dict[str, int]:
         files = attempts(f"list {url}", find)
     except ABSENT:
         return {}
-    return {str(name).removeprefix(f"{top}/"): info["size"] for name, info in files.items() if str(name) != top}
+    return {str(name).removeprefix(f"{top}/"): info for name, info in files.items() if str(name) != top}
 
 
 def _files_below(fs: AbstractFileSystem, folder: str) -> Iterator[tuple[str, dict]]:
@@ -314,6 +346,26 @@ def remove_file(url: str) -> None:
         attempts(f"remove {url}", lambda: fs.rm_file(path))
 
 
+def remove_listed(url: str, paths: Sequence[str]) -> None:
+    """Remove files below a folder, by their relative paths, and the folders that are empty then; what is gone stays gone."""
+    fs, top = filesystem(url)
+    if not is_local(fs):
+        for at in range(0, len(paths), PER_REQUEST):
+            some = [f"{top}/{path}" for path in paths[at : at + PER_REQUEST]]
+            with contextlib.suppress(*ABSENT):
+                attempts(f"remove files of {url}", lambda some=some: fs.rm(some))  # type: ignore[misc]
+        return
+    for path in paths:
+        file = f"{top}/{path}"
+        with contextlib.suppress(*ABSENT):
+            attempts(f"remove {file}", lambda file=file: os.unlink(file))  # type: ignore[misc]
+        folder = os.path.dirname(file)
+        with contextlib.suppress(OSError):  # not empty
+            while len(folder) >= len(top.rstrip("/")):
+                os.rmdir(folder)
+                folder = os.path.dirname(folder)
+
+
 @contextlib.contextmanager
 def locked(path: str) -> Iterator[None]:
     """Hold the lock of a local file."""
@@ -321,6 +373,12 @@ def locked(path: str) -> Iterator[None]:
     with open(f"{path}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def is_link(url: str) -> bool:
+    """Return whether a path of this machine is a link."""
+    fs, path = filesystem(url)
+    return is_local(fs) and os.path.islink(path.rstrip("/"))
 
 
 def is_local(fs: AbstractFileSystem) -> bool:

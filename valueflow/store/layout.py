@@ -14,6 +14,9 @@
 | `people/{name}/` | tasks for raters, and the ratings that came back |
 | `npz/{id}/` | official exports of embeddings |
 | `files/` | a root of its own for texts that were given as a file |
+| `pins/{version}.json` | a version that garbage collection keeps |
+| `attempts/{job}-{settings}.json` | lease of the latest attempt of a command: builds it uses, exit code |
+| `attempts/collector` | while garbage is deleted: who deletes it |
 """
 
 import re
@@ -125,3 +128,28 @@ def npz_url(root: str, export: str) -> str:
 def file_texts_root(root: str) -> str:
     """Return the root under which texts that were given as a file are ingested, apart from the corpora."""
     return under(root, "files")
+
+
+def pins_url(root: str) -> str:
+    """Return the folder of the pinned versions."""
+    return under(root, "pins")
+
+
+def pin_url(root: str, version: str) -> str:
+    """Return the file that pins a version."""
+    return under(root, "pins", f"{version}.json")
+
+
+def attempts_url(root: str) -> str:
+    """Return the folder of the leases."""
+    return under(root, "attempts")
+
+
+def attempt_url(root: str, work: str) -> str:
+    """Return the lease of the attempts of one work: a job with its settings."""
+    return under(root, "attempts", f"{work}.json")
+
+
+def collector_url(root: str) -> str:
+    """Return the file that is there while garbage is deleted."""
+    return under(root, "attempts", "collector")

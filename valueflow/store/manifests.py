@@ -22,6 +22,7 @@ from valueflow.config import Config
 from valueflow.console import masked, without_secrets
 from valueflow.errors import DamageError, InputError
 from valueflow.records import SCHEMAS
+from valueflow.store.attempts import use
 from valueflow.store.details import Details
 from valueflow.store.files import SET_ASIDE, folders, read_bytes, read_parsed, sizes, sweep_below, write_bytes
 from valueflow.store.json_files import content_digest, strict_json, unsealed
@@ -187,6 +188,7 @@ def commit(
         files: its files; by default every part that is there is hashed and listed.
         card: makes the README.md of the build, which is written before the manifest.
     """
+    use(build.root, f"{build.table}/{build.build_id}")
     sweep_below(build.url)
     if files is None:
         with ThreadPoolExecutor(8) as pool:
@@ -271,7 +273,13 @@ def _flaws_by_value(listed: Manifest) -> Iterator[Flaw]:
 
 
 def read_manifest(build: Build) -> Manifest | None:
-    """Return the manifest of a build without a look at its files; None where there is none."""
+    """Return the manifest of a build without a look at its files; None where there is none. The lease names the build."""
+    use(build.root, f"{build.table}/{build.build_id}")
+    return unused_manifest(build)
+
+
+def unused_manifest(build: Build) -> Manifest | None:
+    """Return the manifest as `read_manifest` does, for the collector, which uses no build."""
     try:
         return read_parsed(build.manifest_url, _parse, (ValueError,), "a manifest")
     except FileNotFoundError:

@@ -12,6 +12,7 @@ from valueflow.store.manifests import require_manifest
 from valueflow.store.swap import swap
 
 log = logging.getLogger(__name__)
+REMEMBERED = 20  # versions that were published earlier
 
 
 class Pointer(NamedTuple):
@@ -20,6 +21,12 @@ class Pointer(NamedTuple):
     version: str | None
     sequence: int
     raw: bytes | None
+    previous: tuple[str, ...] = ()
+
+    def after(self, version: str) -> tuple[str, ...]:
+        """Return the versions that were published before this one, the latest first, where it is published now."""
+        earlier = [self.version, *self.previous] if self.version else self.previous
+        return tuple(v for v in earlier if v and v != version)[:REMEMBERED]
 
 
 def current(root: str) -> Pointer:
@@ -48,10 +55,10 @@ def replaceable(root: str) -> Pointer:
 
 def _parse(raw: bytes) -> Pointer:
     content = unsealed(raw).content
-    version, sequence = content["version"], content["sequence"]
-    if type(sequence) is not int or sequence < 0 or not NAME.fullmatch(version):
-        raise ValueError(f"version {version!r}, sequence {sequence!r}")
-    return Pointer(version, sequence, raw)
+    version, sequence, previous = content["version"], content["sequence"], content.get("previous", [])
+    if type(sequence) is not int or sequence < 0 or not all(NAME.fullmatch(v) for v in [version, *previous]):
+        raise ValueError(f"version {version!r}, sequence {sequence!r}, previous {previous!r}")
+    return Pointer(version, sequence, raw, tuple(previous))
 
 
 def publish(root: str, version: str, seen: Pointer) -> None:
@@ -65,8 +72,7 @@ def publish(root: str, version: str, seen: Pointer) -> None:
     if seen.version == version:
         return
     require_manifest(Build(root, "vidb", version))
-    content = {"version": version, "sequence": seen.sequence + 1, "published": datetime.now(UTC).isoformat()}
-    if swap(pointer_url(root), sealed(content), seen.raw):
+    if repoint(root, version, seen):
         return
     published = current(root).version
     if published != version:
@@ -75,3 +81,12 @@ def publish(root: str, version: str, seen: Pointer) -> None:
             f"{happened} while {version!r} was being built; {version!r} is kept but not "
             f"made current. Rerun the command to publish it, or use it with vidb={version}"
         )
+
+
+def repoint(root: str, version: str, seen: Pointer) -> bool:
+    """Point CURRENT at a version if it still is as it was seen, and return whether it names the version then."""
+    content = {
+        "version": version, "sequence": seen.sequence + 1, "published": datetime.now(UTC).isoformat(),
+        "previous": seen.after(version),
+    }  # fmt: skip
+    return swap(pointer_url(root), sealed(content), seen.raw)

@@ -60,6 +60,7 @@ def train_hives(config: TrainHivesConfig) -> TrainingResult:
     settings = digest(__version__, sources.data_id, start[1], model, config.id_settings())
     build = Build(config.root, "hives", digest(settings, config.workers.num_workers))
     checkpoints = store.checkpoints_url(config.root, settings)
+    store.use(config.root, f"checkpoints/{settings}")
     if store.manifest(build) is None:  # not made again for a damaged file: that may take days
         check_model(locate(config.encoder.model), config.encoder.model, config.encoder.revision, config.encoder.max_length)
         _check_workers(config, checkpoints)
