@@ -62,7 +62,8 @@ SCHEMAS = {
     "rankings": pa.schema(
         [
             ("window_id", S), ("theory", S), ("value", S), ("text_ids", pa.list_(S)), ("round", N), ("judge", S),
-            ("order", pa.list_(N)), ("weight", F), ("error", S), ("reply", S), ("tokens_in", N), ("tokens_out", N),
+            ("order", pa.list_(N)), ("weight", F), ("relevance", F), ("error", S), ("reply", S), ("tokens_in", N),
+            ("tokens_out", N),
         ]
     ),
     "utilities": pa.schema(
@@ -84,7 +85,7 @@ SCHEMAS = {
         [
             ("response_id", S), ("query", S), ("dataset", S), ("response", S), ("theory", S), ("value", S),
             ("intensity", F), ("low", F), ("high", F), ("judge_intensity", F), ("judge_low", F), ("judge_high", F),
-            ("num_windows", N), ("num_failed", N),
+            ("relevance", F), ("num_windows", N), ("num_failed", N),
             ("judge", S), ("vidb_version", S), ("sampling", S), ("k", N), ("m", N),
         ]
     ),
@@ -113,8 +114,8 @@ SCHEMAS = {
 
 # fmt: on
 
-# Null in builds of versions before 0.6, whose `intensity`, `low` and `high` are the judge's own.
-ADDED_COLUMNS = ("judge_intensity", "judge_low", "judge_high")
+# Null in builds of versions before 0.6, whose `intensity`, `low` and `high` are the judge's own and which know no relevance.
+ADDED_COLUMNS = ("judge_intensity", "judge_low", "judge_high", "relevance")
 
 
 class ValueId(str):

@@ -18,14 +18,19 @@ def answers(
     weights: list[float | None] | None = None,
     tokens_in: list[int] | None = None,
     tokens_out: list[int] | None = None,
+    relevance: list[float | None] | None = None,
 ) -> pa.Table:
-    """Return one `rankings` row per window; exactly one of order and error is set in each. A column `folder` is kept."""
+    """Return one `rankings` row per window; exactly one of order and error is set in each. A column `folder` is kept.
+
+    `relevance` is of windows of one text, whose order says nothing.
+    """
     count, schema = windows.num_rows, SCHEMAS["rankings"]
     table = windows.select(SCHEMAS["windows"].names)
     columns = {
         "judge": [judge] * count,
         "order": orders,
         "weight": weights or [None] * count,
+        "relevance": relevance or [None] * count,
         "error": errors,
         "reply": replies,
         "tokens_in": tokens_in or [0] * count,

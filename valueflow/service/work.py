@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +11,29 @@ from valueflow import api
 from valueflow.evaluation.scoring import Scoring
 from valueflow.hives.extract import Extractor
 from valueflow.ranking.windows import with_texts
-from valueflow.records import clean, flaw, text_id
+from valueflow.records import ValueId, clean, flaw, text_id
 
 CHUNK = 256  # texts of one value that are planned and scored together
 MAX_INLINE_TEXTS = 32  # work on up to so many texts or scores is done on the event loop: it takes milliseconds
 T = TypeVar("T")
+
+
+class Plan(NamedTuple):
+    """Windows that a request takes.
+
+    Attributes:
+        texts: distinct texts that can be judged.
+        values: on which they are scored.
+        windows: that rank the texts.
+        relevance: of one text each, which ask how far it concerns a value.
+        sharpness: by value, windows of anchors alone that estimate the judge's sharpness first.
+    """
+
+    texts: int
+    values: list[ValueId]
+    windows: int
+    relevance: int
+    sharpness: dict[ValueId, int]
 
 
 def flaw_of(text: str) -> str | None:
