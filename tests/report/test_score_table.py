@@ -40,8 +40,8 @@ def test_own_values_come_first_and_signs_and_intervals_are_counted(tmp_path):
     assert "1 of 3 signs are right, 1 intervals exclude the right sign; mean size 4.3" in lines[4]
     assert "1 of 2 intervals contain zero; mean size 1.2" in lines[5]
     assert lines[6] == "intervals: 40 texts"
-    assert lines[7].startswith("judge: j is weak: it shares about 36% of its variance with people")
-    assert "7 points wide; 2 would do" in lines[7]
+    assert lines[7].startswith("judge: j is weak at best: it shares about 36% of its variance with people")
+    assert "7 points wide; a judge that agrees with people would need 2" in lines[7]
 
 
 def test_without_own_values_each_value_shows_its_highest_middle_and_lowest(tmp_path):
@@ -53,4 +53,5 @@ def test_without_own_values_each_value_shows_its_highest_middle_and_lowest(tmp_p
 
 @pytest.mark.parametrize(("sd", "grade"), [(1.0, "good"), (3.0, "fair"), (4.5, "weak")])
 def test_the_grade_is_how_much_of_the_variance_people_share(tmp_path, sd, grade):
-    assert f"j is {grade}:" in score_table(build(tmp_path, ContentError(sd=sd, spread=5.0)), OWN)
+    assert f"j is {grade} at best:" in score_table(build(tmp_path, ContentError(sd=sd, spread=5.0)), OWN)
+    assert f"j is {grade}:" in score_table(build(tmp_path / "rated", ContentError(sd=sd, spread=5.0, basis="ratings")), OWN)

@@ -79,8 +79,9 @@ def _grade(rows: list[dict], errors: Mapping[str, ContentError]) -> list[str]:
     grade = next(name for least, name in GRADES if agreement >= least)
     width, own = (float(np.mean([row[f"{of}high"] - row[f"{of}low"] for row in rows])) for of in ("", "judge_"))
     calibrated = all(error.calibrated_to_people or error.basis == "known" for error in errors.values())
-    ratings = "" if calibrated else "; 100 ratings by people would tell how far this holds (docs/howto.md)"
+    source = f"{grade}:" if calibrated else f"{grade} at best:"
+    ratings = "" if calibrated else "; 100 ratings by people would tell (docs/howto.md, from 150 ratings)"
     return [
-        f"judge: {rows[0]['judge']} is {grade}: it shares about {agreement:.0%} of its variance with people, so an interval is "
-        f"{width:.0f} points wide; {own:.0f} would do for a judge that agrees with them{ratings}"
+        f"judge: {rows[0]['judge']} is {source} it shares about {agreement:.0%} of its variance with people, so an interval is "
+        f"{width:.0f} points wide; a judge that agrees with people would need {own:.0f}{ratings}"
     ]
