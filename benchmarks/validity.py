@@ -223,12 +223,15 @@ def texts_of_any_topic(accuracy: float, off_topic: float, size: int = 20_000) ->
 
 def relevance() -> None:
     """Print the quality of intervals with and without the relevance that a judge says."""
-    print("right off-topic | with relevance: coverage width RMSE | without: coverage width RMSE")
+    print("right off-topic | with relevance: coverage width RMSE, coverage of texts on the topic | without: the same")
     for accuracy in (0.7, 0.9, 1.0):
         for off_topic in (2.0, 5.0):
             texts = texts_of_any_topic(accuracy, off_topic)
-            numbers = " | ".join("{:8.3f} {:5.1f} {:5.2f}".format(*texts.quality(knows)) for knows in (True, False))
-            print(f"{accuracy:5g} {off_topic:9g} |                 {numbers}")
+            on_T, numbers = texts.scores.truth_T != 0, []
+            for knows in (True, False):
+                on_topic = _quality(texts.scores.truth_T[on_T], texts.total(knows)[:, on_T])[0]
+                numbers.append("{:8.3f} {:5.1f} {:5.2f} {:6.3f}".format(*texts.quality(knows), on_topic))
+            print(f"{accuracy:5g} {off_topic:9g} |                 {' | '.join(numbers)}")
 
 
 def encoder_versions() -> tuple[dict[ValueId, Anchors], EncoderRanker]:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from kills import kill_tree, run_and_kill
 
-from jobs import audit_judge, build_vidb, categorize
+from jobs import audit_judge, build_vidb, categorize, evaluate
 from valueflow import store
 from valueflow.config import load
 from valueflow.errors import BudgetSpent, InputError
@@ -93,6 +93,36 @@ def test_a_budget_stops_a_job_and_a_larger_one_continues_it(root, server):
     at = build_vidb.main(build(root, openai(server.url, budget={"tokens": 100_000}), **small))
     windows = store.require_manifest(at.windows).num_rows
     assert sum(server.seen()["paid"].values()) == windows > paid
+
+
+def test_relevance_is_asked_beside_the_windows_and_paid_once(root, server):
+    server.reset(key="")
+    judge = openai(server.url)
+    build_vidb.main(build(root, judge, candidates={"values": ["svt:benevolence"], "num_neutral": 10}, windows={"k": 2, "m": 4}))
+    settings = {
+        "root": str(root), "responses": "valueflow/samples/responses.csv", "judge": judge | {"relevance": True},
+        "evaluator": {"k": 3, "m": 2, "sampling": "bucket"}, "cluster": {"num_cpus": 8},
+    }  # fmt: skip
+    path = root / "evaluate.yaml"
+    path.write_text(yaml.safe_dump(settings))
+
+    def scored(*overrides: str) -> tuple[list[dict], int]:
+        before = sum(server.seen()["paid"].values())
+        result = evaluate.main(load(evaluate.SCHEMA, str(path), list(overrides)))
+        return store.read_table(result.build).to_pylist(), sum(server.seen()["paid"].values()) - before
+
+    rows, paid = scored()
+    assert paid == 48 * (2 + 1)
+    assert {row["relevance"] for row in rows} == {0.0, 1.0}
+    filtered, paid = scored("min_relevance=0.5")
+    assert paid == 0
+    assert {row["relevance"] for row in filtered if row["intensity"] is not None} == {1.0}
+    again, paid = scored("evaluator.seed=1")
+    assert paid == 48 * 2  # other windows; whether the texts concern the value is in the call cache
+    assert [row["relevance"] for row in again] == [row["relevance"] for row in rows]
+    silent, paid = scored("judge.relevance=false")
+    assert paid == 0
+    assert {row["relevance"] for row in silent} == {None}
 
 
 def test_a_refused_key_is_one_sentence(root, server):
