@@ -1,10 +1,13 @@
 """Do the intervals hold people's intensity? Total and judge's own intervals side by side.
 
 python -m benchmarks.validity simulation [SEEDS]
+python -m benchmarks.validity relevance
 python -m benchmarks.validity labels ../shared/data/vidb_anchors/dev.jsonl
 
 simulation: theta_people ~ N(0, 2² sharpness²) nats; each judge has a content error of 0.5, 1 or 2 of these spreads; windows are
 answered as Plackett-Luce says, fitted and calibrated as in a build, and new texts are scored by one judge as in an evaluation.
+
+relevance: half of the texts do not concern the value; a judge says of each whether it does, and is right in a share of cases.
 
 labels: the encoder judge ranks the sample corpus (32 values), scores the rated texts of a file among it, and is calibrated with
 four fifths of the texts; the figures are of the last fifth, each text once. Nothing is chosen by them.
@@ -40,6 +43,7 @@ from valueflow.vidb.version import Anchors
 QUANTILE = 0.99
 NUM_TEXTS, NUM_NEUTRAL, NUM_NEW, NUM_RATED = 200, 40, 100, 100
 NUM_FOLDS = 5
+TOPIC_ERROR = ContentError(slope=0.8, sd=2.0, spread=5.0, shared_sd=0.3)
 
 
 class Scores(NamedTuple):
@@ -186,6 +190,50 @@ def _cell(tails: str, content: float, sharpness: float, k: int, num_values: int)
     return lines
 
 
+class TextsOfAnyTopic(NamedTuple):
+    """Texts of which half do not concern the value, where people's intensity is 0, and the relevance that a judge says."""
+
+    scores: Scores
+    relevance_T: np.ndarray
+
+    def total(self, knows_relevance: bool = True) -> np.ndarray:
+        """People's intensity with its interval (3, T)."""
+        own_3T = self.scores.own_3T
+        return np.array(TOPIC_ERROR.total(*own_3T, relevance_T=self.relevance_T if knows_relevance else None))
+
+    def quality(self, knows_relevance: bool) -> np.ndarray:
+        """Coverage, width and root mean square error."""
+        return _quality(self.scores.truth_T, self.total(knows_relevance))
+
+
+def texts_of_any_topic(accuracy: float, off_topic: float, size: int = 20_000) -> TextsOfAnyTopic:
+    """Draw texts; the judge puts those that do not concern the value at random places of spread `off_topic` (others: 5 points).
+
+    `accuracy` is the share of texts of which the judge says rightly whether they concern the value.
+    """
+    rng, sampling = np.random.default_rng(0), 0.5
+    concerns_T = rng.random(size) < 0.5
+    judge_T = rng.normal(0, np.where(concerns_T, 5.0, off_topic))
+    people_T = TOPIC_ERROR.slope * judge_T + np.hypot(TOPIC_ERROR.sd, TOPIC_ERROR.shared_sd) * rng.normal(size=size)
+    said_T = np.where(concerns_T == (rng.random(size) < accuracy), accuracy, 1 - accuracy)
+    own_T = judge_T + sampling * rng.normal(size=size)
+    own_3T = np.array([own_T, own_T - Z95 * sampling, own_T + Z95 * sampling])
+    return TextsOfAnyTopic(Scores(np.where(concerns_T, people_T, 0.0), own_3T), said_T)
+
+
+def relevance() -> None:
+    """Print the quality of intervals with and without the relevance that a judge says."""
+    print("right off-topic | with relevance: coverage width RMSE, coverage of texts on the topic | without: the same")
+    for accuracy in (0.7, 0.9, 1.0):
+        for off_topic in (2.0, 5.0):
+            texts = texts_of_any_topic(accuracy, off_topic)
+            on_T, numbers = texts.scores.truth_T != 0, []
+            for knows in (True, False):
+                on_topic = _quality(texts.scores.truth_T[on_T], texts.total(knows)[:, on_T])[0]
+                numbers.append("{:8.3f} {:5.1f} {:5.2f} {:6.3f}".format(*texts.quality(knows), on_topic))
+            print(f"{accuracy:5g} {off_topic:9g} |                 {' | '.join(numbers)}")
+
+
 def encoder_versions() -> tuple[dict[ValueId, Anchors], EncoderRanker]:
     """The 32 values of the sample corpus as the encoder judge ranks them, with their content errors."""
     rows: dict[ValueId, list[str]] = {}
@@ -269,6 +317,8 @@ def main() -> None:
     """Run the part that the command line names."""
     if sys.argv[1] == "labels":
         labels(sys.argv[2])
+    elif sys.argv[1] == "relevance":
+        relevance()
     else:
         simulation(*map(int, sys.argv[2:]))
 

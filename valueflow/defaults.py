@@ -8,4 +8,5 @@ from typing import Final
 K: Final = 6  # texts in a window, the scored one included
 M: Final = 3  # windows per text and value
 SAMPLING: Final = "adaptive"  # how the anchors of a window are chosen
+MIN_RELEVANCE: Final = 0.1  # of a text that counts in a profile
 SEED: Final = 0

@@ -62,8 +62,8 @@ SCHEMAS = {
     "rankings": pa.schema(
         [
             ("window_id", S), ("theory", S), ("value", S), ("text_ids", pa.list_(S)), ("round", N), ("judge", S),
-            ("order", pa.list_(N)), ("weight", F), ("error", S), ("reply", S), ("tokens_in", N), ("tokens_out", N),
-            ("truncated_ids", pa.list_(S)),
+            ("order", pa.list_(N)), ("weight", F), ("relevance", F), ("error", S), ("reply", S), ("tokens_in", N),
+            ("tokens_out", N), ("truncated_ids", pa.list_(S)),
         ]
     ),
     "utilities": pa.schema(
@@ -85,7 +85,7 @@ SCHEMAS = {
         [
             ("response_id", S), ("query", S), ("dataset", S), ("response", S), ("theory", S), ("value", S),
             ("intensity", F), ("low", F), ("high", F), ("judge_intensity", F), ("judge_low", F), ("judge_high", F),
-            ("num_windows", N), ("num_failed", N),
+            ("relevance", F), ("num_windows", N), ("num_failed", N),
             ("judge", S), ("vidb_version", S), ("sampling", S), ("k", N), ("m", N),
         ]
     ),
@@ -114,8 +114,9 @@ SCHEMAS = {
 
 # fmt: on
 
-# Null in older builds: before 0.6 `intensity`, `low` and `high` are the judge's own; truncated texts were not counted.
-ADDED_COLUMNS = ("judge_intensity", "judge_low", "judge_high", "truncated_ids")
+# Null in older builds: before 0.6 `intensity`, `low` and `high` are the judge's own; truncated texts were not counted, and
+# relevance was not known.
+ADDED_COLUMNS = ("judge_intensity", "judge_low", "judge_high", "truncated_ids", "relevance")
 
 
 class ValueId(str):

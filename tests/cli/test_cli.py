@@ -32,8 +32,8 @@ KEY = "vf-secret-0123456789"
 TEXTS = ['We "helped", she said.', "I broke\nmy promise", "我们照顾了邻居的孩子"]
 VALUES = ["svt:benevolence", "mft:fairness-cheating", "duty:fidelity"]
 PROVENANCE = f"judge {JUDGE}, VIDB {VERSION}, mode ranked, k 6, m 3, sampling adaptive, seed 0"
-COLUMNS = ["index", "text", "value", "intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "num_windows"]
-COLUMNS += ["num_failed", "error", "truncated"]
+COLUMNS = ["index", "text", "value", "intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "relevance"]
+COLUMNS += ["num_windows", "num_failed", "error", "truncated"]
 
 
 @pytest.fixture
@@ -256,7 +256,8 @@ def test_comparison_profile_nodes_and_values_are_shown(local, run, server, tmp_p
         f"{first.intensity:+.2f}",
     ]
     code, out, _ = run("profile", write_texts(tmp_path / "in.txt", ["a", "b"]), "--format", "csv")
-    assert out == "value,intensity,low,high,num_texts,band\n" + "".join(f"{value},1.0,0.0,2.0,2,neutral\n" for value in VALUES)
+    header = "value,intensity,low,high,num_texts,num_left_out,band\n"
+    assert out == header + "".join(f"{value},1.0,0.0,2.0,2,0,neutral\n" for value in VALUES)
     code, out, _ = run("extract", "a", "--theory", "svt", "--top", 1, "--server", server.url)
     assert out.splitlines()[1].split() == ["svt", "a", "supports", "0.50", "0.10"]
     assert any(line.split()[:2] == ["svt:benevolence", "yes"] for line in run("values")[1].splitlines())
@@ -468,3 +469,12 @@ def test_help_needs_nothing_heavy():
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--value NAME" in process.stdout
     assert not set(process.stderr.split()) & {"pydantic", "httpx", "numpy", "pyarrow", "torch", "valueflow.api"}
+
+
+def test_a_profile_passes_the_least_relevance_on_and_excludes_it_beside_trusted_scores(local, run):
+    assert run("profile", "a", "--min-relevance", "0.4", "--value", VALUES[0])[0] == 0
+    assert local.requests[-1].min_relevance == 0.4
+    code, _, err = run("profile", "a", "--min-relevance", "2", "--value", VALUES[0])
+    assert (code, "min_relevance" in err[0]) == (2, True)
+    code, _, err = run("profile", "a", "--min-relevance", "0.4", "--trusted", "t.csv")
+    assert (code, "--trusted" in err[0]) == (2, True)

@@ -74,7 +74,7 @@ def tables(draw):
     """A table of the command, with its rows and header."""
     number, count = draw(NUMBERS), draw(COUNTS)
     scored = {"intensity": number, "low": draw(NUMBERS), "high": draw(NUMBERS)}
-    windows = {"num_windows": count, "num_failed": draw(COUNTS), "error": None}
+    windows = {"relevance": draw(NUMBERS | st.none()), "num_windows": count, "num_failed": draw(COUNTS), "error": None}
     provenance = {"judge": "j", "vidb_version": "v", "mode": "ranked", "k": 6, "m": 3, "sampling": "fixed", "seed": 2**31 - 1}
     agreement = [{"spearman": number, "mean_absolute_error": number, "coverage": number}]
     anchors = {"text": "a", "source": "s", "license": "l"}
@@ -86,10 +86,10 @@ def tables(draw):
     tables = [
         (output.scores, {"index": 0, "text": "a", "value": "svt:a"} | scored | windows, provenance | {"agreement": agreement}),
         (output.comparisons, {"value": "svt:a", "probability": number, **sides}, provenance),
-        (output.profiles, {"value": "svt:a", **scored, "num_texts": count, "band": "low"}, provenance),
+        (output.profiles, {"value": "svt:a", **scored, "num_texts": count, "num_left_out": count, "band": "low"}, provenance),
         (output.nodes, {"index": 0, "text": "a", **node}, {"model": "m"}),
         (output.definition, anchors | scored, value),
-        (output.plan, {"texts": count, "values": 3, "windows": count, "sharpness": 0, "calls": count}, {}),
+        (output.plan, {"texts": count, "values": 3, "windows": count, "relevance": count, "sharpness": 0, "calls": count}, {}),
         (output.versions, listed, {}),
         (output.version, {"value": "svt:a", "anchors": count}, header),
     ]  # fmt: skip

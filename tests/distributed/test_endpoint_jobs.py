@@ -20,7 +20,6 @@ from kills import kill_tree, run_and_kill
 from jobs import audit_judge, build_vidb, categorize, evaluate
 from valueflow import store
 from valueflow.config import load
-from valueflow.distributed.answer import truncated_texts
 from valueflow.errors import BudgetSpent, InputError
 from valueflow.models import locate
 
@@ -111,7 +110,8 @@ def test_texts_that_a_judge_reads_in_part_are_counted_and_said_everywhere(root, 
     assert 0 < len(longer) < pool.num_rows
     sentence = f"{len(longer)} texts are longer than max_chars (80) of 'faulty'"
     assert f"rank: {sentence}" in caplog.text
-    assert truncated_texts(at.rankings[0]) == longer
+    truncated = store.read_table(at.rankings[0], ["truncated_ids"])["truncated_ids"]
+    assert set(pc.list_flatten(truncated).to_pylist()) == longer
     assert store.details_of(at.rankings[0], store.RankingsDetails).truncated == len(longer)
     assert store.details_of(at.vidb, store.VidbDetails).truncated == len(longer)
     assert sentence in html.unescape((root / "reports" / f"{at.vidb.build_id}.html").read_text())
@@ -143,6 +143,36 @@ def test_texts_that_a_judge_reads_in_part_are_counted_and_said_everywhere(root, 
     assert f"{number} texts are longer than max_chars (80) of 'faulty'" in caplog.text
     page = html.unescape((root / "reports" / f"labels-{votes.labels.build_id}.html").read_text())
     assert f"{number} texts are longer than max_chars (80) of 'faulty'" in page
+
+
+def test_relevance_is_asked_beside_the_windows_and_paid_once(root, server):
+    server.reset(key="")
+    judge = openai(server.url)
+    build_vidb.main(build(root, judge, candidates={"values": ["svt:benevolence"], "num_neutral": 10}, windows={"k": 2, "m": 4}))
+    settings = {
+        "root": str(root), "responses": "valueflow/samples/responses.csv", "judge": judge | {"relevance": True},
+        "evaluator": {"k": 3, "m": 2, "sampling": "bucket"}, "cluster": {"num_cpus": 8},
+    }  # fmt: skip
+    path = root / "evaluate.yaml"
+    path.write_text(yaml.safe_dump(settings))
+
+    def scored(*overrides: str) -> tuple[list[dict], int]:
+        before = sum(server.seen()["paid"].values())
+        result = evaluate.main(load(evaluate.SCHEMA, str(path), list(overrides)))
+        return store.read_table(result.build).to_pylist(), sum(server.seen()["paid"].values()) - before
+
+    rows, paid = scored()
+    assert paid == 48 * (2 + 1)
+    assert {row["relevance"] for row in rows} == {0.0, 1.0}
+    filtered, paid = scored("min_relevance=0.5")
+    assert paid == 0
+    assert {row["relevance"] for row in filtered if row["intensity"] is not None} == {1.0}
+    again, paid = scored("evaluator.seed=1")
+    assert paid == 48 * 2  # other windows; whether the texts concern the value is in the call cache
+    assert [row["relevance"] for row in again] == [row["relevance"] for row in rows]
+    silent, paid = scored("judge.relevance=false")
+    assert paid == 0
+    assert {row["relevance"] for row in silent} == {None}
 
 
 def test_a_refused_key_is_one_sentence(root, server):

@@ -27,6 +27,7 @@ from valueflow.distributed.build.aggregate import (
     fit_value,
     split,
 )
+from valueflow.distributed.evaluation.run import dry_run
 from valueflow.errors import InputError
 from valueflow.judging.simulated import true_theta
 from valueflow.ranking.likelihood import Layout
@@ -128,6 +129,29 @@ def test_evaluation_scores_every_response_and_again_from_its_saved_rankings(buil
     assert len(both) == len(rows)
     np.testing.assert_array_equal(both.intensity_x, both.intensity_y)
     assert Path(f"{evaluated.build.url}/scores.csv").read_text().startswith("query,dataset,response,")
+
+
+def test_relevance_is_asked_beside_the_windows_and_filters_on_request(built, cluster):
+    root, _ = built
+    judge = SIMULATED | {"concern_share": 0.5, "relevance_accuracy": 0.95}
+    settings = {"judge": judge, "values": ["svt:benevolence"]}
+    with pytest.raises(InputError, match="relevance_accuracy"):
+        evaluate.main(job_config(evaluate, root, "min_relevance=0.5", judge=SIMULATED, values=["svt:benevolence"]))
+    dry = dry_run(job_config(evaluate, root, **settings))
+    assert [estimate.calls for estimate in dry] == [3 * 48, 48]
+    everything, filtered = (
+        store.read_table(evaluate.main(job_config(evaluate, root, *overrides, **settings)).build).to_pandas()
+        for overrides in ([], ["min_relevance=0.5"])
+    )
+    about = np.array([true_theta("benevolence", text_id(text), 3.0, 0.5) != 0 for text in everything.response])
+    assert (everything.relevance.round(2).isin([0.05, 0.95])).all()
+    assert ((everything.relevance > 0.5) == about).mean() > 0.85
+    assert (everything.num_windows == 3).all()
+    low = everything.relevance < 0.5
+    assert ((everything.low <= 0) & (everything.high >= 0))[low].all()
+    np.testing.assert_array_equal(filtered.intensity.isna(), low)
+    np.testing.assert_array_equal(filtered.judge_intensity, everything.judge_intensity)
+    np.testing.assert_array_equal(filtered.intensity[~low], everything.intensity[~low])
 
 
 def test_a_service_gives_the_very_numbers_of_the_batch_job(built, evaluated):

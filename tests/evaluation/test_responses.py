@@ -10,8 +10,8 @@ import pytest
 from valueflow import store
 from valueflow.errors import InputError
 from valueflow.evaluation.official_files import scores_csv
-from valueflow.evaluation.responses import COLUMNS, save_responses
-from valueflow.records import SCHEMAS, digest
+from valueflow.evaluation.responses import COLUMNS, own_values, save_responses
+from valueflow.records import SCHEMAS, digest, text_id
 from valueflow.store import ResponsesDetails
 
 HEADER = "query,dataset,response\n"
@@ -139,3 +139,20 @@ def test_a_control_character_in_the_query_does_not_lose_the_response(tmp_path):
     assert counts == (1, 0)
     assert rows[0]["query"] == "the project\x99s"
     assert set(rows[0]) == {"response_id", *COLUMNS}
+
+
+def test_the_own_value_and_side_of_a_response_are_read_where_its_author_says_them(tmp_path):
+    path = tmp_path / "r.csv"
+    lines = [
+        "q,d,Share it.,Benevolence,2",
+        "q,d,Keep it.,svt:power,-1",
+        "q,d,a,,1",
+        "q,d,b,nothing,1",
+        "q,d,c,power,0",
+        "q,d,e,power,x",
+    ]
+    path.write_text("\n".join(["query,dataset,response,about,stance", *lines]))
+    own = own_values(str(path))
+    assert own == {text_id("Share it."): ("svt:benevolence", 1), text_id("Keep it."): ("svt:power", -1)}
+    assert own_values(written(tmp_path / "plain.csv", SAME)) == own_values("") == {}
+    assert len(own_values("valueflow/samples/responses.csv")) == 48

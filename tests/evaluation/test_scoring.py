@@ -319,3 +319,30 @@ def test_a_perfect_and_a_random_judge_have_finite_sharpness():
     theta_WK = [np.array([3.0, np.nan, 1.0, -2.0])] * 50
     assert estimate_sharpness(theta_WK, [[0, 1, 2, 3]] * 50) > 3
     assert estimate_sharpness(theta_WK, [[3, 2, 1, 0]] * 50) < 0.1
+
+
+def test_where_the_judge_says_relevance_each_text_is_asked_about_once_beside_the_first_round():
+    config, ids = EvaluatorConfig(k=3, m=2), ["a", "b"]
+    plain, asking = (scoring.Scoring(ANCHORS, ids, 1.0, config, relevance) for relevance in ("none", "apart"))
+    first, second = asking.plan(0), asking.plan(1)
+    assert first.slice(0, 2).equals(plain.plan(0))
+    assert first["text_ids"].to_pylist()[2:] == [["a"], ["b"]]
+    assert second.num_rows == 2
+    assert asking.window_ids(2).keys() - plain.window_ids(2).keys() == set(first["window_id"].to_pylist()[2:])
+    rows = [row | {"order": [0], "weight": None, "relevance": 0.3} for row in first.to_pylist()[2:]]
+    asking.take([(0, rows[0]), (1, rows[1] | {"order": None, "relevance": None})])
+    assert [total.relevance for total in asking.scores()] == [0.3, None]
+
+
+@pytest.mark.parametrize("relevance", ["apart", "in orders"])
+def test_scores_follow_the_relevance_and_those_without_one_are_as_before(relevance):
+    own_3T = np.array([[9.0, 9.0, 9.0], [7.0, 7.0, 7.0], [10.0, 10.0, 10.0]])
+    error = scoring.ContentError(sd=1.0)
+    plain, (concerned, irrelevant, unknown) = scoring.totals(error, own_3T), scoring.totals(
+        error, own_3T, 0, [1.0, 0.0, None], relevance
+    )  # fmt: skip
+    assert unknown == plain[0]
+    assert concerned[:6] == plain[0][:6]
+    assert 0 < irrelevant.intensity <= 1
+    assert irrelevant.low <= 0 <= irrelevant.high
+    assert irrelevant[3:6] == (9.0, 7.0, 10.0)

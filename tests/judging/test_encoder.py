@@ -163,3 +163,18 @@ def test_a_hives_folder_behind_a_url_is_the_same_judge(tmp_path, monkeypatch):
         np.testing.assert_array_equal(LayerEncoder("memory://models/one")(TEXTS), LayerEncoder(str(folder))(TEXTS))
     finally:
         memory.rm("/models", recursive=True)
+
+
+def test_a_window_of_one_text_is_answered_with_its_relevance(ranker):
+    texts = ["I kept my promise to her although it cost me a lot.", "The bus leaves at nine."]
+    table = pa.table(
+        {
+            "window_id": ["a", "b", "c"], "theory": ["duty"] * 3, "value": ["fidelity"] * 3,
+            "text_ids": [[text_id(texts[0])], [text_id(texts[1])], [text_id(text) for text in texts]],
+            "round": pa.array([0] * 3, pa.int32()), "texts": [texts[:1], texts[1:], texts],
+        }
+    )  # fmt: skip
+    *said, none = ranker(table)["relevance"].to_pylist()
+    np.testing.assert_allclose(said, ranker.relevance(texts, "duty:fidelity"), rtol=1e-6)
+    assert said[0] > 5 * said[1]
+    assert none is None

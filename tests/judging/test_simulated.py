@@ -10,7 +10,7 @@ import pytest
 from valueflow.judging.answers import answers
 from valueflow.judging.configs import EncoderJudge, SimulatedJudge
 from valueflow.judging.fingerprint import fingerprint
-from valueflow.judging.kinds import true_correlation
+from valueflow.judging.kinds import kind_of, true_correlation
 from valueflow.judging.simulated import SimulatedRanker, correlation, true_theta
 from valueflow.llm.configs import VllmModel
 from valueflow.records import SCHEMAS
@@ -113,3 +113,23 @@ def test_answers_keep_the_folder_that_a_row_belongs_to():
 def test_a_fingerprint_changes_with_what_can_change_an_answer(judge, faster, other):
     assert fingerprint(judge.model_copy(update=faster)) == fingerprint(judge)
     assert fingerprint(judge.model_copy(update=other)) != fingerprint(judge)
+
+
+def test_half_of_the_texts_concern_a_value_and_the_judge_says_so_with_its_accuracy():
+    judge = SimulatedRanker(SimulatedJudge(concern_share=0.5, relevance_accuracy=0.8))
+    ids = [f"t{i}" for i in range(4000)]
+    alone = windows(len(ids)).set_column(3, "text_ids", pa.array([[i] for i in ids]))
+    said = np.array(judge(alone)["relevance"].to_pylist())
+    concern = np.array([true_theta("power", i, 3.0, 0.5) != 0 for i in ids])
+    assert concern.mean() == pytest.approx(0.5, abs=0.03)
+    assert set(said.round(6)) == {0.2, 0.8}
+    for level in (0.2, 0.8):  # what it says is the probability
+        assert concern[said.round(6) == level].mean() == pytest.approx(level, abs=0.03)
+    assert all(judge.theta("power", i) == 0 for i, is_about in zip(ids, concern, strict=True) if not is_about)
+
+
+def test_by_default_all_texts_concern_all_values_and_ids_are_those_from_before_the_setting():
+    assert SimulatedRanker(SimulatedJudge())(windows(3))["relevance"].to_pylist() == [None] * 3
+    assert not {"concern_share", "relevance_accuracy"} & set(SimulatedJudge().model_dump())
+    assert kind_of(SimulatedJudge()).relevance(SimulatedJudge()) == "none"
+    assert {"concern_share", "relevance_accuracy"} <= set(SimulatedJudge(concern_share=0.5, relevance_accuracy=1).model_dump())

@@ -6,9 +6,12 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from valueflow.hives.naming import NAME
+from valueflow.judging.fingerprint import fingerprint
+from valueflow.judging.kinds import kind_of
 from valueflow.judging.tasks import RANK, VOTE
 from valueflow.llm.cache import Reply, call_key
 from valueflow.llm.chat_completions import _sampled_tokens, request_body
@@ -200,3 +203,35 @@ def test_a_log_probability_that_no_float_holds_is_unknown():
     [token] = _sampled_tokens(choice)
     assert math.isnan(token.logprob)
     assert option_probability([token], "A", ["A", "B"]) == 1.0
+
+
+ALONE = {"theory": "duty", "value": "fidelity", "text_ids": ["t"], "texts": [TEXTS[0]]}
+
+
+def test_a_window_of_one_text_asks_whether_it_concerns_the_value():
+    asked = RANK.question(ALONE, VLLM)
+    assert asked.options == ["none", "for", "against"]
+    assert asked.logprobs
+    assert json.dumps(TEXTS[0]) in asked.messages[1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "probability", "relevance"),
+    [("none", None, 0.0), ("for", None, 1.0), ("against", None, 1.0), ("for", 0.25, 0.75), ("It is for.", None, None)],
+)
+def test_the_reply_to_it_is_a_relevance_or_a_failure(reply, probability, relevance):
+    columns = {"window_id": ["w"], "theory": ["duty"], "value": ["fidelity"], "text_ids": [["t"]]}
+    batch = pa.table(columns | {"round": pa.array([0], pa.int32()), "texts": [[TEXTS[0]]]})
+    row = RANK.read(with_replies(batch, [Reply(reply, "", 9, 1, probability)]), VLLM).to_pylist()[0]
+    assert row["relevance"] == relevance
+    assert row["weight"] is None
+    assert (row["error"] is None) == (relevance is not None)
+    assert row["order"] == (None if relevance is None else [0])
+
+
+def test_asking_for_relevance_is_off_by_default_and_another_judge_it_does_not_make():
+    for config in (VLLM, OPENAI):
+        asking = config.model_copy(update={"relevance": True})
+        assert kind_of(config).relevance(config) == "none"
+        assert kind_of(asking).relevance(asking) == "apart"
+        assert fingerprint(asking) == fingerprint(config)

@@ -62,3 +62,17 @@ def test_evaluation_page_says_that_texts_were_read_in_part(report: EvaluationRep
 def test_evaluation_page_without_any_intensity(report: EvaluationReport) -> None:
     rows = report.rows.slice(1, 1)
     assert "1 without intensity" in text_of(evaluation_page(dataclasses.replace(report, rows=rows)))
+
+
+def test_responses_that_do_not_concern_a_value_are_told_from_those_whose_windows_failed(report: EvaluationReport) -> None:
+    rows = report.rows.to_pylist()
+    for row in rows:
+        row |= {"judge_intensity": row["intensity"], "judge_low": row["low"], "judge_high": row["high"], "relevance": 0.75}
+    for row in rows[2:5]:
+        row |= {"intensity": None, "low": None, "high": None, "relevance": 0.05}
+    table = pa.Table.from_pylist(rows, report.rows.schema)
+    text = text_of(evaluation_page(dataclasses.replace(report, rows=table)))
+    assert "3 left out: their relevance is below the setting min_relevance" in text
+    assert "1 without intensity: all windows failed" in text
+    assert "relevance 0.75" in text
+    assert "relevance" not in text_of(evaluation_page(report)).replace("Relevance", "")

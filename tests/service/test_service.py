@@ -373,3 +373,55 @@ def test_a_caller_that_has_gone_costs_one_piece(root):
     _, light, pieces = heavy_and_light(root, leave=True)
     assert light == scores(local_service(root, judge=JUDGE), TEXTS[:1], values=VALUES)
     assert len(pieces) <= 1 + 3 * 2
+
+
+ASKED = SimulatedJudge(spread=3.0, concern_share=0.5, relevance_accuracy=1.0)
+
+
+def concerned(text: str, value: ValueId) -> bool:
+    return true_theta(value.node, text_id(text), 3.0, 0.5) != 0
+
+
+@pytest.fixture(scope="module")
+def asked(root) -> Service:
+    return local_service(root, judge=ASKED)
+
+
+def test_each_score_says_how_far_the_text_concerns_the_value(asked, service):
+    results = scores(asked, TEXTS)
+    for score in results:
+        is_about = concerned(TEXTS[score.index], ValueId(score.value))
+        assert score.relevance == float(is_about)
+        assert score.num_windows == 3
+        if not is_about:
+            assert score.low <= 0 <= score.high
+    assert {score.relevance for score in scores(service, TEXTS[:2])} == {None}
+
+
+def test_questions_about_relevance_are_counted(asked, service):
+    request = api.StreamRequest(texts=[*TEXTS, TEXTS[0]], m=2)
+    assert asked.plan(request, request.texts)[2:4] == (2 * 2 * len(TEXTS), 2 * len(TEXTS))
+    assert service.plan(request, request.texts).relevance == 0
+
+
+@pytest.mark.parametrize("least", [0.0, 0.5])
+def test_a_profile_counts_the_texts_that_concern_the_value(asked, least):
+    request = api.ProfileRequest(texts=TEXTS, min_relevance=least)
+    for profiled in asyncio.run(asked.profile(request, "r")).profile:
+        about = sum(concerned(text, ValueId(profiled.value)) for text in TEXTS)
+        expected = (len(TEXTS), 0) if least == 0 else (about, len(TEXTS) - about)
+        assert (profiled.num_texts, profiled.num_left_out) == expected
+
+
+def test_a_profile_of_texts_that_do_not_concern_a_value_has_no_mean_and_says_why(asked):
+    texts = [text for text in TEXTS if not concerned(text, VALUES[0])]
+    profiled = asyncio.run(asked.profile(api.ProfileRequest(texts=texts, values=[VALUES[0]]), "r")).profile[0]
+    assert (profiled.intensity, profiled.num_texts, profiled.num_left_out) == (None, 0, len(texts))
+    assert "min_relevance" in profiled.error
+
+
+def test_two_texts_that_do_not_concern_the_value_are_hardly_told_apart(asked):
+    first, second = [text for text in TEXTS if not concerned(text, VALUES[0])][:2]
+    request = api.CompareRequest(first=first, second=second, values=[VALUES[0]])
+    probability = asyncio.run(asked.compare(request, "r")).comparisons[0].probability
+    assert abs(probability - 0.5) < 0.1

@@ -66,6 +66,12 @@ class ProfileRequest(ScoringRequest):
     """The texts of one person or group."""
 
     texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)
+    min_relevance: float = Field(
+        defaults.MIN_RELEVANCE,
+        ge=0,
+        le=1,
+        description="texts of less relevance for a value do not count in its mean; 0: all do",
+    )
 
 
 class ExtractRequest(_Body):

@@ -46,9 +46,13 @@ class Scored(BaseModel):
     judge_intensity: float | None = Field(None, description="where the judge puts the text")
     judge_low: float | None = Field(None, description="95 % interval of the judge's own intensity")
     judge_high: float | None = None
+    relevance: float | None = Field(
+        None,
+        description="how far the text concerns the value, 0 to 1; null if the judge does not say, and in mode fast",
+    )
     num_windows: int = Field(description="windows with a valid answer; 0 in mode fast")
     num_failed: int = Field(description="windows without a valid answer")
-    error: str | None = Field(None, description="reason for a missing intensity or failed windows")
+    error: str | None = Field(None, description="reason for a missing intensity or relevance, or for failed windows")
     truncated: bool = Field(False, description="the text is longer than `max_chars`: the judge read its beginning only")
 
 
@@ -99,13 +103,14 @@ class CompareResponse(Provenance):
 
 
 class Profiled(BaseModel):
-    """Mean intensity of a value over the texts of a person or group."""
+    """Mean intensity of a value over the texts of a person or group that concern it."""
 
     value: str
     intensity: float | None
     low: float | None = Field(description="95 % interval of the mean: spread of the texts and uncertainty of the scores")
     high: float | None
-    num_texts: int = Field(description="texts with a score")
+    num_texts: int = Field(description="texts that count")
+    num_left_out: int = Field(0, description="texts with a score of less relevance than `min_relevance`, which do not count")
     band: Band | None
     error: str | None = Field(None, description="reason of the first text without a score")
 

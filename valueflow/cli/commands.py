@@ -76,7 +76,8 @@ async def scores_of(
 
 
 COMPARED = (
-    "intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "num_windows", "num_failed", "error", "truncated",
+    "intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "relevance", "num_windows", "num_failed", "error",
+    "truncated",
 )  # fmt: skip
 
 
@@ -102,6 +103,8 @@ async def compare(args: Namespace) -> None:
 async def profile(args: Namespace) -> None:
     """Write the mean intensity of values over texts."""
     texts, outcome = read_texts(args.texts, args.column), Outcome()
+    if args.trusted and args.min_relevance is not None:
+        raise InputError("--min-relevance excludes --trusted: a profile that is corrected has all texts; leave one out")
     trusted = Trusted(args.trusted, texts, args.value) if args.trusted else None
     if trusted:
         args.value = trusted.values
@@ -112,14 +115,16 @@ async def profile(args: Namespace) -> None:
         if trusted:
             await corrected_profile(args, client, texts, trusted)
             return
-        answer = await client.profile(texts, args.value or ["all"], **settings(args))
+        least = {} if args.min_relevance is None else {"min_relevance": args.min_relevance}
+        answer = await client.profile(texts, args.value or ["all"], **settings(args), **least)
     with sheet(args, output.profiles) as out:
         out.header = answer.model_dump(exclude={"profile"})
         outcome.begin(answer)
         for profiled in answer.profile:
             out.add(profiled.model_dump(exclude={"error"}))
+            num_scored = profiled.num_texts + profiled.num_left_out
             for number in range(len(texts)):
-                outcome.add(profiled.value, number < profiled.num_texts, reason=profiled.error)
+                outcome.add(profiled.value, number < num_scored, reason=profiled.error)
     outcome.report()
 
 
@@ -160,7 +165,8 @@ def dry_run(args: Namespace, client: AsyncClient | LocalClient, texts: list[str]
     plan = client.plan(texts, args.value or ["all"], **settings(args))
     sharpness = sum(plan.sharpness.values())
     with sheet(args, output.plan) as out:
-        calls = {"windows": plan.windows, "sharpness": sharpness, "calls": plan.windows + sharpness}
+        calls = {"windows": plan.windows, "relevance": plan.relevance, "sharpness": sharpness}
+        calls["calls"] = sum(calls.values())
         out.add({"texts": plan.texts, "values": len(plan.values), **calls})
 
 

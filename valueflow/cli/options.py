@@ -62,6 +62,13 @@ def parser() -> argparse.ArgumentParser:
         help="scores of a random subset of the texts by people or a better judge, which correct the judge's mean: a csv, tsv, "
         "jsonl or parquet with the columns value, text or text_id, and rating or intensity",
     )
+    profile.add_argument(
+        "--min-relevance",
+        type=float,
+        metavar="R",
+        help="texts whose relevance for a value is lower do not count in its mean, where the judge says relevance (default "
+        f"{defaults.MIN_RELEVANCE})",
+    )
     extract = commands.add_parser(
         "extract",
         parents=[backend, out],

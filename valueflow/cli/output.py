@@ -93,8 +93,9 @@ def scores(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:
     single_text, table = len({row["index"] for row in rows}) == 1, []
     for before, row in zip([None, *rows], rows, strict=False):
         text = "" if single_text or (before and before["index"] == row["index"]) else row["text"]
+        relevance = {"relevance": row["relevance"]}
         counts = {"windows": row["num_windows"] or "", "failed": row["num_failed"] or "", "error": row["error"]}
-        table.append({"text": text, "value": row["value"], **intensity_cells(row, on), **counts})
+        table.append({"text": text, "value": row["value"], **intensity_cells(row, on), **relevance, **counts})
     yield from aligned(table, on, "error" if single_text else "text")
     yield from provenance(header)
 
@@ -118,10 +119,19 @@ def profiles(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:
         corrected = "method" in row
         trusted = {"trusted": row["num_trusted"], "judge's weight": f"{row['judge_weight']:.2f}"} if corrected else {}
         table.append(
-            {"value": row["value"], **intensity_cells(row, on), "texts": row["num_texts"], **trusted, "band": row["band"]}
+            {
+                "value": row["value"],
+                **intensity_cells(row, on),
+                "texts": row["num_texts"],
+                "left out": row.get("num_left_out") or "",
+                **trusted,
+                "band": row["band"],
+            }
         )
     yield from aligned(table, on, "value")
     yield from provenance(header)
+    if any(row.get("num_left_out") for row in rows):
+        yield "left out: texts that hardly concern the value (relevance below --min-relevance)"
     if rows and "method" in rows[0]:
         yield f"{rows[0]['method']} means: trusted scores of a random subset, and the judge's of all texts by its weight"
 
@@ -164,6 +174,8 @@ def definition(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:
 def plan(rows: list[Row], _: Row, on: Screen) -> Iterator[str]:
     """Yield the calls that a command would take."""
     yield from aligned(rows, on, "calls")
+    if any(row["relevance"] for row in rows):
+        yield "relevance: whether each text concerns each value, once; a judge that is no LLM knows it at no cost"
     if any(row["sharpness"] for row in rows):
         yield "sharpness: calls about anchors alone, since the judge did not build the VIDB; their result is kept"
     yield "dry run: nothing was asked"

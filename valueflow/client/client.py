@@ -15,6 +15,7 @@ from valueflow.client.protocol import (
     ApiCall,
     ClientProtocol,
     ModelT,
+    ProfileSettings,
     ResumableStream,
     Scores,
     Settings,
@@ -70,8 +71,8 @@ class Client:
         """Return for each value the probability that the first text has the higher intensity."""
         return self._call(_compare(first, second, _options(values, settings)))
 
-    def profile(self, texts: Words, values: Words = "all", **settings: Unpack[Settings]) -> api.ProfileResponse:
-        """Return the mean intensity of each value over the texts of one person or group."""
+    def profile(self, texts: Words, values: Words = "all", **settings: Unpack[ProfileSettings]) -> api.ProfileResponse:
+        """Return the mean intensity of each value over the texts of one person or group that concern it."""
         return self._call(_profile(as_list(texts, "texts"), _options(values, settings)))
 
     def extract(self, texts: Words, theories: Words | None = None, top: int = 3) -> api.ExtractResponse:
@@ -196,8 +197,8 @@ class AsyncClient:
         """Return for each value the probability that the first text has the higher intensity."""
         return await self._call(_compare(first, second, _options(values, settings)))
 
-    async def profile(self, texts: Words, values: Words = "all", **settings: Unpack[Settings]) -> api.ProfileResponse:
-        """Return the mean intensity of each value over the texts of one person or group."""
+    async def profile(self, texts: Words, values: Words = "all", **settings: Unpack[ProfileSettings]) -> api.ProfileResponse:
+        """Return the mean intensity of each value over the texts of one person or group that concern it."""
         return await self._call(_profile(as_list(texts, "texts"), _options(values, settings)))
 
     async def extract(self, texts: Words, theories: Words | None = None, top: int = 3) -> api.ExtractResponse:

@@ -50,7 +50,7 @@ class LocalClient:
         return await self._service.compare(request, REQUEST_ID)
 
     async def profile(self, texts: list[str], values: list[str], **settings: Any) -> api.ProfileResponse:
-        """Return the mean intensity of each value over the texts of one person or group."""
+        """Return the mean intensity of each value over the texts of one person or group that concern it."""
         request = build_request(api.ProfileRequest, {"texts": texts, "values": values, **settings})
         return await self._service.profile(request, REQUEST_ID)
 

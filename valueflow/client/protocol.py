@@ -49,6 +49,12 @@ class Settings(TypedDict, total=False):
     seed: int
 
 
+class ProfileSettings(Settings, total=False):
+    """Settings of a profile (see `valueflow.api.ProfileRequest`)."""
+
+    min_relevance: float
+
+
 class ValueFlowError(Exception):
     """The server refused a request, was unreachable, or dropped the connection.
 

@@ -8,7 +8,9 @@ from scipy.stats import norm, t
 from valueflow import api
 from valueflow.api.responses import Band
 from valueflow.evaluation.scoring import OVERSHOOT, Total
+from valueflow.judging.kind import Relevance
 from valueflow.numerics.intervals import Z95
+from valueflow.ranking import relevance
 from valueflow.ranking.content_error import ContentError
 from valueflow.records import LIMIT
 
@@ -55,12 +57,14 @@ def to_api(index: int, value: str, result: TextScore) -> api.Scored:
     )  # fmt: skip
 
 
-def probability_higher(first: TextScore, second: TextScore, content_error: ContentError) -> float | None:
+def probability_higher(
+    first: TextScore, second: TextScore, content_error: ContentError, known: Relevance = "none"
+) -> float | None:
     """Return the probability that people's intensity of the first text is higher, or None if either text has no score.
 
     Errors that texts share (of zero, unit and slope) cancel. Ties count one half: equal grid points of two posteriors, or equal
     point estimates without any spread. Without posteriors (mode fast) the judge's errors are taken as normal, with the standard
-    deviations of the two 95 % intervals.
+    deviations of the two 95 % intervals. Where `known` is apart, a text that does not concern the value is at zero.
     """
     if first.score is None or second.score is None:
         return None
@@ -77,27 +81,51 @@ def probability_higher(first: TextScore, second: TextScore, content_error: Conte
     sd = content_error.factor * float(np.sqrt(content_error.slope**2 * own_variance + content))
     difference_D = content_error.slope * difference_D
     higher_D = norm.cdf(difference_D / sd) if sd else 0.5 + 0.5 * np.sign(difference_D)
-    return float(np.clip(p_D @ higher_D, 0.0, 1.0))
+    higher = float(np.clip(p_D @ higher_D, 0.0, 1.0))
+    if known != "apart":
+        return higher
+    concern, positive = zip(*(_concern_and_sign(score, content_error) for score in scores), strict=True)
+    absent = [1 - c for c in concern]
+    at_zero = concern[0] * absent[1] * positive[0] + absent[0] * concern[1] * (1 - positive[1]) + absent[0] * absent[1] / 2
+    return float(np.clip(concern[0] * concern[1] * higher + at_zero, 0.0, 1.0))
 
 
-def mean_profile(value: str, scores: list[api.Scored], content_error: ContentError) -> api.Profiled:
+def _concern_and_sign(score: Total, content_error: ContentError) -> tuple[float, float]:
+    """The probability that a text concerns the value, and that its intensity is then above zero."""
+    own_3 = np.array([score.judge_intensity, score.judge_low, score.judge_high])[:, None]
+    mean, low, high = (float(column[0]) for column in content_error.total(*own_3))
+    sd = (mean - low if mean > 0 else high - mean) / Z95
+    unknown = np.nan if score.relevance is None else score.relevance
+    return float(relevance.concern(np.array(unknown))), float(norm.cdf(mean / sd)) if sd else 0.5 + 0.5 * float(np.sign(mean))
+
+
+def mean_profile(value: str, scores: list[api.Scored], content_error: ContentError, min_relevance: float = 0.0) -> api.Profiled:
     """Return the mean of people's intensities of a value over texts, with its 95 % interval.
 
     The texts are a sample of what the person writes. The content errors of the texts average out, so the mean is moved towards
     the average of all texts less than each text is: with S the spread of people's intensities and tau² the variance of an
     unmoved intensity around people's, by S² / (S² + tau² / number). The error that remains is that of the sample (variance
     between texts and mean squared sampling error), of the move, and what the texts share: zero, unit, slope. A single text
-    keeps the interval of its score.
+    keeps the interval of its score. Texts of less relevance than `min_relevance` are left out; those of unknown relevance not.
     """
     scored = [score for score in scores if score.value == value and score.intensity is not None]
     missing = (score for score in scores if score.value == value and score.intensity is None)
+    size = len(scored)
+    scored = [score for score in scored if score.relevance is None or score.relevance >= min_relevance]
+    num_left_out = size - len(scored)
     error = next((score.error or "no window has a valid answer" for score in missing), None)
     if not scored:
-        return api.Profiled(value=value, intensity=None, low=None, high=None, num_texts=0, band=None, error=error)
+        if num_left_out:
+            error = error or f"no text concerns {value}: the relevance of all is below {min_relevance:g} (min_relevance)"
+        return api.Profiled(
+            value=value, intensity=None, low=None, high=None, num_texts=0, num_left_out=num_left_out, band=None, error=error
+        )
     mean, low, high, size = *_sample_mean(scored, content_error), len(scored)
     if size == 1:
         mean, low, high = (float(x or 0.0) for x in (scored[0].intensity, scored[0].low, scored[0].high))
-    return api.Profiled(value=value, intensity=mean, low=low, high=high, num_texts=size, band=band(mean), error=error)
+    return api.Profiled(
+        value=value, intensity=mean, low=low, high=high, num_texts=size, num_left_out=num_left_out, band=band(mean), error=error
+    )
 
 
 def band(intensity: float) -> Band:

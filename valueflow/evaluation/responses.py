@@ -1,19 +1,44 @@
 """Responses to be scored: reading them from a file, storing them as a build, and looking their texts up by id."""
 
+import contextlib
 import functools
 import itertools
 import logging
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from valueflow import store
 from valueflow.errors import InputError
-from valueflow.records import clean, digest, flaw, text_id
+from valueflow.records import ValueId, clean, digest, flaw, text_id
 from valueflow.store import Build, ResponsesDetails
-from valueflow.tabular import Row, cell, require, row_names, rows, urls
+from valueflow.tabular import Row, cell, columns, require, row_names, rows, urls
+from valueflow.theories import resolve
 
 log = logging.getLogger(__name__)
 COLUMNS = ("query", "dataset", "response")
+ABOUT = ("about", "stance")  # optional: a value, and a number above zero for it or below against it
+
+
+class OwnValue(NamedTuple):
+    """What the author of a response says of it: the value that it is about, and its side (1 for it, -1 against it)."""
+
+    value: ValueId
+    side: int
+
+
+def own_values(url: str) -> dict[str, OwnValue]:
+    """Return the own value of each response by text id; rows that name no value or no side have none."""
+    own: dict[str, OwnValue] = {}
+    for file in urls(url) if url else []:
+        if set(ABOUT) <= set(columns(file, wanted=list(ABOUT))):
+            for row in rows(file, ["response", *ABOUT]):
+                with contextlib.suppress(InputError, ValueError):
+                    about, stance, response = (cell(row.fields, name) for name in (*ABOUT, "response"))
+                    if side := np.sign(float(stance)):
+                        own[text_id(response)] = OwnValue(resolve(about), int(side))
+    return own
 
 
 def save_responses(url: str, root: str, limit: int | None = None) -> Build:

@@ -6,7 +6,7 @@ Shapes: U units (a response and a value), N windows, K texts in a window, A anch
 (docs/design/posterior-grid.md).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,7 +17,9 @@ from valueflow import defaults
 from valueflow.config import Config
 from valueflow.errors import InputError
 from valueflow.evaluation import posterior_kernels
-from valueflow.ranking.content_error import ContentError
+from valueflow.judging.kind import Relevance
+from valueflow.ranking.content_error import ContentError, TotalScore
+from valueflow.ranking.relevance import bounded
 from valueflow.records import LIMIT, conform, digest
 from valueflow.vidb.version import Anchors
 
@@ -60,7 +62,7 @@ class Score(NamedTuple):
 
 
 class Total(NamedTuple):
-    """People's intensity with its 95 % interval, and the judge's own numbers."""
+    """People's intensity with its 95 % interval, the judge's own numbers, and how far the text concerns the value."""
 
     intensity: float
     low: float
@@ -68,6 +70,7 @@ class Total(NamedTuple):
     judge_intensity: float
     judge_low: float
     judge_high: float
+    relevance: float | None = None
 
 
 class Posterior:
@@ -137,8 +140,11 @@ class Scoring:
     and the same numbers.
     """
 
-    def __init__(self, anchors: Anchors, text_ids: list[str], sharpness: float, config: EvaluatorConfig) -> None:
-        self.anchors, self.text_ids, self.config = anchors, text_ids, config
+    def __init__(
+        self, anchors: Anchors, text_ids: list[str], sharpness: float, config: EvaluatorConfig, relevance: Relevance = "none"
+    ) -> None:
+        self.anchors, self.text_ids, self.config, self.relevance = anchors, text_ids, config, relevance
+        self.relevance_U: list[float | None] = [None] * len(text_ids)
         self.posterior = Posterior(anchors, len(text_ids), sharpness)
         self.used: list[set[int]] = [set() for _ in text_ids]
         self._value = f"{anchors.theory}:{anchors.value}"
@@ -146,21 +152,29 @@ class Scoring:
 
     def window_ids(self, rounds: int) -> dict[str, int]:
         """Return window id -> text (U index) for the first `rounds` rounds."""
-        return {self._window_id(unit, r): unit for unit in range(len(self.text_ids)) for r in range(rounds)}
+        units = range(len(self.text_ids))
+        about = {self._relevance_id(unit): unit for unit in units} if self.relevance != "none" and rounds else {}
+        return about | {self._window_id(unit, r): unit for unit in units for r in range(rounds)}
 
     def plan(self, round_: int) -> pa.Table:
-        """Return the `windows` rows of a round; with adaptive sampling they depend on the answers added so far."""
+        """Return the `windows` rows of a round; with adaptive sampling they depend on the answers added so far.
+
+        Where the judge says relevance, a window of each text alone follows those of the first round.
+        """
         units = [f"{self._value}/{i}" for i in self.text_ids]
         # On copies, since a round may be planned again: only added answers mark their anchors as used.
         used = [set(anchors) for anchors in self.used]
         windows = plan_round(self.posterior, units, self.text_ids, used, round_, self.config)
         window_texts = [self.anchors.text_ids[window.anchors].tolist() for window in windows]
-        for ids, text, window in zip(window_texts, self.text_ids, windows, strict=True):
-            ids.insert(window.position, text)
+        for shown, text, window in zip(window_texts, self.text_ids, windows, strict=True):
+            shown.insert(window.position, text)
+        ids = [self._window_id(unit, round_) for unit in range(len(windows))]
+        if self.relevance != "none" and round_ == 0:
+            window_texts += [[text] for text in self.text_ids]
+            ids += map(self._relevance_id, range(len(windows)))
         table = {
-            "window_id": [self._window_id(unit, round_) for unit in range(len(windows))],
-            "theory": [self.anchors.theory] * len(windows), "value": [self.anchors.value] * len(windows),
-            "text_ids": window_texts, "round": pa.array([round_] * len(windows), pa.int32()),
+            "window_id": ids, "theory": [self.anchors.theory] * len(ids), "value": [self.anchors.value] * len(ids),
+            "text_ids": window_texts, "round": pa.array([round_] * len(ids), pa.int32()),
         }  # fmt: skip
         return conform(pa.table(table), "windows")
 
@@ -168,6 +182,9 @@ class Scoring:
         """Add answered windows (U index, row of `rankings`), sorted by round."""
         units, texts, orders, weights = [], [], [], []
         for unit, row in sorted(answers, key=lambda answer: answer[1]["round"]):
+            if is_alone(row):
+                self.relevance_U[unit] = row["relevance"]
+                continue
             window = [RESPONSE if i == self.text_ids[unit] else self._index[i] for i in row["text_ids"]]
             self.used[unit].update(set(window) - {RESPONSE})
             if row["order"] is not None:
@@ -182,17 +199,40 @@ class Scoring:
         """Return people's intensity of every text given the answers so far."""
         own_3U = np.array(self.posterior.scores()).reshape(-1, 3).T
         num_anchors_U = np.array([len(anchors) for anchors in self.used])
-        return totals(self.anchors.content_error, own_3U, num_anchors_U)
+        return totals(self.anchors.content_error, own_3U, num_anchors_U, self.relevance_U, self.relevance)
+
+    def _relevance_id(self, unit: int) -> str:
+        return digest("relevance", self._value, self.text_ids[unit])
 
     def _window_id(self, unit: int, round_: int) -> str:
         return digest("evaluate", self._value, self.text_ids[unit], round_)
 
 
-def totals(content_error: ContentError, own_3T: np.ndarray, num_anchors_T: int | np.ndarray = 0) -> list[Total]:
-    """Return people's intensity of texts, given the judge's intensity, low and high as rows of `own_3T`."""
+def is_alone(row: dict) -> bool:
+    """Return whether a window has one text: its answer is a relevance."""
+    return len(row["text_ids"]) == 1
+
+
+def totals(
+    content_error: ContentError, own_3T: np.ndarray, num_anchors_T: int | np.ndarray = 0,
+    relevance_T: Sequence[float | None] | None = None, relevance: Relevance = "none",
+) -> list[Total]:  # fmt: skip
+    """Return people's intensity of texts.
+
+    Args:
+        content_error: of the judge.
+        own_3T: the judge's intensity, low and high.
+        num_anchors_T: that each text was compared with.
+        relevance_T: of each text; None where it is not known.
+        relevance: whether the judge's intensities know it.
+    """
+    known_T = np.array(relevance_T or [], float)
     intensity_T, low_T, high_T = own_3T
-    total = content_error.total(intensity_T, low_T, high_T, num_anchors_T)
-    return [Total(*row) for row in np.concatenate([np.array(total), own_3T]).T.tolist()]
+    total = content_error.total(intensity_T, low_T, high_T, num_anchors_T, known_T if relevance == "apart" else None)
+    if relevance == "in orders":
+        total = TotalScore(*bounded(*total, known_T))
+    columns = [*np.concatenate([np.array(total), own_3T]).tolist(), relevance_T or [None] * own_3T.shape[1]]
+    return list(map(Total._make, zip(*columns, strict=True)))
 
 
 def check_anchors(anchors: Anchors, config: EvaluatorConfig) -> None:

@@ -38,10 +38,12 @@ def answers(
     tokens_in: list[int] | None = None,
     tokens_out: list[int] | None = None,
     max_chars: int | None = None,
+    relevance: list[float | None] | None = None,
 ) -> pa.Table:
     """Return one `rankings` row per window; exactly one of order and error is set in each. A column `folder` is kept.
 
-    `max_chars` is the length to which the judge's prompts truncate texts, None for judges that read texts whole.
+    `max_chars` is the length to which the judge's prompts truncate texts, None for judges that read texts whole. `relevance` is
+    of windows of one text, whose order says nothing.
     """
     count, schema = windows.num_rows, SCHEMAS["rankings"]
     table = windows.select(SCHEMAS["windows"].names)
@@ -49,6 +51,7 @@ def answers(
         "judge": [judge] * count,
         "order": orders,
         "weight": weights or [None] * count,
+        "relevance": relevance or [None] * count,
         "error": errors,
         "reply": replies,
         "tokens_in": tokens_in or [0] * count,

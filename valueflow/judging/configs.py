@@ -53,6 +53,14 @@ class SimulatedJudge(Config):
     spread: float = Field(3.0, gt=0, description="standard deviation of the true theta, nats")
     content_error: float = Field(0.0, ge=0, description="standard deviation of the judge's fixed error of each text, nats")
     sharpness: float = Field(1.0, ge=0, description="beta; 0 answers at random")
+    concern_share: float = Field(
+        1.0, ge=0, le=1, description="share of the texts that concern a value; people's theta of the others is 0",
+        exclude_if=lambda share: share == 1,  # the default is in no fingerprint, so that ids from before the setting hold
+    )  # fmt: skip
+    relevance_accuracy: float | None = Field(
+        None, ge=0, le=1, description="share of the texts of which the judge says rightly whether they concern a value; null: "
+        "it does not say", exclude_if=lambda accuracy: accuracy is None,
+    )  # fmt: skip
     position_effect: list[float] = Field([], description="gamma of each position, nats; 0 for positions that are not listed")
     broken_share: float = Field(0.0, ge=0, le=1, description="share of windows or ballots answered with prose")
     accuracy: float = Field(0.8, ge=0, le=1, description="as a voter: probability of the true choice")

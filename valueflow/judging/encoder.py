@@ -123,7 +123,7 @@ class EncoderRanker:
         return self.judgements(texts)[:, 0, :, self.columns[ValueId(value)]] @ self.share_H
 
     def __call__(self, windows: pa.Table) -> pa.Table:
-        """Return the `rankings` rows of windows: the texts by descending support.
+        """Return the `rankings` rows of windows: the texts by descending support; of a window of one text its relevance.
 
         Each window is ordered by one member of the ensemble and ties are broken at random, both a hash of the window's id: so
         windows disagree where the judge does not know, and texts that say nothing about the value are tied on average.
@@ -132,16 +132,19 @@ class EncoderRanker:
         relevance, direction = self.judgements([text for window in texts for text in window]).transpose(1, 0, 2, 3)
         scores = support(relevance, direction)
         orders: list[list[int] | None] = []
+        relevances: list[float | None] = []
         start = 0
         keys = zip(*(windows[c].to_pylist() for c in ("window_id", "theory", "value")), strict=True)
         for window, (window_id, theory, value) in zip(texts, keys, strict=True):
             rng = np.random.default_rng(int(digest(window_id), 16))
             member = rng.choice(len(self.share_H), p=self.share_H)
-            of_window = scores[start : start + len(window), member, self.columns[ValueId.of(theory, value)]]
+            column = self.columns[ValueId.of(theory, value)]
+            of_window = scores[start : start + len(window), member, column]
             orders.append(np.lexsort((rng.random(len(window)), -of_window)).tolist())
+            relevances.append(float(relevance[start, :, column] @ self.share_H) if len(window) == 1 else None)
             start += len(window)
         nulls: list[str | None] = [None] * len(texts)
-        return answers(windows, self.config.name, orders, nulls, nulls)
+        return answers(windows, self.config.name, orders, nulls, nulls, relevance=relevances)
 
 
 def _head(encoder: LayerEncoder) -> ValueHead:
@@ -241,5 +244,10 @@ def _voting_knowledge(config: object) -> list[Any]:
 
 
 ENCODER = JudgeKind(
-    _ranking_knowledge, _voting_knowledge, EncoderRanker, EncoderVoter, check=lambda config: locate(config.model)
+    _ranking_knowledge,
+    _voting_knowledge,
+    EncoderRanker,
+    EncoderVoter,
+    check=lambda config: locate(config.model),
+    relevance=lambda _: "in orders",
 )

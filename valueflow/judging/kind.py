@@ -1,13 +1,16 @@
 """The record of a kind of judge."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import pyarrow as pa
 
 # Windows or ballots with their texts -> rows of `rankings` or `votes`, one for each, in the same order.
 Worker = Callable[[pa.Table], pa.Table]
 Ask = Callable[[pa.Table], Awaitable[pa.Table]]
+# What answers to windows of one text say: nothing; how far the text concerns the value, which orders do not know ("apart"), or
+# which they contain already ("in orders"), so that posteriors of texts must not follow it a second time.
+Relevance = Literal["none", "apart", "in orders"]
 # Texts, padded to one length, that take a small encoder a fraction of a second on one CPU core. Larger pieces would not be
 # faster, and the other callers of a service wait for the piece in progress.
 PIECE_BYTES = 2_000
@@ -56,6 +59,8 @@ class JudgeKind(NamedTuple):
     check: raises InputError early, where a missing model or key would otherwise end an actor.
     correlation: of people's theta with that of several judges of the kind together, given their settings; None if unknown.
     true_rating: the truth about a text (settings, node, text id); None for judges that are rated by people's ratings.
+    relevance: whether the judge says, by its settings, how far a text concerns a value.
+    relevance_knowledge: content beside the settings that can change the relevance it says, for the id of an evaluation.
     """
 
     ranking_knowledge: Callable[[Any], object]
@@ -66,3 +71,5 @@ class JudgeKind(NamedTuple):
     check: Callable[[Any], object] = lambda _: None
     correlation: Callable[[list[Any]], float] | None = None
     true_rating: Callable[[Any, str, str], float] | None = None
+    relevance: Callable[[Any], Relevance] = lambda _: "none"
+    relevance_knowledge: Callable[[Any], object] = lambda _: ""

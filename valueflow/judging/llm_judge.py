@@ -4,11 +4,11 @@ import asyncio
 
 import pyarrow as pa
 
-from valueflow.judging.kind import JudgeKind
+from valueflow.judging.kind import JudgeKind, Relevance
 from valueflow.judging.tasks import RANK
 from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.cache import CallCache, Reply
-from valueflow.llm.configs import EndpointModel
+from valueflow.llm.configs import AnyLlm, EndpointModel
 from valueflow.llm.question import with_replies
 from valueflow.prompts.render import prompt_hash
 from valueflow.records import digest
@@ -44,6 +44,15 @@ def _ranking_knowledge(_: object) -> str:
     return digest(prompt_hash("rank"), [[n.name, n.definition, n.supports, n.opposes] for n in nodes])
 
 
+def _relevance(config: AnyLlm) -> Relevance:
+    return "apart" if config.relevance else "none"
+
+
+def _relevance_knowledge(_: object) -> str:
+    """Hash of the prompt about relevance without its text; what it says about each value is part of `_ranking_knowledge`."""
+    return prompt_hash("relevance")
+
+
 def _voting_knowledge(_: object) -> str:
     """Hash of the prompts of ballots without their texts."""
     prompts = [prompt_hash(kind) for kind in ("child", "direction", "plausible", "rating")]
@@ -56,5 +65,5 @@ def _check_endpoint(config: EndpointModel) -> None:
     Endpoint(config, None, BudgetLedger())
 
 
-VLLM = JudgeKind(_ranking_knowledge, _voting_knowledge)
-ENDPOINT = JudgeKind(_ranking_knowledge, _voting_knowledge, online=EndpointJudge, check=_check_endpoint)
+VLLM = JudgeKind(_ranking_knowledge, _voting_knowledge, relevance=_relevance, relevance_knowledge=_relevance_knowledge)
+ENDPOINT = VLLM._replace(online=EndpointJudge, check=_check_endpoint)

@@ -33,6 +33,7 @@ class SimulatedRanker:
         replies: list[str | None] = []
         orders: list[list[int] | None] = []
         errors: list[str | None] = []
+        relevances: list[float | None] = []
         for window_id, value, ids in zip(*(windows[c].to_pylist() for c in ("window_id", "value", "text_ids")), strict=True):
             if config.deadly_share and int(digest("deadly", window_id), 16) < config.deadly_share * 16**16:
                 os._exit(1)
@@ -41,6 +42,7 @@ class SimulatedRanker:
             worth = config.sharpness * np.array([self.theta(value, i) for i in ids]) + np.array(gamma)
             order = np.argsort(-(worth + rng.gumbel(size=len(ids))))
             letters = [LETTERS[i] for i in order]
+            relevances.append(self.relevance(value, ids[0]) if len(ids) == 1 else None)
             reply = letters[0] if len(ids) == 2 else " > ".join(letters)
             if rng.random() < config.broken_share:
                 reply = f"I think that {letters[0]} is best."
@@ -51,7 +53,8 @@ class SimulatedRanker:
             except InvalidReply as invalid:
                 orders.append(None)
                 errors.append(str(invalid))
-        return answers(windows, config.name, orders, replies, errors)
+                relevances[-1] = None
+        return answers(windows, config.name, orders, replies, errors, relevance=relevances)
 
     def knows(self, _: pa.Table) -> bool:
         """Return False: its answers take as long each time."""
@@ -65,12 +68,32 @@ class SimulatedRanker:
             if config.content_error:
                 rng = np.random.default_rng(int(digest("content", config.name, config.seed, value, text_id), 16))
                 error = float(rng.normal(0.0, config.content_error))
-            self._theta[key] = true_theta(value, text_id, config.spread) + error
+            self._theta[key] = true_theta(value, text_id, config.spread, config.concern_share) + error
         return self._theta[key]
 
+    def relevance(self, value: str, text_id: str) -> float | None:
+        """Return the probability that the text concerns the value, given what the judge believes; None if it does not say."""
+        config, accuracy = self.config, self.config.relevance_accuracy
+        if accuracy is None:
+            return None
+        rng = np.random.default_rng(int(digest("relevance", config.name, config.seed, value, text_id), 16))
+        believes = concerns(value, text_id, config.concern_share) == (rng.random() < accuracy)
+        right, share = accuracy if believes else 1 - accuracy, config.concern_share
+        said = share * right + (1 - share) * (1 - right)
+        return share * right / said if said else float(believes)
 
-def true_theta(value: str, text_id: str, spread: float) -> float:
-    """Return the truth of the simulated judge: a draw from N(0, spread²) that is a hash of node and text."""
+
+def concerns(value: str, text_id: str, share: float) -> bool:
+    """Return whether a text concerns a value, with probability `share`: a hash of node and text."""
+    return share == 1 or float(np.random.default_rng(int(digest("concerns", value, text_id), 16)).random()) < share
+
+
+def true_theta(value: str, text_id: str, spread: float, concern_share: float = 1.0) -> float:
+    """Return the truth of the simulated judge: a draw from N(0, spread²) that is a hash of node and text; 0 for a text that
+    does not concern the value.
+    """
+    if not concerns(value, text_id, concern_share):
+        return 0.0
     return float(np.random.default_rng(int(digest(value, text_id), 16)).normal(0.0, spread))
 
 
@@ -119,5 +142,6 @@ SIMULATED = JudgeKind(
     ranker=SimulatedRanker,
     voter=SimulatedVoter,
     correlation=correlation,
-    true_rating=lambda config, node, text_id: true_theta(node, text_id, config.spread),
+    true_rating=lambda config, node, text_id: true_theta(node, text_id, config.spread, config.concern_share),
+    relevance=lambda config: "none" if config.relevance_accuracy is None else "apart",
 )

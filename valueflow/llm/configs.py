@@ -7,11 +7,12 @@ from pydantic import Field, field_validator
 from valueflow.config import Config, Resources
 from valueflow.errors import check_no_password
 
-# Settings of an LLM that change how it is called or how fast it answers, but no answer; they are in no fingerprint.
+# Settings of an LLM that change how it is called, how fast it answers or what else it is asked, but no answer; they are in no
+# fingerprint.
 RESOURCES = {
     "name", "batch_size", "num_cpus", "num_engines", "max_engines", "cpus_per_engine", "gpus_per_engine", "env", "cache",
-    "price", "budget", "key_env", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries", "patience",
-    "url",
+    "price", "budget", "key_env", "relevance", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries",
+    "patience", "url",
 }  # fmt: skip
 
 
@@ -42,6 +43,9 @@ class LlmModel(Config):
     model: str
     revision: str = ""
     logprobs: bool = Field(False, description="k=2: use the probability of the choice as a weighted preference")
+    relevance: bool = Field(
+        False, description="as a judge of responses: also ask, once per text and value, whether the text concerns the value"
+    )
     chat_template_args: dict = Field(
         {},
         description="arguments of the model's chat template, for example {enable_thinking: false}",

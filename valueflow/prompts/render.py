@@ -16,6 +16,8 @@ from valueflow.theories import Theory, theories
 from valueflow.voting.descend import NEUTRAL
 
 LETTERS = "ABCDEFGHIJ"  # options of a prompt, in the order of their positions
+# Answers to whether a text concerns a value, the first one for no. Each is one token in the usual vocabularies.
+RELEVANCE = ("none", "for", "against")
 # Special tokens of the chat templates in use: <|im_start|> and its like, turns of Gemma, Llama 2, Mistral and Command, begin
 # and end of a text, thinking, tools. An endpoint does not say which of them its model has.
 _SPECIAL_TOKEN = re.compile(
@@ -53,6 +55,16 @@ def rank_messages(value: ValueId, texts: list[str], max_chars: int) -> list[dict
         "rank", name=node.name, theory=theory.name, definition=node.definition.strip(), supports=node.supports.strip(),
         opposes=node.opposes.strip(), texts=_quoted(texts, max_chars), labels=LETTERS,
         example=" > ".join(LETTERS[1 : len(texts)] + LETTERS[0]),
+    )  # fmt: skip
+
+
+def relevance_messages(value: ValueId, text: str, max_chars: int) -> list[dict[str, str]]:
+    """Return the system and user message that ask which of `RELEVANCE` a text is."""
+    theory = theories()[value.theory]
+    node = theory.node(value.node)
+    return _messages(
+        "relevance", name=node.name, theory=theory.name, definition=node.definition.strip(), supports=node.supports.strip(),
+        opposes=node.opposes.strip(), options=RELEVANCE, text=_quoted([text], max_chars)[0],
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from scipy.stats import norm
 
 from valueflow.config import Config
 from valueflow.numerics.intervals import Z95
+from valueflow.ranking import relevance
 from valueflow.records import LIMIT
 
 DRAWS = 4000
@@ -67,8 +68,9 @@ class ContentError(Config):
         return self.basis in ("ratings", "record")
 
     def total(
-        self, intensity_T: np.ndarray, low_T: np.ndarray, high_T: np.ndarray, num_anchors: int | np.ndarray = 0
-    ) -> TotalScore:
+        self, intensity_T: np.ndarray, low_T: np.ndarray, high_T: np.ndarray, num_anchors: int | np.ndarray = 0,
+        relevance_T: np.ndarray | None = None,
+    ) -> TotalScore:  # fmt: skip
         """Return people's intensity given the judge's, with its 95 % interval.
 
         Args:
@@ -76,15 +78,22 @@ class ContentError(Config):
             low_T: lower end of the judge's own interval.
             high_T: upper end.
             num_anchors: anchors that a text was compared with, whose errors it shares; 0 for texts of the fit.
+            relevance_T: how far each text concerns the value by a judge whose intensity does not know it; nan where unknown.
         """
         intensity_T, low_T, high_T = (np.asarray(column, float) for column in (intensity_T, low_T, high_T))
-        if self.is_exact:
+        if self.is_exact and relevance_T is None:
             return TotalScore(intensity_T, low_T, high_T)
         mean_T = self.intercept + self.slope * intensity_T
         variance_T = Z95**2 * self.variance(intensity_T, num_anchors)
         below_T = self.factor * np.sqrt((self.slope * (intensity_T - low_T)) ** 2 + variance_T)
         above_T = self.factor * np.sqrt((self.slope * (high_T - intensity_T)) ** 2 + variance_T)
-        return TotalScore(*(np.clip(column, -LIMIT, LIMIT) for column in (mean_T, mean_T - below_T, mean_T + above_T)))
+        low_T, high_T = mean_T - below_T, mean_T + above_T
+        if relevance_T is not None:
+            concern_T = relevance.concern(relevance_T)
+            ends = relevance.interval(mean_T, below_T / Z95, above_T / Z95, concern_T)
+            low_T, high_T = (np.where(concern_T == 1, *both) for both in zip((low_T, high_T), ends, strict=True))
+            mean_T = concern_T * np.clip(mean_T, -LIMIT, LIMIT)
+        return TotalScore(*(np.clip(column, -LIMIT, LIMIT) for column in (mean_T, low_T, high_T)))
 
     def text_variance(self, num_anchors: int | np.ndarray = 0) -> np.ndarray:
         """Return the squared error beyond the judge's own that a text does not share with the others, points²."""

@@ -15,7 +15,6 @@ from valueflow.records import ValueId
 from valueflow.report.dataset_card import dataset_card
 from valueflow.report.evaluation_page import EvaluationReport, evaluation_page
 from valueflow.report.formatting import percent
-from valueflow.report.terminal import Column, text_table
 from valueflow.report.vidb_page import BuildReport, JudgeReport, ValueReport, vidb_page
 from valueflow.store import (
     Build,
@@ -94,21 +93,6 @@ def evaluation_report(build: Build) -> str:
         rests_on=rests_on(details.content_errors),
     )
     return _write(store.report_url(build.root, f"evaluation-{build.build_id}"), evaluation_page(report))
-
-
-def score_table(build: Build) -> str:
-    """Return a short table of an evaluation for the terminal: each value's lowest, middle and highest response."""
-    rows = store.read_table(build).sort_by("intensity")
-    lines = []
-    for theory, node in sorted(set(zip(rows["theory"].to_pylist(), rows["value"].to_pylist(), strict=True))):
-        of_value = rows.filter(pc.and_(pc.equal(rows["theory"], theory), pc.equal(rows["value"], node)))
-        scored = of_value.filter(pc.is_valid(of_value["intensity"])).to_pylist()
-        for row in [scored[i] for i in sorted({0, len(scored) // 2, len(scored) - 1})] if scored else []:
-            interval = f"[{row['low']:+5.1f}, {row['high']:+5.1f}]"
-            lines.append([ValueId.of(theory, node), f"{row['intensity']:+.1f}", interval, row["response"]])
-    columns = [Column("value", False), Column("intensity"), Column("95 % interval"), Column("response", False, 70)]
-    sources = dict.fromkeys(rests_on(store.details_of(build, EvaluationsDetails).content_errors).values())
-    return "\n".join([text_table(columns, lines), *(f"intervals: {source}" for source in sources)])
 
 
 def rests_on(content_errors: dict[str, dict[str, Any]]) -> dict[str, str]:

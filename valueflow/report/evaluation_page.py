@@ -42,6 +42,7 @@ class ScoreSection(NamedTuple):
     width: float  # median width of the intervals
     num_failed: int  # windows
     num_missing: int  # responses without an intensity
+    num_irrelevant: int  # of them, those that are below the least relevance of the settings
     top: list[dict]
     bottom: list[dict]
     num_hidden: int
@@ -58,7 +59,7 @@ def _score_section(rows: pa.Table, theory: str, node: str) -> ScoreSection:
     of_value = rows.filter(pc.and_(pc.equal(rows["theory"], theory), pc.equal(rows["value"], node)))
     scored = of_value.filter(pc.is_valid(of_value["intensity"]))
     scored = scored.sort_by([("intensity", "descending"), ("response_id", "ascending")])
-    listed = scored.select(["query", "response", "intensity", "low", "high", "num_failed", "num_windows"])
+    listed = scored.select(["query", "response", "intensity", "low", "high", "relevance", "num_failed", "num_windows"])
     num_top = len(listed) if len(listed) <= MAX_ROWS else MAX_ROWS // 2
     num_bottom = min(len(listed) - num_top, MAX_ROWS - num_top)
     width = scored["high"].to_numpy() - scored["low"].to_numpy()
@@ -71,6 +72,7 @@ def _score_section(rows: pa.Table, theory: str, node: str) -> ScoreSection:
         width=float(np.median(width)) if len(scored) else 0.0,
         num_failed=pc.sum(of_value["num_failed"]).as_py() or 0,
         num_missing=len(of_value) - len(scored),
+        num_irrelevant=max(len(of_value) - of_value["judge_intensity"].null_count - len(scored), 0),
         top=listed.slice(0, num_top).to_pylist(),
         bottom=listed.slice(len(listed) - num_bottom).to_pylist(),
         num_hidden=len(listed) - num_top - num_bottom,

@@ -19,12 +19,13 @@ from valueflow import api
 from valueflow.errors import InputError, of_the_operator
 from valueflow.evaluation.comparison import TextScore, mean_profile, probability_higher, to_api
 from valueflow.evaluation.regression import IntensityRegression
-from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, check_anchors, estimate_sharpness, totals
+from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, check_anchors, estimate_sharpness, is_alone, totals
 from valueflow.evaluation.sharpness import SharpnessFile, estimates_notice
 from valueflow.hives.extract import Extractor
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.kind import Ask
+from valueflow.judging.kinds import kind_of
 from valueflow.judging.turns import calling
 from valueflow.llm.configs import LlmModel
 from valueflow.records import ValueId, clean, text_id
@@ -82,7 +83,7 @@ class Service(Catalog):
         check_backends: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(version, validity.of_judge(version, fingerprint(judge)))
-        self.judge, self.limits, self.embedding = judge, limits, embedding
+        self.judge, self.limits, self.embedding, self._relevance = judge, limits, embedding, kind_of(judge).relevance(judge)
         self._check_backends, self._loaded = check_backends, False
         self._ask_judge, self._judge_fingerprint = ask_judge, fingerprint(judge)
         self._max_chars = judge.max_chars if isinstance(judge, LlmModel) else None
@@ -143,7 +144,7 @@ class Service(Catalog):
         comparisons = [
             api.Compared(
                 value=value,
-                probability=probability_higher(first, second, self._content_errors[value]),
+                probability=probability_higher(first, second, self._content_errors[value], self._relevance),
                 first=to_api(0, value, first),
                 second=to_api(1, value, second),
             )
@@ -154,10 +155,11 @@ class Service(Catalog):
     async def profile(
         self, request: api.ProfileRequest, request_id: str, values: list[ValueId] | None = None
     ) -> api.ProfileResponse:
-        """Return for each value the mean intensity of the texts with its 95 % interval."""
+        """Return for each value the mean intensity of the texts that concern it with its 95 % interval."""
         values = values or self.resolve(request)
         scores = await self._scores(request, request.texts, values)
-        profile = await run(len(scores), lambda: [mean_profile(v, scores, self._content_errors[v]) for v in values])
+        errors, least = self._content_errors, request.min_relevance
+        profile = await run(len(scores), lambda: [mean_profile(v, scores, errors[v], least) for v in values])
         truncated = sum(score.truncated for score in scores[:: len(values)])
         return api.ProfileResponse(**self._provenance(request, request_id, values), profile=profile, truncated=truncated)
 
@@ -244,8 +246,10 @@ class Service(Catalog):
         values = self.resolve(request)
         num_texts = len({text_id(text) for text in texts if not flaw_of(text)})
         if request.mode == "fast":
-            return Plan(num_texts, values, 0, {})
-        return Plan(num_texts, values, num_texts * len(values) * request.m, self._missing(values) if num_texts else {})
+            return Plan(num_texts, values, 0, 0, {})
+        num_scores = num_texts * len(values)
+        relevance = 0 if self._relevance == "none" else num_scores
+        return Plan(num_texts, values, num_scores * request.m, relevance, self._missing(values) if num_texts else {})
 
     async def _scores(
         self, request: api.ScoringRequest, texts: list[str], values: list[ValueId], first: int = 0
@@ -285,15 +289,17 @@ class Service(Catalog):
         """Score texts (by id) on one value: windows round by round, then the posterior of each text."""
         config, counts = evaluator_config(request), [[0, 0] for _ in texts]
         sharpness = await self._sharpness_of(value)
-        scoring = await run(len(texts), Scoring, self._anchors(value), list(texts), sharpness, config)
+        ids = list(texts)
+        scoring = await run(len(texts), Scoring, self._anchors(value), ids, sharpness, config, self._relevance)
         lookup = ChainMap(texts, self._texts(value))
         errors: list[str | None] = [None] * len(texts)
         for round_ in range(config.m):
-            answers = await self._answer(await run(len(texts), windows_of, scoring, round_, lookup))
-            for unit, row in enumerate(answers):
-                counts[unit][row["order"] is None] += 1
+            rows = await self._answer(await run(len(texts), windows_of, scoring, round_, lookup))
+            answers = [(i % len(texts), row) for i, row in enumerate(rows)]  # the windows of single texts follow the others
+            for unit, row in answers:
+                counts[unit][row["order"] is None] += not is_alone(row)
                 errors[unit] = row["error"] or errors[unit]
-            await run(len(texts), scoring.take, enumerate(answers))
+            await run(len(texts), scoring.take, answers)
         scores = await run(len(texts), scoring.scores)
         # Whole posteriors cost more time and memory than scores, and only a comparison uses them.
         p_UG = scoring.posterior.probabilities() if isinstance(request, api.CompareRequest) else [None] * len(texts)

@@ -24,13 +24,15 @@ class Plan(NamedTuple):
     Attributes:
         texts: distinct texts that can be judged.
         values: on which they are scored.
-        windows: about the texts.
+        windows: that rank the texts.
+        relevance: of one text each, which ask how far it concerns a value.
         sharpness: by value, windows of anchors alone that estimate the judge's sharpness first.
     """
 
     texts: int
     values: list[ValueId]
     windows: int
+    relevance: int
     sharpness: dict[ValueId, int]
 
 

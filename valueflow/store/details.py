@@ -4,7 +4,7 @@ A manifest has two JSON objects, `config` and `counts`. A record's fields in `CO
 `config`. A field named in `REST_OF_CONFIG` or `REST_OF_COUNTS` is a mapping whose entries stand directly in that object.
 """
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -102,6 +102,7 @@ class RankingsDetails(Details):
     values: list[str] = []
     chunk: int = 0
     evaluator: dict[str, Any] | None = Field(None, description="of an evaluation: EvaluatorConfig")
+    relevance: Literal["none", "apart", "in orders"] = Field("none", description="of an evaluation: judging.kind.Relevance")
     windows: int = 0
     errors: int = 0
     tokens_in: int = 0

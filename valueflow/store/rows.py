@@ -38,7 +38,7 @@ _POINTS, _SHARE, _COUNT = (-LIMIT, LIMIT), (0.0, 1.0), (0.0, np.inf)
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("intensity", "low", "high", "judge_intensity", "judge_low", "judge_high"), _POINTS),
     **dict.fromkeys(("human_mean", "final_rating"), _POINTS),
-    **dict.fromkeys(("weight", "agreement", "confidence"), _SHARE),
+    **dict.fromkeys(("weight", "agreement", "confidence", "relevance"), _SHARE),
     **dict.fromkeys(("standard_error", "num_windows", "num_failed", "wins", "component", "flags", "round"), _COUNT),
     **dict.fromkeys(("tokens_in", "tokens_out", "cost", "num_texts", "annotators", "k", "m"), _COUNT),
     "direction": (-1.0, 1.0),

@@ -23,6 +23,9 @@ class EvaluateConfig(Config):
     rankings: str = Field(
         "", description="score saved rankings again without a judge: a build id (e-…) under root, or an official rankings CSV"
     )
+    min_relevance: float | None = Field(
+        None, ge=0, le=1, description="give no intensity to a response whose relevance for a value is lower; null: to all"
+    )
     max_error_share: float = Field(0.05, ge=0, le=1, description="share of failed windows above which the job fails")
     audit: Policy = Field("refuse", description="refuse a judge that failed its audit, require a passed one, or ignore")
     dry_run: bool = Field(False, description="print what the judge's calls will take, call nothing")

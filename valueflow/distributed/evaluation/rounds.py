@@ -21,9 +21,10 @@ from valueflow.distributed.commit import Done
 from valueflow.distributed.rank import in_folder, is_round_open
 from valueflow.distributed.texts import TextSource
 from valueflow.errors import InputError
-from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, estimate_sharpness
+from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, estimate_sharpness, is_alone
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
+from valueflow.judging.kind import Relevance
 from valueflow.judging.tasks import RANK
 from valueflow.ranking.content_error import ContentError
 from valueflow.ranking.windows import with_texts
@@ -56,6 +57,11 @@ class Evaluation(NamedTuple):
     rankings: Build  # the answers
     config: EvaluatorConfig
     content_errors: Mapping[ValueId, ContentError] = {}  # of the judge, by value; those of the version where there is none
+    relevance: Relevance = "none"  # whether the judge is asked how far the texts concern the values
+
+    def windows(self, chunks: Sequence[EvaluationChunk], rounds: int) -> int:
+        """Return the number of windows of the first rounds; those of the relevance are in the first."""
+        return (rounds + (self.relevance != "none")) * sum(len(chunk.text_ids) for chunk in chunks)
 
 
 def rank_chunks(
@@ -78,12 +84,11 @@ def rank_chunks(
             "VIDB; set evaluator.k to 3 or more, or evaluator.sharpness to the judge's nats per unit of theta"
         )
     sharpness = {value: beta or 1.0 for value, beta in stored.items()}
-    per_round = sum(len(chunk.text_ids) for chunk in chunks)
-    answers = AnswerStage(evaluation.rankings, RANK, max_error_share, per_round * config.m)
+    answers = AnswerStage(evaluation.rankings, RANK, max_error_share, evaluation.windows(chunks, config.m))
     with warm_pools([judge], RANK):
         for round_ in range(config.m):
             questions = functools.partial(_questions, evaluation, chunks, round_, sharpness)
-            total = per_round * (round_ + 1)
+            total = evaluation.windows(chunks, round_ + 1)
             what = f"{stage} round {round_ + 1}/{config.m}"
             is_open = functools.partial(is_round_open, answers, round_, total)
             collect_answers(judge, answers, questions, total, what, is_open)
@@ -118,18 +123,19 @@ def scoring_after(
     """Rebuild the scoring of a chunk from the stored answers of its first rounds; also return these answers.
 
     Returns:
-        The scoring, and each answered window once: the index of its text in the chunk, and the row of `rankings`.
+        The scoring, and each answered window of several texts once: the index of its text in the chunk, and the row of
+        `rankings`.
     """
     version = evaluation.version.build
     anchors = _anchors(version.root, version.build_id, chunk.value)
     anchors = anchors._replace(content_error=evaluation.content_errors.get(chunk.value, anchors.content_error))
-    scoring = Scoring(anchors, chunk.text_ids, sharpness, evaluation.config)
+    scoring = Scoring(anchors, chunk.text_ids, sharpness, evaluation.config, evaluation.relevance)
     unit_of = scoring.window_ids(rounds)
     paths = store.part_paths(evaluation.rankings, chunk.folder)
     rows = {row["window_id"]: row for path in paths for row in store.read_part(evaluation.rankings, path).to_pylist()}
     answers = [(unit_of[window_id], row) for window_id, row in rows.items() if window_id in unit_of]
     scoring.take(answers)
-    return scoring, answers
+    return scoring, [(unit, row) for unit, row in answers if not is_alone(row)]
 
 
 @functools.lru_cache(maxsize=64)

@@ -31,6 +31,8 @@ from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, check_anchors
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.cost import estimate
 from valueflow.judging.fingerprint import fingerprint
+from valueflow.judging.kind import Relevance
+from valueflow.judging.kinds import kind_of
 from valueflow.judging.tasks import RANK
 from valueflow.llm.cost import CostEstimate
 from valueflow.ranking.windows import with_texts
@@ -77,8 +79,13 @@ def dry_run(config: EvaluateConfig) -> list[CostEstimate]:
     for chunk in chunks[:SAMPLED_CHUNKS]:
         windows = Scoring(version.anchors(chunk.value), chunk.text_ids[:1], 1.0, config.evaluator).plan(0)
         sample += with_texts(windows, texts(chunk.folder)).to_pylist()
-    calls = config.evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
-    return [estimate(config.judge, RANK, sample, calls, measured_speed(config.root, config.judge))]
+    calls, speed = sum(len(chunk.text_ids) for chunk in chunks), measured_speed(config.root, config.judge)
+    estimates = [estimate(config.judge, RANK, sample, config.evaluator.m * calls, speed)]
+    if kind_of(config.judge).relevance(config.judge) != "none":
+        alone = [row | {"text_ids": row["text_ids"][:1], "texts": row["texts"][:1]} for row in sample]
+        speed = speed and speed._replace(table="")  # tokens were measured on windows of several texts
+        estimates.append(estimate(config.judge, RANK, alone, calls, speed)._replace(name=f"{config.judge.name}, relevance"))
+    return estimates
 
 
 def _inputs(config: EvaluateConfig) -> tuple[Vidb, list[ValueId], Build]:
@@ -97,17 +104,20 @@ def _evaluate_with_judge(config: EvaluateConfig, judge: AnyJudge) -> EvaluationR
         "vidb_version": version.build.build_id, "responses": responses.build_id, "values": values, "chunk": config.chunk,
         "evaluator": config.evaluator.model_dump(), "fingerprint": fingerprint(judge),
     }  # fmt: skip
-    rankings = Build(config.root, "rankings", f"e-{digest(__version__, settings)}")
+    relevance, knowledge = kind_of(judge).relevance(judge), kind_of(judge).relevance_knowledge(judge)
+    _check_relevance(config, relevance)
+    asked = [relevance, knowledge] if relevance != "none" else []
+    rankings = Build(config.root, "rankings", f"e-{digest(__version__, settings, *asked)}")
     record = validity.load(config.root, fingerprint(judge))
-    out = Build(config.root, "evaluations", digest(__version__, settings, *([record.id] if record else [])))
+    out = _evaluations(config, settings, *asked, *([record.id] if record else []))
     if not store.reusable(out):
         chunks = _chunks(responses, values, config.chunk)
         errors = validity.content_errors(version, fingerprint(judge), record)
-        evaluation = Evaluation(version, ResponseTexts(responses, version.build), rankings, config.evaluator, errors)
+        texts = ResponseTexts(responses, version.build)
+        evaluation = Evaluation(version, texts, rankings, config.evaluator, errors, relevance)
         sharpness, answers = rank_chunks(evaluation, judge, chunks, config.max_error_share, "evaluate")
-        total = config.evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
-        totals = check_answers(answers, total, config.max_error_share, "evaluate")
-        details = rankings_details(totals, judge=judge.public(), audit=audit, **settings)
+        totals = check_answers(answers, evaluation.windows(chunks, config.evaluator.m), config.max_error_share, "evaluate")
+        details = rankings_details(totals, judge=judge.public(), audit=audit, relevance=relevance, **settings)
         if not store.reusable(rankings):
             store.commit(rankings, details, [responses, version.build], answers.finish())
         _score(config, evaluation, responses, chunks, sharpness, out)
@@ -123,6 +133,7 @@ def _evaluate_saved(config: EvaluateConfig) -> EvaluationResult:
         ids = ", ".join(i for i in store.finished(config.root, "rankings") if i.startswith("e-")) or "none"
         raise InputError(f"rankings {config.rankings!r} are not those of an evaluation; finished ones: {ids}")
     store.verify(rankings)  # parts of an evaluation's rankings are read by path
+    _check_relevance(config, saved.relevance)
     version = vidb.load(config.root, saved.vidb_version)
     responses = Build(config.root, "responses", saved.responses)
     values = _values(config, list(map(ValueId, saved.values)))
@@ -133,11 +144,12 @@ def _evaluate_saved(config: EvaluateConfig) -> EvaluationResult:
     record = validity.load(config.root, saved.fingerprint)
     of_record = [record.id] if record else []
     settings = [rankings.build_id, values, evaluator.model_dump(), *of_record]
-    out = Build(config.root, "evaluations", digest(__version__, *settings))
+    out = _evaluations(config, *settings)
     if not store.reusable(out):
         chunks = _chunks(responses, values, saved.chunk)
         errors = validity.content_errors(version, saved.fingerprint, record)
-        evaluation = Evaluation(version, ResponseTexts(responses, version.build), rankings, evaluator, errors)
+        texts = ResponseTexts(responses, version.build)
+        evaluation = Evaluation(version, texts, rankings, evaluator, errors, saved.relevance)
         sharpness = {
             value: stored_sharpness(evaluation, saved.fingerprint, value) or first_round_sharpness(evaluation, chunks, value)
             for value in values
@@ -166,6 +178,20 @@ def _evaluate_official(config: EvaluateConfig) -> EvaluationResult:
     return _result(out)
 
 
+def _check_relevance(config: EvaluateConfig, relevance: Relevance) -> None:
+    if config.min_relevance is not None and relevance == "none":
+        raise InputError(
+            f"min_relevance is {config.min_relevance:g}, but the judge does not say relevance; set judge.relevance to true (a "
+            "simulated judge: relevance_accuracy), or leave out min_relevance"
+        )
+
+
+def _evaluations(config: EvaluateConfig, *settings: object) -> Build:
+    """The build of the scores; a filter that is off is not in its id."""
+    least = [] if config.min_relevance is None else [config.min_relevance]
+    return Build(config.root, "evaluations", digest(__version__, *settings, *least))
+
+
 def _values(config: EvaluateConfig, available: list[ValueId]) -> list[ValueId]:
     return available if config.values == ALL else expand(config.values, available)
 
@@ -184,7 +210,8 @@ def _score(
     sharpness: dict[ValueId, float], out: Build,
 ) -> None:  # fmt: skip
     task = ray.remote(_score_chunk).options(num_cpus=1)
-    ray.get([task.remote(evaluation, responses, chunk, sharpness[chunk.value], out) for chunk in chunks])
+    least = config.min_relevance or 0.0
+    ray.get([task.remote(evaluation, responses, chunk, sharpness[chunk.value], least, out) for chunk in chunks])
     answered = store.details_of(evaluation.rankings, RankingsDetails)
     version = evaluation.version.build
     details = EvaluationsDetails(
@@ -196,8 +223,13 @@ def _score(
     _commit_scores(out, details, [responses, version, evaluation.rankings])
 
 
-def _score_chunk(evaluation: Evaluation, responses: Build, chunk: EvaluationChunk, sharpness: float, out: Build) -> None:
-    """Write the evaluations of one chunk; a response whose windows all failed has no score, and its counts say so."""
+def _score_chunk(
+    evaluation: Evaluation, responses: Build, chunk: EvaluationChunk, sharpness: float, min_relevance: float, out: Build
+) -> None:
+    """Write the evaluations of one chunk.
+
+    A response whose windows all failed has no score, and its counts say so; one of less relevance has the judge's alone.
+    """
     config = evaluation.config
     scoring, answers = scoring_after(evaluation, chunk, sharpness, config.m)
     scores = dict(zip(chunk.text_ids, scoring.scores(), strict=True))
@@ -215,7 +247,10 @@ def _score_chunk(evaluation: Evaluation, responses: Build, chunk: EvaluationChun
         about = {"theory": chunk.value.theory, "value": chunk.value.node}
         numbers = {"num_windows": num_valid, "num_failed": len(windows) - num_valid}
         source = {"judge": windows[0]["judge"] if windows else None, "vidb_version": evaluation.version.build.build_id}
-        score = scores[text]._asdict() if num_valid else {}
+        score = scores[text]._asdict() if num_valid else {"relevance": scores[text].relevance} if windows else {}
+        relevance = score.get("relevance")
+        if relevance is not None and relevance < min_relevance:
+            score |= dict.fromkeys(("intensity", "low", "high"))
         rows.append(response | about | numbers | source | score | config.model_dump(include={"sampling", "k", "m"}))
     store.write_part(out, pa.Table.from_pylist(rows, SCHEMAS["evaluations"]), "0", chunk.folder)
 
