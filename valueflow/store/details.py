@@ -102,7 +102,9 @@ class RankingsDetails(Details):
     values: list[str] = []
     chunk: int = 0
     evaluator: dict[str, Any] | None = Field(None, description="of an evaluation: EvaluatorConfig")
-    relevance: Literal["none", "apart", "in orders"] = Field("none", description="of an evaluation: judging.kind.Relevance")
+    relevance_source: Literal["none", "apart", "in orders"] = Field(
+        "none", description="of an evaluation: judging.kind.Relevance"
+    )
     windows: int = 0
     errors: int = 0
     tokens_in: int = 0

@@ -117,7 +117,7 @@ def _evaluate_with_judge(config: EvaluateConfig, judge: AnyJudge) -> EvaluationR
         evaluation = Evaluation(version, texts, rankings, config.evaluator, errors, relevance)
         sharpness, answers = rank_chunks(evaluation, judge, chunks, config.max_error_share, "evaluate")
         totals = check_answers(answers, evaluation.windows(chunks, config.evaluator.m), config.max_error_share, "evaluate")
-        details = rankings_details(totals, judge=judge.public(), audit=audit, relevance=relevance, **settings)
+        details = rankings_details(totals, judge=judge.public(), audit=audit, relevance_source=relevance, **settings)
         if not store.reusable(rankings):
             store.commit(rankings, details, [responses, version.build], answers.finish())
         _score(config, evaluation, responses, chunks, sharpness, out)
@@ -133,7 +133,7 @@ def _evaluate_saved(config: EvaluateConfig) -> EvaluationResult:
         ids = ", ".join(i for i in store.finished(config.root, "rankings") if i.startswith("e-")) or "none"
         raise InputError(f"rankings {config.rankings!r} are not those of an evaluation; finished ones: {ids}")
     store.verify(rankings)  # parts of an evaluation's rankings are read by path
-    _check_relevance(config, saved.relevance)
+    _check_relevance(config, saved.relevance_source)
     version = vidb.load(config.root, saved.vidb_version)
     responses = Build(config.root, "responses", saved.responses)
     values = _values(config, list(map(ValueId, saved.values)))
@@ -149,7 +149,7 @@ def _evaluate_saved(config: EvaluateConfig) -> EvaluationResult:
         chunks = _chunks(responses, values, saved.chunk)
         errors = validity.content_errors(version, saved.fingerprint, record)
         texts = ResponseTexts(responses, version.build)
-        evaluation = Evaluation(version, texts, rankings, evaluator, errors, saved.relevance)
+        evaluation = Evaluation(version, texts, rankings, evaluator, errors, saved.relevance_source)
         sharpness = {
             value: stored_sharpness(evaluation, saved.fingerprint, value) or first_round_sharpness(evaluation, chunks, value)
             for value in values
