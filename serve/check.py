@@ -26,9 +26,10 @@ def read(path: str) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read or is no mapping in YAML.
     """
+    data = read_input(path)
     try:
-        content = yaml.safe_load(read_input(path).decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(data.decode("utf-8"))
+    except config.UNREADABLE_YAML as error:
         raise InputError(f"{path} is not YAML in UTF-8: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} is no Serve config, a mapping with the key applications; see infra/serve/")

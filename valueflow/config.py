@@ -30,7 +30,9 @@ class Config(BaseModel):
     """Base of every config: unknown keys are errors, and a loaded config does not change."""
 
     # Inputs stay out of the messages of pydantic: they may hold secrets.
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     # By field the value, and the text with resolvers that it came from.
     _written: dict[str, tuple[Any, Any]] | None = PrivateAttr(None)

@@ -89,7 +89,10 @@ def fetch(model: str) -> str:
     Raises:
         InputError: as `locate`.
     """
-    if "://" not in model or model.startswith(SCHEME):
+    if model.startswith(SCHEME):
+        return locate(model)
+    _verify(model)
+    if "://" not in model:
         return locate(model)
     fs, path = store.filesystem(model)
     if not fs.isdir(path):
@@ -103,6 +106,17 @@ def fetch(model: str) -> str:
         fs.get(f"{path.rstrip('/')}/", f"{temporary}/", recursive=True)
         _move_into_place(temporary, target)
     return str(target)
+
+
+def _verify(model: str) -> None:
+    """Compare a model folder of a build with its manifest: a changed weight would be other vectors, without a word.
+
+    Raises:
+        DamageError: a file is missing, differs, or is not listed.
+    """
+    build = store.build_of_model(model if "://" in model else str(Path(model).expanduser()))
+    if build and store.manifest(build):
+        store.verify(build)
 
 
 class EncoderSettings(NamedTuple):

@@ -79,7 +79,7 @@ def test_a_file_torn_anywhere_is_a_miss_until_it_is_written_again(tmp_path):
 
 def reply_of(writer: int, key: str) -> Reply:
     """Replies of very different lengths, so that a mixture of two is detected."""
-    return Reply(f"{writer} {key} " * (1 + 200 * writer), "", writer, len(key), writer / 7)
+    return Reply(f"{writer} {key} " * (1 + 200 * writer), "", writer, len(key), writer / 16)
 
 
 def work(url: str, writer: int, writers: int, times: int) -> list[str]:

@@ -8,11 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from foreign import foreign_version
+from table_samples import row
 
 from valueflow import store, vidb
 from valueflow.errors import InputError
 from valueflow.models import encoder_settings
 from valueflow.ranking.calibration import Calibration
+from valueflow.records import SCHEMAS
 from valueflow.store import Build
 
 NOT_UTF8 = pa.Array.from_buffers(pa.string(), 1, pa.array([b"caf\xe9"]).buffers())
@@ -51,23 +53,32 @@ def test_a_part_whose_columns_have_another_order_is_read_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "calibrations",
+    ("calibrations", "reason"),
     [
-        {"benevolence": Calibration.identity().model_dump()},
-        {"svt:benevolence": {"mode": "imported", "theta": [1, 0], "intensity": [0, 1]}},
-        {"svt:benevolence": {"mode": "imported", "theta": [0, 1], "intensity": [0, 1e999]}},
-        {"svt:benevolence": {}},
+        ({"benevolence": Calibration.identity().model_dump()}, r"manifest of vidb/.*'benevolence'"),
+        ({"svt:benevolens": Calibration.identity().model_dump()}, "benevolence/part-0.parquet is of a value"),
+        ({"svt:benevolence": {"mode": "imported", "theta": [1, 0], "intensity": [0, 1]}}, "manifest of vidb/.*benevolence"),
+        ({"svt:benevolence": {"mode": "imported", "theta": [0, 1], "intensity": [0, 1e999]}}, "manifest.*Infinity"),
+        ({"svt:benevolence": {}}, "manifest of vidb/.*benevolence.mode"),
     ],
 )
-def test_a_calibration_that_is_none_is_one_sentence(tmp_path, calibrations):
+def test_a_calibration_that_is_none_is_one_sentence(tmp_path, calibrations, reason):
     version = foreign_version(tmp_path, None)
     with open(version.manifest_url) as file:
         manifest = json.load(file)
     manifest["config"]["calibrations"] = calibrations
     del manifest["digest"]  # as of earlier code
     store.write_bytes(version.manifest_url, json.dumps(manifest).encode())
-    with pytest.raises(InputError, match=r"manifest of vidb/"):
+    with pytest.raises(InputError, match=reason):
         vidb.load(str(tmp_path))
+
+
+def test_a_version_of_a_value_that_no_theory_has_is_one_sentence(tmp_path):
+    build, folder = Build(str(tmp_path), "vidb", "v-1"), "theory=svt/value=nonsense"
+    store.write_part(build, pa.Table.from_pylist([row(SCHEMAS["vidb"], 1, folder)], SCHEMAS["vidb"]), "0", folder)
+    store.commit(build, store.VidbDetails(calibrations={"svt:nonsense": Calibration.identity().model_dump()}))
+    with pytest.raises(InputError, match=r"manifest of vidb/v-1: calibrations: 'svt:nonsense'"):
+        vidb.load(str(tmp_path), "v-1")
 
 
 def test_deep_nesting_is_damage(tmp_path):

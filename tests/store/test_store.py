@@ -237,7 +237,9 @@ def rankings(tmp_path) -> Build:
 
 def write_answers(build: Build, name: str, by_id: dict[str, dict], folder: str = "") -> None:
     columns = SCHEMAS["rankings"].names
-    rows = [dict.fromkeys(columns) | {"window_id": i} | answer for i, answer in by_id.items()]
+    rows = [
+        dict.fromkeys(columns) | {"window_id": i, "text_ids": ["x", "y"], "round": 0} | answer for i, answer in by_id.items()
+    ]
     store.write_part(build, pa.Table.from_pylist(rows, SCHEMAS["rankings"]), name, folder)
 
 

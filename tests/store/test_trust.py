@@ -4,57 +4,15 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
+from table_samples import COUNTS, FOLDER, OTHER, TABLES, VALUES, Anything, made, row
 
 from valueflow import store, vidb
 from valueflow.errors import DamageError
 from valueflow.records import SCHEMAS
-from valueflow.store import Build, Details
-
-FOLDER, OTHER = "theory=svt/value=power", "theory=svt/value=achievement"
-# Number of rows in `counts`, by table; in the others the values have folders, or nothing tells the number.
-COUNTS: dict[str, dict[str, Any]] = {
-    "texts": {"texts": 5}, "windows": {"windows": 5}, "rankings": {"windows": 5}, "votes": {"questions": 5},
-    "embeddings": {"texts": 5}, "responses": {"responses": 5}, "names": {"questions": 5},
-}  # fmt: skip
-VALUES = ("candidates", "utilities", "vidb")
-
-
-class Anything(Details):
-    """A record of any table."""
-
-    COUNTS = ("counts",)
-    REST_OF_CONFIG, REST_OF_COUNTS = "settings", "counts"
-
-    settings: dict[str, Any] = {}
-    counts: dict[str, Any] = {}
-
-
-def row(schema: pa.Schema, number: int) -> dict[str, Any]:
-    def cell(kind: pa.DataType) -> Any:
-        if pa.types.is_string(kind):
-            return f"{number:016x}"
-        if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-            return [cell(kind.value_type)] * (getattr(kind, "list_size", 2))
-        return pa.scalar(number).cast(kind, safe=False).as_py() if not pa.types.is_struct(kind) else None
-
-    return {field.name: cell(field.type) for field in schema}
-
-
-def made(root: Path | str, table: str, inputs: tuple[Build | str, ...] = ()) -> Build:
-    """A finished build of two parts, three and two rows."""
-    build, schema = Build(str(root), table, "b1"), SCHEMAS[table]
-    for folder, numbers in ((FOLDER, range(3)), (OTHER, range(3, 5))):
-        store.write_part(build, pa.Table.from_pylist([row(schema, n) for n in numbers], schema), "0", folder)
-    settings, counts = {}, COUNTS.get(table, {})
-    if table in VALUES:
-        by_value = {"svt:power": {"mode": "identity", "knots": []}, "svt:achievement": {"mode": "identity", "knots": []}}
-        settings, counts = ({"calibrations": by_value}, {}) if table == "vidb" else ({}, by_value)
-    store.commit(build, Anything(settings=settings, counts=counts), inputs)
-    return build
+from valueflow.store import Build
 
 
 def edit(build: Build, change: Callable[[dict], object], without: tuple[str, ...] = ()) -> None:
@@ -76,7 +34,6 @@ def fewer_files(content: dict) -> None:
     content["files"] = content["files"][1:]
 
 
-TABLES = sorted(set(SCHEMAS) - {"hives"})
 BY_HAND: dict[str, Callable[[dict], object]] = {
     "one file less": fewer_files,
     "another number": lambda content: content["files"][0].update(rows=7),

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from valueflow import __version__, store
 from valueflow.config import Config
@@ -85,16 +85,14 @@ def audit_judge(config: AuditJudgeConfig) -> tuple[AuditResult, str]:
     created = datetime.now(UTC).isoformat(timespec="seconds")
     result = audit_result(rated, store.read_table(out), config.exam, seconds, config.judge.price, created)
     url = _url(config.root, config.judge)
-    store.write_bytes(url, result.model_dump_json(indent=1).encode())
+    store.write_record(url, result)
     return result, url
 
 
 def stored_audit(root: str, judge: AnyJudge) -> AuditResult | None:
     """Return the stored audit result of a judge; None if it was not audited."""
     try:
-        return store.read_parsed(
-            _url(root, judge), AuditResult.model_validate_json, (ValidationError,), "the result of an audit"
-        )
+        return store.read_record(_url(root, judge), AuditResult, "the result of an audit")
     except FileNotFoundError:
         return None
     except DamageError as error:

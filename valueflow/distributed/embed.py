@@ -18,7 +18,7 @@ from valueflow.distributed.build.ingest import ingest
 from valueflow.distributed.cluster import Progress, require_resources
 from valueflow.distributed.commit import commit_batches, pending_parts
 from valueflow.distributed.job_config import JobConfig
-from valueflow.errors import InputError
+from valueflow.errors import DamageError, InputError
 from valueflow.hives.examples import Examples, examples_from_tables
 from valueflow.models import MINILM, content_hash, encoder_settings, fetch
 from valueflow.records import digest
@@ -226,14 +226,21 @@ def read_vectors(embeddings: Build, text_ids: list[str]) -> np.ndarray:
     """Return the vectors z_ND of texts, in the order of their ids; InputError where a text has none."""
     ids = np.array(text_ids, "S16")
     order = np.argsort(ids)
-    z_ND = np.empty((len(ids), store.details_of(embeddings, EmbeddingsDetails).dimension), np.float32)
+    dimension = store.details_of(embeddings, EmbeddingsDetails).dimension
+    z_ND = np.empty((len(ids), dimension), np.float32)
     has_vector = np.zeros(len(ids), bool)
     for file in store.require_manifest(embeddings).files:
         part = store.read_part(embeddings, file)
         part_ids = part["text_id"].to_numpy().astype("S16")
         position = np.minimum(np.searchsorted(ids, part_ids, sorter=order), len(ids) - 1)
         wanted = ids[order[position]] == part_ids
-        z_ND[order[position[wanted]]] = part_vectors(part)[wanted]
+        vectors = part_vectors(part)
+        if vectors.shape[1] != dimension:
+            raise DamageError(
+                f"{embeddings.url}/{file.path} has vectors of {vectors.shape[1]} numbers, its manifest says {dimension}; "
+                f"{store.MAKE_AGAIN}"
+            )
+        z_ND[order[position[wanted]]] = vectors[wanted]
         has_vector[order[position[wanted]]] = True
     if not has_vector.all():
         missing = text_ids[int(np.argmin(has_vector))]

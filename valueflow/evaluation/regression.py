@@ -346,14 +346,20 @@ def _save(out: Build, version: Vidb, model: str, probe_D: np.ndarray, fits: dict
 
 
 def _arrays(content: bytes) -> tuple[np.ndarray, ...]:
-    with np.load(io.BytesIO(content)) as arrays:
-        return tuple(arrays[name] for name in ("weights_VD", "intercept_V", "radius_V", "probe_D"))
+    with np.load(io.BytesIO(content)) as saved:
+        arrays = tuple(saved[name] for name in ("weights_VD", "intercept_V", "radius_V", "probe_D"))
+    weights_VD, intercept_V, radius_V, probe_D = arrays
+    if weights_VD.shape not in ((len(intercept_V), *probe_D.shape), (0,)) or intercept_V.shape != radius_V.shape:
+        raise ValueError(f"its arrays have the shapes {[array.shape for array in arrays]}")
+    if not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in arrays) or (radius_V < 0).any():
+        raise ValueError("its arrays hold something else than finite numbers, or a negative radius")
+    return arrays
 
 
 def _load(out: Build, version: Vidb, model: str, probe_D: np.ndarray) -> IntensityRegression:
     manifest = store.require_manifest(out)
-    url = f"{out.url}/{manifest.files[0].path}"
-    weights_VD, intercept_V, radius_V, stored_D = store.read_parsed(url, _arrays, store.ARCHIVE_ERRORS, "a fit")
+    errors = (*store.ARCHIVE_ERRORS, TypeError)
+    weights_VD, intercept_V, radius_V, stored_D = store.read_listed(out, manifest.files[0].path, _arrays, errors, "a fit")
     norms = np.linalg.norm(probe_D) * np.linalg.norm(stored_D)
     same = probe_D.shape == stored_D.shape and probe_D @ stored_D >= MIN_PROBE_COSINE * norms
     if not same:
@@ -361,6 +367,9 @@ def _load(out: Build, version: Vidb, model: str, probe_D: np.ndarray) -> Intensi
             f"{model!r} no longer returns the vectors that {out.url} was fitted on: its weights, prompt or pooling have "
             "changed. Restore them, or delete that folder to fit again"
         )
-    agreement = {a["value"]: Agreement.model_validate(a) for a in manifest.details(RegressionDetails).agreement}
+    entries = manifest.details(RegressionDetails).agreement
+    agreement = {a.value: a for a in (manifest.nested(Agreement, entry, "agreement") for entry in entries)}
+    if len(agreement) != len(weights_VD):
+        raise InputError(f"{out.url} has {len(weights_VD)} regressions of {len(agreement)} values; delete it to fit again")
     lines = map(RidgeLine, weights_VD, intercept_V.tolist(), radius_V.tolist())
     return IntensityRegression(model, version.build.build_id, dict(zip(agreement, lines, strict=True)), agreement)

@@ -1,8 +1,6 @@
 """The sharpness of a judge that did not build a version: estimates kept under the root, so that they are made once."""
 
-import json
 import logging
-import math
 import threading
 
 from valueflow import __version__, store
@@ -38,13 +36,15 @@ class SharpnessFile:
             try:
                 # Other processes may have written since; an estimate that a race loses is made again by the next process.
                 self._estimates = self._read() | self._estimates
-                store.write_bytes(self.url, json.dumps(self._estimates, sort_keys=True).encode())
+                store.write_bytes(self.url, store.sealed(dict(sorted(self._estimates.items()))))
             except StorageError as error:
                 log.warning("%s. The sharpness of the judge for %s is kept for this process alone", error, value)
 
     def _read(self) -> dict[str, float]:
         """The estimates in the file; none if it is absent or damaged, which sets it aside."""
-        return store.read_or_set_aside(self.url, _parse, (ValueError, TypeError, AttributeError), "a list of sharpness") or {}
+        return (
+            store.read_or_set_aside(self.url, _parse, (ValueError, AttributeError, OverflowError), "a list of sharpness") or {}
+        )
 
 
 def estimates_notice(judge: str, version: str, windows: dict[ValueId, int]) -> str:
@@ -57,7 +57,7 @@ def estimates_notice(judge: str, version: str, windows: dict[ValueId, int]) -> s
 
 
 def _parse(content: bytes) -> dict[str, float]:
-    estimates = {str(value): float(sharpness) for value, sharpness in json.loads(content).items()}
-    if not all(math.isfinite(sharpness) and sharpness > 0 for sharpness in estimates.values()):
+    estimates = store.unsealed(content).content
+    if not all(type(sharpness) in (int, float) and sharpness > 0 for sharpness in estimates.values()):
         raise ValueError("a sharpness is a positive number")
-    return estimates
+    return {str(value): float(sharpness) for value, sharpness in estimates.items()}

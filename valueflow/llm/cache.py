@@ -45,20 +45,25 @@ class CallCache:
         Raises:
             StorageError: the file cannot be read, so nobody knows whether the call was paid for.
         """
-        return store.read_or_set_aside(self._path(key), _reply, (ValueError, TypeError), "a reply")
+        return store.read_or_set_aside(self._path(key), _reply, (ValueError, TypeError, LookupError), "a reply")
 
     def put(self, key: str, reply: Reply) -> None:
         """Store a reply, unless it is an error."""
         if not reply.error:
-            content = json.dumps([reply.text, reply.tokens_in, reply.tokens_out, reply.first_probability])
-            store.write_bytes(self._path(key), content.encode("utf-8", "surrogatepass"))
+            content = {name: value for name, value in reply._asdict().items() if name != "error"}
+            store.write_bytes(self._path(key), store.sealed(content))
 
     def _path(self, key: str) -> str:
         return f"{self.url}/{key[:2]}/{key}.json"
 
 
 def _reply(content: bytes) -> Reply:
-    text, tokens_in, tokens_out, first_probability = json.loads(content)
-    if not isinstance(text, str) or not isinstance(tokens_in, int) or not isinstance(tokens_out, int):
+    fields = store.unsealed(content).content
+    # Caches of earlier code have a list; what was paid for is not asked again.
+    reply = Reply("", "", *fields[1:])._replace(text=fields[0]) if isinstance(fields, list) else Reply(error="", **fields)
+    text, _, tokens_in, tokens_out, first_probability = reply
+    if not isinstance(text, str) or not all(type(tokens) is int and tokens >= 0 for tokens in (tokens_in, tokens_out)):
         raise TypeError(f"a text and two numbers of tokens are expected, not {content[:100]!r}")
-    return Reply(text, "", tokens_in, tokens_out, None if first_probability is None else float(first_probability))
+    if first_probability is not None and not (type(first_probability) in (int, float) and 0 <= first_probability <= 1):
+        raise ValueError(f"{first_probability!r} is not a probability")
+    return reply

@@ -43,13 +43,11 @@ class ContentError(Config):
     """The regression of people's intensity on one judge's, for one value; by default that of a judge without content error."""
 
     slope: float = Field(1.0, ge=0)
-    intercept: float = Field(0.0, allow_inf_nan=False, description="points")
+    intercept: float = Field(0.0, description="points")
     sd: float = Field(0.0, ge=0, description="points: people's intensity of single texts around the line")
     shared_sd: float = Field(0.0, ge=0, description="points: error of the line at `center`, the same for all texts")
     slope_sd: float = Field(0.0, ge=0, description="error of the slope and of the unit")
-    center: float = Field(
-        0.0, allow_inf_nan=False, description="points: judge's intensity at which the errors of line and slope are independent"
-    )
+    center: float = Field(0.0, description="points: judge's intensity at which the errors of line and slope are independent")
     spread: float = Field(0.0, ge=0, description="points: standard deviation of people's intensities")
     anchor_sd: float = Field(0.0, ge=0, description="points: standard error of one anchor")
     factor: float = Field(1.0, gt=0, description="conformal: on the half width of the interval")

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from valueflow.errors import InputError
 from valueflow.numerics.hashing import combine64, stream64
 
 
@@ -43,6 +44,9 @@ def orders_of(rankings: pa.Table, text_ids: list[str], judge: int = 0) -> list[O
         rankings: rows of the table `rankings`.
         text_ids: ids of all texts of the value, sorted.
         judge: number of the judge, where judges are modelled.
+
+    Raises:
+        InputError: a window shows a text that is not among `text_ids`.
     """
     rankings = rankings.filter(pc.is_null(rankings["error"]))
     first = np.unique(rankings["window_id"].to_numpy().astype("S16"), return_index=True)[1]
@@ -52,8 +56,11 @@ def orders_of(rankings: pa.Table, text_ids: list[str], judge: int = 0) -> list[O
     lengths = pc.list_value_length(rankings["text_ids"])
     for k in pc.unique(lengths).to_pylist():
         rows = rankings.filter(pc.equal(lengths, k))
-        flat = pc.list_flatten(rows["text_ids"]).to_numpy().astype(ids.dtype)
-        window_WK = np.searchsorted(ids, flat).reshape(-1, k)
+        flat = pc.list_flatten(rows["text_ids"]).to_numpy().astype(str)
+        item = np.minimum(np.searchsorted(ids, flat), len(ids) - 1)
+        if (ids[item] != flat).any():
+            raise InputError(f"a window shows the text {flat[ids[item] != flat][0]}, which is none of the value's")
+        window_WK = item.reshape(-1, k)
         order_WK = pc.list_flatten(rows["order"]).to_numpy().reshape(-1, k)  # positions in the window, best first
         items_WK = np.take_along_axis(window_WK, order_WK, axis=1)
         weight_W = rows["weight"].to_numpy().astype(float)

@@ -40,9 +40,11 @@ from valueflow.store.files import (
     write_bytes,
     write_for_people,
 )
+from valueflow.store.json_files import read_record, sealed, unsealed, write_record
 from valueflow.store.layout import (
     Build,
     audit_url,
+    build_of_model,
     cache_url,
     checkpoints_url,
     file_texts_root,
@@ -56,6 +58,7 @@ from valueflow.store.layout import (
     value_folder,
 )
 from valueflow.store.manifests import (
+    MAKE_AGAIN,
     File,
     Input,
     Manifest,
@@ -72,6 +75,7 @@ from valueflow.store.parts import (
     drop_duplicates,
     drop_unanswered,
     missing_from,
+    read_listed,
     read_part,
     read_table,
     remove_unfinished,
@@ -85,6 +89,7 @@ from valueflow.store.repair import finished_manifest, reusable, reusable_togethe
 
 __all__ = [
     "ARCHIVE_ERRORS",
+    "MAKE_AGAIN",
     "AnchorsDetails",
     "BallotsDetails",
     "Build",
@@ -114,6 +119,7 @@ __all__ = [
     "VotesDetails",
     "WindowsDetails",
     "audit_url",
+    "build_of_model",
     "cache_url",
     "checkpoints_url",
     "commit",
@@ -137,9 +143,11 @@ __all__ = [
     "publish",
     "read_bytes",
     "read_input",
+    "read_listed",
     "read_or_set_aside",
     "read_parsed",
     "read_part",
+    "read_record",
     "read_table",
     "remove_unfinished",
     "replaceable",
@@ -147,9 +155,11 @@ __all__ = [
     "require_manifest",
     "reusable",
     "reusable_together",
+    "sealed",
     "settle_unanswered",
     "sharpness_url",
     "under",
+    "unsealed",
     "validity_url",
     "value_folder",
     "verify",
@@ -158,4 +168,5 @@ __all__ = [
     "write_file",
     "write_for_people",
     "write_part",
+    "write_record",
 ]

@@ -53,6 +53,13 @@ class Build(NamedTuple):
         return f"{self.url}/{MANIFEST}"
 
 
+def build_of_model(url: str) -> Build | None:
+    """Return the build of `hives` whose model folder a URL is; None for any other folder."""
+    parts = url.rstrip("/").rsplit("/", 3)
+    root, table, build_id, folder = [*["."] * (4 - len(parts)), *parts]
+    return Build(root, table, build_id) if (table, folder) == ("hives", "model") and NAME.fullmatch(build_id) else None
+
+
 def under(root: str, *parts: str) -> str:
     """Return a path under a root, which may end in a slash."""
     return "/".join([root.rstrip("/"), *parts])

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import re
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from valueflow import __version__
 from valueflow.config import Config
@@ -23,12 +24,17 @@ from valueflow.errors import DamageError, InputError
 from valueflow.records import SCHEMAS
 from valueflow.store.details import Details
 from valueflow.store.files import SET_ASIDE, folders, read_bytes, read_parsed, sizes, sweep_below, write_bytes
+from valueflow.store.json_files import content_digest, strict_json, unsealed
 from valueflow.store.layout import MANIFEST, Build, under, value_folder
 
 log = logging.getLogger(__name__)
 DetailsT = TypeVar("DetailsT", bound=Details)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 # Tables whose builds hold files that are not parquet.
 FILE_TABLES = ("hives", "fast")
+# Tables with one file for each value.
+BY_VALUE = ("candidates", "utilities", "vidb")
+VALUE_ID = re.compile("[^:]+:[^:]+")
 MODEL_FOLDER = "model/"
 UNLISTED = "is not in its manifest"
 # Counts that are the number of rows, by table.
@@ -108,7 +114,9 @@ class Manifest(Config):
     def content(self) -> str:
         """Hash of what others compute with: the files, and of a version its calibrations."""
         files = [file.model_dump() for file in self.files]
-        return _hash([self.table, self.build_id, files, self.config.get("calibrations", {}) if self.table == "vidb" else {}])
+        return content_digest(
+            [self.table, self.build_id, files, self.config.get("calibrations", {}) if self.table == "vidb" else {}]
+        )
 
     @property
     def num_rows(self) -> int:
@@ -124,25 +132,33 @@ class Manifest(Config):
         try:
             return record.read(self.config, self.counts)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise InputError(f"manifest of {self.table}/{self.build_id}: {key}: {first['msg']}; build it again") from error
+            raise self._refusal(error) from error
+
+    def nested(self, record: type[ModelT], content: Any, key: str) -> ModelT:
+        """Return settings or numbers under a key of the details as the record of their room.
+
+        Raises:
+            InputError: the manifest holds something else.
+        """
+        try:
+            return record.model_validate(content)
+        except ValidationError as error:
+            raise self._refusal(error, key) from error
+
+    def _refusal(self, error: ValidationError, *above: str) -> InputError:
+        first = error.errors()[0]
+        key = ".".join(map(str, (*above, *first["loc"])))
+        return InputError(f"manifest of {self.table}/{self.build_id}: {key}: {first['msg']}; build it again")
 
     def inputs_from(self, table: str) -> list[Build]:
         """Return the builds of one table that this build was made from."""
         return [build for i in self.inputs if (build := i.build) and build.table == table]
 
 
-def _hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _parse(data: bytes) -> Manifest:
     """A manifest; ValueError where its content is not that of its digest."""
-    parsed = Manifest.model_validate_json(data)
-    content = json.loads(data)
-    if content.pop("digest", "") not in ("", _hash(content)):
-        raise ValueError("its digest is that of another content, so it was changed after it was written")
+    parsed = Manifest.model_validate(strict_json(data))
+    unsealed(data)
     if not parsed.digest and any(source.content for source in parsed.inputs):
         raise ValueError("its digest is missing, so it was changed after it was written")
     return parsed
@@ -181,7 +197,7 @@ def commit(
         code_version=__version__, git_commit=git_commit(), config=config, inputs=[Input.of(i) for i in inputs], counts=counts,
         files=sorted(files, key=lambda file: file.path), attempt=uuid.uuid4().hex,
     )  # fmt: skip
-    manifest = manifest.model_copy(update={"digest": _hash(json.loads(manifest.model_dump_json(exclude={"digest"})))})
+    manifest = manifest.model_copy(update={"digest": content_digest(json.loads(manifest.model_dump_json(exclude={"digest"})))})
     manifest = _as_before(build, manifest)
     if card:
         write_bytes(f"{build.url}/README.md", card(manifest).encode())
@@ -235,17 +251,23 @@ def flaws(build: Build, listed: Manifest) -> Iterator[Flaw]:
     number = listed.counts.get(ROWS[listed.table]) if listed.table in ROWS else None
     if number not in (None, listed.num_rows):
         yield Flaw("", f"has {number} rows, and the files in its manifest {listed.num_rows}")
-    folders_of = {path.rpartition("/")[0] for path in paths}
-    for value in _values(listed):
-        if value_folder(value) not in folders_of:
-            yield Flaw("", f"has the value {value}, and no file of it in its manifest")
+    if listed.table in BY_VALUE:
+        yield from _flaws_by_value(listed)
 
 
-def _values(listed: Manifest) -> list[str]:
-    """The values that a manifest names, each of which has a folder."""
+def _flaws_by_value(listed: Manifest) -> Iterator[Flaw]:
+    """Each value that a manifest names has one file, and each file belongs to such a value."""
     names = listed.config.get("calibrations", {}) if listed.table == "vidb" else listed.counts
-    by_value = listed.table in ("vidb", "utilities", "candidates") and isinstance(names, dict)
-    return [name for name in names if ":" in name] if by_value else []
+    value_of = {value_folder(name): name for name in names if VALUE_ID.fullmatch(name)} if isinstance(names, dict) else {}
+    seen: set[str] = set()
+    for path in (file.path for file in listed.files):
+        folder = path.rpartition("/")[0]
+        if folder in seen or (value_of and folder not in value_of):
+            yield Flaw(path, f"is {'a second file' if folder in seen else 'of a value'} that its manifest does not name")
+        seen.add(folder)
+    for folder, value in value_of.items():
+        if folder not in seen:
+            yield Flaw("", f"has the value {value}, and no file of it in its manifest")
 
 
 def read_manifest(build: Build) -> Manifest | None:

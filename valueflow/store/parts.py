@@ -2,7 +2,8 @@
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,21 @@ from valueflow.errors import DamageError
 from valueflow.records import ADDED_COLUMNS, SCHEMAS, conform
 from valueflow.store.files import read_parsed, remove_file, remove_files, write_bytes
 from valueflow.store.layout import Build
-from valueflow.store.manifests import MAKE_AGAIN, PARQUET_ERRORS, File, check_bytes, describe, part_paths, require_manifest
+from valueflow.store.manifests import (
+    BY_VALUE,
+    MAKE_AGAIN,
+    PARQUET_ERRORS,
+    File,
+    check_bytes,
+    describe,
+    part_paths,
+    require_manifest,
+)
 from valueflow.store.repair import reusable, withdraw
+from valueflow.store.rows import VALUE, VALUE_FOLDER, check_distinct, check_rows
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def write_part(build: Build, table: pa.Table, name: str, folder: str = "") -> File:
@@ -41,27 +53,29 @@ def read_part(build: Build, part: str | File, columns: list[str] | None = None) 
         DamageError: it is gone, is not the parquet that a stage wrote, or differs from what is listed.
         StorageError: it cannot be read, also when tried again.
     """
-    url = f"{build.url}/{part.path if isinstance(part, File) else part}"
-    schema = SCHEMAS[build.table]
+    path = part.path if isinstance(part, File) else part
+    url, schema, in_folder = f"{build.url}/{path}", SCHEMAS[build.table], bool(VALUE_FOLDER.search(path))
 
     def parse(data: bytes) -> pa.Table:
         if isinstance(part, File):
             check_bytes(part, data)
-        missing = set(ADDED_COLUMNS).intersection(columns or schema.names)
+        # Of a part in the folder of a value also the value, which the rows must agree with.
+        wanted = list(dict.fromkeys([*(columns or schema.names), *(v for v in VALUE if in_folder and v in schema.names)]))
+        missing = set(ADDED_COLUMNS).intersection(wanted)
         if missing:
             missing -= set(pq.read_schema(pa.BufferReader(data)).names)
-        named = [column for column in columns if column not in missing] if columns else None
+        named = [column for column in wanted if column not in missing] if columns else None
         table = pq.read_table(pa.BufferReader(data), columns=named, partitioning=None, page_checksum_verification=True)
         for name in missing:
             table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
-        if not set(columns or schema.names) <= set(table.column_names):
-            raise pa.ArrowInvalid(f"its columns are {table.column_names}, not {columns or schema.names}")
+        if not set(wanted) <= set(table.column_names):
+            raise pa.ArrowInvalid(f"its columns are {table.column_names}, not {wanted}")
         if isinstance(part, File) and table.num_rows != part.rows:
             raise ValueError(f"it has {table.num_rows} rows, its manifest says {part.rows}")
-        names = columns or schema.names
-        table = table.select(names).cast(pa.schema([schema.field(name) for name in names]))
+        table = table.select(wanted).cast(pa.schema([schema.field(name) for name in wanted]))
         table.validate(full=True)  # texts are UTF-8
-        return table
+        check_rows(build.table, table, path, isinstance(part, File))
+        return table.select(columns or schema.names)
 
     try:
         return read_parsed(url, parse, (*PARQUET_ERRORS, ValueError, KeyError), "parquet")
@@ -71,15 +85,43 @@ def read_part(build: Build, part: str | File, columns: list[str] | None = None) 
         raise DamageError(f"{error}; {MAKE_AGAIN}") from error
 
 
+def read_listed(
+    build: Build, path: str, parse: Callable[[bytes], T], errors: tuple[type[Exception], ...], what: str
+) -> T:  # fmt: skip
+    """Return what `parse` makes of a file of a finished build, whose bytes must be those of its manifest.
+
+    Raises:
+        InputError: the build is not finished.
+        DamageError: the file is not listed, is gone, differs from what is listed, or is not `what` it should be.
+        StorageError: it cannot be read whole.
+    """
+    listed = {file.path: file for file in require_manifest(build).files}
+    if path not in listed:
+        raise DamageError(f"{build.url}/{path} is not in its manifest; {MAKE_AGAIN}")
+
+    def checked(data: bytes) -> T:
+        check_bytes(listed[path], data)
+        return parse(data)
+
+    try:
+        return read_parsed(f"{build.url}/{path}", checked, (ValueError, *errors), what)
+    except FileNotFoundError:
+        raise DamageError(f"{build.url}/{path} is gone; {MAKE_AGAIN}") from None
+
+
 def read_table(build: Build, columns: list[str] | None = None, folder: str = "") -> pa.Table:
     """Return the rows of a finished build, or of one of its hive folders. For tables that fit in memory."""
-    parts = [
-        read_part(build, file, columns)
-        for file in require_manifest(build).files
-        if not folder or file.path.startswith(f"{folder}/")
-    ]
-    schema = SCHEMAS[build.table]
-    return pa.concat_tables(parts) if parts else schema.empty_table().select(columns or schema.names)
+    listed = require_manifest(build).files
+    parts = [read_part(build, file, columns) for file in listed if not folder or file.path.startswith(f"{folder}/")]
+    if not parts:
+        return SCHEMAS[build.table].empty_table().select(columns or SCHEMAS[build.table].names)
+    rows = pa.concat_tables(parts)
+    if len(parts) > 1 and build.table not in BY_VALUE:
+        try:
+            check_distinct(build.table, rows)
+        except ValueError as error:
+            raise DamageError(f"{build.url} is damaged: over its parts, {error}; {MAKE_AGAIN}") from error
+    return rows
 
 
 def committed_ids(build: Build, column: str, rounds: int | None = None) -> np.ndarray:

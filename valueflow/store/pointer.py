@@ -1,12 +1,12 @@
 """The pointer to the published VIDB version: read at job start, swapped only if unchanged."""
 
-import json
 import logging
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from valueflow.errors import DamageError, InputError
 from valueflow.store.files import read_bytes, read_parsed
+from valueflow.store.json_files import sealed, unsealed
 from valueflow.store.layout import NAME, Build, pointer_url
 from valueflow.store.manifests import require_manifest
 from valueflow.store.swap import swap
@@ -47,9 +47,9 @@ def replaceable(root: str) -> Pointer:
 
 
 def _parse(raw: bytes) -> Pointer:
-    content = json.loads(raw)
+    content = unsealed(raw).content
     version, sequence = content["version"], content["sequence"]
-    if not isinstance(sequence, int) or not NAME.fullmatch(version):
+    if type(sequence) is not int or sequence < 0 or not NAME.fullmatch(version):
         raise ValueError(f"version {version!r}, sequence {sequence!r}")
     return Pointer(version, sequence, raw)
 
@@ -66,7 +66,7 @@ def publish(root: str, version: str, seen: Pointer) -> None:
         return
     require_manifest(Build(root, "vidb", version))
     content = {"version": version, "sequence": seen.sequence + 1, "published": datetime.now(UTC).isoformat()}
-    if swap(pointer_url(root), json.dumps(content).encode(), seen.raw):
+    if swap(pointer_url(root), sealed(content), seen.raw):
         return
     published = current(root).version
     if published != version:

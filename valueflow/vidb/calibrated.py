@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from valueflow import store
-from valueflow.errors import InputError
+from valueflow.errors import DamageError, InputError
 from valueflow.ranking import calibration
 from valueflow.ranking.calibration import CalibrateConfig, Calibration
 from valueflow.records import ValueId
@@ -34,6 +34,8 @@ def calibrated_values(
         folder = file.path.rpartition("/")[0]
         theta = store.read_part(utilities, file).sort_by("text_id")
         pool = store.read_table(candidates, folder=folder).sort_by("text_id")
+        if not theta["text_id"].equals(pool["text_id"]):
+            raise DamageError(f"{utilities.url}/{file.path} is of other texts than {candidates.url}; {store.MAKE_AGAIN}")
         value = ValueId.of(pool["theory"][0].as_py(), pool["value"][0].as_py())
         fitted = base.calibrations[value] if base else _calibrate(value, theta, pool, ratings.get(value, {}), config)
         yield CalibratedValue(value, folder, theta, pool, fitted)

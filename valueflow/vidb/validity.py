@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from valueflow import store
 from valueflow.config import Config
@@ -41,7 +41,7 @@ class ValidityRecord(Config):
 def save(root: str, record: ValidityRecord) -> str:
     """Write the record of a judge, in place of an earlier one, and return its URL."""
     url = store.validity_url(root, record.fingerprint)
-    store.write_bytes(url, record.model_dump_json(indent=1).encode())
+    store.write_record(url, record)
     return url
 
 
@@ -53,7 +53,7 @@ def load(root: str, fingerprint: str) -> ValidityRecord | None:
     """
     url = store.validity_url(root, fingerprint)
     try:
-        return store.read_parsed(url, ValidityRecord.model_validate_json, (ValidationError,), "a validity record")
+        return store.read_record(url, ValidityRecord, "a validity record")
     except FileNotFoundError:
         return None
     except DamageError as error:

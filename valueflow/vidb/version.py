@@ -12,6 +12,7 @@ from valueflow.ranking.calibration import Calibration
 from valueflow.ranking.content_error import ContentError
 from valueflow.records import ValueId
 from valueflow.store import Build, VidbDetails
+from valueflow.theories import theories
 
 
 class Anchors(NamedTuple):
@@ -79,12 +80,14 @@ def load(root: str, version: str = "current") -> Vidb:
     build = Build(root, "vidb", chosen)
     manifest = store.require_manifest(build)
     details = manifest.details(VidbDetails)
-    try:
-        calibrations = {ValueId(v): Calibration.model_validate(c) for v, c in details.calibrations.items()}
-        for error_of_value in details.content_errors.values():
-            ContentError.model_validate(error_of_value)
-    except ValueError as error:  # a version may come from somebody else
-        raise InputError(f"manifest of vidb/{chosen}: {error}; build it again") from error
+    # A version may come from somebody else.
+    for value in details.calibrations:
+        theory, _, node = value.partition(":")
+        if theory not in theories() or node not in theories()[theory]:
+            raise InputError(f"manifest of vidb/{chosen}: calibrations: {value!r} is no value of this version of ValueFlow")
+    for value, error in details.content_errors.items():
+        manifest.nested(ContentError, error, f"content_errors.{value}")
+    calibrations = {ValueId(v): manifest.nested(Calibration, c, f"calibrations.{v}") for v, c in details.calibrations.items()}
     return Vidb(build, manifest, details, calibrations)
 
 

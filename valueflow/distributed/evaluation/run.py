@@ -117,17 +117,19 @@ def _evaluate_with_judge(config: EvaluateConfig, judge: AnyJudge) -> EvaluationR
 def _evaluate_saved(config: EvaluateConfig) -> EvaluationResult:
     """Score answered windows again, with another sharpness or fewer values; everything else is as when they were ranked."""
     rankings = Build(config.root, "rankings", config.rankings)
-    saved = store.details_of(rankings, RankingsDetails)
+    manifest = store.require_manifest(rankings)
+    saved = manifest.details(RankingsDetails)
     if saved.evaluator is None:
         ids = ", ".join(i for i in store.finished(config.root, "rankings") if i.startswith("e-")) or "none"
         raise InputError(f"rankings {config.rankings!r} are not those of an evaluation; finished ones: {ids}")
+    store.verify(rankings)  # parts of an evaluation's rankings are read by path
     version = vidb.load(config.root, saved.vidb_version)
     responses = Build(config.root, "responses", saved.responses)
     values = _values(config, list(map(ValueId, saved.values)))
     missing = [value for value in values if value not in saved.values]
     if missing:
         raise InputError(f"rankings {config.rankings!r} do not hold {missing[0]}; {allowed(missing[0], saved.values)}")
-    evaluator = EvaluatorConfig.model_validate(saved.evaluator | {"sharpness": config.evaluator.sharpness})
+    evaluator = manifest.nested(EvaluatorConfig, saved.evaluator | {"sharpness": config.evaluator.sharpness}, "evaluator")
     record = validity.load(config.root, saved.fingerprint)
     of_record = [record.id] if record else []
     settings = [rankings.build_id, values, evaluator.model_dump(), *of_record]

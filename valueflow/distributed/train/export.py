@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import ValidationError
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
@@ -72,9 +71,7 @@ def load_start(config: EncoderConfig, start: str) -> Encoder:
 def read_training_record(url: str) -> TrainingRecord:
     """Return the training record of a model folder; InputError where it has none."""
     try:
-        return store.read_parsed(
-            f"{url}/{TRAINING_FILE}", TrainingRecord.model_validate_json, (ValidationError,), "a training record"
-        )
+        return store.read_record(f"{url}/{TRAINING_FILE}", TrainingRecord, "a training record")
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{url} has no {TRAINING_FILE}, so it is not a model folder of jobs.train_hives") from None
 
@@ -113,7 +110,7 @@ def export_encoder(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         encoder.save(path / MODEL_FOLDER, card)
-        (path / MODEL_FOLDER / TRAINING_FILE).write_text(_training_record(training).model_dump_json(indent=1), "utf-8")
+        store.write_record(str(path / MODEL_FOLDER / TRAINING_FILE), _training_record(training))
         (path / METRICS_FILE).write_text(json.dumps(_without_nan(metrics), indent=1), "utf-8")
         (path / PAGE_FILE).write_text(page, "utf-8")
         (path / CURVE_FILE).write_text("\n".join(curve) + "\n", "utf-8")
@@ -127,12 +124,11 @@ def _load_other(model: str) -> Encoder:
 
 def read_metrics(build: Build) -> dict[str, dict[str, EmbeddingMetric]]:
     """Return the metrics of a finished build, by encoder and metric."""
-    errors = (ValueError, AttributeError, TypeError)
-    return store.read_parsed(f"{build.url}/{METRICS_FILE}", _metrics_of, errors, "a file of metrics")
+    return store.read_listed(build, METRICS_FILE, _metrics_of, (AttributeError, TypeError), "a file of metrics")
 
 
 def _metrics_of(content: bytes) -> dict[str, dict[str, EmbeddingMetric]]:
-    numbers: Mapping[str, Mapping[str, Mapping[str, Any]]] = json.loads(content)
+    numbers: Mapping[str, Mapping[str, Mapping[str, Any]]] = store.unsealed(content).content
     return {
         encoder: {
             name: EmbeddingMetric(**{key: math.nan if value is None else value for key, value in metric.items()})

@@ -66,8 +66,7 @@ def train_hives(config: TrainHivesConfig) -> TrainingResult:
         data_and_counts: Any = ray.remote(_prepare).options(num_cpus=1, num_returns=2).remote(config, sources)
         data, counts = data_and_counts[0], ray.get(data_and_counts[1])
         log.info("training on %s texts, %s labels: %s", f"{counts['texts']:,}", f"{counts['rows']:,}", counts)
-        workers = json.dumps({"num_workers": config.workers.num_workers})
-        store.write_bytes(f"{checkpoints}/{RUN_FILE}", workers.encode())
+        store.write_bytes(f"{checkpoints}/{RUN_FILE}", store.sealed({"num_workers": config.workers.num_workers}))
         progress = ray.remote(ProgressActor).options(num_cpus=0).remote()
         outcome = _fit(config, TrainingTask(config, build, start[0], checkpoints, data, sources.data_id, progress))
         if outcome.stopped:
@@ -172,7 +171,7 @@ def _num_workers(url: str) -> int:
     """The number of workers with which an unfinished training was started."""
     try:
         return store.read_parsed(
-            url, lambda data: int(json.loads(data)["num_workers"]), (ValueError, KeyError, TypeError), "JSON"
+            url, lambda data: int(store.unsealed(data).content["num_workers"]), (ValueError, KeyError, TypeError), "JSON"
         )
     except FileNotFoundError:
         raise DamageError(f"{url} is missing beside the checkpoints; restore it, or remove the folder to train anew") from None
