@@ -20,13 +20,15 @@ KEYS: dict[str, tuple[str, ...]] = {
     "vidb": ("text_id",), "responses": ("response_id",), "evaluations": ("response_id", *VALUE), "embeddings": ("text_id",),
     "labels": ("text_id", "theory"), "anchors": ("anchor_id",), "anchored": ("text_id",), "individuals": ("text_id", "theory"),
 }  # fmt: skip
+TOKENS = ("tokens_in", "tokens_out")  # null counts as 0
 # Columns of numbers and lists that may be null, and when: docs/data.md.
 NULLS: dict[str, set[str]] = {
     "source_labels": {"direction", "annotators"},
     "candidates": {"direction"},
-    "votes": {"cost"},
+    "votes": {"cost", *TOKENS},
     "labels": {"direction", "agreement"},
-    "rankings": {"order", "weight"},
+    "rankings": {"order", "weight", *TOKENS},
+    "names": {*TOKENS},
     "vidb": {
         "standard_error", "num_windows", "wins", "component", "low", "high", "judge_intensity", "judge_low", "judge_high",
         "flags", "human_mean", "direction",
@@ -40,7 +42,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("human_mean", "final_rating"), _POINTS),
     **dict.fromkeys(("weight", "agreement", "confidence", "relevance"), _SHARE),
     **dict.fromkeys(("standard_error", "num_windows", "num_failed", "wins", "component", "flags", "round"), _COUNT),
-    **dict.fromkeys(("tokens_in", "tokens_out", "cost", "num_texts", "annotators", "k", "m"), _COUNT),
+    **dict.fromkeys((*TOKENS, "cost", "num_texts", "annotators", "k", "m"), _COUNT),
     "direction": (-1.0, 1.0),
     "rank": (1.0, np.inf),
 }
