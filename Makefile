@@ -27,11 +27,12 @@ setup: $(VENV)/.core
 llm: $(VENV)/.llm
 train: $(VENV)/.train
 
-$(VENV)/.core: pyproject.toml infra/locks/core.txt infra/locks/torch.txt
+$(VENV)/.core: pyproject.toml infra/locks/core.txt infra/locks/dev.txt infra/locks/torch.txt
 	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0])"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing ValueFlow and its libraries into $(VENV) (a few minutes)"
 	$(LOCKED)/core.txt
+	$(LOCKED)/dev.txt
 	$(PIP) -r infra/locks/torch.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOCKS = REPOSITORY / "infra" / "locks"
-HASHED = ["core", "llm-cpu", "train", "serve", "vllm-cpu"]
+HASHED = ["core", "dev", "ray-up", "llm-cpu", "train", "serve", "vllm-cpu"]
 
 
 def entries(name: str) -> dict[str, tuple[str, int]]:
@@ -26,14 +26,14 @@ def entries(name: str) -> dict[str, tuple[str, int]]:
     }
 
 
-@pytest.mark.parametrize("name", HASHED)
+@pytest.mark.parametrize("name", [*HASHED, "llm"])
 def test_every_package_of_a_lock_has_a_hash(name):
     assert [package for package, (_, hashes) in entries(name).items() if not hashes] == []
 
 
 def test_torch_alone_has_no_hash():
     assert list(entries("torch")) == ["torch"]
-    assert sorted(path.stem for path in LOCKS.glob("*.txt")) == sorted([*HASHED, "torch"])
+    assert sorted(path.stem for path in LOCKS.glob("*.txt")) == sorted([*HASHED, "llm", "torch"])
 
 
 @pytest.mark.parametrize(
@@ -41,10 +41,12 @@ def test_torch_alone_has_no_hash():
     [
         ("", ["core"]),
         ("demo", ["core"]),
-        ("dev", ["core"]),
+        ("dev", ["core", "dev"]),
+        ("ray-up", ["core", "ray-up"]),
         ("train", ["core", "train"]),
         ("serve", ["core", "serve"]),
         ("llm-cpu", ["core", "llm-cpu"]),
+        ("llm", ["llm"]),
     ],
 )
 def test_locks_hold_the_versions_that_pyproject_asks_for(extra, locks):
@@ -66,3 +68,10 @@ def test_the_same_package_has_one_version():
         for package, (version, _) in entries(name).items():
             versions.setdefault(package, set()).add(version)
     assert {package: several for package, several in versions.items() if len(several) > 1} == {}
+
+
+def test_the_gpu_image_differs_from_the_rest_in_what_vllm_needs_and_what_only_others_install():
+    rest = {package: version for name in ["core", "serve", "ray-up"] for package, (version, _) in entries(name).items()}
+    image = {package: version for package, (version, _) in entries("llm").items()}
+    assert {package for package in rest.keys() & image if rest[package] != image[package]} == {"protobuf", "grpcio-reflection"}
+    assert image["torch"] == entries("torch")["torch"][0]
