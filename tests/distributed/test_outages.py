@@ -73,7 +73,7 @@ def only(root: Path, table: str) -> Build:
     return Build(str(root), table, folder.name)
 
 
-@pytest.mark.parametrize("mode", ["balanced", "adaptive", "swiss"])
+@pytest.mark.parametrize("mode", ["balanced", "adaptive", pytest.param("swiss", marks=pytest.mark.slow)])
 def test_a_build_asks_again_what_a_server_that_was_down_did_not_answer(root, server, mode):
     windows = WINDOWS | {"mode": mode, "m": 8}
     down(server)
@@ -130,6 +130,7 @@ def test_what_was_paid_for_is_not_asked_again_though_it_is_no_order(root, server
     assert sum(before["paid"].values()) == len(paid)
 
 
+@pytest.mark.slow
 def test_killed_while_it_asks_again_nothing_is_lost_or_twice(root, server):
     mended(server, faults={"500": 0.5}, times=10**6)
     with pytest.raises(InputError):
