@@ -17,8 +17,8 @@ help:
 	@echo "make demo-llm  the same, smaller, with a real LLM in vLLM on CPU"
 	@echo "make demo-api URL=http://127.0.0.1:11434/v1 MODEL=qwen3:8b   the same with any OpenAI-compatible endpoint (KEY_ENV: variable of its key)"
 	@echo "make serve     a page and an API over the VIDB of the demo, at http://127.0.0.1:8000"
-	@echo "make test      proves the product: unit tests, Ray, browser, S3, a vLLM engine, one kill; about 20 minutes once installed"
-	@echo "make test-unit the pure tests of it, about 4 minutes"
+	@echo "make test      proves the product: unit tests, Ray, browser, S3, a vLLM engine, one kill; about 15 minutes once installed"
+	@echo "make test-unit the pure tests of it, about 3 minutes"
 	@echo "make test-slow the rest: kills at every stage, simulations that validate the method"
 	@echo "make check     lint, format, types, import fence"
 	@echo "make bench     benchmarks: speed, memory, coverage, evaluator"
@@ -82,16 +82,19 @@ runs/demo/vidb/CURRENT:
 serve: $(VENV)/.serve runs/demo/vidb/CURRENT
 	$(BIN)/python -m serve.local root=runs/demo
 
-# Three processes of one thread for two cores: a third of the time, tests wait for servers and delays.
-test-unit: export OMP_NUM_THREADS = 1
+# Of one thread each. Unit tests, three processes for two cores: a third of the time, tests wait for servers and delays.
+test test-unit test-slow: export OMP_NUM_THREADS = 1
 test-unit: $(VENV)/.llm $(VENV)/.train $(VENV)/.serve
 	$(BIN)/python -m pytest -m unit -n 3 --dist worksteal $(ARGS)
 
+# Two processes, each with a Ray of its own, that take the next file in the order of tests/conftest.py: the tests of a file
+# share builds, a deployment or an engine.
+BY_FILE = -n 2 --dist loadfile --no-loadscope-reorder
 test: test-unit
-	$(BIN)/python -m pytest -m "not unit and not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not unit and not slow" $(BY_FILE) $(ARGS)
 
 test-slow: $(VENV)/.llm $(VENV)/.train $(VENV)/.serve
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow $(BY_FILE) $(ARGS)
 
 check: $(VENV)/.core
 	$(BIN)/ruff check .

@@ -24,6 +24,15 @@ DATA = REPOSITORY.parent / "shared" / "data"
 SCORED = ["svt:benevolence", "duty:fidelity"]
 SUITES = ("ray", "llm", "browser", "statistics", "chaos", "gpu", "slow")
 WHOLLY_MARKED = re.compile(r"^pytestmark = .*pytest\.mark\.(ray|llm)\b", re.MULTILINE)
+# Files that take a minute or more, longest first. Two processes share the files in this order (see the Makefile), so that none
+# begins a long one when the other has nothing left.
+LONGEST = (
+    "distributed/test_endpoint_jobs.py", "serve_app/test_application.py", "distributed/train/test_training.py",
+    "distributed/test_outages.py", "jobs/test_anywhere.py", "distributed/test_embed.py", "distributed/panel/test_categorize.py",
+    "people/test_afternoon.py", "distributed/test_vllm.py", "distributed/test_pipeline.py", "serve_app/test_engine.py",
+    "serve_app/test_serve_command.py", "distributed/test_validity.py", "distributed/build/test_builds.py",
+    "distributed/test_secrets.py", "distributed/test_address.py", "distributed/build/test_aggregate.py",
+)  # fmt: skip
 
 # The same examples on every run, no time limit for one: a busy machine is no failure. --hypothesis-profile=default explores.
 settings.register_profile("suite", deadline=None, derandomize=True)
@@ -46,6 +55,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.option.markexpr != "unit" or collection_path.suffix != ".py":
         return None
     return True if WHOLLY_MARKED.search(collection_path.read_text("utf-8")) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first; the order within a file stays."""
+    place = {REPOSITORY / "tests" / file: number for number, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")

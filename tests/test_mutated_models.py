@@ -14,6 +14,7 @@ from mutations import mutated, mutations, odd_json, reading
 
 from valueflow.errors import InputError
 from valueflow.hives.encoder import Encoder
+from valueflow.judging import value_head
 from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.encoder import EncoderRanker, LayerEncoder, _cached_head, _head
 from valueflow.models import cache_folder
@@ -108,6 +109,8 @@ def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path, tiny):
 
 def test_a_damaged_head_in_the_cache_is_set_aside_and_made_again(tmp_path, monkeypatch, tiny):
     monkeypatch.setenv("VALUEFLOW_CACHE", str(tmp_path))
+    few = value_head.exemplars()[::10]  # a fit to all of them takes ten seconds
+    monkeypatch.setattr(value_head, "exemplars", lambda: few)
     encoder = EncoderRanker(EncoderJudge(name="e", model=str(tiny))).encoder
     [file] = cache_folder().glob("value-head-*")
     content = file.read_bytes()

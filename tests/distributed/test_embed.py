@@ -45,6 +45,21 @@ def minilm(ingested, tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def embedded(ingested, hives, tmp_path_factory) -> Build:
+    """The sample corpus as vectors of a tiny encoder, by two actors; its parts are not to be changed."""
+    root = with_texts_of(ingested, tmp_path_factory.mktemp("embedded"))
+    return embed.main(tiny(embed, root, hives, "npz=false", "encoder.num_actors=2", "encoder.rows_per_part=200"))
+
+
+@pytest.fixture
+def copied(embedded, root) -> Build:
+    """The same vectors in a root of this test."""
+    at = Build(str(root), embedded.table, embedded.build_id)
+    shutil.copytree(embedded.url, at.url)
+    return at
+
+
 def configured(job, root: Path, *overrides: str):
     name = job.__name__.rpartition(".")[2]
     return load(job.SCHEMA, f"conf/{name}/tiny.yaml", [f"root={root}", *overrides])
@@ -69,8 +84,8 @@ def times(build: Build) -> dict[str, int]:
     return {path: os.stat(f"{build.url}/{path}").st_mtime_ns for path in store.part_paths(build)}
 
 
-def test_every_text_has_the_vector_that_its_encoder_gives(root, hives):
-    at = embed.main(tiny(embed, root, hives, "npz=false", "encoder.num_actors=2", "encoder.rows_per_part=300"))
+def test_every_text_has_the_vector_that_its_encoder_gives(embedded, hives):
+    at, root = embedded, Path(embedded.root)
     known = all_texts(root)
     assert sorted(store.read_table(at, ["text_id"])["text_id"].to_pylist()) == sorted(known)
     assert store.require_manifest(at).counts == {"texts": len(known), "dimension": 32}
@@ -85,9 +100,8 @@ def test_every_text_has_the_vector_that_its_encoder_gives(root, hives):
     assert times(at) == before
 
 
-def test_an_interrupted_job_goes_on_where_it_stopped(root, hives):
-    config = tiny(embed, root, hives, "npz=false", "encoder.rows_per_part=200")
-    at = embed.main(config)
+def test_an_interrupted_job_goes_on_where_it_stopped(copied, root, hives):
+    at = copied
     whole = store.read_table(at).sort_by("text_id")
     parts = sorted(store.part_paths(at))
     Path(at.url, "_manifest.json").unlink()
@@ -96,7 +110,7 @@ def test_an_interrupted_job_goes_on_where_it_stopped(root, hives):
     # A part that another attempt wrote as well.
     shutil.copy(Path(at.url, parts[2]), Path(at.url, "part-again.parquet"))
     before = {path: time for path, time in times(at).items() if path in parts[2:]}
-    assert embed.main(config) == at
+    assert embed.main(tiny(embed, root, hives, "npz=false", "encoder.rows_per_part=200")) == at
     again = store.read_table(at).sort_by("text_id")
     assert again["text_id"] == whole["text_id"]
     np.testing.assert_allclose(np.stack(again["embedding"].to_pylist()), np.stack(whole["embedding"].to_pylist()), atol=1e-5)
@@ -105,8 +119,9 @@ def test_an_interrupted_job_goes_on_where_it_stopped(root, hives):
     store.verify(at)
 
 
-def test_the_official_npz_of_each_theory(root, hives, capsys):
-    at = embed.main(tiny(embed, root, hives))
+def test_the_official_npz_of_each_theory(embedded, hives, capsys):
+    at = embed.main(tiny(embed, embedded.root, hives))
+    assert at == embedded
     files = [line.removeprefix("npz: ") for line in capsys.readouterr().out.splitlines() if line.startswith("npz: ")]
     assert [Path(file).name for file in files] == [f"embedding_{theory}.npz" for theory in THEORIES]
     rows = read_csv("valueflow/samples/corpus.csv")
@@ -308,8 +323,7 @@ def test_values_of_new_texts_end_to_end(minilm):
     assert times(at) == before
 
 
-def test_an_interrupted_extraction_goes_on(root, hives):
-    embed.main(tiny(embed, root, hives, "npz=false"))
+def test_an_interrupted_extraction_goes_on(copied, root, hives):
     config = tiny(extract, root, hives, "encoder.rows_per_part=10", "top=1")
     at = extract.main(config)
     whole = store.read_table(at).sort_by([("text_id", "ascending"), ("theory", "ascending")])

@@ -8,6 +8,8 @@ from jobs import build_vidb, evaluate
 from valueflow import store
 from valueflow.errors import InputError
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.mark.parametrize("name", ["openai", "vllm"])
 def test_evaluations_and_extensions_never_call_the_judge_of_the_version(root, tmp_path, monkeypatch, name):

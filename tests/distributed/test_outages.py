@@ -10,7 +10,7 @@ import pytest
 import yaml
 from configs import SIMULATED, job_config
 from kills import rewind
-from roots import with_texts_of
+from roots import with_texts_of, with_version_of
 
 from jobs import audit_judge, build_vidb, categorize, compare_rating, evaluate
 from valueflow import store
@@ -21,7 +21,7 @@ from valueflow.store import Build
 
 pytestmark = pytest.mark.ray
 DOWN = {"faults": {"500": 1.0}, "times": 10**6}  # a complete 5xx is not paid for
-WINDOWS = {"mode": "balanced", "k": 2, "m": 24, "seed": 0}
+WINDOWS = {"mode": "balanced", "k": 2, "m": 12, "seed": 0}
 ONE_VALUE = ["candidates.values=[svt:benevolence]", "candidates.num_neutral=12"]
 
 
@@ -38,6 +38,15 @@ def openai(server, **more: object) -> dict:
 
 def build(root: Path, server, *overrides: str, windows: dict = WINDOWS, **judge: object):
     return build_vidb.main(job_config(build_vidb, root, *ONE_VALUE, *overrides, judge=openai(server, **judge), windows=windows))
+
+
+@pytest.fixture(scope="module")
+def answered(ingested, server, tmp_path_factory) -> Path:
+    """A root with a version that the server's judge built; not to be changed."""
+    root = with_texts_of(ingested, tmp_path_factory.mktemp("answered"))
+    mended(server)
+    build(root, server)
+    return root
 
 
 def down(server, **more: object) -> None:
@@ -64,7 +73,7 @@ def only(root: Path, table: str) -> Build:
     return Build(str(root), table, folder.name)
 
 
-@pytest.mark.parametrize("mode", ["balanced", "adaptive", "swiss"])
+@pytest.mark.parametrize("mode", ["balanced", "adaptive", pytest.param("swiss", marks=pytest.mark.slow)])
 def test_a_build_asks_again_what_a_server_that_was_down_did_not_answer(root, server, mode):
     windows = WINDOWS | {"mode": mode, "m": 8}
     down(server)
@@ -122,6 +131,7 @@ def test_what_was_paid_for_is_not_asked_again_though_it_is_no_order(root, server
 
 
 @pytest.mark.usefixtures("small_parts")
+@pytest.mark.slow
 def test_killed_while_it_asks_again_nothing_is_lost_or_twice(root, server):
     mended(server, faults={"500": 0.5}, times=10**6)
     with pytest.raises(InputError):
@@ -151,10 +161,8 @@ def test_an_error_of_a_judge_without_tokens_is_its_answer(root):
     assert {path: (Path(out.url) / path).stat().st_mtime_ns for path in before} == before
 
 
-def test_an_evaluation_asks_again(built, tmp_path, server):
-    root = with_texts_of(built.root, tmp_path)
-    mended(server)
-    build(root, server, windows=WINDOWS | {"m": 12})
+def test_an_evaluation_asks_again(answered, tmp_path, server):
+    root = with_version_of(answered, tmp_path)
     responses = root / "responses.csv"
     responses.write_text("query,dataset,response\nq,d,I walked the blind man across the road.\nq,d,I sold the spoiled milk.\n")
     settings = {"judge": openai(server), "responses": str(responses), "values": ["svt:benevolence"]}
@@ -170,10 +178,8 @@ def test_an_evaluation_asks_again(built, tmp_path, server):
     assert requests(server) == 2 * 4
 
 
-def test_an_evaluation_asks_again_what_was_lost_in_rounds_that_later_ones_followed(built, tmp_path, server):
-    root = with_texts_of(built.root, tmp_path)
-    mended(server)
-    build(root, server, windows=WINDOWS | {"m": 12})
+def test_an_evaluation_asks_again_what_was_lost_in_rounds_that_later_ones_followed(answered, tmp_path, server):
+    root = with_version_of(answered, tmp_path)
     settings = {"judge": openai(server), "values": ["svt:benevolence"], "max_error_share": 0.9}
     config = job_config(evaluate, root, "evaluator.m=4", "evaluator.k=3", **settings)
     mended(server, faults={"500": 0.3}, times=10**6)
@@ -243,8 +249,8 @@ def test_an_audit_that_got_no_answers_is_none(root, server):
     assert requests(server) == result.num_windows
 
 
-def test_a_validity_record_that_got_no_answers_is_none(root, server):
-    build_vidb.main(job_config(build_vidb, root, *ONE_VALUE, judge=SIMULATED, windows=WINDOWS))
+def test_a_validity_record_that_got_no_answers_is_none(built, tmp_path, server):
+    root = with_version_of(built.root, tmp_path)
     lines = [{"theory": "svt", "value": "benevolence", "text": f"I helped {i} times.", "intensity": i / 5} for i in range(25)]
     (root / "rated.jsonl").write_text("\n".join(map(json.dumps, lines)))
     settings = {"judge": openai(server), "anchors": f"{root}/rated.jsonl", "values": ["svt:benevolence"]}
@@ -298,7 +304,7 @@ def test_actors_stop_together_when_errors_exceed_the_limit(root, mode):
     """Adaptive rounds put batches to warm actors, a balanced plan to those of its dataset."""
     judge = SIMULATED | {"broken_share": 1.0, "batch_size": 10, "num_actors": 2, "seconds_per_batch": 0.2}
     with pytest.raises(InputError, match=r"have no valid answer, max_error_share is 5.0%, after \d+ of \d+"):
-        build_vidb.main(job_config(build_vidb, root, *ONE_VALUE, judge=judge, windows=WINDOWS | {"m": 24, "mode": mode}))
+        build_vidb.main(job_config(build_vidb, root, *ONE_VALUE, judge=judge, windows=WINDOWS | {"mode": mode}))
     total = int(store.read_part(*plan_part(root)).num_rows)
     assert 0.05 * total < len(answers(only(root, "rankings"))) < 0.05 * total + 8 * 10
 
@@ -310,11 +316,7 @@ def plan_part(root: Path) -> tuple[Build, str]:
 
 
 def test_the_rounds_of_an_evaluation_share_one_limit(built, tmp_path):
-    root = with_texts_of(built.root, tmp_path)
-    for table in ("candidates", "windows", "rankings", "utilities", "vidb"):
-        (root / table).mkdir()
-        for path in (built.root / table).iterdir():
-            (root / table / path.name).symlink_to(path)
+    root = with_version_of(built.root, tmp_path)
     judge = SIMULATED | {"broken_share": 1.0, "batch_size": 4}
     settings = {"judge": judge, "values": ["svt:benevolence"], "max_error_share": 0.4}
     with pytest.raises(InputError, match=r"evaluate round 2/4: .* after \d+ of \d+"):

@@ -46,6 +46,7 @@ def test_smollm2_ranks_and_its_replies_cannot_be_malformed(root):
     assert repr(first) == repr(second)
 
 
+@pytest.mark.slow  # the length of its engine is its own, so no other test's engine serves
 def test_windows_that_the_engine_refuses_are_failed_windows_and_stop_the_job(root):
     pytest.importorskip("vllm", reason="vLLM is not installed; make llm")
     engine = "judge.engine.max_model_len=64"  # shorter than every prompt

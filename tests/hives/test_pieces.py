@@ -17,7 +17,7 @@ from valueflow.judging.encoder import EncoderRanker, LayerEncoder
 from valueflow.models import MINILM, locate
 
 CASE = Path(__file__).parents[3] / "shared" / "cases" / "28-truncation" / "long.csv"
-FITTING = [f"I kept promise number {i} that I made to my neighbour, although it {'really ' * i}cost me." for i in range(40)]
+FITTING = [f"I kept promise {i} that I made to my neighbour, although it {'really ' * i}cost me." for i in range(0, 40, 4)]
 SENTENCES = [f"On day {i} the train left platform {i % 10} on time and I read a page." for i in range(30)]
 ENDS = ("At last I gave my coat to a man who was freezing.", "At last I robbed a man who was freezing of his coat.")
 LONG = [" ".join([*SENTENCES, end]) for end in ENDS]

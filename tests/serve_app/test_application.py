@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import csv
 import json
 import os
 import shutil
@@ -17,14 +18,13 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from configs import job_config
 from ray import serve
-from roots import with_texts_of
 
-from jobs import embed
+from jobs import embed, ingest
 from serve.app import ServeConfig, builder
 from valueflow import api, store, vidb
 from valueflow.client import Client
-from valueflow.config import load
 from valueflow.errors import InputError
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.simulated import true_theta
@@ -110,8 +110,10 @@ def wait_for(what, seconds: float = 120.0) -> None:
 
 
 def replica(kind: str) -> psutil.Process:
+    """The process of a replica of this Ray; other tests of the machine may serve too."""
     name = f"ServeReplica:default:{kind}"
-    return next(p for p in psutil.process_iter(["cmdline"]) if name in " ".join(p.info["cmdline"] or []))
+    mine = {process.pid for process in psutil.Process().children(recursive=True)}
+    return next(p for p in psutil.process_iter(["cmdline"]) if p.pid in mine and name in " ".join(p.info["cmdline"] or []))
 
 
 def test_a_served_score_is_that_of_the_service_in_process(served, root):
@@ -228,25 +230,38 @@ def test_calls_to_the_judge_are_cancelled_when_the_client_disconnects(url, root)
         assert not endpoint.seen()["paid"]
 
 
-def test_fast_scores_come_with_their_agreement(served, root):
-    serve.run(builder({"root": root, **JUDGE}))
-    with Client(served) as client:
+@pytest.fixture(scope="module")
+def encoding(url, tmp_path_factory) -> str:
+    """The root of an application with an encoder: mode fast, and extraction by a few labelled texts of the sample corpus."""
+    root = tmp_path_factory.mktemp("encoding")
+    publish(str(root), version(str(root), 150), current(str(root)))
+    with open("valueflow/samples/corpus.csv", newline="", encoding="utf-8") as read, (root / "corpus.csv").open("w") as write:
+        rows = csv.DictReader(read)
+        writer = csv.DictWriter(write, rows.fieldnames)
+        writer.writeheader()
+        writer.writerows([row for row in rows if row["theory"] in ("svt", "duty")][::4])
+    columns = {name: name for name in ("text", "theory", "value", "direction")}
+    corpus = {"format": "generic", "path": f"{root}/corpus.csv", "license": "MIT", "columns": columns}
+    ingest.main(job_config(ingest, root, corpora=[corpus]))
+    embed.main(job_config(embed, root, "npz=false"))
+    serve.run(builder({"root": str(root), "extraction": {}, **JUDGE}))
+    return str(root)
+
+
+def test_fast_scores_come_with_their_agreement(encoding, url):
+    with Client(url) as client:
         assert client.vidb().modes == ["ranked", "fast"]
         result = client.score(["I did thing number 7 for them."], VALUES, mode="fast")
     assert [a.value for a in result.agreement] == VALUES
     assert all(s.low <= s.intensity <= s.high and s.num_windows == 0 for s in result.scores)
 
 
-def test_extraction_finds_the_nodes_of_labelled_texts(url, ingested, tmp_path):
-    root = str(with_texts_of(ingested, tmp_path))
-    publish(root, version(root, 20), current(root))
-    embed.main(load(embed.SCHEMA, "conf/embed/tiny.yaml", [f"root={root}", "npz=false"]))
-    (texts,) = store.finished(root, "texts")
-    labels = store.read_table(store.Build(root, "source_labels", texts)).to_pylist()
-    rows = store.read_table(store.Build(root, "texts", texts), ["text_id", "text"]).to_pylist()
+def test_extraction_finds_the_nodes_of_labelled_texts(encoding, url):
+    (texts,) = store.finished(encoding, "texts")
+    labels = store.read_table(store.Build(encoding, "source_labels", texts)).to_pylist()
+    rows = store.read_table(store.Build(encoding, "texts", texts), ["text_id", "text"]).to_pylist()
     label = next(row for row in labels if row["theory"] == "svt" and row["direction"] == 1)
     text = next(row["text"] for row in rows if row["text_id"] == label["text_id"])
-    serve.run(builder({"root": root, "fast": False, "extraction": {}, **JUDGE}))
     with Client(url) as client:
         assert client.vidb().extract
         result = client.extract([text, "I paid back what I owed her."], ["svt", "duty"], top=2)

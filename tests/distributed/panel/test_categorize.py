@@ -63,6 +63,7 @@ def test_a_panel_finds_the_truth_of_simulated_voters(root):
 
 
 @pytest.mark.usefixtures("small_parts")
+@pytest.mark.slow
 def test_cut_short_and_run_again_the_votes_are_the_same(root):
     config = settings(root, voters(3, batch_size=10), theories=["duty"])
     at = categorize.main(config)

@@ -17,6 +17,7 @@ from valueflow.records import SCHEMAS, text_id
 from valueflow.report.model_card import Corpus
 from valueflow.store import Build
 
+pytestmark = pytest.mark.ray  # which it imports
 NODES = (("svt", "benevolence"), ("svt", "power"), ("mft", "care-harm"), ("duty", "fidelity"))
 WORDS = "amber basalt cedar delta ember fjord grove heron islet jetty kelp lagoon mesa north otter prism quartz reef slate"
 

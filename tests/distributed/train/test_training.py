@@ -32,7 +32,7 @@ from valueflow.hives.encoder import Encoder
 from valueflow.hives.examples import OFFICIAL_COLUMNS, read_official
 from valueflow.models import MINILM, locate
 
-on_ray = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 TINY = """
 root: {root}
 stage: 1
@@ -120,8 +120,6 @@ def assert_same_curve(found: store.Build, wanted: store.Build, tolerance: float 
 
 
 class TestUnbroken:
-    pytestmark = on_ray
-
     def test_the_folder_loads_in_sentence_transformers_and_in_our_encoder_alike(self, unbroken):
         _, trained = unbroken
         texts = ["She gave her seat to an old man.", "He lied."]
@@ -197,8 +195,6 @@ class TestUnbroken:
 
 
 class TestBroken:
-    pytestmark = on_ray
-
     @pytest.mark.chaos
     @pytest.mark.slow
     def test_a_killed_worker_is_survived_with_the_same_curve(self, unbroken, bert, labelled, tmp_path):
@@ -248,9 +244,7 @@ class TestBroken:
         assert not store.finished(str(tmp_path), "hives")
 
 
-@pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_two_ranks_learn_as_one_with_twice_the_batch(cluster, labelled, tmp_path):
     model = tiny_bert(tmp_path / "bert", 0.0)
     # Plain gradient descent: Adam would make a step of the rounding of gradients that are zero.
@@ -319,7 +313,6 @@ def test_two_ranks_learn_as_one_with_twice_the_batch(cluster, labelled, tmp_path
         (["data.exclude=[/no/such.csv]"], "/no/such.csv"),
     ],
 )
-@pytest.mark.ray
 def test_what_cannot_work_is_refused_before_workers_start(cluster, bert, labelled, tmp_path, overrides, said):
     with pytest.raises(InputError, match=said):
         train_hives.main(settings(tmp_path, bert, labelled, *overrides))
