@@ -15,6 +15,7 @@ class Reply(NamedTuple):
     """Reply to one question; exactly one of text and error is not empty, unless the model answered nothing.
 
     `first_probability`: probability of the first option among the options, if log-probabilities were requested.
+    `logprobs`: log-probability of each option then.
     """
 
     text: str
@@ -22,6 +23,7 @@ class Reply(NamedTuple):
     tokens_in: int
     tokens_out: int
     first_probability: float | None = None
+    logprobs: list[float] | None = None
 
 
 def call_key(model: str, revision: str, messages: list[dict], sampling: dict, round_: int) -> str:
@@ -50,7 +52,8 @@ class CallCache:
     def put(self, key: str, reply: Reply) -> None:
         """Store a reply, unless it is an error."""
         if not reply.error:
-            content = json.dumps([reply.text, reply.tokens_in, reply.tokens_out, reply.first_probability])
+            logprobs = [reply.logprobs] if reply.logprobs else []
+            content = json.dumps([reply.text, reply.tokens_in, reply.tokens_out, reply.first_probability, *logprobs])
             store.write_bytes(self._path(key), content.encode("utf-8", "surrogatepass"))
 
     def _path(self, key: str) -> str:
@@ -58,7 +61,8 @@ class CallCache:
 
 
 def _reply(content: bytes) -> Reply:
-    text, tokens_in, tokens_out, first_probability = json.loads(content)
+    text, tokens_in, tokens_out, first_probability, *more = json.loads(content)
     if not isinstance(text, str) or not isinstance(tokens_in, int) or not isinstance(tokens_out, int):
         raise TypeError(f"a text and two numbers of tokens are expected, not {content[:100]!r}")
-    return Reply(text, "", tokens_in, tokens_out, None if first_probability is None else float(first_probability))
+    logprobs = [float(logprob) for logprob in more[0]] if more else None
+    return Reply(text, "", tokens_in, tokens_out, None if first_probability is None else float(first_probability), logprobs)

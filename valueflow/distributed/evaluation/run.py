@@ -77,8 +77,11 @@ def dry_run(config: EvaluateConfig) -> list[CostEstimate]:
     for chunk in chunks[:SAMPLED_CHUNKS]:
         windows = Scoring(version.anchors(chunk.value), chunk.text_ids[:1], 1.0, config.evaluator).plan(0)
         sample += with_texts(windows, texts(chunk.folder)).to_pylist()
-    calls = config.evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
-    return [estimate(config.judge, RANK, sample, calls, measured_speed(config.root, config.judge))]
+    num_texts = sum(len(chunk.text_ids) for chunk in chunks)
+    calls, speed = config.evaluator.m * num_texts, measured_speed(config.root, config.judge)
+    if version.details.judge_fingerprint != fingerprint(config.judge):  # the anchors are texts that it has not seen either
+        num_texts += sum(len(version.anchors(value).theta_A) for value in values)
+    return [estimate(config.judge, RANK, sample, calls, speed, num_texts, len(values))]
 
 
 def _inputs(config: EvaluateConfig) -> tuple[Vidb, list[ValueId], Build]:
