@@ -107,6 +107,7 @@ bench: $(VENV)/.llm $(VENV)/.train $(VENV)/.serve runs/demo/vidb/CURRENT
 	$(BIN)/python -m benchmarks.evaluator
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.validity simulation
+	$(BIN)/python -m benchmarks.small_llm
 	$(BIN)/python -m benchmarks.solver
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.adaptive

@@ -11,7 +11,7 @@ from valueflow.job import run_job
 from valueflow.judging.audit.result import AuditResult
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.report.audit_page import audit_page
-from valueflow.report.terminal import cost_table, validity_line
+from valueflow.report.terminal import cost_table, figure_table, validity_line
 from valueflow.store import report_url, write_bytes
 
 SCHEMA = AuditJudgeConfig
@@ -27,9 +27,10 @@ def main(config: AuditJudgeConfig) -> AuditResult | None:
         measured = measure_validity(config)
     page = report_url(config.root, f"audit-{fingerprint(config.judge)}")
     write_bytes(page, audit_page(result, config.judge.public()).encode())
-    say(f"judge {result.judge}: {'passed' if result.passed else 'FAILED'}")
+    say(f"judge {result.judge}: {'passed' if result.passed else 'FAILED'}{result.detector and f', {result.detector}'}")
     for reason in result.reasons:
         say(f"- {reason}")
+    say(figure_table(result))
     say(f"audit: {url}\nreport: {page}")
     if measured:
         say(validity_line(*measured))

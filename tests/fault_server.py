@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 from aiohttp import web
+from fakes.logits import logprobs_of
 
 KEY = "sk-secret-0123456789"
 # Each is a share of the prompts in the big test; others are asked for by name.
@@ -40,6 +41,7 @@ class Settings:
     key: str = KEY
     usage: bool = True
     logprobs: dict[str, float] = field(default_factory=dict)
+    worth: dict[str, float] = field(default_factory=dict)  # of texts, for answers by fakes/logits.py
 
 
 class Server:
@@ -149,6 +151,9 @@ class Server:
         choices = schema.get("properties", {}).get("answer", {}).get("enum") or body.get("structured_outputs", {}).get("choice")
         choices = choices or ["A > B > C"]
         answer = choices[int(_share(f"answer to {prompt}") * len(choices))]
+        logprobs = logprobs_of(prompt, self.settings.worth) if self.settings.worth else self.settings.logprobs
+        if self.settings.worth:
+            answer = max(logprobs, key=lambda option: logprobs[option])
         reply = {"prose": f"Sure! The order is {answer}.", "short": "A > B", "twice": "A > A > B"}.get(fault, answer)
         text = json.dumps({"answer": reply}) if schema else reply
         text = {"empty": "", "no answer": '{"order": "A"}', "refusal": None, "surrogate": "A\ud800", "length": "A > "}.get(
@@ -158,8 +163,8 @@ class Server:
         choice: dict = {"index": 0, "message": message, "finish_reason": "stop"}
         if fault in ("length", "content_filter"):
             choice["finish_reason"] = fault
-        if self.settings.logprobs:
-            top = [{"token": token, "logprob": logprob} for token, logprob in self.settings.logprobs.items()]
+        if logprobs:
+            top = [{"token": token, "logprob": logprob} for token, logprob in logprobs.items()]
             choice["logprobs"] = {"content": [{"token": text, "logprob": -0.1, "top_logprobs": top}]}
         answered = {"choices": [] if fault == "no choices" else [choice]}
         return answered | ({"usage": {"prompt_tokens": 30, "completion_tokens": 6}} if self.settings.usage else {})

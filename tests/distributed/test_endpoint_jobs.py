@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,11 +17,16 @@ import pyarrow.compute as pc
 import pytest
 import yaml
 from kills import kill_tree, run_and_kill
+from scipy.stats import spearmanr
 
 from jobs import audit_judge, build_vidb, categorize, evaluate
 from valueflow import store
 from valueflow.config import load
 from valueflow.errors import BudgetSpent, InputError
+from valueflow.judging.audit.rated_texts import SAMPLE, rated_texts
+from valueflow.judging.audit.result import AuditResult
+from valueflow.judging.logprobs import NUM_NEUTRAL
+from valueflow.llm.endpoint import PROBE
 from valueflow.models import locate
 
 pytestmark = pytest.mark.ray
@@ -180,6 +186,71 @@ def test_a_refused_key_is_one_sentence(root, server):
     with pytest.raises(InputError, match=r"answered 401 .*key_env names \(''\)$"):
         build_vidb.main(build(root, openai(server.url)))
     assert not server.seen()["paid"]
+
+
+def small_llm(url: str, answer: str, **more: object) -> dict:
+    return openai(
+        url, structured="none", timeout=30, **({"logprobs": True} if answer == "letter" else {"answer": answer}), **more
+    )
+
+
+def sample_worth() -> dict[str, float]:
+    """What the planted model sees in the sample's statements: their rating, whichever value is asked about."""
+    return {row["text"]: row["rating"] for row in rated_texts(SAMPLE, []).to_pylist()}
+
+
+def audited(root: Path, judge: dict) -> AuditResult:
+    path = root / "audit.yaml"
+    config = {"root": str(root), "judge": judge, "values": ["svt:benevolence", "svt:power"], "cluster": {"num_cpus": 8}}
+    path.write_text(yaml.safe_dump(config))
+    result = audit_judge.main(load(audit_judge.SCHEMA, str(path), []))
+    assert result
+    return result
+
+
+def test_a_model_that_answers_the_first_letter_is_a_judge_by_its_log_probabilities(root, server):
+    """Its letters are refused, its log-probabilities rank; and that it does not read the value is said."""
+    server.reset(key="", worth=sample_worth())
+    letters = audited(root, small_llm(server.url, "letter"))
+    single = {figure.name: figure.estimate for figure in letters.figures}
+    assert letters.metric("order_consistency").estimate == 0.0
+    assert letters.metric("accuracy").estimate == single["single_accuracy"] == 0.5
+    assert single["debiased_accuracy"] > 0.85
+    for answer in ("logprobs", "rating"):
+        result = audited(root, small_llm(server.url, answer))
+        assert [metric.name for metric in result.metrics if not metric.passed] == ["specificity"], answer
+        assert "right/wrong detector" in result.detector
+        assert {f.name: f.estimate for f in result.figures}["single_consistency"] == (0.0 if answer == "logprobs" else 1.0)
+        assert result.metric("accuracy").estimate > 0.85
+        paid = server.seen()["paid"]
+        assert set(paid.values()) == {1}
+
+
+@pytest.mark.parametrize("answer", ["logprobs", "rating"])
+def test_a_build_by_log_probabilities_pays_each_question_once_and_orders_the_texts(root, server, answer):
+    worth = sample_worth()
+    server.reset(key="", worth=worth)
+    small = {"candidates": {"values": ["svt:benevolence"], "num_neutral": 10}, "windows": {"k": 2, "m": 4}}
+    at = build_vidb.main(build(root, small_llm(server.url, answer), **small))
+    rows = store.read_table(at.vidb).to_pylist()
+    assert spearmanr([row["theta"] for row in rows], [worth[row["text"]] for row in rows]).statistic > 0.8
+    seen = server.seen()
+    assert set(seen["paid"].values()) == {1}
+    windows = store.require_manifest(at.windows).num_rows
+    own = 2 * windows if answer == "logprobs" else len({row["text_id"] for row in rows})
+    assert len(seen["paid"]) <= own + NUM_NEUTRAL + 1
+    shutil.rmtree(at.rankings[0].url)
+    shutil.rmtree(at.vidb.url)
+    assert build_vidb.main(build(root, small_llm(server.url, answer), **small)) == at
+    assert server.seen()["paid"] == seen["paid"]
+
+
+@pytest.mark.parametrize("logprobs", [{}, {"X": -0.1}])
+def test_a_server_without_log_probabilities_is_refused_before_the_first_window(root, server, logprobs):
+    server.reset(key="", logprobs=logprobs)
+    with pytest.raises(InputError, match=r"sends no log-probabilities .*set answer to letter$"):
+        build_vidb.main(build(root, small_llm(server.url, "rating")))
+    assert list(server.seen()["paid"]) == [PROBE[0]["content"]]
 
 
 @pytest.fixture(scope="module")

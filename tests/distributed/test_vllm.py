@@ -46,6 +46,33 @@ def test_smollm2_ranks_and_its_replies_cannot_be_malformed(root):
     assert repr(first) == repr(second)
 
 
+@pytest.mark.parametrize("answer", ["logprobs", pytest.param("rating", marks=pytest.mark.slow)])
+def test_smollm2_judges_by_log_probabilities(root, answer):
+    """Every window has an order and no question is put twice: its answers come from the cache, without an engine."""
+    pytest.importorskip("vllm", reason="vLLM is not installed; make llm")
+    settings = {"candidates": CANDIDATES, "windows": {"mode": "balanced", "k": 2, "m": 4}}
+    judge = (f"judge.answer={answer}", "judge.logprobs=false")
+    at = build_vidb.main(job_config(build_vidb, root, *judge, name="tiny-llm", **settings))
+    (rankings,) = at.rankings
+    rows = store.read_table(rankings).to_pandas()
+    assert len(rows) == 16 * 4 // 2
+    assert rows.error.isna().all()
+    assert ((rows.weight >= 0.5) & (rows.weight <= 1)).all()
+    assert rows.weight.nunique() > 8
+    questions = len(list((root / "cache").rglob("*.json")))
+    own = 2 * len(set(rows.text_ids.map(lambda pair: tuple(sorted(pair))))) if answer == "logprobs" else 16
+    assert questions <= own + 20
+    assert rows.tokens_out.sum() >= questions
+    shutil.rmtree(rankings.url)
+    assert (
+        build_vidb.main(job_config(build_vidb, root, *judge, "judge.cpus_per_engine=1000", name="tiny-llm", **settings)) == at
+    )
+    again = store.read_table(rankings).to_pandas()
+    columns = ["window_id", "order", "weight", "reply"]
+    first, second = (table.sort_values("window_id")[columns].to_dict("list") for table in (rows, again))
+    assert repr(first) == repr(second)
+
+
 @pytest.mark.slow  # the length of its engine is its own, so no other test's engine serves
 def test_windows_that_the_engine_refuses_are_failed_windows_and_stop_the_job(root):
     pytest.importorskip("vllm", reason="vLLM is not installed; make llm")

@@ -17,7 +17,7 @@ from valueflow.llm import admission
 from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.cache import CallCache, Reply
 from valueflow.llm.configs import EndpointModel
-from valueflow.llm.endpoint import Endpoint, Stats
+from valueflow.llm.endpoint import PROBE, Endpoint, Stats
 from valueflow.llm.question import Question
 
 ORDERS = ["A > B > C", "A > C > B", "B > A > C", "B > C > A", "C > A > B", "C > B > A"]
@@ -495,6 +495,55 @@ def test_log_probabilities_become_the_share_of_the_first_choice(server):
     assert (body["logprobs"], body["top_logprobs"]) == (True, 5)
     server.reset(logprobs={"X": -0.1})
     assert Calls(judge(server), ["which?"], constraint={"choice": ["A", "B"]}, logprobs=True).reply.first_probability is None
+
+
+def option_calls(server, cache: str = "", **settings: object) -> list[Reply | None]:
+    """Replies to three questions whose log-probabilities are needed, put at once."""
+    config = judge(server, structured="none", answer="rating", **settings)
+
+    async def ask() -> list[Reply | None]:
+        endpoint = Endpoint(config, CallCache(cache) if cache else None, BudgetLedger())
+        try:
+            questions = [Question(chat(prompt), {"choice": ["A", "B"]}, 6, True, 20, True) for prompt in ("x?", "y?", "z?")]
+            return await asyncio.gather(*(endpoint.ask(question, 0) for question in questions))
+        finally:
+            await endpoint.close()
+
+    return asyncio.run(ask())
+
+
+PROBED = PROBE[0]["content"]
+
+
+def test_a_server_that_sends_log_probabilities_is_asked_one_more_question_once(server, tmp_path):
+    server.reset(logprobs={"A": -0.2, "B": -2.0, "1": -4.0, "2": -3.0})
+    replies = option_calls(server, str(tmp_path))
+    assert [reply.logprobs for reply in replies] == [[-0.2, -2.0]] * 3
+    assert server.seen()["paid"] == {PROBED: 1, "x?": 1, "y?": 1, "z?": 1}
+    assert server.seen()["last"]["body"]["top_logprobs"] == 20
+    assert option_calls(server, str(tmp_path)) == [reply._replace(first_probability=None) for reply in replies]
+    assert server.seen()["paid"] == {PROBED: 1, "x?": 1, "y?": 1, "z?": 1}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ({}, "has no log-probabilities"),
+        ({"logprobs": {"X": -0.1}}, "has no log-probabilities"),
+        ({"faults": {"400": 1.0}}, "HTTP 400"),
+    ],
+)
+def test_a_server_without_log_probabilities_is_refused_before_the_questions(server, behaviour, reason):
+    server.reset(**behaviour)
+    with pytest.raises(InputError, match=rf"sends no log-probabilities \(.*{reason}.*answer: rating .*set answer to letter$"):
+        option_calls(server)
+    assert set(server.seen()["seen"]) == {PROBED}
+
+
+def test_a_server_that_is_down_is_not_taken_for_one_without_log_probabilities(server):
+    server.reset(faults={"500": 1.0}, times=99)
+    replies = option_calls(server, retries=0)
+    assert [reply.error[:8] for reply in replies] == ["HTTP 500"] * 3
 
 
 def ask_with_faults(server: Handle, num_calls: int) -> float:

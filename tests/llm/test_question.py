@@ -16,7 +16,15 @@ from valueflow.judging.tasks import RANK, VOTE
 from valueflow.llm.cache import Reply, call_key
 from valueflow.llm.chat_completions import _sampled_tokens, request_body
 from valueflow.llm.configs import EndpointModel, VllmModel
-from valueflow.llm.question import REPLY, Question, SampledToken, first_option_probability, option_probability, with_replies
+from valueflow.llm.question import (
+    REPLY,
+    Question,
+    SampledToken,
+    first_option_probability,
+    option_logprobs,
+    option_probability,
+    with_replies,
+)
 from valueflow.llm.vllm import sampled_tokens, sampling, vllm_key
 from valueflow.voting.descend import DIRECTIONS, Ballot
 
@@ -163,6 +171,33 @@ def test_a_sampled_token_that_is_too_improbable_to_be_listed_counts():
     sampled = SampledToken("B", -4.0, [("A", -0.02), ("C", -5.0)])
     assert option_probability([sampled], "B", ["A", "B"]) == pytest.approx(1 - P_A)
     assert option_probability([SampledToken("B", -4.0, [("X", -0.02)])], "B", ["A", "B"]) is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "places", "expected"),
+    [
+        ("B", [ANSWER], [-4.0, -0.02]),
+        ("A helps</think>B", [*THOUGHT, ANSWER], [-4.0, -0.02]),
+        ("The text", [(("The", -0.5), ("A", -1.0), (" A", -2.0), ("B", -3.0))], [math.log(math.exp(-1) + math.exp(-2)), -3.0]),
+        (
+            "B",
+            [(("B", -0.5), ("X", -1.2))],
+            [math.log(1 - math.exp(-0.5) - math.exp(-1.2)), -0.5],
+        ),  # what the listed ones leave
+        ("B", [(("B", -0.5), ("X", -3.0))], [-3.0, -0.5]),  # the smallest that is listed
+        ("B", [(("B", 0.0),)], [math.log(1e-9), 0.0]),
+    ],
+)
+def test_the_log_probability_of_every_option(reply, places, expected):
+    assert option_logprobs(tokens(*places), reply, ["A", "B"]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("reply", "places"),
+    [("B", []), ("The", [(("The", -0.1), ("X", -3.0))]), ("<think>", [(("<think>", -0.1),)]), ("B", [(("B", math.nan),)])],
+)
+def test_without_an_option_among_the_alternatives_there_are_no_log_probabilities(reply, places):
+    assert option_logprobs(tokens(*places), reply, ["A", "B"]) is None
 
 
 def test_log_probabilities_of_vllm_as_objects_or_as_dicts():

@@ -77,6 +77,21 @@ def test_a_page_keeps_texts_text_and_loads_nothing(judge):
     assert set(outline.headings[1:]) == {2}
 
 
+def test_figures_without_a_threshold_stand_beside_and_a_right_wrong_detector_is_named():
+    result = audit_result()
+    page = page_of(result)
+    for figure in result.figures:
+        assert f'<th scope="row">{figure.label}' in page
+        assert f"{figure.estimate:.2f}" in page
+    assert "right/wrong detector" not in page
+    metrics = [
+        metric.model_copy(update={"passed": False}) if metric.name == "specificity" else metric for metric in result.metrics
+    ]
+    blind = result.model_copy(update={"metrics": metrics, "passed": False})
+    assert f"This judge is {blind.detector}. It may not be used" in page_of(blind)
+    assert "another value</h2>" not in page_of(result.model_copy(update={"figures": []}))  # an audit of an earlier version
+
+
 def test_figures_describe_themselves_and_need_answers():
     distances, positions = Outline(page_of(audit_result())).figures
     assert re.match(r"Accuracy by difference of ratings: [\d.]+ to [\d.]+: 0\.\d\d \(0\.\d\d to 0\.\d\d\); ", distances)
@@ -105,7 +120,7 @@ def test_speed_and_cost():
     count = windows.num_rows
     rankings = answers(windows, "j", [[0, 1]] * count, ["A"] * count, [None] * count, None, [310] * count, [2] * count)
     page = page_of(evaluated(rated_texts(), rankings, AuditConfig(), 8.0, Price(tokens_in=1.0, tokens_out=5.0, currency="EUR")))
-    for cell in ("36.0", "310.0", "2.0", "0.3200 EUR"):
+    for cell in ("42.0", "310.0", "2.0", "0.3200 EUR"):
         assert f'<td class="n">{cell}</td>' in page
     assert "Audited" not in page
     unpriced = page_of(evaluated(rated_texts(), rankings, AuditConfig(), 0.0, None))

@@ -1,8 +1,9 @@
 """Terminal tables: aligned columns, the same text at every terminal width, no control characters from the data."""
 
 from valueflow.hives.anchors import Balance
+from valueflow.judging.audit.result import AuditConfig, AuditFigure, AuditMetric, AuditResult
 from valueflow.llm.cost import CostEstimate
-from valueflow.report.terminal import Column, balance_table, cost_table, text_table
+from valueflow.report.terminal import Column, balance_table, cost_table, figure_table, text_table
 
 ESTIMATES = [
     CostEstimate("encoder", 1_234_567, 0, 0, 89.0, 0.0, ""),
@@ -27,6 +28,30 @@ def test_columns_are_aligned_at_every_terminal_width(monkeypatch):
 
 def test_cells_stay_on_one_line_and_cannot_steer_the_terminal():
     assert text_table([Column("text", numeric=False)], [["a\nb\t\x1b[31mc"]]) == "text\na b �[31mc"
+
+
+def test_the_figures_of_an_audit_have_a_line_each():
+    shared = {"low": 0.6, "high": 0.8, "n": 9, "unit": "answers", "chance": 0.5, "explanation": "share"}
+    accuracy = {
+        "name": "accuracy",
+        "label": "Accuracy",
+        "estimate": 0.7,
+        "mark": 0.6,
+        "setting": "min_accuracy",
+        "passed": True,
+    }
+    metric = AuditMetric(**accuracy, **shared)
+    unknown = shared | {"low": None, "high": None}
+    figures = [
+        AuditFigure(name="debiased", label="Debiased", estimate=0.75, **shared),
+        AuditFigure(name="other", label="Other", estimate=None, **unknown),
+    ]
+    result = AuditResult.model_construct(metrics=[metric], figures=figures, config=AuditConfig())
+    assert [line.split() for line in figure_table(result).splitlines()[1:]] == [
+        ["Accuracy", "0.70", "0.60", "to", "0.80", "0.50"],
+        ["Debiased", "0.75", "0.60", "to", "0.80", "0.50"],
+        ["Other", "–", "0.50"],
+    ]
 
 
 def test_cost_table_has_a_line_per_judge_and_a_total_per_currency():

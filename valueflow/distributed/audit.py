@@ -60,9 +60,11 @@ class AuditJudgeConfig(Config):
 
 def dry_run(config: AuditJudgeConfig) -> list[CostEstimate]:
     """Return the estimated cost of the audit."""
-    windows = _windows(config, audited_texts(config))
+    rated = audited_texts(config)
+    windows = _windows(config, rated)
     measured = measured_speed(config.root, config.judge)
-    return [estimate(config.judge, RANK, windows.slice(0, 50).to_pylist(), windows.num_rows, measured)]
+    size = {"texts": rated.num_rows, "values": len(set(windows["value"].to_pylist()))}
+    return [estimate(config.judge, RANK, windows.slice(0, 50).to_pylist(), windows.num_rows, measured, **size)]
 
 
 def audit_judge(config: AuditJudgeConfig) -> tuple[AuditResult, str]:

@@ -1,5 +1,8 @@
 """LLMs in vLLM engines run by ray.data.llm, and their replies from the call cache."""
 
+import asyncio
+import functools
+import importlib.util
 import json
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -7,16 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import ray
 from ray.data import Dataset
 
 from valueflow import store
 from valueflow.distributed.actor_pools import Finish
 from valueflow.distributed.cluster import STAGE_CPUS
 from valueflow.distributed.error_limit import ErrorLimit
+from valueflow.distributed.vllm_engine import EngineActor
 from valueflow.errors import InputError
+from valueflow.judging.logprobs import LogprobJudge, reads_logprobs
 from valueflow.llm.cache import CallCache, Reply
 from valueflow.llm.configs import VllmModel
-from valueflow.llm.question import REPLY, Task, option_probability, with_replies
+from valueflow.llm.question import REPLY, Question, Task, option_probability, with_replies
 from valueflow.llm.vllm import NEEDS_VLLM, engine_settings, prompt_tokens, sampled_tokens, sampling, vllm_key
 from valueflow.models import locate
 
@@ -33,6 +39,8 @@ def answer_by_engines(
     Raises:
         InputError: vLLM is not installed, or the model is missing.
     """
+    if reads_logprobs(config, task):
+        return _answer_by_logprobs(config, cache, limit, finish)
     try:
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
     except ImportError as error:
@@ -74,6 +82,25 @@ def answer_by_engines(
         )
 
     return answer
+
+
+def _answer_by_logprobs(config: VllmModel, cache: str, limit: ErrorLimit, finish: Finish) -> Callable[[Dataset], Dataset]:
+    """Return the function that answers windows of several calls each, in actors that hold an engine."""
+    if importlib.util.find_spec("vllm") is None:
+        raise InputError(NEEDS_VLLM)
+    locate(config.model)
+    return lambda questions: questions.map_batches(
+        EngineActor,
+        fn_constructor_kwargs={"config": config, "cache": cache, "limit": limit, "finish": finish},
+        batch_format="pyarrow",
+        batch_size=config.batch_size,
+        # Two batches, so that the engine has work while the last answers of one arrive.
+        compute=ray.data.ActorPoolStrategy(
+            size=config.num_engines, max_tasks_in_flight_per_actor=2, max_concurrent_calls_per_actor=2
+        ),
+        num_cpus=config.cpus_per_engine,
+        num_gpus=config.gpus_per_engine,
+    )
 
 
 def _with_limit(stage: type, limit: ErrorLimit) -> type:
@@ -170,6 +197,12 @@ def _read_cache(
     batch: pa.Table, config: VllmModel, task: Task, cache: str, limit: ErrorLimit, finish: Finish
 ) -> Iterator[pa.Table]:
     calls = CallCache(cache)
+    if reads_logprobs(config, task):
+        answers = asyncio.run(LogprobJudge(config, functools.partial(_cached, config, calls))(batch))
+        if answers.num_rows:
+            limit.add(answers)
+            yield finish(answers)
+        return
     rows = batch.to_pylist()
     with ThreadPoolExecutor(CACHE_THREADS) as pool:
         replies = list(pool.map(lambda row: calls.get(vllm_key(task.question(row, config), config, row["round"])), rows))
@@ -178,3 +211,7 @@ def _read_cache(
         answers = task.read(with_replies(batch.take(cached), [reply for reply in replies if reply is not None]), config)
         limit.add(answers)
         yield finish(answers)
+
+
+async def _cached(config: VllmModel, calls: CallCache, question: Question, round_: int) -> Reply | None:
+    return await asyncio.to_thread(calls.get, vllm_key(question, config, round_))

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from valueflow.config import Config, Resources
-from valueflow.llm.configs import EndpointModel, Price, VllmModel
+from valueflow.llm.configs import EndpointModel, LlmModel, Price, VllmModel
 from valueflow.models import MINILM
 
 
@@ -94,3 +94,20 @@ class SimulatedJudge(Config):
 WorkerJudge = EncoderJudge | SimulatedJudge
 AnyJudge = WorkerJudge | VllmModel | EndpointModel
 JudgeConfig = Annotated[AnyJudge, Field(discriminator="kind")]
+
+
+def check_windows(judge: AnyJudge, k: int, where: str, mirrored: bool = False) -> None:
+    """Check that a judge can answer windows of k texts; `where` is the config that holds k and mirrored.
+
+    Raises:
+        ValueError: it reads log-probabilities of pairs and k is not 2, or mirrored windows would count its answers twice.
+    """
+    if not isinstance(judge, LlmModel) or judge.answer == "letter":
+        return
+    if judge.answer == "logprobs" and k != 2:
+        raise ValueError(f"judge {judge.name!r} with answer: logprobs judges windows of 2, {where}.k is {k}; set it to 2")
+    if mirrored:
+        raise ValueError(
+            f"judge {judge.name!r} with answer: {judge.answer} gives mirrored windows the same answer, which would count "
+            f"twice; set {where}.mirrored to false"
+        )

@@ -5,11 +5,12 @@ import asyncio
 import pyarrow as pa
 
 from valueflow.judging.kind import JudgeKind, Relevance
+from valueflow.judging.logprobs import LogprobJudge, neutral_texts
 from valueflow.judging.tasks import RANK
 from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.cache import CallCache, Reply
 from valueflow.llm.configs import AnyLlm, EndpointModel
-from valueflow.llm.question import with_replies
+from valueflow.llm.question import Question, with_replies
 from valueflow.prompts.render import prompt_hash
 from valueflow.records import digest
 from valueflow.theories import operational, theories
@@ -22,26 +23,34 @@ class EndpointJudge:
         from valueflow.llm.endpoint import Endpoint  # imports httpx
 
         self.config = config
+        self.by_logprobs = LogprobJudge(config, self._ask) if config.answer != "letter" else None
         self.endpoint = Endpoint(config, CallCache(cache) if cache and config.cache else None, BudgetLedger())
 
     async def __call__(self, windows: pa.Table) -> pa.Table:
         """Return the `rankings` rows of the windows, in their order."""
-        replies = await asyncio.gather(*(self._reply(row) for row in windows.to_pylist()))
+        if self.by_logprobs:
+            return await self.by_logprobs(windows)
+        replies = await asyncio.gather(
+            *(self._ask(RANK.question(row, self.config), row["round"]) for row in windows.to_pylist())
+        )
         return RANK.read(with_replies(windows, replies), self.config)
 
     async def check(self) -> None:
         """Return if a server answers at the URL."""
         await self.endpoint.check()
 
-    async def _reply(self, row: dict) -> Reply:
-        reply = await self.endpoint.ask(RANK.question(row, self.config), round_=row["round"])
+    async def _ask(self, question: Question, round_: int) -> Reply:
+        reply = await self.endpoint.ask(question, round_)
         return reply or Reply("", f"the budget of judge {self.config.name!r} is spent; raise its budget", 0, 0)
 
 
-def _ranking_knowledge(_: object) -> str:
-    """Hash of the prompt of a window without its texts: the template and the words about each value."""
+def _ranking_knowledge(config: AnyLlm) -> str:
+    """Hash of the prompt of a window without its texts: the template, the words about each value, and neutral texts."""
     nodes = [theories()[value.theory].node(value.node) for value in operational()]
-    return digest(prompt_hash("rank"), [[n.name, n.definition, n.supports, n.opposes] for n in nodes])
+    words = [[n.name, n.definition, n.supports, n.opposes] for n in nodes]
+    if config.answer == "letter":
+        return digest(prompt_hash("rank"), words)
+    return digest(prompt_hash("scale" if config.answer == "rating" else "rank"), words, neutral_texts())
 
 
 def _relevance(config: AnyLlm) -> Relevance:

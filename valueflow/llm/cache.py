@@ -15,6 +15,7 @@ class Reply(NamedTuple):
     """Reply to one question; exactly one of text and error is not empty, unless the model answered nothing.
 
     `first_probability`: probability of the first option among the options, if log-probabilities were requested.
+    `logprobs`: log-probability of each option then.
     """
 
     text: str
@@ -22,6 +23,7 @@ class Reply(NamedTuple):
     tokens_in: int
     tokens_out: int
     first_probability: float | None = None
+    logprobs: list[float] | None = None
 
 
 def call_key(model: str, revision: str, messages: list[dict], sampling: dict, round_: int) -> str:
@@ -61,9 +63,11 @@ def _reply(content: bytes) -> Reply:
     fields = store.unsealed(content).content
     # Caches of earlier code have a list; what was paid for is not asked again.
     reply = Reply("", "", *fields[1:])._replace(text=fields[0]) if isinstance(fields, list) else Reply(error="", **fields)
-    text, _, tokens_in, tokens_out, first_probability = reply
+    text, _, tokens_in, tokens_out, first_probability, logprobs = reply
     if not isinstance(text, str) or not all(type(tokens) is int and tokens >= 0 for tokens in (tokens_in, tokens_out)):
         raise TypeError(f"a text and two numbers of tokens are expected, not {content[:100]!r}")
     if first_probability is not None and not (type(first_probability) in (int, float) and 0 <= first_probability <= 1):
         raise ValueError(f"{first_probability!r} is not a probability")
+    if logprobs is not None and not all(type(logprob) in (int, float) for logprob in logprobs):
+        raise ValueError(f"{logprobs!r} are not log-probabilities")
     return reply

@@ -7,7 +7,7 @@ from valueflow.llm.admission import Tokens
 from valueflow.llm.answer_text import InvalidReply, answer_text, encodable
 from valueflow.llm.cache import Reply
 from valueflow.llm.configs import EndpointModel
-from valueflow.llm.question import Question, SampledToken, option_probability
+from valueflow.llm.question import NO_LOGPROBS, Question, SampledToken, option_logprobs, option_probability
 from valueflow.llm.responses import Response, finish_reason, lookup, message_text
 
 CHARS_PER_TOKEN = 4
@@ -15,8 +15,6 @@ CHARS_PER_TOKEN = 4
 JSON_TOKENS = 16
 MESSAGE_CHARS = 300
 JSON_NOTE = '\n\nGive this answer as JSON, in the form {"answer": "..."}.'
-# Alternatives requested for each token; some servers refuse a larger number.
-TOP_LOGPROBS = 5
 # Reasons for which an answer ended, of several servers, in lower case.
 CUT = {"length", "max_tokens", "model_length"}
 FILTERED = {"content_filter", "safety", "recitation", "sensitive", "refusal", "prohibited_content", "blocklist"}
@@ -36,7 +34,7 @@ def request_body(question: Question, config: EndpointModel) -> dict:
     if config.temperature is not None:
         body["temperature"] = config.temperature
     if question.logprobs:
-        body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        body |= {"logprobs": True, "top_logprobs": question.alternatives}
     if constraint is not None and as_json:
         body["response_format"] = {"type": "json_schema", "json_schema": _answer_schema(constraint)}
     elif constraint is not None and config.structured == "choice":
@@ -64,7 +62,10 @@ def read_reply(response: Response, question: Question, config: EndpointModel, es
     content, refusal, thought = message_text(message)
     generated = content + "".join(str(message.get(name) or "") for name in ("reasoning_content", "reasoning"))
     used = _used(response, Tokens(estimate.prompt, -(-len(generated) // CHARS_PER_TOKEN)))
-    as_json = _is_json(question, config)
+    as_json, tokens = _is_json(question, config), _sampled_tokens(choice)
+    logprobs = option_logprobs(tokens, content, question.options) if question.logprobs else None
+    if question.needs_logprobs and logprobs:  # whatever the model goes on to say, its first word was read
+        return Reply(content, "", *used, None, logprobs)
     if error := _unusable(content, refusal, thought, message, finish_reason(response.body), as_json):
         return Reply(content, error, *used)
     if question.constraint is None:
@@ -75,8 +76,10 @@ def read_reply(response: Response, question: Question, config: EndpointModel, es
         return Reply(content, str(invalid) if as_json else "", *used)
     # The reply is kept whole, except for the JSON that was requested around the answer.
     text = answer if as_json and content.lstrip().startswith("{") else content
-    probability = None if as_json else option_probability(_sampled_tokens(choice), content, question.options)
-    return Reply(text, "", *used, probability)
+    if as_json:
+        return Reply(text, "", *used)
+    error = NO_LOGPROBS if question.needs_logprobs else ""
+    return Reply(text, error, *used, option_probability(tokens, content, question.options), logprobs)
 
 
 def _unusable(content: str, refusal: str, thought: bool, message: dict, finish: str, as_json: bool) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from valueflow.config import Config, Resources
 from valueflow.errors import check_no_password
@@ -14,6 +14,9 @@ RESOURCES = {
     "price", "budget", "key_env", "relevance", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries",
     "patience", "url",
 }  # fmt: skip
+
+
+Answer = Literal["letter", "logprobs", "rating"]
 
 
 class Price(Config):
@@ -46,6 +49,12 @@ class LlmModel(Config):
     relevance: bool = Field(
         False, description="as a judge of responses: also ask, once per text and value, whether the text concerns the value"
     )
+    answer: Answer = Field(
+        "letter",
+        description="how windows are judged: letter: the letters that the LLM writes; logprobs: windows of two in both orders, "
+        "by the difference of the letters' log-probabilities; rating: each text once, by the expected rating",
+        exclude_if=lambda answer: answer == "letter",  # the default is in no fingerprint either
+    )
     chat_template_args: dict = Field(
         {},
         description="arguments of the model's chat template, for example {enable_thinking: false}",
@@ -55,6 +64,14 @@ class LlmModel(Config):
     batch_size: int = Field(64, ge=1, description="questions that are committed together")
     price: Price = Price()
     cache: bool = Field(True, description="keep every reply under <root>/cache and reuse those of earlier jobs")
+
+    @model_validator(mode="after")
+    def _one_way_to_answer(self) -> "LlmModel":
+        if self.logprobs and self.answer != "letter":
+            raise ValueError(
+                f"logprobs (true) is for answer: letter; answer: {self.answer} reads log-probabilities, leave it out"
+            )
+        return self
 
     @property
     def spending_limit(self) -> Budget:
@@ -127,6 +144,15 @@ class EndpointModel(LlmModel):
     patience: float = Field(600.0, gt=0, description="seconds that one call may wait on 429 in all")
     budget: Budget = Budget()
     num_cpus: float = Field(0.5, ge=0, description="of the actor, or the served replica, that calls the URL")
+
+    @model_validator(mode="after")
+    def _with_logprobs(self) -> "EndpointModel":
+        if self.answer != "letter" and self.structured == "json_schema":
+            raise ValueError(
+                f"answer: {self.answer} reads log-probabilities, which structured: json_schema rules out; set structured to "
+                "choice (vLLM) or none"
+            )
+        return self
 
     @field_validator("url")
     @classmethod

@@ -49,6 +49,9 @@ MISCONFIGURED = {
     405: "change url (the base URL, without /chat/completions)",
 } | dict.fromkeys((301, 302, 303, 307, 308), "set url to the target of the redirection")  # fmt: skip
 
+# Asked before a judge's first question, to learn whether a server sends log-probabilities.
+PROBE = [{"role": "user", "content": "Which number is larger, 1 or 2? Answer with the number only."}]
+
 T = TypeVar("T")
 
 
@@ -115,6 +118,7 @@ class Endpoint:
         self._certificates = httpx.create_ssl_context()
         self._idle: list[httpx.AsyncClient] = []
         self._misconfigured: InputError | None = None
+        self._probe: asyncio.Future[None] | None = None
 
     @property
     def stats(self) -> Stats:
@@ -140,6 +144,8 @@ class Endpoint:
         key = call_key(body["model"], self.config.revision, body["messages"], sampling, round_)
         if self.cache and (cached := await self._in_thread(self.cache.get, key)):
             return cached
+        if question.needs_logprobs and question.messages != PROBE:
+            await self._check_logprobs(question)
         estimate = estimated_tokens(body["messages"], sampling[self.config.max_tokens_field])
         if self.exhausted or not await self.ledger.reserve(estimate, self.config.budget, self.config.price):
             self.exhausted = True
@@ -172,6 +178,21 @@ class Endpoint:
             raise ConnectionError(self._redacted(f"no connection ({str(error) or type(error).__name__})")) from None
         if response.status_code in UNREACHED:
             raise ConnectionError(f"the gateway answers {response.status_code}")
+
+    async def _check_logprobs(self, question: Question) -> None:
+        """Return if the server sends log-probabilities, which one call of a few tokens finds out, or if that is not known."""
+        if self._probe is None:
+            self._probe = asyncio.ensure_future(self._try_logprobs(question))
+        await asyncio.shield(self._probe)
+
+    async def _try_logprobs(self, question: Question) -> None:
+        reply = await self.ask(question._replace(messages=PROBE, constraint={"choice": ["1", "2"]}), 0)
+        if reply and reply.error and (reply.text or reply.error.startswith("HTTP 4")):
+            self._misconfigured = InputError(
+                f"LLM {self.config.name!r}: {self._url} sends no log-probabilities ({reply.error}), which answer: "
+                f"{self.config.answer} reads; use a server and model that send them, or set answer to letter"
+            )
+            raise self._misconfigured
 
     async def close(self) -> None:
         """Close the connections."""

@@ -18,6 +18,8 @@ REPLY = {
 }  # fmt: skip
 # The end of an answer or of a turn, which some servers list among the tokens of an answer.
 _SPECIAL_TOKEN = re.compile(r"<\S+>|\[\S+\]")
+SMALLEST = 1e-9  # probability that a log-probability is taken of
+NO_LOGPROBS = "the reply has no log-probabilities of the options"
 
 
 class Question(NamedTuple):
@@ -27,6 +29,8 @@ class Question(NamedTuple):
     constraint: dict[str, object] | None
     max_tokens: int
     logprobs: bool = False
+    alternatives: int = 5  # listed for each token, with `logprobs`; some servers refuse a larger number
+    needs_logprobs: bool = False  # a reply without log-probabilities of the options is an error
 
     @property
     def options(self) -> list[str]:
@@ -51,7 +55,7 @@ class Task(NamedTuple):
 
 def with_replies(batch: pa.Table, replies: list[Reply]) -> pa.Table:
     """Return the batch with the columns of replies, one reply per row."""
-    columns = list(zip(*replies, strict=True)) or [()] * len(REPLY)
+    columns = list(zip(*(reply[: len(REPLY)] for reply in replies), strict=True)) or [()] * len(REPLY)
     for (name, kind), column in zip(REPLY.items(), columns, strict=True):
         batch = batch.append_column(name, pa.array(column, kind))
     return batch
@@ -68,9 +72,6 @@ class SampledToken(NamedTuple):
 def option_probability(tokens: Sequence[SampledToken], reply: str, options: list[str]) -> float | None:
     """Return P(first option | one of the options) at the token that is the answer.
 
-    A model may think, open a line or quote its answer before the token that is the answer, and only white space, quotes and
-    special tokens may follow it.
-
     Args:
         tokens: of the whole reply, in their order.
         reply: its text.
@@ -79,18 +80,61 @@ def option_probability(tokens: Sequence[SampledToken], reply: str, options: list
     Returns:
         A probability; None if no token is the answer, or if none of its alternatives is an option.
     """
-    try:
-        answer = answer_text(reply)
-    except InvalidReply:
+    token = _answer_token(tokens, reply, options)
+    if token is None or first_option_probability(token.alternatives, options) is None:
         return None
-    for token in reversed(tokens if answer in options else []):
+    return first_option_probability(_with_sampled(token), options)
+
+
+def option_logprobs(tokens: Sequence[SampledToken], reply: str, options: list[str]) -> list[float] | None:
+    """Return the log-probability of each option at the token that is the answer.
+
+    A reply that is none of the options was given all the same by a model that had a probability for each of them where its
+    reply begins: those count. An option that the server did not list has at most the smallest log-probability that it did
+    list, and at most the probability that the listed ones leave: it gets the smaller of both.
+
+    Returns:
+        One number per option; None if the server sent no log-probabilities, or none of an option.
+    """
+    token = _answer_token(tokens, reply, options)
+    if token is None and tokens and not _is_option(reply, options):
+        token = tokens[0]
+    alternatives = (
+        [(text, min(logprob, 0.0)) for text, logprob in _with_sampled(token) if not math.isnan(logprob)] if token else []
+    )
+    if not any(text.strip() in options for text, _ in alternatives):
+        return None
+    rest = 1 - sum(math.exp(logprob) for _, logprob in alternatives)
+    bound = min(min(logprob for _, logprob in alternatives), math.log(max(rest, SMALLEST)))
+    listed = [[logprob for text, logprob in alternatives if text.strip() == option] for option in options]
+    return [math.log(max(sum(map(math.exp, logprobs)), SMALLEST)) if logprobs else bound for logprobs in listed]
+
+
+def _is_option(reply: str, options: list[str]) -> bool:
+    try:
+        return answer_text(reply) in options
+    except InvalidReply:
+        return False
+
+
+def _with_sampled(token: SampledToken) -> list[tuple[str, float]]:
+    """The alternatives of a token, and the token itself if it is too improbable to be listed."""
+    listed = {alternative for alternative, _ in token.alternatives}
+    return [*token.alternatives, *([] if token.text in listed else [(token.text, token.logprob)])]
+
+
+def _answer_token(tokens: Sequence[SampledToken], reply: str, options: list[str]) -> SampledToken | None:
+    """The token that is the answer, None if there is none.
+
+    A model may think, open a line or quote its answer before it, and only white space, quotes and special tokens may follow it.
+    """
+    if not _is_option(reply, options):
+        return None
+    answer = answer_text(reply)
+    for token in reversed(tokens):
         text = token.text.strip()
         if text == answer:
-            listed = {alternative for alternative, _ in token.alternatives}
-            if first_option_probability(token.alternatives, options) is None:
-                return None
-            sampled = [] if token.text in listed else [(token.text, token.logprob)]  # too improbable to be listed
-            return first_option_probability([*token.alternatives, *sampled], options)
+            return token
         if re.search(r"\w", text) and not _SPECIAL_TOKEN.fullmatch(text):
             return None
     return None

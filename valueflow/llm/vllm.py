@@ -9,7 +9,6 @@ from valueflow.llm.configs import VllmModel
 from valueflow.llm.question import Question, SampledToken
 
 NEEDS_VLLM = "LLM kind 'vllm' needs vLLM: pip install 'valueflow[llm]' (GPU) or run `make llm` (CPU)"
-TOP_LOGPROBS = 5  # alternatives requested for each token
 
 
 def sampling(question: Question, config: VllmModel) -> dict[str, Any]:
@@ -17,7 +16,7 @@ def sampling(question: Question, config: VllmModel) -> dict[str, Any]:
     settings: dict[str, Any] = {"temperature": config.temperature, "max_tokens": question.max_tokens}
     if question.constraint is not None:
         settings["structured_outputs"] = question.constraint
-    return settings | ({"logprobs": TOP_LOGPROBS} if question.logprobs else {})
+    return settings | ({"logprobs": question.alternatives} if question.logprobs else {})
 
 
 def vllm_key(question: Question, config: VllmModel, round_: int) -> str:

@@ -49,13 +49,21 @@ def rank_messages(value: ValueId, texts: list[str], max_chars: int) -> list[dict
         texts: the texts of the window, by position.
         max_chars: longer texts are truncated to this length, see `is_longer`.
     """
+    example = " > ".join(LETTERS[1 : len(texts)] + LETTERS[0])
+    return _messages("rank", **_poles(value), texts=_quoted(texts, max_chars), labels=LETTERS, example=example)
+
+
+def scale_messages(value: ValueId, text: str, max_chars: int) -> list[dict[str, str]]:
+    """Return the system and user message that ask for one text's place on a value's scale, a number from 1 to 5."""
+    return _messages("scale", **_poles(value), text=_quoted([text], max_chars)[0])
+
+
+def _poles(value: ValueId) -> dict[str, str]:
+    """What a prompt says about a value and both ends of its scale."""
     theory = theories()[value.theory]
     node = theory.node(value.node)
-    return _messages(
-        "rank", name=node.name, theory=theory.name, definition=node.definition.strip(), supports=node.supports.strip(),
-        opposes=node.opposes.strip(), texts=_quoted(texts, max_chars), labels=LETTERS,
-        example=" > ".join(LETTERS[1 : len(texts)] + LETTERS[0]),
-    )  # fmt: skip
+    words = {"definition": node.definition, "supports": node.supports, "opposes": node.opposes}
+    return {"name": node.name, "theory": theory.name} | {name: text.strip() for name, text in words.items()}
 
 
 def relevance_messages(value: ValueId, text: str, max_chars: int) -> list[dict[str, str]]:

@@ -9,7 +9,9 @@ from rich.table import Table
 
 from valueflow.console import one_line
 from valueflow.hives.anchors import Balance
+from valueflow.judging.audit.result import AuditFigure, AuditMetric, AuditResult
 from valueflow.llm.cost import CostEstimate, duration
+from valueflow.report.formatting import decimal, interval
 from valueflow.vidb.validity import ValidityRecord
 
 WIDTH = 1000  # more than any table has: the text is the same in a terminal and in a pipe
@@ -39,6 +41,14 @@ def text_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> str:
     stream = io.StringIO()
     Console(file=stream, width=WIDTH, color_system=None, markup=False, emoji=False, highlight=False).print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def figure_table(result: AuditResult) -> str:
+    """Return the accuracy of a judge and the figures beside the marks, one line each."""
+    columns = [Column("", numeric=False), *map(Column, ("estimate", "95 % interval", "chance"))]
+    figures: list[AuditMetric | AuditFigure] = [result.metric("accuracy"), *result.figures]
+    rows = [[f.label, decimal(f.estimate), interval(f.low, f.high), decimal(f.chance)] for f in figures]
+    return text_table(columns, rows)
 
 
 def cost_table(estimates: Sequence[CostEstimate]) -> str:

@@ -15,7 +15,7 @@ from valueflow.errors import InputError
 from valueflow.judging.answers import answers
 from valueflow.judging.audit import measures
 from valueflow.judging.audit.audit import audit_result, plan_audit
-from valueflow.judging.audit.result import AuditConfig, AuditResult
+from valueflow.judging.audit.result import AuditConfig, AuditFigure, AuditResult
 from valueflow.judging.audit.triples import RATED_TEXTS, triples_of
 from valueflow.judging.configs import SimulatedJudge
 from valueflow.judging.simulated import SimulatedRanker, true_theta
@@ -24,6 +24,7 @@ from valueflow.ranking import plackett_luce
 from valueflow.ranking.likelihood import LikelihoodShard
 from valueflow.ranking.orders import orders_of
 from valueflow.records import SCHEMAS
+from valueflow.theories import operational
 
 CONFIG = AuditConfig()
 SHARES = ["order_consistency", "position_effect", "transitivity", "retest", "accuracy"]
@@ -60,9 +61,12 @@ def failed(result: AuditResult) -> set[str]:
         ({"position_effect": [1.0]}, set()),
         ({"sharpness": 0.5}, set()),
         ({"sharpness": 20.0}, set()),
-        ({"sharpness": 0.0}, {"accuracy", "transitivity", "retest", "order_consistency", "spearman"}),
+        ({"sharpness": 0.0}, {"accuracy", "transitivity", "retest", "order_consistency", "specificity", "spearman"}),
         ({"position_effect": [6.0]}, {"order_consistency", "position_effect", "transitivity"}),
-        ({"position_effect": [0.0, 100.0]}, {"order_consistency", "position_effect", "accuracy", "transitivity", "spearman"}),
+        (
+            {"position_effect": [0.0, 100.0]},
+            {"order_consistency", "position_effect", "accuracy", "transitivity", "specificity", "spearman"},
+        ),
         ({"broken_share": 0.3}, {"broken"}),
         ({"broken_share": 0.02}, set()),
     ],
@@ -88,7 +92,8 @@ def test_one_value_is_enough_to_pass_and_to_fail():
 
 def test_a_consistent_judge_with_reversed_order_is_refused():
     result = audit(simulated_ratings(sign=-1))
-    assert failed(result) == {"accuracy", "spearman"}
+    assert failed(result) == {"accuracy", "specificity", "spearman"}
+    assert result.detector == ""
     assert result.metric("accuracy").high < 0.2
     assert result.metric("spearman").high < -0.9
     assert any("reversed" in step for step in result.advice)
@@ -97,7 +102,12 @@ def test_a_consistent_judge_with_reversed_order_is_refused():
 def test_too_few_answers_to_exclude_chance_are_refused_with_a_reason():
     ratings = rated([0.0, 1.0, 2.0])
     windows = plan_audit(ratings, CONFIG)
-    result = audit_result(ratings, decisive_answers(windows, lambda a, b: a > b), CONFIG, 1.0, None)
+    rankings = decisive_answers(windows, lambda a, b: a > b)
+    other = pa.array([value != "power" for value in windows["value"].to_pylist()])
+    rankings = pa.concat_tables(
+        [rankings.filter(pc.invert(other)), decisive_answers(windows.filter(other), lambda a, b: a < b)]
+    )
+    result = audit_result(ratings, rankings, CONFIG, 1.0, None)
     assert result.metric("accuracy").estimate == 1.0
     assert not result.passed
     assert result.reasons == [
@@ -111,6 +121,66 @@ def decisive_answers(windows: pa.Table, first_wins) -> pa.Table:
     return answers(windows, "told", orders, ["A"] * len(orders), [None] * len(orders))
 
 
+def test_a_right_wrong_detector_is_named():
+    """A judge that knows the ratings and does not read the value: perfect, but for its specificity."""
+    ratings = simulated_ratings(num_values=1)
+    windows = plan_audit(ratings, CONFIG)
+    rating = {(row["value"], row["text_id"]): row["rating"] for row in ratings.to_pylist()}
+
+    def answer(value_of) -> AuditResult:
+        rows = windows.to_pylist()
+        better = [[rating.get((value_of(row), i), true_theta(row["value"], i, 3.0)) for i in row["text_ids"]] for row in rows]
+        orders = [[0, 1] if a > b else [1, 0] for a, b in better]
+        return audit_result(
+            ratings, answers(windows, "told", orders, ["A"] * len(orders), [None] * len(orders)), CONFIG, 1.0, None
+        )
+
+    blind, reading = answer(lambda row: "v0"), answer(lambda row: row["value"])
+    assert failed(blind) == {"specificity"}
+    assert "right/wrong detector" in blind.detector
+    assert not blind.passed
+    assert figure(blind, "other_value").estimate == 1.0
+    assert reading.passed
+    assert reading.detector == ""
+    assert figure(reading, "other_value").low < 0.5 < figure(reading, "other_value").high
+    assert reading.metric("specificity").estimate == pytest.approx(0.5, abs=0.3)
+
+
+def figure(result: AuditResult, name: str) -> AuditFigure:
+    return next(figure for figure in result.figures if figure.name == name)
+
+
+def test_a_judge_of_one_position_is_right_by_its_probabilities():
+    """Letters: always A. Its probability moves with the texts, so both orders together are right."""
+    ratings = simulated_ratings()
+    windows = plan_audit(ratings, CONFIG)
+    first_W = 1 / (1 + np.exp(-(probability_log_odds(windows) + 9.0)))
+    count = windows.num_rows
+    weighted = answers(windows, "small", [[0, 1]] * count, ["A"] * count, [None] * count, first_W.tolist())
+    result = audit_result(ratings, weighted, CONFIG, 1.0, None)
+    assert result.metric("order_consistency").estimate == figure(result, "single_consistency").estimate == 0.0
+    assert result.metric("accuracy").estimate == figure(result, "single_accuracy").estimate == 0.5
+    assert figure(result, "debiased_accuracy").estimate > 0.95
+    votes = answers(windows, "small", [[0, 1]] * count, ["A"] * count, [None] * count)
+    assert figure(audit_result(ratings, votes, CONFIG, 1.0, None), "debiased_accuracy").estimate == 0.5
+    # The same judge, read by log-probabilities: its answers are right, and what it says in one order is kept beside them.
+    margin = probability_log_odds(windows)
+    orders = [[0, 1] if m > 0 else [1, 0] for m in margin]
+    replies = [f"A {m + 9:+.3f}\nA {9 - m:+.3f}" for m in margin]
+    read = answers(windows, "small", orders, replies, [None] * count, (1 / (1 + np.exp(-np.abs(margin)))).tolist())
+    result = audit_result(ratings, read, CONFIG, 1.0, None)
+    assert result.metric("order_consistency").estimate == result.metric("accuracy").estimate == 1.0
+    assert figure(result, "single_consistency").estimate == 0.0
+    assert figure(result, "single_accuracy").estimate == 0.5
+    assert result.passed
+
+
+def probability_log_odds(windows: pa.Table) -> np.ndarray:
+    """True log-odds of the first position, by window."""
+    pairs = zip(windows["value"].to_pylist(), windows["text_ids"].to_pylist(), strict=True)
+    return np.array([true_theta(value, a, 3.0) - true_theta(value, b, 3.0) for value, (a, b) in pairs])
+
+
 def probability(windows: pa.Table, judge: SimulatedJudge) -> np.ndarray:
     """Model probability that the first position wins, by window."""
     gamma = ([*judge.position_effect, 0.0, 0.0])[:2]
@@ -121,7 +191,8 @@ def probability(windows: pa.Table, judge: SimulatedJudge) -> np.ndarray:
 
 def expected(windows: pa.Table, judge: SimulatedJudge) -> dict[str, float]:
     """Expected value of each share, computed directly for 2 repeats, i.e. 4 answers per pair."""
-    p_TPSR = probability(windows, judge).reshape(-1, 3, 2, 2)
+    own = windows.filter(pc.starts_with(windows["value"], "v"))
+    p_TPSR = probability(own, judge).reshape(-1, 3, 2, 2)
     first, last = p_TPSR[:, :, 0, 0], p_TPSR[:, :, 1, 0]  # higher rated text shown first, last
     won_TPA = np.stack([first, first, 1 - last, 1 - last], axis=2)
     majority = np.zeros(first.shape)
@@ -228,7 +299,8 @@ def test_accuracy_grows_with_distance_and_groups_hold_every_answer():
     assert len(shares) == 5
     assert shares == sorted(shares)
     assert shares[0] < 0.75 < 0.97 < shares[-1]
-    assert sum(group.n for group in result.by_distance) == sum(group.n for group in result.by_value) == result.num_windows
+    num_own = result.num_windows - 2 * result.num_triples  # the others ask about another value
+    assert sum(group.n for group in result.by_distance) == sum(group.n for group in result.by_value) == num_own
     assert [group.label for group in result.by_value] == [f"svt:v{v}" for v in range(8)]
     steps = audit(rated([-2.0, -1.0, 0.0, 1.0, 2.0] * 4)).by_distance
     assert [group.label for group in steps] == ["1", "2", "3", "4"]
@@ -254,7 +326,7 @@ def test_a_judge_without_valid_answers_is_refused_and_its_result_is_json():
     assert result.reasons == [
         "Failed share is 1.000 (95 % interval 0.862 to 1.000), above max_broken 0.05: share of windows without a valid answer.",
         "There are too few valid answers to measure order consistency, position effect, transitivity, retest reliability, "
-        "accuracy, rank correlation.",
+        "accuracy, value specificity, rank correlation.",
     ]
     assert result.advice[1].startswith("Read the column error")
     content = result.model_dump_json()
@@ -297,7 +369,15 @@ def test_a_plan_has_both_presentations_of_every_pair_and_their_repeats(num_texts
     ratings = simulated_ratings(num_values=2, num_texts=num_texts)
     windows = plan_audit(ratings, config)
     assert windows.schema == SCHEMAS["windows"]
-    assert len(set(windows["window_id"].to_pylist())) == windows.num_rows == 2 * num_triples * 3 * 2 * repeats
+    num_own = 2 * num_triples * 3 * 2 * repeats
+    assert len(set(windows["window_id"].to_pylist())) == windows.num_rows == num_own + 2 * num_triples * 2
+    other = windows.slice(num_own).to_pylist()
+    widest = triples_of(ratings, num_triples, 0).rows_T3[:, [0, 2]].tolist()
+    ids = triples_of(ratings, num_triples, 0).rated["text_id"].to_pylist()
+    assert [row["text_ids"] for row in other] == [w for a, b in widest for w in ([ids[b], ids[a]], [ids[a], ids[b]])]
+    assert {row["value"] for row in other} <= {value.node for value in operational() if value.theory == "svt"}
+    assert all(row["value"] == following["value"] for row, following in zip(other[::2], other[1::2], strict=True))
+    windows = windows.slice(0, num_own)
     rounds_by_pair: dict[tuple, list[int]] = {}
     for row in windows.to_pylist():
         rounds_by_pair.setdefault((row["value"], *row["text_ids"]), []).append(row["round"])
@@ -376,8 +456,8 @@ def test_rankings_that_do_not_fit_the_plan_are_refused():
     ratings = simulated_ratings(num_values=1)
     windows = plan_audit(ratings, CONFIG)
     rankings = SimulatedRanker(SimulatedJudge())(windows)
-    with pytest.raises(InputError, match=r"4 of 144 windows have no row in rankings, the first is [0-9a-f]{16}"):
-        audit_result(ratings, rankings.slice(0, 140), CONFIG, 1.0, None)
+    with pytest.raises(InputError, match=r"4 of 168 windows have no row in rankings, the first is [0-9a-f]{16}"):
+        audit_result(ratings, rankings.slice(0, 164), CONFIG, 1.0, None)
     with pytest.raises(InputError, match=r"answers are of windows outside the plan, .*triples, repeats and seed"):
         audit_result(ratings, rankings, CONFIG.model_copy(update={"seed": 1}), 1.0, None)
     both = pa.concat_tables([rankings, change(rankings.slice(0, 1), "judge", 0, "another")])

@@ -20,7 +20,7 @@ from valueflow.distributed.panel.vote import PanelConfig, collect_votes, plausib
 from valueflow.distributed.rank import rank
 from valueflow.distributed.texts import ValueTexts
 from valueflow.errors import InputError
-from valueflow.judging.configs import AnyJudge, JudgeConfig
+from valueflow.judging.configs import AnyJudge, JudgeConfig, check_windows
 from valueflow.judging.cost import estimate
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.kinds import true_correlation
@@ -89,6 +89,8 @@ class BuildVidbConfig(Config):
 
     @model_validator(mode="after")
     def _one_judge(self) -> "BuildVidbConfig":
+        for judge in self.judges:
+            check_windows(judge, self.windows.k, "windows", self.windows.mirrored)
         names = [judge.name for judge in self.judges]
         if len(set(names)) < len(names):
             raise ValueError(f"judge and further_judges share a name: {', '.join(names)}")
@@ -198,7 +200,8 @@ def dry_run(config: BuildVidbConfig) -> list[CostEstimate]:
         planned = store.require_manifest(at.windows)
         windows, calls = store.read_part(at.windows, planned.files[0].path), planned.num_rows
     sample = with_texts(windows.slice(0, 50), ValueTexts((at.candidates,))(pools[0].path)).to_pylist()
-    estimates = [estimate(judge, RANK, sample, calls, measured_speed(config.root, judge)) for judge in config.judges]
+    size = {"texts": sum(pool.rows for pool in pools), "values": len(pools)}
+    estimates = [estimate(judge, RANK, sample, calls, measured_speed(config.root, judge), **size) for judge in config.judges]
     if config.plausibility:
         ballots = [
             Ballot("plausible", row["theory"], row["value"], i, PLAUSIBLE, 0, "+0.0")._asdict() | {"text": text}

@@ -6,7 +6,7 @@ from valueflow.config import Config
 from valueflow.distributed.audit import Policy
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.evaluation.scoring import EvaluatorConfig
-from valueflow.judging.configs import JudgeConfig
+from valueflow.judging.configs import JudgeConfig, check_windows
 from valueflow.vidb.candidates import ALL
 
 
@@ -38,4 +38,6 @@ class EvaluateConfig(Config):
             raise ValueError("give either judge (to rank) or rankings (to score saved answers), not both and not neither")
         if bool(self.responses) == bool(self.rankings):
             raise ValueError("responses (a CSV, JSONL or Parquet file with columns query, dataset, response) goes with judge")
+        if self.judge:
+            check_windows(self.judge, self.evaluator.k, "evaluator")
         return self

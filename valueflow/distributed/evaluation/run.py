@@ -79,12 +79,16 @@ def dry_run(config: EvaluateConfig) -> list[CostEstimate]:
     for chunk in chunks[:SAMPLED_CHUNKS]:
         windows = Scoring(version.anchors(chunk.value), chunk.text_ids[:1], 1.0, config.evaluator).plan(0)
         sample += with_texts(windows, texts(chunk.folder)).to_pylist()
-    calls, speed = sum(len(chunk.text_ids) for chunk in chunks), measured_speed(config.root, config.judge)
-    estimates = [estimate(config.judge, RANK, sample, config.evaluator.m * calls, speed)]
+    num_texts = sum(len(chunk.text_ids) for chunk in chunks)
+    speed, num_rated = measured_speed(config.root, config.judge), num_texts
+    if version.details.judge_fingerprint != fingerprint(config.judge):  # the anchors are texts that it has not seen either
+        num_rated += sum(len(version.anchors(value).theta_A) for value in values)
+    estimates = [estimate(config.judge, RANK, sample, config.evaluator.m * num_texts, speed, num_rated, len(values))]
     if kind_of(config.judge).relevance(config.judge) != "none":
         alone = [row | {"text_ids": row["text_ids"][:1], "texts": row["texts"][:1]} for row in sample]
         speed = speed and speed._replace(table="")  # tokens were measured on windows of several texts
-        estimates.append(estimate(config.judge, RANK, alone, calls, speed)._replace(name=f"{config.judge.name}, relevance"))
+        relevance = estimate(config.judge, RANK, alone, num_texts, speed)
+        estimates.append(relevance._replace(name=f"{config.judge.name}, relevance"))
     return estimates
 
 

@@ -2,10 +2,13 @@
 
 Texts of known rating are grouped in triples. A judge ranks the 3 pairs of a triple in both presentations, and all of it again
 `repeats` times. That reveals four faults: answers that are wrong, that depend on the position, that form cycles, and that
-change when the question is repeated. Triples are the sampling unit of every interval, since their answers share texts.
+change when the question is repeated. The widest pair of each triple is also put with the name of another value of its theory: a
+judge whose answers stay the same knows right from wrong and not which value is asked about. Triples are the sampling unit of
+every interval, since their answers share texts.
 
 Shapes: V values, T triples, P = 3 pairs of a triple, S = 2 presentations (higher rated text first, last), R repeats,
-N rated texts. won_TPSR is 1 if the higher rated text won, 0 if the lower did, nan if there is no valid answer.
+N rated texts. won_TPSR is 1 if the higher rated text won, 0 if the lower did, nan if there is no valid answer; other_TS is so
+for the widest pairs asked about another value.
 """
 
 from typing import NamedTuple
@@ -17,10 +20,20 @@ import pyarrow.compute as pc
 from valueflow.errors import InputError
 from valueflow.judging.audit import measures
 from valueflow.judging.audit.measures import Interval
-from valueflow.judging.audit.result import AccuracyGroup, AuditConfig, AuditMetric, AuditResult, Contradiction
+from valueflow.judging.audit.result import (
+    AccuracyGroup,
+    AuditConfig,
+    AuditFigure,
+    AuditMetric,
+    AuditResult,
+    Contradiction,
+)
 from valueflow.judging.audit.triples import PAIRS, Triples, triples_of
+from valueflow.judging.logprobs import single_answer
 from valueflow.llm.configs import Price
-from valueflow.records import conform, digest
+from valueflow.llm.question import SMALLEST
+from valueflow.records import ValueId, conform, digest
+from valueflow.theories import operational
 
 NUM_BINS = 5  # groups of pairs by distance
 NUM_CONTRADICTIONS = 8  # listed in a result
@@ -56,10 +69,26 @@ RULES = [
     _Rule("accuracy", "Accuracy", "min_accuracy", "answers", 0.5, "share of answers in which the higher rated text wins",
           "See accuracy by distance and by value: if distant pairs fail too, the judge does not know the meaning of the value; "
           "below one half, the ratings or the question may be reversed."),
+    _Rule("specificity", "Value specificity", "min_specificity", "triples", 0.0,
+          "accuracy on the widest pairs, less the share that the same text wins when another value of its theory is asked",
+          "Use a judge that reads which value is asked about: this one would give a text the same place on every value."),
     _Rule("spearman", "Rank correlation", "min_spearman", "texts", 0.0,
           "rank correlation between the ratings and the order fitted to the answers, mean over values",
           "See accuracy: the order of all texts fails where the answers to pairs do."),
 ]  # fmt: skip
+
+
+# Label, unit and explanation of the figures without a mark.
+FIGURES = {
+    "single_accuracy": ("Accuracy of single answers", "answers", "share of answers to a pair in one order, without "
+                        "log-probabilities, that name the higher rated text"),
+    "single_consistency": ("Order consistency of single answers", "pairs shown both ways",
+                           "share of pairs with the same winner when the texts swap positions, without log-probabilities"),
+    "debiased_accuracy": ("Accuracy after debiasing", "pairs", "share of pairs that the higher rated text wins by both orders "
+                          "together: by their log-probabilities where the judge has them, else by votes; a tie counts half"),
+    "other_value": ("Wins on another value", "answers", "share of answers in which the same higher rated text wins when "
+                    "another value of its theory is asked about; one half if the judge reads the value"),
+}  # fmt: skip
 
 
 def plan_audit(rated: pa.Table, config: AuditConfig) -> pa.Table:
@@ -70,7 +99,7 @@ def plan_audit(rated: pa.Table, config: AuditConfig) -> pa.Table:
     Raises:
         InputError: a column is missing, a rating is not a number, a text is rated twice, a value has fewer than 3 ratings.
     """
-    return _windows(triples_of(rated, config.triples, config.seed), config.repeats)
+    return _planned(triples_of(rated, config.triples, config.seed), config)
 
 
 def audit_result(
@@ -92,8 +121,12 @@ def audit_result(
         InputError: as for `plan_audit`; there are answers of two judges, of windows outside the plan, or windows without any.
     """
     triples = triples_of(rated, config.triples, config.seed)
-    rows = _answers(_windows(triples, config.repeats), rankings)
-    won_TPSR = _won(rows, config.repeats)
+    rows = _answers(_planned(triples, config), rankings)
+    num_own = triples.rows_T3.shape[0] * len(PAIRS) * 2 * config.repeats
+    own, other = rows.slice(0, num_own), rows.slice(num_own)
+    won_TPSR = _for_the_higher(_first_wins(own), config.repeats)
+    other_TS = _first_wins(other).reshape(-1, 2)
+    other_TS[:, 1] = 1 - other_TS[:, 1]
     intervals = {
         "broken": measures.broken(won_TPSR),
         "order_consistency": measures.order_consistency(won_TPSR),
@@ -101,6 +134,7 @@ def audit_result(
         "transitivity": measures.transitivity(won_TPSR),
         "retest": measures.retest(won_TPSR),
         "accuracy": measures.accuracy(won_TPSR),
+        "specificity": measures.specificity(won_TPSR, other_TS),
         "spearman": measures.spearman(triples, won_TPSR),
     }
     metrics = [_metric(rule, intervals[rule.name], getattr(config, rule.setting)) for rule in RULES]
@@ -113,6 +147,7 @@ def audit_result(
         reasons=_reasons(metrics),
         advice=_advice(metrics),
         metrics=metrics,
+        figures=_figures(own, won_TPSR, other_TS, config.repeats),
         by_distance=_by_distance(triples, won_TPSR),
         by_value=_by_value(triples, won_TPSR),
         contradictions=contradictions[:NUM_CONTRADICTIONS],
@@ -128,8 +163,11 @@ def audit_result(
     )
 
 
-def _windows(triples: Triples, repeats: int) -> pa.Table:
-    """Windows of every pair of every triple: higher rated text first, then last, `repeats` times each."""
+def _planned(triples: Triples, config: AuditConfig) -> pa.Table:
+    """Windows of every pair of every triple: higher rated text first, then last, `repeats` times each.
+
+    Then those of the widest pair of every triple on another value, once each.
+    """
     texts = triples.rated["text_id"].to_pylist()
     pairs = triples.rows_T3[:, PAIRS].reshape(-1, 2).tolist()
     values = [triples.values[number] for number in triples.value_T.repeat(len(PAIRS))]
@@ -137,10 +175,21 @@ def _windows(triples: Triples, repeats: int) -> pa.Table:
         (digest("audit", value.theory, value.node, window, repeat), value.theory, value.node, window, repeat)
         for value, (a, b) in zip(values, pairs, strict=True)
         for window in ([texts[a], texts[b]], [texts[b], texts[a]])
-        for repeat in range(repeats)
+        for repeat in range(config.repeats)
     ]
+    for number, (lowest, _, highest) in zip(triples.value_T.tolist(), triples.rows_T3.tolist(), strict=True):
+        value, a, b = triples.values[number], texts[highest], texts[lowest]
+        other = _another(value, digest(config.seed, value, a, b))
+        for window in ([a, b], [b, a]):
+            rows.append((digest("audit other", value, other, window), other.theory, other.node, window, 0))
     names = ("window_id", "theory", "value", "text_ids", "round")
     return conform(pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))), "windows")
+
+
+def _another(value: ValueId, seed: str) -> ValueId:
+    """Another operational value of the theory: what the text is about says nothing about it, on average."""
+    others = [other for other in operational() if other.theory == value.theory and other != value]
+    return others[int(seed, 16) % len(others)]
 
 
 def _answers(windows: pa.Table, rankings: pa.Table) -> pa.Table:
@@ -167,10 +216,49 @@ def _answers(windows: pa.Table, rankings: pa.Table) -> pa.Table:
     return rankings.take([row_of[window] for window in planned])
 
 
-def _won(rows: pa.Table, repeats: int) -> np.ndarray:
-    """Answers in the order of the plan as won_TPSR."""
-    best_TPSR = pc.list_element(rows["order"], 0).to_numpy().astype(float).reshape(-1, len(PAIRS), 2, repeats)
-    return np.stack([1 - best_TPSR[:, :, 0], best_TPSR[:, :, 1]], axis=2)
+def _first_wins(rows: pa.Table) -> np.ndarray:
+    """1 where the first position won, 0 where the second did, nan where there is no valid answer."""
+    return 1 - pc.list_element(rows["order"], 0).to_numpy().astype(float)
+
+
+def _for_the_higher(first_W: np.ndarray, repeats: int) -> np.ndarray:
+    """Shares for the first position, in the order of the plan, as shares for the higher rated text by T, P, S, R."""
+    first_TPSR = first_W.reshape(-1, len(PAIRS), 2, repeats)
+    return np.stack([first_TPSR[:, :, 0], 1 - first_TPSR[:, :, 1]], axis=2)
+
+
+def _figures(own: pa.Table, won_TPSR: np.ndarray, other_TS: np.ndarray, repeats: int) -> list[AuditFigure]:
+    """What single answers, both orders together, and questions about another value say."""
+    replies = zip(own["reply"].to_pylist(), own["order"].to_pylist(), strict=True)
+    single_W = np.array([single_answer(reply, order) for reply, order in replies], float)
+    single_TPSR = _for_the_higher(single_W, repeats)
+    weight_W = np.clip(own["weight"].to_numpy().astype(float), SMALLEST, 1 - SMALLEST)
+    share_W = np.where(_first_wins(own) == 1, weight_W, 1 - weight_W)
+    share_TPSR = _for_the_higher(share_W, repeats)
+    intervals = {
+        "single_accuracy": measures.accuracy(single_TPSR),
+        "single_consistency": measures.order_consistency(single_TPSR),
+        "debiased_accuracy": measures.debiased_accuracy(won_TPSR, np.log(share_TPSR / (1 - share_TPSR))),
+        "other_value": measures.accuracy(other_TS[:, None, :, None]),
+    }
+    figures = []
+    for name, (label, unit, explanation) in FIGURES.items():
+        estimate, low, high = (None if np.isnan(x) else float(x) for x in intervals[name][:3])
+        n = intervals[name].n
+        figures.append(
+            AuditFigure(
+                name=name,
+                label=label,
+                estimate=estimate,
+                low=low,
+                high=high,
+                n=n,
+                unit=unit,
+                chance=0.5,
+                explanation=explanation,
+            )
+        )
+    return figures
 
 
 def _metric(rule: _Rule, interval: Interval, mark: float) -> AuditMetric:

@@ -37,6 +37,36 @@ def accuracy(won_TPSR: np.ndarray) -> Interval:
     return share(np.nan_to_num(won_TPSR), ~np.isnan(won_TPSR))
 
 
+def debiased_accuracy(won_TPSR: np.ndarray, log_odds_TPSR: np.ndarray) -> Interval:
+    """Return the share of pairs that the higher rated text wins by both presentations together; a tie counts half.
+
+    Args:
+        won_TPSR: the answers.
+        log_odds_TPSR: for the higher rated text, where the judge gave a probability; nan elsewhere, where an answer counts ±1.
+    """
+    both_TP = ~np.isnan(won_TPSR).any(axis=(2, 3))
+    margin_TPSR = np.where(np.isnan(log_odds_TPSR), 2 * won_TPSR - 1, log_odds_TPSR)
+    return share((1 + np.sign(np.nan_to_num(margin_TPSR.sum(axis=(2, 3))))) / 2, both_TP)
+
+
+def specificity(won_TPSR: np.ndarray, other_TS: np.ndarray) -> Interval:
+    """Return how much more often the higher rated text of the widest pairs wins on its own value than on another one.
+
+    Args:
+        won_TPSR: the answers on the own value; the last pair of a triple is the widest.
+        other_TS: answers to that pair when another value is asked about, in both presentations.
+    """
+    answered_T = ~(np.isnan(won_TPSR[:, -1]).all(axis=(1, 2)) | np.isnan(other_TS).all(axis=1))
+    own_T = np.nanmean(won_TPSR[answered_T, -1], axis=(1, 2))
+    difference_T = own_T - np.nanmean(other_TS[answered_T], axis=1)
+    count = len(difference_T)
+    if not count:
+        return UNKNOWN
+    mean = float(difference_T.mean())
+    half = float(t.ppf(0.975, count - 1) * difference_T.std(ddof=1) / np.sqrt(count)) if count > 1 else 1.0
+    return Interval(mean, max(mean - half, -1.0), min(mean + half, 1.0), count)
+
+
 def order_consistency(won_TPSR: np.ndarray) -> Interval:
     """Return the share of pairs, of those answered in both presentations, that the same text won both times."""
     both_TPR = ~np.isnan(won_TPSR).any(axis=2)

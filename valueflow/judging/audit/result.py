@@ -30,6 +30,9 @@ class AuditConfig(Config):
     min_order_consistency: float = Field(0.65, ge=0, le=1, description="same winner when the two texts swap positions")
     max_position_effect: float = Field(0.15, ge=0, le=0.5, description="|share of answers won by the first position - 0.5|")
     min_transitivity: float = Field(0.9, ge=0, le=1, description="share of triples without a cycle; at random 0.75")
+    min_specificity: float = Field(
+        0.05, ge=-1, le=1, description="accuracy less the share of the same answers when another value of the theory is asked"
+    )
     min_retest: float = Field(0.7, ge=0, le=1, description="same winner when the same question is repeated")
     max_broken: float = Field(0.05, ge=0, le=1, description="share of windows without a valid answer")
 
@@ -54,6 +57,20 @@ class AuditMetric(Config):
     def at_most(self) -> bool:
         """Whether the mark is an upper limit."""
         return self.setting.startswith("max_")
+
+
+class AuditFigure(Config):
+    """A property of a judge without a mark, with its 95 % interval; null if not measurable."""
+
+    name: str
+    label: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    n: int = Field(description="of `unit`")
+    unit: str
+    chance: float
+    explanation: str
 
 
 class AccuracyGroup(Config):
@@ -87,6 +104,7 @@ class AuditResult(Config):
     reasons: list[str]
     advice: list[str]
     metrics: list[AuditMetric]
+    figures: list[AuditFigure] = Field([], description="beside the marks: single answers, both orders together, another value")
     by_distance: list[AccuracyGroup]
     by_value: list[AccuracyGroup]
     contradictions: list[Contradiction]
@@ -103,3 +121,11 @@ class AuditResult(Config):
     def metric(self, name: str) -> AuditMetric:
         """Return the metric of that name."""
         return next(metric for metric in self.metrics if metric.name == name)
+
+    @property
+    def detector(self) -> str:
+        """What to call a judge that tells higher rated texts from lower ones whichever value is asked about; "" for others."""
+        passed = {metric.name: metric.passed for metric in self.metrics if metric.estimate is not None}
+        if not passed.get("accuracy") or passed.get("specificity", True):
+            return ""
+        return "a right/wrong detector: it prefers the same text whichever value is asked about"
