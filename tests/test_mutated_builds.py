@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from foreign import foreign_version
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutations import mutated, mutations, odd_json, reading
-from table_samples import TABLES, made
+from table_samples import FOLDER, OTHER, TABLES, made, row
 
 from valueflow import store, vidb
 from valueflow.api import Agreement
@@ -29,7 +30,7 @@ from valueflow.llm.cache import CallCache, Reply
 from valueflow.models import fetch
 from valueflow.people.pool import version_pool
 from valueflow.ranking.content_error import ContentError
-from valueflow.records import ValueId
+from valueflow.records import SCHEMAS, ValueId
 from valueflow.service.catalog import Catalog
 from valueflow.service.local import judge_of
 from valueflow.store import Build
@@ -88,6 +89,24 @@ def fast_scores(root: Path) -> object:
     return {value: [numbers.tolist() for numbers in regression(np.eye(3), value)] for value in regression.lines}
 
 
+def journal(root: Path) -> store.Journal:
+    return store.Journal(Build(str(root), "rankings", "j1"), "window_id")
+
+
+def committed(root: Path) -> None:
+    """Two parts of answers with their records, without a manifest."""
+    schema, of = SCHEMAS["rankings"], journal(root)
+    for folder, numbers in ((FOLDER, range(3)), (OTHER, range(3, 5))):
+        rows = pa.Table.from_pylist([row(schema, n, folder) for n in numbers], schema)
+        of.add(store.write_recorded(of.build, rows, "0", folder, "window_id"))
+    of.save()
+
+
+def resumed(root: Path) -> object:
+    of = journal(root)
+    return {folder: ids.tolist() for folder, ids in of.load().items()}, of.totals, sorted(of.files.items())
+
+
 KEPT: dict[str, Kept] = {
     "pointer": Kept(lambda root: None, only("vidb/CURRENT"), lambda root: store.current(str(root)).version),
     "manifest": Kept(lambda root: None, only("vidb/*/_manifest.json"), lambda root: version(root).manifest.model_dump()),
@@ -116,6 +135,7 @@ KEPT: dict[str, Kept] = {
         only("audits/*.json"),
         lambda root: store.read_record(store.audit_url(str(root), "77aa"), AuditResult, "the result of an audit"),
     ),
+    "journal": Kept(committed, only("rankings/j1/**/*.records"), resumed),
     "fit of mode fast": Kept(fast_fit, only("fast/f1/*.npz"), fast_scores),
 }
 
@@ -150,9 +170,8 @@ def check_kept(whole: Path, changed: Path, name: str, data: st.DataObject) -> No
         read = reading(lambda: kept.read(changed))
         assert read is None or read == kept.read(whole)
     finally:
-        target.write_bytes(content)
-        for aside in target.parent.glob("*.bad"):
-            aside.unlink()
+        shutil.rmtree(target.parent)  # what is damaged was set aside
+        shutil.copytree(path.parent, target.parent)
 
 
 @pytest.mark.parametrize("name", KEPT)
