@@ -231,7 +231,7 @@ def test_the_files_before_mutation_are_read(tmp_path, read, file, content):
 
 
 @pytest.mark.parametrize(("read", "file", "content"), FILES)
-@settings(max_examples=5, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
 @given(operations=mutations)
 def test_a_mutated_file_is_read_or_refused(folder, read, file, content, operations: list[Mutation]):
     read_mutated(read, folder, file, mutated(content, operations))

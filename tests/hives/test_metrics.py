@@ -231,10 +231,10 @@ def test_random_vectors_score_at_their_floors():
 
 def test_vectors_built_from_the_labels_reach_one():
     rng = np.random.default_rng(0)
-    paths, sign = np.array(SVT)[rng.integers(len(SVT), size=700)], rng.choice([-1, 1], 700)
-    examples = examples_at(paths, sign, np.arange(700))
+    paths, sign = np.array(SVT)[rng.integers(len(SVT), size=1500)], rng.choice([-1, 1], 1500)
+    examples = examples_at(paths, sign, np.arange(1500))
     size, levels = len(prefixes().names), prefixes().ancestors_PL.shape[1]
-    near, exact = np.zeros((700, 2 * size)), np.zeros((700, size + 2 + 700))
+    near, exact = np.zeros((1500, 2 * size)), np.zeros((1500, size + 2 + 1500))
     for i, (path, s) in enumerate(zip(paths, sign, strict=True)):
         above = [p for p in prefixes().ancestors_PL[path] if p >= 0]
         near[i, above] = 1

@@ -148,6 +148,8 @@ def test_a_hives_folder_judges_with_the_prompt_and_length_it_was_trained_with(tm
     of_pieces = [states(folder, [PROMPT + piece for piece in text.texts], MAX_LENGTH) for text in cut]
     expected = [np.average(rows, axis=0, weights=text.weights) for rows, text in zip(of_pieces, cut, strict=True)]
     np.testing.assert_allclose(encoder(TEXTS), expected, atol=1e-5)
+    few = value_head.exemplars()[::10]  # a fit to all of them takes ten seconds
+    monkeypatch.setattr(value_head, "exemplars", lambda: few)
     ranker = EncoderRanker(EncoderJudge(model=folder))
     assert np.isfinite(ranker.scores(TEXTS)).all()
 

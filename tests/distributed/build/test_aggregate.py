@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from valueflow import store
 from valueflow.distributed.build.aggregate import (
@@ -87,7 +88,7 @@ def test_an_actor_that_dies_during_the_fit_changes_nothing(cluster, tmp_path):
 
 
 def test_values_whose_shards_do_not_all_fit_take_turns(cluster, tmp_path):
-    """Two values of five shards each on eight CPUs: if each held some, both would wait forever."""
+    """Two values of two shards each while two CPUs are free: if each held one, both would wait forever."""
     values = ["power", "face"]
     rankings, ids = answered(str(tmp_path), 60, 1000, values)
     pools = Build(str(tmp_path), "candidates", "c")
@@ -98,9 +99,14 @@ def test_values_whose_shards_do_not_all_fit_take_turns(cluster, tmp_path):
         ]
         store.write_part(pools, pa.Table.from_pylist(rows, SCHEMAS["candidates"]), "0", store.value_folder(f"svt:{value}"))
     store.commit(pools, store.CandidatesDetails())
-    shards = AggregateConfig(windows_per_shard=200)
-    found = aggregate(pools, [rankings], 2, shards, Build(str(tmp_path), "utilities", "u"))
-    assert {fit["num_shards"] for fit in found.counts.values()} == {5}
+    shards = AggregateConfig(windows_per_shard=500)
+    others = placement_group([{"CPU": 6}])
+    ray.get(others.ready())
+    try:
+        found = aggregate(pools, [rankings], 2, shards, Build(str(tmp_path), "utilities", "u"))
+    finally:
+        remove_placement_group(others)
+    assert {fit["num_shards"] for fit in found.counts.values()} == {2}
     assert set(found.counts) == {f"svt:{value}" for value in values}
     with pytest.raises(InputError, match=r"fit of theory=svt/value=face needs 10 CPU \(the cluster has 8\). Raise agg"):
         aggregate(pools, [rankings], 2, AggregateConfig(windows_per_shard=1), Build(str(tmp_path), "utilities", "w"))
