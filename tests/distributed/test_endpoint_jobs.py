@@ -194,6 +194,11 @@ def small_llm(url: str, answer: str, **more: object) -> dict:
     )
 
 
+def check_paid_once(seen: dict) -> None:
+    """No call was paid for twice; a repeat or another round of the same question is another call, with another key."""
+    assert seen["paid"] == {prompt: len(keys) for prompt, keys in seen["keys"].items()}
+
+
 def sample_worth() -> dict[str, float]:
     """What the planted model sees in the sample's statements: their rating, whichever value is asked about."""
     return {row["text"]: row["rating"] for row in rated_texts(SAMPLE, []).to_pylist()}
@@ -222,8 +227,7 @@ def test_a_model_that_answers_the_first_letter_is_a_judge_by_its_log_probabiliti
         assert "right/wrong detector" in result.detector
         assert {f.name: f.estimate for f in result.figures}["single_consistency"] == (0.0 if answer == "logprobs" else 1.0)
         assert result.metric("accuracy").estimate > 0.85
-        paid = server.seen()["paid"]
-        assert set(paid.values()) == {1}
+        check_paid_once(server.seen())
 
 
 @pytest.mark.parametrize("answer", ["logprobs", "rating"])
@@ -235,10 +239,10 @@ def test_a_build_by_log_probabilities_pays_each_question_once_and_orders_the_tex
     rows = store.read_table(at.vidb).to_pylist()
     assert spearmanr([row["theta"] for row in rows], [worth[row["text"]] for row in rows]).statistic > 0.8
     seen = server.seen()
-    assert set(seen["paid"].values()) == {1}
+    check_paid_once(seen)
     windows = store.require_manifest(at.windows).num_rows
     own = 2 * windows if answer == "logprobs" else len({row["text_id"] for row in rows})
-    assert len(seen["paid"]) <= own + NUM_NEUTRAL + 1
+    assert sum(seen["paid"].values()) <= own + NUM_NEUTRAL + 1
     shutil.rmtree(at.rankings[0].url)
     shutil.rmtree(at.vidb.url)
     assert build_vidb.main(build(root, small_llm(server.url, answer), **small)) == at

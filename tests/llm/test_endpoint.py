@@ -518,7 +518,7 @@ PROBED = PROBE[0]["content"]
 def test_a_server_that_sends_log_probabilities_is_asked_one_more_question_once(server, tmp_path):
     server.reset(logprobs={"A": -0.2, "B": -2.0, "1": -4.0, "2": -3.0})
     replies = option_calls(server, str(tmp_path))
-    assert [reply.logprobs for reply in replies] == [[-0.2, -2.0]] * 3
+    assert [reply.logprobs for reply in replies] == [pytest.approx([-0.2, -2.0])] * 3
     assert server.seen()["paid"] == {PROBED: 1, "x?": 1, "y?": 1, "z?": 1}
     assert server.seen()["last"]["body"]["top_logprobs"] == 20
     assert option_calls(server, str(tmp_path)) == [reply._replace(first_probability=None) for reply in replies]
