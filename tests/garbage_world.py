@@ -27,10 +27,12 @@ BLANK = {pa.string(): "x", pa.int8(): 0, pa.int32(): 0, pa.float64(): 0.0, pa.bo
 
 
 def rows(table: str, ids: tuple[str, ...], **columns: object) -> pa.Table:
-    """Rows of a table with these ids in its first id column; everything else is blank."""
+    """Rows of a table with these ids in its first id column, windows in order; everything else is blank."""
     schema = SCHEMAS[table]
     key = next(name for name in ("window_id", "text_id", "response_id") if name in schema.names)
-    given = {key: list(ids), "theory": ["svt"] * len(ids), "value": ["power"] * len(ids), **columns}
+    count = len(ids)
+    given = {key: list(ids), "theory": ["svt"] * count, "value": ["power"] * count, "text_ids": [["x", "y"]] * count}
+    given |= {"order": [[0, 1]] * count, "error": [None] * count} | columns
     arrays = []
     for field in schema:
         blank = BLANK.get(field.type, [] if pa.types.is_list(field.type) else None)

@@ -43,7 +43,7 @@ def row(schema: pa.Schema, number: int, folder: str = FOLDER) -> dict[str, Any]:
     known = {
         "theory": theory, "value": value, "direction": number % 3 - 1, "text_ids": [f"{number:016x}", f"{number + 1:016x}"],
         "order": [number % 2, 1 - number % 2], "error": None, "weight": number / 8, "agreement": number / 8,
-        "confidence": number / 8, "rank": number + 1,
+        "confidence": number / 8, "relevance": number / 8, "rank": number + 1,
     }  # fmt: skip
     if schema.equals(SCHEMAS["rankings"]) and number % 5 == 4:
         known |= {"order": None, "error": "no order"}
