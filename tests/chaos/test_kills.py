@@ -3,6 +3,7 @@
 The jobs, the store and the judge are the real ones; Ray is replaced by plain calls (`plain_ray`): a build takes a second.
 """
 
+import multiprocessing
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import signal
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import plain_ray
 import pytest
@@ -29,15 +31,30 @@ VALUES = {"values": ["svt:benevolence", "duty:fidelity"], "max_texts": 12}
 DONE, ONE_LINE, TRACEBACK = 0, 2, 1
 
 
-def forked(work: Callable[[], object]) -> int:
+# Each attempt is forked from a process that has imported the code and nothing else: a fork of one that is connected to Ray
+# breaks the connection of both.
+CLEAN = multiprocessing.get_context("forkserver")
+CLEAN.set_forkserver_preload(["valueflow.distributed.build.pipeline", "jobs.ingest", "jobs.build_vidb"])
+
+
+def forked(work: Callable[..., object], *arguments: object) -> int:
     """Run in a process of its own with plain calls in the place of Ray; return its exit code, or minus the signal."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    child = start(work, *arguments)
+    child.join()
+    return child.exitcode
+
+
+def start(work: Callable[..., object], *arguments: object) -> Any:
+    child = CLEAN.Process(target=_in_child, args=(work, *arguments))
+    child.start()
+    return child
+
+
+def _in_child(work: Callable[..., object], *arguments: object) -> None:
     code = TRACEBACK
     try:
         plain_ray.install()
-        work()
+        work(*arguments)
         code = DONE
     except InputError:
         code = ONE_LINE
@@ -53,21 +70,27 @@ def attempt(root: Path, at: int = 0, fault: str = "kill") -> tuple[int, int]:
     """Run the build, with a fault at an operation on its root; return the exit code, and how many operations there were."""
     seen = root.parent / f"{root.name}.operations"
     seen.unlink(missing_ok=True)
-    parts = {"candidates": VALUES, "windows": {"k": 2, "m": 8}, "judge": JUDGE, "max_error_share": 0.5}
-    config = job_config(build_vidb, root, **parts)
+    return forked(_build, config_of(root), root, at, fault, seen), int(seen.read_text()) if seen.exists() else 0
 
-    def work() -> None:
-        operations = Operations(str(root), at, fault)
-        build(config)
-        seen.write_text(str(operations.count))
 
-    return forked(work), int(seen.read_text()) if seen.exists() else 0
+def config_of(root: Path) -> Any:
+    return job_config(build_vidb, root, candidates=VALUES, windows={"k": 2, "m": 8}, judge=JUDGE, max_error_share=0.5)
+
+
+def _build(config: Any, root: Path, at: int, fault: str, seen: Path) -> None:
+    operations = Operations(str(root), at, fault)
+    build(config)
+    seen.write_text(str(operations.count))
+
+
+def _ingest(root: Path) -> None:
+    ingest.main(load(ingest.SCHEMA, "conf/ingest/tiny.yaml", [f"root={root}"]))
 
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("texts")
-    assert forked(lambda: ingest.main(load(ingest.SCHEMA, "conf/ingest/tiny.yaml", [f"root={root}"]))) == DONE
+    assert forked(_ingest, root) == DONE
     return root
 
 
@@ -150,17 +173,11 @@ def test_a_fault_at_any_operation_is_survived_or_one_line(texts, whole, tmp_path
 @pytest.mark.chaos
 def test_two_attempts_at_once_end_with_one_version_that_readers_see_whole(texts, whole, tmp_path):
     root = fresh(texts, tmp_path / "root")
-    configs = [job_config(build_vidb, root, candidates=VALUES, windows={"k": 2, "m": 8}, judge=JUDGE, max_error_share=0.5)] * 2
-    children = [os.fork() or os._exit(forked(lambda config=config: build(config))) for config in configs]
-    codes = []
-    while children:
+    children = [start(build, config_of(root)) for _ in range(2)]
+    while any(child.is_alive() for child in children):
         if store.current(str(root)).version:
             assert published(root) == published(whole[0])
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid:
-            children.remove(pid)
-            codes.append(os.waitstatus_to_exitcode(status))
-    assert set(codes) <= {DONE, ONE_LINE}
-    assert DONE in codes
+    codes = {child.exitcode for child in children}
+    assert DONE in codes <= {DONE, ONE_LINE}
     assert attempt(root)[0] == DONE
     assert published(root) == published(whole[0])
