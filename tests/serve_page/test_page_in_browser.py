@@ -55,8 +55,8 @@ def test_two_texts_are_drawn_beside_their_neighbours_and_listed(page, server):
         below = max((a for a in anchors(BENEVOLENCE) if a.intensity <= score.intensity), key=lambda a: a.intensity)
         above = min((a for a in anchors(BENEVOLENCE) if a.intensity > score.intensity), key=lambda a: a.intensity)
         expect(row.locator(".near dd")).to_have_text([signed(above.intensity), above.text, signed(below.intensity), below.text])
-        assert rows(page)[i][:8] == [
-            str(i + 1), text, BENEVOLENCE, exact(score.intensity), exact(score.low), exact(score.high), "3", "0"
+        assert rows(page)[i][:9] == [
+            str(i + 1), text, BENEVOLENCE, exact(score.intensity), exact(score.low), exact(score.high), "–", "3", "0"
         ]  # fmt: skip
     provenance = page.locator("#score-answer .made").inner_text()
     assert provenance == f"VIDB {VERSION}; judge {JUDGE}; k = 6, m = 3; sampling adaptive; seed 0; request r-123"
@@ -162,7 +162,7 @@ def test_failures_and_doubt_are_shown(page):
     drawn = page.locator("#score-answer .rows > li")
     expect(drawn.nth(0)).to_contain_text("No score: no usable order")
     expect(drawn.nth(1)).to_contain_text("1 of 3 windows failed: refused")
-    assert [row[6:8] for row in rows(page)] == [["0", "3"], ["2", "1"]]
+    assert [row[7:9] for row in rows(page)] == [["0", "3"], ["2", "1"]]
     many = [f"remark {i}" for i in range(30)]
     ask_scores(page, many)
     expect(drawn).to_have_count(30)
@@ -171,7 +171,7 @@ def test_failures_and_doubt_are_shown(page):
         doubt = score.low <= 0 <= score.high
         expect(drawn.nth(i).get_by_text("sign not certain")).to_have_count(int(doubt))
         expect(drawn.nth(i).locator(".dot.open")).to_have_count(int(doubt))
-        assert (rows(page)[i][8] == "sign not certain") == doubt
+        assert (rows(page)[i][9] == "sign not certain") == doubt
 
 
 def test_scores_stand_without_their_anchors(page, server):

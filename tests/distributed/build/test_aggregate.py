@@ -49,7 +49,8 @@ def answered(root: str, num_texts: int, num_windows: int, values: Sequence[str] 
             "order": [[0, 1] if w else [1, 0] for w in first_wins[rows]],
             "round": pa.array([0] * n, pa.int32()), "judge": ["j"] * n, "error": pa.nulls(n, pa.string()),
             "weight": pa.nulls(n, pa.float64()), "reply": pa.nulls(n, pa.string()),
-            "tokens_in": pa.nulls(n, pa.int32()), "tokens_out": pa.nulls(n, pa.int32()),
+            "tokens_in": pa.nulls(n, pa.int32()), "tokens_out": pa.nulls(n, pa.int32()), "relevance": pa.nulls(n, pa.float64()),
+            "truncated_ids": pa.nulls(n, pa.list_(pa.string())),
         }  # fmt: skip
         store.write_part(build, pa.table(table), f"{part}", store.value_folder(f"svt:{value}"))
     store.commit(build, store.RankingsDetails(judge={"name": "j"}))

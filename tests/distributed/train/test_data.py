@@ -30,7 +30,9 @@ def texts_of(num: int) -> list[str]:
 
 def write(root: Path, table: str, rows: list[dict], build_id: str = "b", inputs: tuple[str, ...] = ()) -> None:
     build = Build(str(root), table, build_id)
-    columns = [dict.fromkeys(SCHEMAS[table].names) | row for row in rows]
+    counts = dict.fromkeys(("num_texts", "svt", "mft", "duty", "right"), 1) | {"medoids": [], "cohesion": 0.9}
+    blank = dict.fromkeys(SCHEMAS[table].names) | ({"similarity": 0.9} if table == "individuals" else {})
+    columns = [blank | (counts if table == "anchors" else {}) | row for row in rows]
     store.write_part(build, pa.Table.from_pylist(columns, SCHEMAS[table]), "0")
     store.commit(build, store.Details(), list(inputs))
 
@@ -50,7 +52,11 @@ def root(tmp_path) -> Path:
     write(tmp_path, "source_labels", labels)
     anchors = [{"anchor_id": name, "name": f"about {name}"} for name in ("one", "two")]
     write(tmp_path, "anchors", anchors)
-    write(tmp_path, "anchored", [{"text_id": i, "anchor_id": "one" if n < 80 else "two"} for n, i in enumerate(ids[:120])])
+    write(
+        tmp_path,
+        "anchored",
+        [{"text_id": i, "anchor_id": "one" if n < 80 else "two", "similarity": 0.9} for n, i in enumerate(ids[:120])],
+    )
     near = [{"text_id": i, "theory": at[i][0], "individual": f"{n % 2}"} for n, i in enumerate(ids[:40])]
     write(tmp_path, "individuals", near)
     return tmp_path
@@ -123,7 +129,12 @@ def test_an_anchor_that_the_split_leaves_with_one_theory_is_left_out(root):
         write(root, "anchors", [{"anchor_id": name, "name": name} for name in ("one", "two", "wide")], f"c{bridge}")
         at = dict.fromkeys(range(40), "one") | dict.fromkeys(range(40, 80), "wide")
         at |= dict.fromkeys((bridge, *range(80, 160, 4)), "two")
-        write(root, "anchored", [{"text_id": ids[n], "anchor_id": name} for n, name in at.items()], f"c{bridge}")
+        write(
+            root,
+            "anchored",
+            [{"text_id": ids[n], "anchor_id": name, "similarity": 0.9} for n, name in at.items()],
+            f"c{bridge}",
+        )
         two = {"stage": 2, "start": "latest", "batch": {"hierarchy": 8, "concept": 4}}
         made = prepared(config(root, {"anchors": f"c{bridge}"}, **two))
         assert made.counts["concepts of one theory after the split"] == narrow
@@ -151,6 +162,6 @@ def test_what_is_not_there_is_said(root, tmp_path_factory):
     (root / "anchored" / "b" / "_manifest.json").unlink()
     with pytest.raises(InputError, match=r"no finished anchors \(anchored\) .* run python -m jobs.build_anchors"):
         resolve_sources(str(root), config(root, {"anchors": "latest"}).data)
-    write(root, "anchored", [{"text_id": "0" * 16, "anchor_id": "one"}])
+    write(root, "anchored", [{"text_id": "0" * 16, "anchor_id": "one", "similarity": 0.9}])
     with pytest.raises(InputError, match="none of 160 texts has an anchor"):
         prepared(config(root, {"anchors": "latest"}))
