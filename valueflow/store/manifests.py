@@ -60,7 +60,8 @@ class File(Config):
     @classmethod
     def _inside(cls, path: str) -> str:
         """A manifest may come from somebody else; what it lists lies in its build."""
-        if "\\" in path or ":" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        is_text = path.isprintable()  # no half of a surrogate pair, which no file system takes
+        if not is_text or "\\" in path or ":" in path or any(part in ("", ".", "..") for part in path.split("/")):
             raise ValueError(f"file {path!r} is not a relative path inside the build")
         return path
 
@@ -162,6 +163,8 @@ def _parse(data: bytes) -> Manifest:
     unsealed(data)
     if not parsed.digest and any(source.content for source in parsed.inputs):
         raise ValueError("its digest is missing, so it was changed after it was written")
+    if len(parsed.attempt) > len(uuid.uuid4().hex):  # the end of another field, after bytes that were lost
+        raise ValueError("its attempt is no id, so it was changed after it was written")
     return parsed
 
 
