@@ -40,13 +40,9 @@ class Done(NamedTuple):
 
     def with_records(self, records: Iterable[pa.Table]) -> "Done":
         """Return these ids and those of the records of parts."""
-        ids: dict[str, list[np.ndarray]] = {}
-        for table in records:
-            for path, raw in zip(table["path"].to_pylist(), table["ids"].to_pylist(), strict=True):
-                ids.setdefault(path.rpartition("/")[0], []).append(np.frombuffer(raw, store.ID_TYPE))
         refs = dict(self.refs)
-        for folder, of_parts in ids.items():
-            refs[folder] = [*refs.get(folder, []), ray.put(np.sort(np.concatenate(of_parts)))]
+        for folder, ids in store.ids_by_folder(records).items():
+            refs[folder] = [*refs.get(folder, []), ray.put(np.sort(ids))]
         return Done(refs)
 
     def open_rows(self, rows: pa.Table, id_column: str, folder: str | None = None) -> pa.Table:

@@ -41,7 +41,7 @@ from valueflow.store.files import (
     write_bytes,
     write_for_people,
 )
-from valueflow.store.journal import ID_TYPE, RECORDS, Journal, compact, read_records, write_recorded
+from valueflow.store.journal import RECORDS, Journal, compact, ids_by_folder, read_records, write_recorded
 from valueflow.store.json_files import read_record, sealed, unsealed, write_record
 from valueflow.store.layout import (
     Build,
@@ -91,7 +91,6 @@ from valueflow.store.repair import finished_manifest, reusable, reusable_togethe
 
 __all__ = [
     "ARCHIVE_ERRORS",
-    "ID_TYPE",
     "MAKE_AGAIN",
     "RECORDS",
     "AnchorsDetails",
@@ -138,6 +137,7 @@ __all__ = [
     "filesystem",
     "finished",
     "finished_manifest",
+    "ids_by_folder",
     "ingested",
     "manifest",
     "missing_from",

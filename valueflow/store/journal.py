@@ -19,13 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from valueflow.errors import DamageError
 from valueflow.records import digest
 from valueflow.store.files import exists, read_or_set_aside, remove_file, remove_files, sizes, write_bytes
 from valueflow.store.layout import JOURNAL, Build
 from valueflow.store.manifests import PARQUET_ERRORS, File
-from valueflow.store.parts import drop_duplicates, read_described, read_part, rewrite, without_answer, write_part
-from valueflow.store.repair import withdraw
+from valueflow.store.parts import drop_duplicates, read_part, rewrite, whole_parts, without_answer, write_part
 
 log = logging.getLogger(__name__)
 ID_TYPE = "S16"
@@ -105,22 +103,25 @@ def read_records(build: Build, paths: list[str], id_column: str, reopen: bool = 
         StorageError: a part cannot be read; whether it is damaged is unknown, and it stays.
     """
     records, reopen = [RECORDS.empty_table()], reopen and not exists(build.manifest_url)
-    for path in paths:
-        try:
-            file, rows = read_described(build, path)
-        except DamageError as error:
-            log.warning("resume: %s", error)
-            withdraw(build, path)
-            continue
+    for file, rows in whole_parts(build, paths):
         if reopen and set(rows.column_names) >= ANSWER_COLUMNS:
             answered = rows.filter(pc.invert(without_answer(rows)))
             if not answered.num_rows:
-                remove_file(f"{build.url}/{path}")
+                remove_file(f"{build.url}/{file.path}")
                 continue
             if answered.num_rows < rows.num_rows:
-                file, rows = rewrite(build, path, answered), answered
+                file, rows = rewrite(build, file.path, answered), answered
         records.append(_record(file, rows, id_column))
     return pa.concat_tables(records)
+
+
+def ids_by_folder(records: Iterable[pa.Table]) -> dict[str, np.ndarray]:
+    """Return the ids (`ID_TYPE`) in the recorded parts by folder, as often as they occur."""
+    ids: dict[str, list[np.ndarray]] = {}
+    for table in records:
+        for path, raw in zip(table["path"].to_pylist(), table["ids"].to_pylist(), strict=True):
+            ids.setdefault(path.rpartition("/")[0], []).append(np.frombuffer(raw, ID_TYPE))
+    return {folder: np.concatenate(of_parts) for folder, of_parts in ids.items()}
 
 
 def compact(build: Build, paths: list[str], id_column: str) -> pa.Table:
@@ -165,13 +166,9 @@ class Journal:
         """
         while True:
             self._clear()
-            ids: dict[str, list[np.ndarray]] = {}
-            for records in self._records_of_parts(read or (lambda paths: [read_records(self.build, paths, self.id_column)])):
-                self._count(records)
-                for path, raw in zip(records["path"].to_pylist(), records["ids"].to_pylist(), strict=True):
-                    ids.setdefault(path.rpartition("/")[0], []).append(np.frombuffer(raw, ID_TYPE))
-            distinct = {folder: np.unique(np.concatenate(of_parts)) for folder, of_parts in ids.items()}
-            twice = [folder for folder, of_parts in ids.items() if len(distinct[folder]) < sum(map(len, of_parts))]
+            ids = ids_by_folder(self._counted(read or (lambda paths: [read_records(self.build, paths, self.id_column)])))
+            distinct = {folder: np.unique(of_folder) for folder, of_folder in ids.items()}
+            twice = [folder for folder, of_folder in ids.items() if len(distinct[folder]) < len(of_folder)]
             if not twice or exists(self.build.manifest_url):
                 return distinct
             remove_files(f"{self.build.url}/{JOURNAL}")
@@ -187,6 +184,11 @@ class Journal:
         self.totals = Totals(0, 0, 0, 0, Counter(), Counter(), set())
         self._unsaved: list[pa.Table] = []
         self._saved = time.monotonic()
+
+    def _counted(self, read: ReadRecords) -> Iterator[pa.Table]:
+        for records in self._records_of_parts(read):
+            self._count(records)
+            yield records
 
     def _records_of_parts(self, read: ReadRecords) -> Iterator[pa.Table]:
         unread = {path: size for path, size in sizes(self.build.url).items() if path.endswith(".parquet")}

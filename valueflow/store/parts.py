@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -133,32 +133,29 @@ def read_table(build: Build, columns: list[str] | None = None, folder: str = "")
     return rows
 
 
-def committed_ids(build: Build, column: str, rounds: int | None = None) -> np.ndarray:
-    """Return the sorted ids (array of S16) that a build already holds; with `rounds`, of the rounds below that number.
+def committed_ids(build: Build, column: str) -> np.ndarray:
+    """Return the sorted ids (array of S16) that a build already holds.
 
     A damaged part is set aside and its rows are done again.
 
     Raises:
         StorageError: a part cannot be read; whether it is damaged is unknown, and it stays.
     """
-    ids = []
-    for _, part in _whole_parts(build):
-        rows = part if rounds is None else part.filter(pc.less(part["round"], rounds))
-        ids.append(rows[column].to_numpy().astype("S16"))
+    ids = [rows[column].to_numpy().astype("S16") for _, rows in whole_parts(build, part_paths(build))]
     return np.unique(np.concatenate(ids)) if ids else np.empty(0, "S16")
 
 
-def _whole_parts(build: Build) -> Iterator[tuple[str, pa.Table]]:
-    """Path and rows of every part; damaged ones are set aside."""
-    for path in part_paths(build):
+def whole_parts(build: Build, paths: Iterable[str]) -> Iterator[tuple[File, pa.Table]]:
+    """Yield parts as a manifest lists them, with their rows; damaged ones are set aside."""
+    for path in paths:
         try:
             # All columns: a part of which another column is damaged must not count as done.
-            part = read_part(build, path)
+            part = read_described(build, path)
         except DamageError as error:
             log.warning("resume: %s", error)
             withdraw(build, path)
         else:
-            yield path, part
+            yield part
 
 
 def missing_from(ids: pa.ChunkedArray, done: np.ndarray) -> pa.Array:
@@ -213,10 +210,10 @@ def settle_unanswered(build: Build) -> None:
 
 def _unanswered(build: Build) -> Iterator[tuple[str, pa.Table, pa.Array]]:
     """Path, rows and mask of the parts with rows without an answer; none in a finished build."""
-    for path, part in () if reusable(build) else _whole_parts(build):
+    for file, part in () if reusable(build) else whole_parts(build, part_paths(build)):
         lost = without_answer(part)
         if pc.any(lost).as_py():
-            yield path, part, lost
+            yield file.path, part, lost
 
 
 def rewrite(build: Build, path: str, rows: pa.Table) -> File:

@@ -37,8 +37,8 @@ class AuditConfig(Config):
     max_broken: float = Field(0.05, ge=0, le=1, description="share of windows without a valid answer")
 
 
-class AuditMetric(Config):
-    """One property of a judge with its 95 % interval, its value for a coin flip, and the mark; null if not measurable."""
+class AuditEstimate(Config):
+    """A property of a judge with its 95 % interval; null if not measurable."""
 
     name: str
     label: str
@@ -47,6 +47,11 @@ class AuditMetric(Config):
     high: float | None
     n: int = Field(description="of `unit`")
     unit: str
+
+
+class AuditMetric(AuditEstimate):
+    """A property with its value for a coin flip, and the mark that decides whether the judge passes."""
+
     chance: float | None
     mark: float
     setting: str = Field(description="field of AuditConfig that holds the mark")
@@ -59,16 +64,9 @@ class AuditMetric(Config):
         return self.setting.startswith("max_")
 
 
-class AuditFigure(Config):
-    """A property of a judge without a mark, with its 95 % interval; null if not measurable."""
+class AuditFigure(AuditEstimate):
+    """A property without a mark."""
 
-    name: str
-    label: str
-    estimate: float | None
-    low: float | None
-    high: float | None
-    n: int = Field(description="of `unit`")
-    unit: str
     chance: float
     explanation: str
 
