@@ -17,7 +17,7 @@ from valueflow.distributed.cluster import STAGE_CPUS, Progress, completed_result
 from valueflow.distributed.commit import Commit, Done, run_writes
 from valueflow.distributed.error_limit import ErrorLimit, error_limit
 from valueflow.distributed.judge import answerer, from_call_cache
-from valueflow.errors import BudgetSpent, TooManyErrors
+from valueflow.errors import BudgetSpent, InputError, TooManyErrors
 from valueflow.judging.configs import AnyJudge
 from valueflow.llm.configs import LlmModel
 from valueflow.llm.cost import cost_summary
@@ -161,8 +161,14 @@ def check_answers(stage: AnswerStage, total: int, max_error_share: float, what: 
 
     Raises:
         TooManyErrors: too many questions have no valid answer.
+        InputError: another attempt has finished the build meanwhile.
     """
     totals = stage.totals()
+    if totals.questions > total:  # the other one has finished the build, which nobody changes
+        raise InputError(
+            f"{what}: another attempt has answered the same questions ({totals.questions} answers to {total}). Nothing was "
+            "lost; rerun the command"
+        )
     if totals.questions != total:
         raise RuntimeError(f"{what}: {totals.questions} of {total} questions answered; rerun the command to answer the rest")
     check_error_share(totals, max_error_share, what, stage.out.url, stage.journal.totals.reasons, total)
