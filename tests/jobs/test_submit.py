@@ -1,5 +1,6 @@
 """`valueflow submit` on a head node with a token: twice at once, stopped, killed, refused."""
 
+import asyncio
 import json
 import os
 import re
@@ -62,6 +63,22 @@ def test_an_upload_that_ray_does_not_take_is_refused_before(tmp_path, monkeypatc
 )
 def test_the_exit_code_is_that_of_the_job(status, code, expected):
     assert exit_code(SimpleNamespace(status=JobStatus(status), driver_exit_code=code)) == expected
+
+
+@pytest.mark.parametrize(("code", "runs"), [(0, 1), (1, 3), (2, 1), (3, 3), (4, 3), (5, 1), (6, 1), (137, 3)])
+def test_a_job_is_run_again_unless_it_would_end_the_same_way(code, runs, monkeypatch):
+    details = SimpleNamespace(status=JobStatus("FAILED" if code else "SUCCEEDED"), driver_exit_code=code)
+    names = []
+
+    async def follow(client: object, name: str) -> SimpleNamespace:
+        return details
+
+    monkeypatch.setattr(submit, "_client", lambda address: None)
+    monkeypatch.setattr(submit, "_submit_or_attach", lambda client, submission: names.append("run") or "run")
+    monkeypatch.setattr(submit, "_follow", follow)
+    monkeypatch.setattr(submit.retry, "backoff", lambda attempt: 0.0)
+    assert asyncio.run(submit.run(submit.Submission("build_vidb", "c.yaml", [], "b", {}), None, retries=2)) == code
+    assert len(names) == runs
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     submit.add_argument("override", nargs="*", metavar="key=value", help="overrides of the config")
     submit.add_argument("--address", metavar="URL", help="of the cluster's dashboard (default: RAY_API_SERVER_ADDRESS)")
     submit.add_argument(
-        "--retry", type=int, default=0, metavar="N", help="times that a job is run again that crashed or was killed"
+        "--retry", type=int, default=0, metavar="N", help="times that a job is run again that crashed, was killed or stalled"
     )
     submit.add_argument("--runtime-env", default="", metavar="FILE.yaml", help="Ray's runtime environment, such as env_vars")
     submit.add_argument("--no-wait", action="store_true", help="do not follow the job; the same command attaches to it later")

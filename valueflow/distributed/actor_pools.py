@@ -9,9 +9,9 @@ import ray
 from ray.data import Dataset
 
 from valueflow.config import Resources
-from valueflow.distributed.attempts import Attempts, attempts
 from valueflow.distributed.cluster import STAGE_CPUS
 from valueflow.distributed.error_limit import ErrorLimit
+from valueflow.distributed.worker_deaths import Attempts, attempts
 from valueflow.judging.answers import without_answers
 from valueflow.judging.configs import AnyJudge, WorkerJudge
 from valueflow.judging.kind import Worker

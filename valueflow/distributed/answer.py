@@ -12,11 +12,11 @@ import ray
 from ray.data import Dataset
 
 from valueflow import store
-from valueflow.distributed.attempts import attempts
 from valueflow.distributed.cluster import STAGE_CPUS, Progress, completed_results
 from valueflow.distributed.commit import Commit, Done, run_writes
 from valueflow.distributed.error_limit import ErrorLimit, error_limit
 from valueflow.distributed.judge import answerer, from_call_cache
+from valueflow.distributed.worker_deaths import attempts
 from valueflow.errors import BudgetSpent, InputError, TooManyErrors
 from valueflow.judging.configs import AnyJudge
 from valueflow.llm.configs import LlmModel

@@ -19,13 +19,15 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from valueflow import retry
 from valueflow.console import one_line, say
 from valueflow.distributed.address import TOKENS
-from valueflow.errors import InputError
+from valueflow.errors import BudgetSpent, DeadlinePassed, InputError
 from valueflow.job.upload import Upload, fill
 
 T = TypeVar("T")
 # How often a request is tried that a head node does not answer: about two minutes.
 ATTEMPTS = 12
-USER_ERROR, STOPPED, KILLED = 2, 143, 128
+STOPPED, KILLED = 143, 128
+# After these another run of the same command ends the same way: success, an error of the user, a limit that the user has set.
+FINAL = (0, InputError.exit_code, DeadlinePassed.exit_code, BudgetSpent.exit_code)
 
 
 class Submission(NamedTuple):
@@ -49,8 +51,9 @@ class Submission(NamedTuple):
 async def run(submission: Submission, address: str | None, retries: int = 0, follow: bool = True) -> int:
     """Submit a job or attach to the run of it that has not ended, and return its exit code.
 
-    A run that was killed or crashed is followed by another one, `retries` times; not one that was stopped, or that says what
-    the user must mend (exit code 2). A run resumes what the one before it has left.
+    A run that was killed, crashed, stalled or waited for capacity in vain is followed by another one, `retries` times; not one
+    that was stopped, that says what the user must mend (exit code 2), or that has spent its time or budget (5, 6). A run
+    resumes what the one before it has left.
 
     Raises:
         InputError: the cluster does not answer or refuses, or the upload is too large.
@@ -66,7 +69,7 @@ async def run(submission: Submission, address: str | None, retries: int = 0, fol
         say(f"{name}: {outcome}, exit code {code}", sys.stderr)
         if details.status == JobStatus.FAILED and details.driver_exit_code is None:
             say(f"{name}: {one_line(details.message or '')[:1_000]}", sys.stderr)
-        if code in (0, USER_ERROR) or details.status == JobStatus.STOPPED or not left:
+        if code in FINAL or details.status == JobStatus.STOPPED or not left:
             return code
         say(f"running it again ({left} left)", sys.stderr)
         await asyncio.sleep(retry.backoff(retries - left))

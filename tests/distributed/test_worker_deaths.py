@@ -6,7 +6,7 @@ from configs import SIMULATED, job_config
 
 from jobs import build_vidb
 from valueflow import store
-from valueflow.distributed.attempts import attempts
+from valueflow.distributed.worker_deaths import attempts
 from valueflow.errors import InputError, TooManyErrors
 from valueflow.records import digest
 from valueflow.store import RankingsDetails
