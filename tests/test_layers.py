@@ -36,6 +36,7 @@ LAYERS = (
     {"hives"},
     {"judging"},
     {"evaluation"},
+    {"steering"},
     {"report"},
     {"service", "client"},
     {"distributed"},
