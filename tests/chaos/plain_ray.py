@@ -11,7 +11,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from valueflow.distributed import attempts, commit, error_limit
+from valueflow.distributed import commit, error_limit, worker_deaths
 
 
 class Ref:
@@ -106,5 +106,5 @@ def install() -> None:
     ray.data.from_items = from_items
     ray.data.from_arrow = lambda table: Dataset(lambda: [table])
     error_limit._counter = actor(error_limit.ErrorCounter)
-    attempts._counter = actor(attempts.AttemptCounter)
+    worker_deaths._counter = actor(worker_deaths.AttemptCounter)
     commit.watched = lambda what, results, *_: results
