@@ -89,6 +89,15 @@ SCHEMAS = {
             ("judge", S), ("vidb_version", S), ("sampling", S), ("k", N), ("m", N),
         ]
     ),
+    "generations": pa.schema(
+        [
+            ("generation_id", S), ("model", S), ("regime", S), ("condition", S), ("turn", S), ("values", pa.list_(S)),
+            ("levels", pa.list_(N)), ("variant", N), ("replicate", N), ("query_id", S), ("dataset", S), ("query", S),
+            ("exemplar_ids", pa.list_(S)), ("requested", F), ("prompt_hash", S), ("wording_hash", S), ("response", S),
+            ("response_text_id", S), ("finish_reason", S), ("outcome", S), ("outcome_by", S), ("error", S),
+            ("tokens_in", N), ("tokens_out", N), ("reasoning_tokens", N), ("cost", F),
+        ]
+    ),
     "embeddings": pa.schema([("text_id", S), ("embedding", pa.list_(pa.float32()))]),
     "anchors": pa.schema(
         [

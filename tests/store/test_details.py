@@ -45,6 +45,11 @@ SAVED = [
     (store.VotesDetails, JUDGE | {"fingerprint": "77aa", "audit": "passed"}, TOTALS),
     (store.LabelsDetails, {"resolved": {}, "votes": {"sim": "a1"}}, {"ballots": 4, "queued": 1, "accepted": 2, "lead": 1}),
     (store.QueueDetails, {}, {"texts": 1}),
+    (
+        store.GenerationsDetails,
+        {"resolved": {}, "plan": "p", "models": {"m": {"kind": "vllm"}}, "sampling": {"top_p": 1.0}, "refused": {"top_k": "no"}},
+        {"generations": 3, "errors": 1, "truncated": 0, "outcomes": {"answer": 2}, "cost": 0.5},
+    ),
     (store.EmbeddingsDetails, {"model": "m", "prompt": None}, {"texts": 3, "dimension": 8}),
     (
         store.AnchorsDetails,

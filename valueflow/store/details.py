@@ -267,6 +267,31 @@ class QueueDetails(Details):
     texts: int = 0
 
 
+class GenerationsDetails(Details):
+    """Of `generations`, the replies of one model to the plan of a steering job; builds of other models to it have its `plan`."""
+
+    COUNTS = (
+        "generations", "errors", "tokens_in", "tokens_out", "reasoning_tokens", "truncated", "outcomes", "cost",
+    )  # fmt: skip
+
+    resolved: dict[str, Any] = Field({}, description="SteerConfig")
+    plan: str = Field("", description="hash of queries, conditions, wording and sampling: the same for all models of a job")
+    models: dict[str, Any] = Field({}, description="public settings of the model, by its name")
+    sampling: dict[str, Any] = Field({}, description="every sampling field as it was sent")
+    refused: dict[str, str] = Field({}, description="sampling fields that the server does not take, and what it said")
+    wording_hash: str = ""
+    prompts: dict[str, str] = Field({}, description="a rendered prompt of each condition, as the model read it")
+    export: str = Field("", description="folder of the files that jobs/evaluate reads")
+    generations: int = 0
+    errors: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    reasoning_tokens: int = 0
+    truncated: int = Field(0, description="replies that ended at max_tokens")
+    outcomes: dict[str, int] = Field({}, description="replies by outcome: answer, hedge, refusal, broken")
+    cost: float = Field(0.0, description="in the currency of the model's price")
+
+
 class EmbeddingsDetails(Details):
     """Of `embeddings`."""
 

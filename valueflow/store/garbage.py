@@ -5,7 +5,7 @@ Kept, with all that it was made from (the `inputs` of manifests, transitively):
 - the published version, those published before it (`Rules.versions` in all), and pinned versions;
 - what a running attempt names in its lease, and what an attempt named whose lease was written less than `days` ago;
 - builds of which a file was written less than `days` ago, finished or not;
-- results: evaluations, labels and queues, anchors, extractions, encoders (by `result_days`, where that is set);
+- results: evaluations, generations, labels and queues, anchors, extractions, encoders (by `result_days`, where that is set);
 - the newest ingest, which `texts: latest` means.
 
 Reports, audits, validity records, what people wrote, and anything that no stage writes are never garbage.
@@ -36,11 +36,11 @@ MARGIN = 2.0
 TABLES = (*SCHEMAS, *FILE_TABLES)
 # Tables that one stage writes under one id.
 COMPANIONS = (("texts", "source_labels", "rejected"), ("anchors", "anchored"), ("labels", "queue"))
-RESULTS = ("evaluations", "labels", "queue", "anchors", "anchored", "individuals", "extracted", "hives")
+RESULTS = ("evaluations", "generations", "labels", "queue", "anchors", "anchored", "individuals", "extracted", "hives")
 # Made again from what it belongs to: kept as long as that is.
 DERIVED = "fast"
 # Rows that cost calls: said in the listing.
-CALLS = ("rankings", "votes", "names")
+CALLS = ("rankings", "votes", "names", "generations")
 FOR_PEOPLE = "human_queue.csv"
 
 Key = tuple[str, str]  # table, build id

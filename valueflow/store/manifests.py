@@ -41,7 +41,7 @@ UNLISTED = "is not in its manifest"
 # Counts that are the number of rows, by table.
 ROWS = {
     "texts": "texts", "windows": "windows", "rankings": "windows", "votes": "questions", "responses": "responses",
-    "embeddings": "texts", "names": "questions",
+    "embeddings": "texts", "names": "questions", "generations": "generations",
 }  # fmt: skip
 # What Arrow raises on bytes that are no parquet; its OSErrors are about bytes in memory here.
 PARQUET_ERRORS = (pa.ArrowException, OSError)

@@ -19,6 +19,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "texts": ("text_id",), "candidates": ("text_id",), "windows": ("window_id",), "utilities": ("text_id",),
     "vidb": ("text_id",), "responses": ("response_id",), "evaluations": ("response_id", *VALUE), "embeddings": ("text_id",),
     "labels": ("text_id", "theory"), "anchors": ("anchor_id",), "anchored": ("text_id",), "individuals": ("text_id", "theory"),
+    "generations": ("generation_id",),
 }  # fmt: skip
 TOKENS = ("tokens_in", "tokens_out")  # null counts as 0
 # Columns of numbers and lists that may be null, and when: docs/data.md.
@@ -33,16 +34,18 @@ NULLS: dict[str, set[str]] = {
         "standard_error", "num_windows", "wins", "component", "low", "high", "judge_intensity", "judge_low", "judge_high",
         "flags", "human_mean", "direction",
     },
+    "generations": {"requested"},
     "evaluations": {"intensity", "low", "high", "judge_intensity", "judge_low", "judge_high"},
 }  # fmt: skip
 _POINTS, _SHARE, _COUNT = (-LIMIT, LIMIT), (0.0, 1.0), (0.0, np.inf)
 # Least and largest number, by column; a column has one meaning in all tables.
 RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("intensity", "low", "high", "judge_intensity", "judge_low", "judge_high"), _POINTS),
+    **dict.fromkeys(("intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "requested"), _POINTS),
     **dict.fromkeys(("human_mean", "final_rating"), _POINTS),
     **dict.fromkeys(("weight", "agreement", "confidence", "relevance"), _SHARE),
     **dict.fromkeys(("standard_error", "num_windows", "num_failed", "wins", "component", "flags", "round"), _COUNT),
     **dict.fromkeys((*TOKENS, "cost", "num_texts", "annotators", "k", "m"), _COUNT),
+    **dict.fromkeys(("reasoning_tokens", "variant", "replicate"), _COUNT),
     "direction": (-1.0, 1.0),
     "rank": (1.0, np.inf),
 }
