@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,14 @@ def test_secrets_are_hidden_and_nothing_else(text, shown):
     assert str(InputError(text)) == shown
     record = logging.LogRecord("x", logging.INFO, "", 0, "%s", (text,), None)
     assert PrintableFormatter("%(message)s").format(record) == shown
+
+
+@pytest.mark.parametrize("run", [" ", "\n", "a", "a=", '"', "://:", "authorization ", "token"])
+def test_a_message_that_quotes_a_large_file_is_shown_at_once_and_without_its_secret(run):
+    message = f"a.csv: token={'s3cret' * 2000} {run * (1_000_000 // len(run))} password=s3cret"
+    started = time.monotonic()
+    shown = str(InputError(message))
+    assert time.monotonic() - started < 2  # it was quadratic in the length: hours
+    assert shown.startswith("a.csv: token=***")
+    assert "s3cret" not in shown
+    assert "\n" not in shown

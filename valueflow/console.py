@@ -27,7 +27,7 @@ USERINFO = re.compile(
     r"""(?i)(?<=://)(?:(?<=https://)[^\s/?\#"'<>]*@|(?<=http://)[^\s/?\#"'<>]*@"""
     r"""|[^\s/?\#@:"'<>\[]*:(?!\d*(?:[\s/?\#"'<>,]|$))[^\s"'<>]*@)"""
 )
-ASSIGNED = re.compile(r"""([A-Za-z][\w.-]*)=([^\s&;,"'(){}\[\]]+)""")
+ASSIGNED = re.compile(r"""(?<![\w.-])([\w.-]+)=([^\s&;,"'(){}\[\]]+)""")
 QUOTED = re.compile(r"""(["'])([\w.-]+)\1(\s*:\s*)(["'])((?:(?!\4).)+)\4""")
 AUTHORIZATION = re.compile(r"""(?i)\b(authorization\s*[:=]\s*)(?:(?:bearer|basic|token)\s+)?[^\s"',}]+""")
 UNRESOLVED = re.compile(r"\$\{.*\}", re.DOTALL)

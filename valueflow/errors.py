@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import errno
-import re
 from collections.abc import Iterable, Iterator
 
 from valueflow.console import USERINFO, without_secrets
@@ -18,7 +17,13 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         """Return the message on one line, without secrets and, if it is long, without its middle."""
-        text = re.sub(r"\s*\n\s*", " ", without_secrets(super().__str__()).strip())
+        text = super().__str__().strip()
+        if len(text) > 4 * LONGEST:  # it may quote a file of any size: the search for secrets must not take minutes
+            begin, end = (without_secrets(part) for part in (text[: 2 * LONGEST], text[-2 * LONGEST :]))
+            if len(end) <= LONGEST // 2:  # all of it will be shown, and its first word may be the second half of a secret
+                end = end.partition(" ")[2]
+            text = f"{begin} … {end}"
+        text = " ".join(line for line in map(str.strip, without_secrets(text).split("\n")) if line)
         return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 + 10 :]}"
 
 

@@ -47,7 +47,7 @@ SAVED = [
     (store.QueueDetails, {}, {"texts": 1}),
     (
         store.GenerationsDetails,
-        {"resolved": {}, "plan": "p", "models": {"m": {"kind": "vllm"}}, "sampling": {"top_p": 1.0}, "refused": {"top_k": "no"}},
+        {"resolved": {}, "plan": "p", "models": {"m": {"kind": "vllm"}}, "sampling": {"top_p": 1}, "refused": {"top_k": "no"}},
         {"generations": 3, "errors": 1, "truncated": 0, "outcomes": {"answer": 2}, "cost": 0.5},
     ),
     (store.EmbeddingsDetails, {"model": "m", "prompt": None}, {"texts": 3, "dimension": 8}),

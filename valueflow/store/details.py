@@ -268,7 +268,7 @@ class QueueDetails(Details):
 
 
 class GenerationsDetails(Details):
-    """Of `generations`, the replies of one model to the plan of a steering job; builds of other models to it have its `plan`."""
+    """Of `generations`, the replies of one model to the plan of a steering job; those of other models have the same `plan`."""
 
     COUNTS = (
         "generations", "errors", "tokens_in", "tokens_out", "reasoning_tokens", "truncated", "outcomes", "cost",
