@@ -20,7 +20,7 @@ help:
 	@echo "make test      proves the product: unit tests, Ray, browser, S3, a vLLM engine, one kill; about 20 minutes once installed"
 	@echo "make test-unit the pure tests of it, about 5 minutes"
 	@echo "make test-slow the rest: kills at every stage, simulations that validate the method"
-	@echo "make check     lint, format, types, import fence"
+	@echo "make check     lint, format, types, import fence, wording of steering"
 	@echo "make bench     benchmarks: speed, memory, coverage, evaluator"
 
 setup: $(VENV)/.core
@@ -100,6 +100,7 @@ check: $(VENV)/.core
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m valueflow.steering.lint
 	! grep -rnE "to_pandas|take_all|iterrows" valueflow jobs --include=*.py
 
 bench: $(VENV)/.llm $(VENV)/.train $(VENV)/.serve runs/demo/vidb/CURRENT

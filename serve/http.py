@@ -39,6 +39,7 @@ from valueflow.api import (
     ScoreRequest,
     ScoreResponse,
     ScoringRequest,
+    SteeringResponse,
     StreamEnd,
     StreamRequest,
     StreamScore,
@@ -170,6 +171,13 @@ def list_anchors(
     """List anchors of a value in ascending order of intensity."""
     service = ready(request)
     return look_up_or_404(lambda: service.anchors(value, offset, limit))
+
+
+@router.get("/v1/steering/{id}", responses=READ_PROBLEMS | problems(404, 422))
+def show_steering(value: ValueName, request: Request) -> SteeringResponse:
+    """Return the wording by which models are steered on a value, at all levels; nothing is generated."""
+    service = ready(request)
+    return look_up_or_404(lambda: service.steering(value))
 
 
 @router.get("/v1/vidb", responses=READ_PROBLEMS)

@@ -132,6 +132,8 @@ def test_every_path_answers_with_its_model(ask, fake):
     assert fake.calls[-1].path == "values/a b?c=d"
     assert ask("anchors", "svt:benevolence", offset=5, limit=7).anchors == anchors("svt:benevolence")[5:12]
     assert fake.calls[-1].query == "offset=5&limit=7"
+    assert {row.level for row in ask("steering", "svt:power").wordings} == {-2, -1, 0, 1, 2}
+    assert fake.calls[-1].path == "steering/svt:power"
     assert ask("vidb").limits == LIMITS
 
 

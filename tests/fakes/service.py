@@ -10,6 +10,7 @@ from typing import Any
 from serve.settings import HttpConfig
 from valueflow import api
 from valueflow.records import ValueId
+from valueflow.service.steering import steering_of
 from valueflow.theories import operational, resolve, theories
 
 VERSION, JUDGE, ENCODER = "3f0c2ab94d17e6aa", "qwen3-8b", "minilm"
@@ -182,6 +183,9 @@ class FakeService:
             paths=[list(path) for path in theory.paths(value.node)], scored=node.operational,
             examples=anchors(str(value))[::9] if node.operational else [],
         )  # fmt: skip
+
+    def steering(self, id):  # noqa: A002
+        return steering_of(id)
 
     def anchors(self, id, offset, limit):  # noqa: A002
         value = str(resolve(id))

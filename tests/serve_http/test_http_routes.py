@@ -17,8 +17,10 @@ from served import REQUEST, Served, log_lines, serving
 from serve.http import create
 from serve.problems import Refused
 from serve.settings import HttpConfig
-from valueflow.api import Problem, ScoreResponse, StreamEnd, StreamScore, StreamStart
+from valueflow.api import Problem, ScoreResponse, SteeringResponse, StreamEnd, StreamScore, StreamStart
 from valueflow.errors import BudgetSpent, InputError
+from valueflow.records import ValueId
+from valueflow.steering import LEVELS, wording_hash, wordings
 
 PAIR = {"first": "a", "second": "b", "values": ["svt:power"]}
 
@@ -72,6 +74,18 @@ def test_look_ups_answer(server: Served):
     assert [a["text"] for a in page["anchors"]] == [a.text for a in anchors("svt:power")[7:10]]
     limits = server.http.get("/v1/vidb").json()["limits"]
     assert limits == HttpConfig().limits().model_dump()
+
+
+def test_the_wording_of_steering_is_returned_at_every_level(server: Served):
+    body = SteeringResponse.model_validate_json(server.http.get("/v1/steering/Care_Harm").content, strict=True)
+    assert (body.value, body.wording_hash) == ("mft:care-harm", wording_hash())
+    assert sorted({row.level for row in body.wordings}) == [-2, -1, 0, 1, 2]
+    for level in LEVELS:
+        rows = [row for row in body.wordings if row.level == level]
+        assert [row.text for row in rows] == [row.text for row in wordings(ValueId(body.value), level)]
+        assert [row.named for row in rows] == [True, True, False]
+    assert "did you mean" in problem(server.http.get("/v1/steering/mft:car-harm"), 404, "unknown-value").detail
+    assert "svt:power" in problem(server.http.get("/v1/steering/svt:conservation"), 404, "unknown-value").detail
 
 
 @pytest.mark.parametrize("query", ["offset=-1", "limit=0", "limit=1001", "limit=x", f"offset={'9' * 5000}"])
@@ -251,7 +265,7 @@ def test_openapi_is_valid_and_documents_every_error(server: Served):
     for schema in document["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
     operations = [(p, op) for p, ops in document["paths"].items() for op in ops.values()]
-    assert len(operations) == 12
+    assert len(operations) == 13
     for path, operation in operations:
         errors = {status: answer for status, answer in operation["responses"].items() if status != "200"}
         assert "500" in errors, path

@@ -206,6 +206,26 @@ class ValueResponse(BaseModel):
     examples: list[Anchor] = Field(description="anchors spread evenly over the value's scale, weakest first")
 
 
+class SteeringText(BaseModel):
+    """One text that tells a model how it stands towards a value."""
+
+    level: int = Field(
+        description="-2 opposes the value openly, -1 doubts it, 1 leans towards it, 2 puts it first; 0: a neutral persona"
+    )
+    variant: int = Field(description="number of the paraphrase")
+    named: bool = Field(description="whether the text names the value; the last variant does not")
+    text: str
+
+
+class SteeringResponse(BaseModel):
+    """The wording by which a model is steered on a value; nothing is generated."""
+
+    value: str
+    name: str = Field(description="the word for the value in its texts")
+    wordings: list[SteeringText] = Field(description="by level and variant")
+    wording_hash: str = Field(description="changes with any of the wordings of all values")
+
+
 class Limits(BaseModel):
     """Limits of one request."""
 

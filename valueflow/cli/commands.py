@@ -19,6 +19,7 @@ from valueflow.cli import output
 from valueflow.cli.options import FORMATS, ROOT
 from valueflow.cli.outcome import Outcome
 from valueflow.cli.output import Lines, Row, Sheet
+from valueflow.cli.steer_prompt import steer_prompt
 from valueflow.cli.submit import submit
 from valueflow.cli.trusted import Trusted
 from valueflow.client import AsyncClient, LocalClient, Settings, ValueFlowError
@@ -398,5 +399,5 @@ def _cells(path: str, column: str) -> Iterator[tuple[str, str, str]]:
 
 COMMANDS: dict[str, Callable[[Namespace], Coroutine[None, None, int | None]]] = {
     "score": score, "compare": compare, "profile": profile, "extract": extract, "values": values, "vidb": vidb,
-    "submit": submit,
+    "steer-prompt": steer_prompt, "submit": submit,
 }  # fmt: skip

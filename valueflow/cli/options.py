@@ -86,6 +86,21 @@ def parser() -> argparse.ArgumentParser:
         **_examples("values", "values mft", "values svt:benevolence"),
     )
     values.add_argument("name", nargs="?", help="a theory (svt); or a value (svt:benevolence), to show its paths and examples")
+    steer = commands.add_parser(
+        "steer-prompt",
+        help="the texts that steer a model towards or away from a value",
+        description="Level 2 puts the value first at a cost, 1 leans towards it, -1 doubts it, -2 opposes it openly; 0 is a "
+        "neutral persona.",
+        **_examples(
+            "steer-prompt fairness 2", "steer-prompt svt:benevolence -1 --variant 2", "steer-prompt conformity -2 --json"
+        ),
+    )
+    steer.add_argument("value", metavar="VALUE", help="a value, in any spelling (svt:benevolence, conformity)")
+    steer.add_argument("level", metavar="LEVEL", help="-2, -1, 0, 1 or 2")
+    steer.add_argument(
+        "--variant", type=int, metavar="N", help="only this text: 0 or 1 with the value's name, 2 without it (default: all)"
+    )
+    steer.add_argument("--json", action="store_true", help="JSON with the hash of all wordings")
     vidb = commands.add_parser(
         "vidb",
         help="versions of the Value Intensity DataBase",

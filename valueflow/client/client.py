@@ -90,6 +90,10 @@ class Client:
         """Return a value's definition, its paths in the theory, and example anchors."""
         return self._call(_value(value))
 
+    def steering(self, value: str) -> api.SteeringResponse:
+        """Return the wording by which models are steered on a value, at all levels."""
+        return self._call(_steering(value))
+
     def anchors(self, value: str, offset: int = 0, limit: int = 100) -> api.AnchorsResponse:
         """Return anchors of a value in ascending order of intensity."""
         return self._call(_anchors(value, offset, limit))
@@ -216,6 +220,10 @@ class AsyncClient:
         """Return a value's definition, its paths in the theory, and example anchors."""
         return await self._call(_value(value))
 
+    async def steering(self, value: str) -> api.SteeringResponse:
+        """Return the wording by which models are steered on a value, at all levels."""
+        return await self._call(_steering(value))
+
     async def anchors(self, value: str, offset: int = 0, limit: int = 100) -> api.AnchorsResponse:
         """Return anchors of a value in ascending order of intensity."""
         return await self._call(_anchors(value, offset, limit))
@@ -300,6 +308,10 @@ def _profile(texts: list[str], options: dict[str, Any]) -> ApiCall[api.ProfileRe
 
 def _value(name: str) -> ApiCall[api.ValueResponse]:
     return ApiCall("GET", f"/v1/values/{quote(name, safe=':')}", api.ValueResponse)
+
+
+def _steering(name: str) -> ApiCall[api.SteeringResponse]:
+    return ApiCall("GET", f"/v1/steering/{quote(name, safe=':')}", api.SteeringResponse)
 
 
 def _anchors(name: str, offset: int, limit: int) -> ApiCall[api.AnchorsResponse]:

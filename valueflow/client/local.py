@@ -72,3 +72,7 @@ class LocalClient:
     async def value(self, value: str) -> api.ValueResponse:
         """Return a value's definition, its paths in the theory, and example anchors."""
         return self._service.value(value)
+
+    async def steering(self, value: str) -> api.SteeringResponse:
+        """Return the wording by which models are steered on a value."""
+        return self._service.steering(value)

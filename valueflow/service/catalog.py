@@ -11,6 +11,7 @@ from valueflow import api, store, vidb
 from valueflow.errors import InputError, of_the_operator
 from valueflow.ranking.content_error import ContentError
 from valueflow.records import ValueId
+from valueflow.service.steering import steering_of
 from valueflow.theories import expand, operational, resolve, theories
 from valueflow.vidb.version import Anchors, Vidb
 
@@ -83,6 +84,14 @@ class Catalog:
             paths=[list(path) for path in theory.paths(value.node)],
             scored=value in self.version.calibrations, examples=examples,
         )  # fmt: skip
+
+    def steering(self, id: str) -> api.SteeringResponse:  # noqa: A002
+        """Return the wording by which models are steered on a value.
+
+        Raises:
+            InputError: there is no such value, or models are not steered on it.
+        """
+        return steering_of(id)
 
     def anchors(self, id: str, offset: int, limit: int) -> api.AnchorsResponse:  # noqa: A002
         """Return up to `limit` of a value's anchors in ascending order of intensity, after the first `offset`.
