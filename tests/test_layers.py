@@ -37,6 +37,7 @@ LAYERS = (
     {"judging"},
     {"evaluation"},
     {"steering"},
+    {"profiles"},
     {"report"},
     {"service", "client"},
     {"distributed"},

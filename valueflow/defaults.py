@@ -9,4 +9,5 @@ K: Final = 6  # texts in a window, the scored one included
 M: Final = 3  # windows per text and value
 SAMPLING: Final = "adaptive"  # how the anchors of a window are chosen
 MIN_RELEVANCE: Final = 0.1  # of a text that counts in a profile
+MIN_TEXTS: Final = 1  # of a value in a profile of the service; the job, whose profiles are published, wants 5
 SEED: Final = 0

@@ -96,6 +96,13 @@ SCHEMAS = {
             ("exemplar_ids", pa.list_(S)), ("requested", F), ("prompt_hash", S), ("wording_hash", S), ("response", S),
             ("response_text_id", S), ("finish_reason", S), ("outcome", S), ("outcome_by", S), ("error", S),
             ("tokens_in", N), ("tokens_out", N), ("reasoning_tokens", N), ("cost", F),
+    "unit_texts": pa.schema([("row_id", S), ("unit", S), ("text_id", S), ("text", S), ("thread", S), ("weight", F)]),
+    "profiles": pa.schema(
+        [
+            ("profile_id", S), ("unit_id", S), ("unit", S), ("theory", S), ("value", S), ("intensity", F), ("low", F),
+            ("high", F), ("standard_error", F), ("shared_error", F), ("num_texts", N), ("num_clusters", N),
+            ("num_left_out", N), ("standardized", F), ("mean_rating", F), ("centred", F), ("centred_low", F),
+            ("centred_high", F), ("centred_error", F), ("halves", pa.list_(F)), ("statements", pa.list_(S)),
         ]
     ),
     "embeddings": pa.schema([("text_id", S), ("embedding", pa.list_(pa.float32()))]),

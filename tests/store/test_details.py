@@ -41,6 +41,12 @@ SAVED = [
     (store.VidbDetails, {"imported": ["a.csv"], "calibrations": {}}, {"texts": 3, "duplicates": 0, "empty": 0}),
     (store.ResponsesDetails, {"path": "r.csv"}, {"responses": 3, "unreadable": 0}),
     (store.EvaluationsDetails, {"resolved": {}, "sharpness": {"svt:power": 1.0}, "vidb_version": "v-1"}, WINDOWS),
+    (store.UnitTextsDetails, {"path": "u.csv"}, {"texts": 36, "units": 3, "unreadable": 0}),
+    (
+        store.ProfilesDetails,
+        {"basis": "b", "scale": {"svt:power": 3.0}},
+        {"units": 3, "reused": 1, "reliability": {"svt:power": None}},
+    ),
     (store.BallotsDetails, {"descent": {}, "step": 1}, {}),
     (store.VotesDetails, JUDGE | {"fingerprint": "77aa", "audit": "passed"}, TOTALS),
     (store.LabelsDetails, {"resolved": {}, "votes": {"sim": "a1"}}, {"ballots": 4, "queued": 1, "accepted": 2, "lead": 1}),

@@ -1,9 +1,9 @@
 """Request bodies."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from valueflow import defaults
 
@@ -63,15 +63,38 @@ class CompareRequest(ScoringRequest):
 
 
 class ProfileRequest(ScoringRequest):
-    """The texts of one person or group."""
+    """The texts of one person or group, or of several."""
 
     texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)
+    units: list[Name] | None = Field(
+        None,
+        max_length=MAX_TEXTS,
+        fail_fast=True,
+        description="the person, group or model that each text is of, in the order of the texts; null: all are of one",
+    )
+    threads: list[Name] | None = Field(
+        None,
+        max_length=MAX_TEXTS,
+        fail_fast=True,
+        description="what the texts of a unit belong to (a thread, an author): these depend on each other; null: nothing",
+    )
+    min_texts: int = Field(
+        defaults.MIN_TEXTS, ge=1, le=MAX_TEXTS, description="a value with fewer texts that count has no intensity"
+    )
     min_relevance: float = Field(
         defaults.MIN_RELEVANCE,
         ge=0,
         le=1,
         description="texts of less relevance for a value do not count in its mean; 0: all do",
     )
+
+    @model_validator(mode="after")
+    def _one_per_text(self) -> Self:
+        for name in ("units", "threads"):
+            entries = getattr(self, name)
+            if entries is not None and len(entries) != len(self.texts):
+                raise ValueError(f"{name} has {len(entries)} entries for {len(self.texts)} texts; give one for each text")
+        return self
 
 
 class ExtractRequest(_Body):

@@ -109,16 +109,52 @@ class Profiled(BaseModel):
     intensity: float | None
     low: float | None = Field(description="95 % interval of the mean: spread of the texts and uncertainty of the scores")
     high: float | None
+    unit: str = Field("", description="the person, group or model; empty where the request names none")
+    standard_error: float | None = Field(None, description="of the mean, from the sample of texts; null for a single text")
+    centred: float | None = Field(
+        None,
+        description="intensity divided by the standard deviation of the value in the VIDB, less the mean of these over the "
+        "values of the theory (MRAT): the relative importance of the value for this unit",
+    )
+    centred_low: float | None = Field(None, description="95 % interval of `centred`")
+    centred_high: float | None = None
     num_texts: int = Field(description="texts that count")
     num_left_out: int = Field(0, description="texts with a score of less relevance than `min_relevance`, which do not count")
     band: Band | None
     error: str | None = Field(None, description="reason of the first text without a score")
 
 
+class UnitSummary(BaseModel):
+    """What holds for the whole profile of a unit."""
+
+    unit: str
+    num_texts: int
+    reliability: float | None = Field(
+        description="split-half reliability of the profile over its values (Spearman-Brown); null below 4 values with 2 halves"
+    )
+    mean_rating: dict[str, float] = Field(description="MRAT by theory, in standard deviations of the VIDB")
+    peak: str | None = Field(None, description="value of svt at the peak of the wave that fits the centred profile best")
+    wave_r2: float | None = Field(None, description="how well the wave fits, 0 to 1")
+
+
+class Diverged(BaseModel):
+    """The difference of two units on one value: the first less the second."""
+
+    value: str
+    first: str
+    second: str
+    difference: float | None = Field(description="points of intensity; null where either unit has none")
+    low: float | None = Field(description="95 % interval, simultaneous over the values of the pair")
+    high: float | None
+    p: float | None = Field(description="two-sided p value, corrected by Holm over all values and pairs")
+
+
 class ProfileResponse(Provenance):
-    """Value profile of a person or group."""
+    """Value profile of a person or group, or of several, unit by unit."""
 
     profile: list[Profiled]
+    units: list[UnitSummary] = []
+    divergence: list[Diverged] = Field([], description="of every two of up to 8 units")
     truncated: int = Field(0, description="texts longer than `max_chars`, of which the judge read the beginning only")
 
 

@@ -9,7 +9,7 @@ from valueflow.cli.output import Row
 from valueflow.console import say
 from valueflow.errors import InputError
 from valueflow.evaluation import prediction_powered
-from valueflow.evaluation.comparison import band
+from valueflow.profiles.bands import band
 from valueflow.records import LIMIT, ValueId, text_id
 from valueflow.theories import expand
 from valueflow.vidb.ratings import Means, ratings_of

@@ -53,6 +53,9 @@ class ProfileSettings(Settings, total=False):
     """Settings of a profile (see `valueflow.api.ProfileRequest`)."""
 
     min_relevance: float
+    units: list[str] | None
+    threads: list[str] | None
+    min_texts: int
 
 
 class ValueFlowError(Exception):

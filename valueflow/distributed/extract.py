@@ -66,7 +66,7 @@ def extract(config: ExtractConfig) -> Build:
         log.info("extract: %s texts, done before", f"{finished.details(ExtractedDetails).texts:,}")
         return out
     # Built once and shared by all tasks of a node; the driver fetches only the second value, which also raises its errors.
-    task = ray.remote(_build_extractor).options(num_returns=2)
+    task = ray.remote(build_extractor).options(num_returns=2)
     extractor_and_size: Any = task.remote(reference, reference_texts, labels, config.k, config.seed)
     total, num_references = store.require_manifest(embeddings).num_rows, ray.get(extractor_and_size[1])
     done, files = set(store.part_paths(out)), store.require_manifest(embeddings).files
@@ -87,7 +87,8 @@ def extract(config: ExtractConfig) -> Build:
     return out
 
 
-def _build_extractor(reference: Build, texts: Build, labels: Build, k: int, seed: int) -> tuple[Extractor, int]:
+def build_extractor(reference: Build, texts: Build, labels: Build, k: int, seed: int) -> tuple[Extractor, int]:
+    """Return the extractor of labeled texts and their number."""
     examples = read_examples(texts, labels)
     return Extractor(read_vectors(reference, examples.text_ids), examples, k, seed), len(examples.texts)
 

@@ -1,7 +1,7 @@
 """The intensity of a text by windows of anchors or a regression on embeddings, means of many, and the official files."""
 
 from valueflow.evaluation import prediction_powered
-from valueflow.evaluation.comparison import TextScore, mean_profile, probability_higher
+from valueflow.evaluation.comparison import TextScore, probability_higher
 from valueflow.evaluation.regression import IntensityRegression, load_or_fit
 from valueflow.evaluation.scoring import EvaluatorConfig, Posterior, Score, Scoring
 
@@ -13,7 +13,6 @@ __all__ = [
     "Scoring",
     "TextScore",
     "load_or_fit",
-    "mean_profile",
     "prediction_powered",
     "probability_higher",
 ]

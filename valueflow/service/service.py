@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from valueflow import api
 from valueflow.errors import InputError, of_the_operator
-from valueflow.evaluation.comparison import TextScore, mean_profile, probability_higher, to_api
+from valueflow.evaluation.comparison import TextScore, probability_higher, to_api
 from valueflow.evaluation.regression import IntensityRegression
 from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, check_anchors, estimate_sharpness, is_alone, totals
 from valueflow.evaluation.sharpness import SharpnessFile, estimates_notice
@@ -28,6 +28,7 @@ from valueflow.judging.kind import Ask
 from valueflow.judging.kinds import kind_of
 from valueflow.judging.turns import calling
 from valueflow.llm.configs import LlmModel
+from valueflow.profiles.requested import profiles
 from valueflow.records import ValueId, clean, text_id
 from valueflow.service.catalog import Catalog
 from valueflow.service.work import Plan, distinct, evaluator_config, flaw_of, in_order, run, set_nodes, windows_of
@@ -155,13 +156,15 @@ class Service(Catalog):
     async def profile(
         self, request: api.ProfileRequest, request_id: str, values: list[ValueId] | None = None
     ) -> api.ProfileResponse:
-        """Return for each value the mean intensity of the texts that concern it with its 95 % interval."""
+        """Return for each unit and value the mean intensity of the texts that concern it, and how units differ."""
         values = values or self.resolve(request)
         scores = await self._scores(request, request.texts, values)
-        errors, least = self._content_errors, request.min_relevance
-        profile = await run(len(scores), lambda: [mean_profile(v, scores, errors[v], least) for v in values])
+        texts = {v: self._tables(v).rows["intensity"].to_numpy() for v in values}
+        fast = self.embedding.fast if request.mode == "fast" and self.embedding else None
+        radius = {v: fast.lines[v].radius for v in values} if fast else None
+        fields = await run(len(scores), profiles, request, scores, values, self._content_errors, texts, radius)
         truncated = sum(score.truncated for score in scores[:: len(values)])
-        return api.ProfileResponse(**self._provenance(request, request_id, values), profile=profile, truncated=truncated)
+        return api.ProfileResponse(**self._provenance(request, request_id, values), **fields, truncated=truncated)
 
     async def extract(self, request: api.ExtractRequest, request_id: str) -> api.ExtractResponse:
         """Return the nodes that each text may express.

@@ -222,6 +222,34 @@ class EvaluationsDetails(Details):
     truncated: int = Field(0, description=TRUNCATED)
 
 
+class UnitTextsDetails(Details):
+    """Of `unit_texts`: the texts of persons, groups or models."""
+
+    COUNTS = ("texts", "units", "unreadable")
+
+    path: str = ""
+    texts: int = 0
+    units: int = 0
+    unreadable: int = 0
+
+
+class ProfilesDetails(Details):
+    """Of `profiles`: how texts were scored, what numbers were divided by, and what holds for all units together."""
+
+    COUNTS = ("units", "reused", "reliability")
+
+    resolved: dict[str, Any] = Field({}, description="BuildProfileConfig")
+    basis: str = Field("", description="hash of everything but the texts that can change a profile")
+    vidb_version: str = ""
+    unit_texts: str = ""
+    scored_by: str = Field("", description="the encoder of mode fast, or the evaluation")
+    content_errors: dict[str, dict[str, Any]] = Field({}, description="by value: ranking.content_error.ContentError")
+    scale: dict[str, float] = Field({}, description="standard deviation of each value in the version, points")
+    units: int = 0
+    reused: int = Field(0, description="units whose profile an earlier build had")
+    reliability: dict[str, float | None] = Field({}, description="split-half reliability over units, by value")
+
+
 class BallotsDetails(Details):
     """Of `ballots`."""
 

@@ -20,6 +20,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "vidb": ("text_id",), "responses": ("response_id",), "evaluations": ("response_id", *VALUE), "embeddings": ("text_id",),
     "labels": ("text_id", "theory"), "anchors": ("anchor_id",), "anchored": ("text_id",), "individuals": ("text_id", "theory"),
     "generations": ("generation_id",),
+    "unit_texts": ("row_id",), "profiles": ("profile_id",),
 }  # fmt: skip
 TOKENS = ("tokens_in", "tokens_out")  # null counts as 0
 # Columns of numbers and lists that may be null, and when: docs/data.md.
@@ -36,6 +37,10 @@ NULLS: dict[str, set[str]] = {
     },
     "generations": {"requested"},
     "evaluations": {"intensity", "low", "high", "judge_intensity", "judge_low", "judge_high"},
+    "profiles": {
+        "intensity", "low", "high", "standard_error", "shared_error", "standardized", "mean_rating", "centred", "centred_low",
+        "centred_high", "centred_error",
+    },
 }  # fmt: skip
 _POINTS, _SHARE, _COUNT = (-LIMIT, LIMIT), (0.0, 1.0), (0.0, np.inf)
 # Least and largest number, by column; a column has one meaning in all tables.
@@ -44,6 +49,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("human_mean", "final_rating"), _POINTS),
     **dict.fromkeys(("weight", "agreement", "confidence", "relevance"), _SHARE),
     **dict.fromkeys(("standard_error", "num_windows", "num_failed", "wins", "component", "flags", "round"), _COUNT),
+    **dict.fromkeys(("shared_error", "centred_error", "num_clusters", "num_left_out"), _COUNT),
     **dict.fromkeys((*TOKENS, "cost", "num_texts", "annotators", "k", "m"), _COUNT),
     **dict.fromkeys(("reasoning_tokens", "variant", "replicate"), _COUNT),
     "direction": (-1.0, 1.0),

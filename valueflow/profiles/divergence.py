@@ -1,0 +1,89 @@
+"""How units differ: the difference of two profiles by value with standard errors and Holm's correction, and one number for all.
+
+What units share cancels in a difference: the error of the zero. An error of the slope multiplies every difference and stays.
+Units of common texts or threads depend on each other; then the standard errors are too large where texts are common, never too
+small by much, and a paired comparison of the texts themselves is better (docs/profiles.md).
+
+Shapes: P pairs, V values.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import t
+
+
+class Divergence(NamedTuple):
+    """Differences of P pairs of profiles, first less second; nan where either is missing.
+
+    Attributes:
+        difference_PV: points.
+        standard_error_PV: points.
+        low_PV: lower end of the simultaneous 95 % interval (Bonferroni over the values of a pair).
+        high_PV: upper end.
+        p_PV: two-sided, of Welch's t test.
+        holm_PV: the same, corrected over all pairs and values.
+        distance_P: root mean square of the standardized difference, freed of the part that errors add; 0 at least.
+        distance_error_P: its standard error by the delta method; nan where the distance is 0.
+    """
+
+    difference_PV: np.ndarray
+    standard_error_PV: np.ndarray
+    low_PV: np.ndarray
+    high_PV: np.ndarray
+    p_PV: np.ndarray
+    holm_PV: np.ndarray
+    distance_P: np.ndarray
+    distance_error_P: np.ndarray
+
+
+class Side(NamedTuple):
+    """Means of one side of the pairs, their standard errors from the sample, and their clusters (P, V)."""
+
+    mean_PV: np.ndarray
+    standard_error_PV: np.ndarray
+    clusters_PV: np.ndarray
+
+
+def diverge(first: Side, second: Side, scale_V: np.ndarray, relative_slope_error_V: np.ndarray) -> Divergence:
+    """Return the differences of pairs of units.
+
+    Args:
+        first: of each pair.
+        second: of each pair.
+        scale_V: standard deviation of the value in the corpus, for the distance.
+        relative_slope_error_V: standard error of the judge's slope relative to the slope.
+    """
+    difference_PV = first.mean_PV - second.mean_PV
+    parts = [side.standard_error_PV**2 for side in (first, second)]
+    freedom = [np.maximum(side.clusters_PV - 1, 1) for side in (first, second)]
+    sample_PV = parts[0] + parts[1]
+    variance_PV = sample_PV + (relative_slope_error_V * difference_PV) ** 2
+    error_PV = np.sqrt(variance_PV)
+    # Satterthwaite: of units of unequal spread and size
+    below_PV = sum(part**2 / df for part, df in zip(parts, freedom, strict=True))
+    df_PV = np.maximum(np.divide(sample_PV**2, below_PV, out=np.ones_like(sample_PV), where=np.nan_to_num(below_PV) > 0), 1.0)
+    ratio_PV = np.divide(difference_PV, error_PV, out=np.zeros_like(error_PV), where=np.nan_to_num(error_PV) > 0)
+    p_PV = np.where(np.isfinite(difference_PV), 2 * t.sf(np.abs(ratio_PV), df_PV), np.nan)
+    number_P1 = np.maximum(np.isfinite(difference_PV).sum(1, keepdims=True), 1)
+    half_PV = t.ppf(1 - 0.025 / number_P1, df_PV) * error_PV
+    square_PV = (difference_PV**2 - sample_PV) / scale_V**2
+    distance_P = np.sqrt(np.maximum(np.nansum(square_PV, 1) / number_P1[:, 0], 0))
+    noise_PV = (4 * np.maximum(difference_PV**2 - sample_PV, 0) * sample_PV + 2 * sample_PV**2) / scale_V**4
+    square_error_P = np.sqrt(np.nansum(noise_PV, 1)) / number_P1[:, 0]
+    distance_error_P = np.divide(square_error_P, 2 * distance_P, out=np.full_like(distance_P, np.nan), where=distance_P > 0)
+    distance_P = np.where(np.isfinite(difference_PV).any(1), distance_P, np.nan)
+    return Divergence(
+        difference_PV, error_PV, difference_PV - half_PV, difference_PV + half_PV, p_PV,
+        holm(p_PV.ravel()).reshape(p_PV.shape), distance_P, distance_error_P,
+    )  # fmt: skip
+
+
+def holm(p_N: np.ndarray) -> np.ndarray:
+    """Return p values corrected for their number by Holm's step-down procedure; nan stays, and does not count."""
+    corrected_N = np.full(len(p_N), np.nan)
+    known = np.flatnonzero(np.isfinite(p_N))
+    order = known[np.argsort(p_N[known], kind="stable")]
+    factor = np.arange(len(order), 0, -1)
+    corrected_N[order] = np.minimum(np.maximum.accumulate(p_N[order] * factor), 1.0)
+    return corrected_N
