@@ -96,6 +96,8 @@ SCHEMAS = {
             ("exemplar_ids", pa.list_(S)), ("requested", F), ("prompt_hash", S), ("wording_hash", S), ("response", S),
             ("response_text_id", S), ("finish_reason", S), ("outcome", S), ("outcome_by", S), ("error", S),
             ("tokens_in", N), ("tokens_out", N), ("reasoning_tokens", N), ("cost", F),
+        ]
+    ),
     "unit_texts": pa.schema([("row_id", S), ("unit", S), ("text_id", S), ("text", S), ("thread", S), ("weight", F)]),
     "profiles": pa.schema(
         [

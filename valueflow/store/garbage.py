@@ -36,8 +36,9 @@ MARGIN = 2.0
 TABLES = (*SCHEMAS, *FILE_TABLES)
 # Tables that one stage writes under one id.
 COMPANIONS = (("texts", "source_labels", "rejected"), ("anchors", "anchored"), ("labels", "queue"))
-RESULTS = ("evaluations", "generations", "labels", "queue", "anchors", "anchored", "individuals", "extracted", "hives")
-RESULTS = ("evaluations", "labels", "queue", "anchors", "anchored", "individuals", "extracted", "hives", "profiles")
+RESULTS = (
+    "evaluations", "generations", "labels", "queue", "anchors", "anchored", "individuals", "extracted", "hives", "profiles",
+)  # fmt: skip
 # Made again from what it belongs to: kept as long as that is.
 DERIVED = "fast"
 # Rows that cost calls: said in the listing.
