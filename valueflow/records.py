@@ -80,7 +80,7 @@ SCHEMAS = {
             ("final_rating", F), ("agreed", pa.bool_()), ("direction", pa.int8()), ("source", S), ("license", S),
         ]
     ),
-    "responses": pa.schema([("response_id", S), ("query", S), ("dataset", S), ("response", S)]),
+    "responses": pa.schema([("response_id", S), ("query", S), ("dataset", S), ("response", S), ("about", S)]),
     "evaluations": pa.schema(
         [
             ("response_id", S), ("query", S), ("dataset", S), ("response", S), ("theory", S), ("value", S),
@@ -133,8 +133,8 @@ SCHEMAS = {
 # fmt: on
 
 # Null in older builds: before 0.6 `intensity`, `low` and `high` are the judge's own; truncated texts were not counted, and
-# relevance was not known.
-ADDED_COLUMNS = ("judge_intensity", "judge_low", "judge_high", "truncated_ids", "relevance")
+# relevance was not known, nor the values that a response is about.
+ADDED_COLUMNS = ("judge_intensity", "judge_low", "judge_high", "truncated_ids", "relevance", "about")
 
 
 class ValueId(str):

@@ -138,7 +138,7 @@ def test_a_control_character_in_the_query_does_not_lose_the_response(tmp_path):
     rows, counts = saved(written(tmp_path / "r.csv", "the project\x99s,d,Fine.\n"), tmp_path)
     assert counts == (1, 0)
     assert rows[0]["query"] == "the project\x99s"
-    assert set(rows[0]) == {"response_id", *COLUMNS}
+    assert set(rows[0]) == {"response_id", *COLUMNS, "about"}
 
 
 def test_the_own_value_and_side_of_a_response_are_read_where_its_author_says_them(tmp_path):

@@ -18,7 +18,7 @@ from valueflow.records import SCHEMAS
 from valueflow.store import Build
 
 NOT_UTF8 = pa.Array.from_buffers(pa.string(), 1, pa.array([b"caf\xe9"]).buffers())
-COLUMNS = {"response_id": ["a"], "query": ["q"], "dataset": ["d"], "response": ["r"]}
+COLUMNS = {"response_id": ["a"], "query": ["q"], "dataset": ["d"], "response": ["r"], "about": ["a"]}
 DEEP = b"[" * 100_000
 
 

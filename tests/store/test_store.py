@@ -18,7 +18,8 @@ from valueflow.store import Build, RankingsDetails, ResponsesDetails, VidbDetail
 
 
 def responses(*ids: str) -> pa.Table:
-    return pa.table({"response_id": ids, "query": ["q"] * len(ids), "dataset": ["d"] * len(ids), "response": ["r"] * len(ids)})
+    same = {name: [name[0]] * len(ids) for name in ("query", "dataset", "response", "about")}
+    return pa.table({"response_id": ids} | same)
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def responses(*ids: str) -> pa.Table:
-    return pa.table({"response_id": ids, "query": ["q"] * len(ids), "dataset": ["d"] * len(ids), "response": ["r"] * len(ids)})
+    same = {name: [name[0]] * len(ids) for name in ("query", "dataset", "response", "about")}
+    return pa.table({"response_id": ids} | same)
 
 
 def files_of(folder: Path | str) -> dict[str, bytes]:

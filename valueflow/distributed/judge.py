@@ -12,6 +12,7 @@ from valueflow.distributed import endpoint_actor, vllm_batch
 from valueflow.distributed.actor_pools import Finish, answer_in_actors, unchanged
 from valueflow.distributed.cluster import require_resources
 from valueflow.distributed.error_limit import NO_LIMIT, ErrorLimit
+from valueflow.distributed.steering.generate_simulated import answer_by_simulation
 from valueflow.distributed.vllm_engine import OnlineEngine
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.kind import OnlineJudge
@@ -41,6 +42,7 @@ class LlmRunner(NamedTuple):
 LLM_RUNNERS = {
     "vllm": LlmRunner(vllm_batch.answer_by_engines, vllm_batch.answer_from_cache, OnlineEngine),
     "openai": LlmRunner(endpoint_actor.answer_by_endpoint),
+    "simulated": LlmRunner(answer_by_simulation),  # a generator, no judge
 }
 
 

@@ -22,8 +22,17 @@ from valueflow.errors import InputError
 from valueflow.judging.logprobs import LogprobJudge, reads_logprobs
 from valueflow.llm.cache import CallCache, Reply
 from valueflow.llm.configs import VllmModel
-from valueflow.llm.question import REPLY, Question, Task, option_probability, with_replies
-from valueflow.llm.vllm import NEEDS_VLLM, engine_settings, prompt_tokens, sampled_tokens, sampling, vllm_key
+from valueflow.llm.question import Question, Task, option_probability, replies_of, with_replies
+from valueflow.llm.vllm import (
+    NEEDS_VLLM,
+    engine_settings,
+    finish_reason,
+    prompt_tokens,
+    sampled_tokens,
+    sampling,
+    vllm_key,
+    vllm_prompt_hash,
+)
 from valueflow.models import locate
 
 # Number of cached replies read or written at once: object stores answer slowly but in parallel.
@@ -64,7 +73,7 @@ def answer_by_engines(
             runtime_env={"env_vars": config.env},
         ),
         preprocess=_Preprocess(config, task),
-        postprocess=_Postprocess(task),
+        postprocess=_Postprocess(config, task),
         preprocess_map_kwargs={"num_cpus": STAGE_CPUS},
         postprocess_map_kwargs={"num_cpus": STAGE_CPUS},
     )
@@ -144,34 +153,40 @@ class _Preprocess:
 
     def __call__(self, row: dict) -> dict:
         question = self.task.question(row, self.config)
+        tokens, parameters = prompt_tokens(question, self.config), sampling(question, self.config)
         return row | {
             "key": vllm_key(question, self.config, row["round"]),
-            "sampling_params": sampling(question, self.config),
-            "tokenized_prompt": prompt_tokens(question, self.config),
+            "sampling_params": parameters,
+            "tokenized_prompt": tokens,
             "options_json": json.dumps(question.options if question.logprobs else []),
+            "max_tokens": parameters["max_tokens"],
+            "prompt_hash": "" if question.sampling is None else vllm_prompt_hash(question, self.config, tokens),
         }
 
 
 class _Postprocess:
     """The columns that `Task.read` needs, as plain strings and numbers."""
 
-    def __init__(self, task: Task) -> None:
-        self.columns = (*task.columns, "folder", "key")
+    def __init__(self, config: VllmModel, task: Task) -> None:
+        self.config, self.columns = config, (*task.columns, "folder", "key", "prompt_hash")
 
     def __call__(self, row: dict) -> dict:
         error = row.get("failure") or ""
         columns = {name: [str(i) for i in row[name]] if _is_list(row[name]) else row[name] for name in self.columns}
         text, options = str(row.get("generated_text") or ""), json.loads(row["options_json"])
         logprobs, token_ids = row.get("logprobs"), row.get("generated_tokens")
-        tokens = sampled_tokens([] if token_ids is None else token_ids, logprobs)
+        token_ids = [] if token_ids is None else list(token_ids)
+        tokens, tokens_in = sampled_tokens(token_ids, logprobs), int(row.get("num_input_tokens") or 0)
+        ends = bool(columns["prompt_hash"] and not error)
         probability = option_probability(tokens, text, options) if options else None
         return columns | {
             "reply": "" if error else text,
             "failure": str(error)[:500],
-            "tokens_in": int(row.get("num_input_tokens") or 0),
+            "tokens_in": tokens_in,
             "tokens_out": int(row.get("num_generated_tokens") or 0),
             # nan and not None: a column of nothing but nulls has no type.
             "first_probability": math.nan if probability is None else probability,
+            "finish_reason": finish_reason(self.config, int(row["max_tokens"]), tokens_in, token_ids) if ends else "",
         }
 
 
@@ -183,11 +198,11 @@ def _read_replies(batch: pa.Table, config: VllmModel, task: Task, cache: str, li
     name = "first_probability"
     probabilities = [None if math.isnan(p) else p for p in batch[name].to_pylist()]
     batch = batch.set_column(batch.column_names.index(name), name, pa.array(probabilities, pa.float64()))
+    batch = batch.append_column("reasoning_tokens", pa.nulls(batch.num_rows, pa.int32()))
     if cache:
         calls = CallCache(cache)
-        columns = (batch[name].to_pylist() for name in ("key", *REPLY))
         with ThreadPoolExecutor(CACHE_THREADS) as pool:
-            list(pool.map(lambda row: calls.put(row[0], Reply(*row[1:])), zip(*columns, strict=True)))
+            list(pool.map(calls.put, batch["key"].to_pylist(), replies_of(batch)))
     answers = task.read(batch, config)
     limit.add(answers)
     return finish(answers)

@@ -21,6 +21,9 @@ COLUMNS = ("query", "dataset", "response")
 ABOUT = ("about", "stance")  # optional: a value, and a number above zero for it or below against it
 
 
+SEPARATOR = "|"  # between the values of a row
+
+
 class OwnValue(NamedTuple):
     """What the author of a response says of it: the value that it is about, and its side (1 for it, -1 against it)."""
 
@@ -41,8 +44,10 @@ def own_values(url: str) -> dict[str, OwnValue]:
     return own
 
 
-def save_responses(url: str, root: str, limit: int | None = None) -> Build:
+def save_responses(url: str, root: str, limit: int | None = None, with_about: bool = False) -> Build:
     """Store the responses of CSV, JSONL or Parquet files and return their build.
+
+    With `with_about` also the column `about`, the values that a response is to be scored on, joined by `SEPARATOR`.
 
     Unreadable rows (undecodable bytes, a list instead of a text, control characters in the response) are counted, logged and
     left out. `limit` is the maximum number of rows read, unreadable ones included.
@@ -50,16 +55,17 @@ def save_responses(url: str, root: str, limit: int | None = None) -> Build:
     Raises:
         InputError: a file or a column is missing, or no row is readable; the message names it and says why.
     """
-    table: dict[str, list[str]] = {name: [] for name in ("response_id", *COLUMNS)}
+    names = [*COLUMNS, *(ABOUT[:1] if with_about else ())]
+    table: dict[str, list[str]] = {name: [] for name in ("response_id", *names)}
     unreadable = []
     files = urls(url)
-    require(files, list(COLUMNS))
+    require(files, names)
     named = row_names(files)
-    all_rows = (row for file in files for row in rows(file, list(COLUMNS)))
+    all_rows = (row for file in files for row in rows(file, names))
     for row in itertools.islice(all_rows, limit):
         row_id = f"{named[row.file]}:{row.number}"
         try:
-            fields = _response(row)
+            fields = _response(row, names)
         except InputError as error:
             unreadable.append(f"{row_id}: {error}")
             log.warning("responses: %s; left out", unreadable[-1])
@@ -72,20 +78,43 @@ def save_responses(url: str, root: str, limit: int | None = None) -> Build:
         raise InputError(f"{url} has no response{reason}")
     out = Build(root, "responses", digest(table))
     if not store.reusable(out):
-        parts = [store.write_part(out, pa.table(table), "0")]
+        about = {} if with_about else {"about": pa.nulls(len(table["response"]), pa.string())}
+        parts = [store.write_part(out, pa.table(table | about), "0")]
         details = ResponsesDetails(path=url, responses=len(table["response"]), unreadable=len(unreadable))
         store.commit(out, details, [url], parts)
     return out
 
 
-def _response(row: Row) -> dict[str, str]:
+def _response(row: Row, names: list[str]) -> dict[str, str]:
     """The cleaned fields of a row; InputError where it cannot be stored, or its response cannot be judged."""
     if row.error:
         raise InputError(row.error)
-    fields = {name: cell(row.fields, name) for name in COLUMNS}
+    fields = {name: cell(row.fields, name) for name in names}
     if problem := flaw(fields["response"]):
         raise InputError(f"response has {problem}")
     return {name: clean(text) for name, text in fields.items()}
+
+
+def texts_about(responses: Build, values: list[ValueId]) -> dict[ValueId, list[str]]:
+    """Return by value the sorted ids of the distinct texts that the column `about` names it for.
+
+    Raises:
+        InputError: a row names something that is no value, or no row names one of `values`.
+    """
+    rows = store.read_table(responses, ["response", "about"])
+    texts: dict[ValueId, set[str]] = {value: set() for value in values}
+    resolved: dict[str, set[ValueId]] = {}
+    for response, about in zip(rows["response"].to_pylist(), rows["about"].to_pylist(), strict=True):
+        if about not in resolved:
+            resolved[about] = {resolve(name) for name in (about or "").split(SEPARATOR) if name}
+        for value in resolved[about].intersection(texts):
+            texts[value].add(text_id(response))
+    if not any(texts.values()):
+        raise InputError(
+            f"pairs: about: column 'about' names none of the values {', '.join(values)}; it holds value ids joined by "
+            f"{SEPARATOR!r}, as the files of jobs/steer do"
+        )
+    return {value: sorted(of - {text_id("")}) for value, of in texts.items()}
 
 
 @functools.lru_cache(maxsize=4)

@@ -21,13 +21,18 @@ def answer_text(reply: str) -> str:
     Raises:
         InvalidReply: the model was still thinking, or the JSON object has no answer or more than one.
     """
-    text = _without_thinking(reply.strip())
+    text = without_thinking(reply.strip())
     if fence := _FENCE.fullmatch(text):
         text = fence[1].strip()
     return _unwrapped(text) if text.startswith("{") else text
 
 
-def _without_thinking(text: str) -> str:
+def without_thinking(text: str) -> str:
+    """Return a reply without the block of thinking at its beginning, whose opening tag may be missing.
+
+    Raises:
+        InvalidReply: the model was still thinking, or said nothing after it.
+    """
     closing = _CLOSING.search(text)
     opening = _OPENING.match(text)
     if closing is None:

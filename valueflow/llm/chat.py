@@ -16,6 +16,7 @@ class _Chat(NamedTuple):
     processor: Any  # holds the chat template; more than a tokenizer for models that read more than text
     tokenizer: Any
     special: list[str]
+    special_ids: frozenset[int]
 
 
 def chat_tokens(
@@ -34,14 +35,29 @@ def chat_tokens(
         trust_remote_code: allow the model's own Python code.
         template_args: arguments of the chat template, for example `{"enable_thinking": False}`.
     """
-    chat = _load(model, revision, trust_remote_code)
-    args = dict(template_args or {})
-    if messages and messages[0]["role"] == "system" and not _has_system_role(
-        model, revision, trust_remote_code, json.dumps(args, sort_keys=True)
-    ):  # fmt: skip
+    prompt = chat_text(model, revision, messages, trust_remote_code, template_args)
+    return list(_load(model, revision, trust_remote_code).tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
+
+def chat_text(
+    model: str, revision: str, messages: Messages, trust_remote_code: bool, template_args: Mapping[str, Any] | None = None
+) -> str:
+    """Return a chat as its template writes it, of which `chat_tokens` are the tokens."""
+    chat, args = _load(model, revision, trust_remote_code), dict(template_args or {})
+    if messages and messages[0]["role"] == "system" and not has_system_role(model, revision, trust_remote_code, args):
         messages = merge_system(messages)
     escaped = [message | {"content": _escape(message["content"], chat.special)} for message in messages]
-    return list(chat.tokenizer(_render(chat, escaped, args), add_special_tokens=False)["input_ids"])
+    return _render(chat, escaped, args)
+
+
+def is_special(model: str, revision: str, trust_remote_code: bool, token: int) -> bool:
+    """Return whether a token id is that of a special token, such as the end of a turn."""
+    return token in _load(model, revision, trust_remote_code).special_ids
+
+
+def has_system_role(model: str, revision: str, trust_remote_code: bool, template_args: Mapping[str, Any] | None = None) -> bool:
+    """Return whether a model's template writes a system message as one."""
+    return _has_system_role(model, revision, trust_remote_code, json.dumps(dict(template_args or {}), sort_keys=True))
 
 
 def merge_system(messages: Messages) -> Messages:
@@ -73,7 +89,9 @@ def _load(model: str, revision: str, trust_remote_code: bool) -> _Chat:
     processor = AutoProcessor.from_pretrained(locate(model), revision=revision or None, trust_remote_code=trust_remote_code)
     tokenizer = getattr(processor, "tokenizer", processor)
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return _Chat(processor, tokenizer, sorted(added | set(tokenizer.all_special_tokens)))
+    ids = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = sorted(added | set(tokenizer.all_special_tokens))
+    return _Chat(processor, tokenizer, special, frozenset(ids | set(tokenizer.all_special_ids)))
 
 
 @functools.cache

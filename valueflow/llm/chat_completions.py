@@ -9,6 +9,7 @@ from valueflow.llm.cache import Reply
 from valueflow.llm.configs import EndpointModel
 from valueflow.llm.question import NO_LOGPROBS, Question, SampledToken, option_logprobs, option_probability
 from valueflow.llm.responses import Response, finish_reason, lookup, message_text
+from valueflow.records import digest
 
 CHARS_PER_TOKEN = 4
 # Tokens of {"answer": "..."} without the answer, white space included.
@@ -17,6 +18,7 @@ MESSAGE_CHARS = 300
 JSON_NOTE = '\n\nGive this answer as JSON, in the form {"answer": "..."}.'
 # Reasons for which an answer ended, of several servers, in lower case.
 CUT = {"length", "max_tokens", "model_length"}
+STOPPED = {"stop", "eos", "eos_token", "stop_sequence", "end_turn"}
 FILTERED = {"content_filter", "safety", "recitation", "sensitive", "refusal", "prohibited_content", "blocklist"}
 
 
@@ -31,7 +33,10 @@ def request_body(question: Question, config: EndpointModel) -> dict:
         messages = [*messages[:-1], messages[-1] | {"content": messages[-1]["content"] + JSON_NOTE}]
     length = question.max_tokens + config.extra_tokens + (JSON_TOKENS if as_json else 0)
     body: dict = {"model": config.model, "messages": messages, config.max_tokens_field: length}
-    if config.temperature is not None:
+    if question.sampling is not None:
+        fields = {name: value for name, value in question.sampling.items() if name not in config.refused_fields}
+        body |= {name: value for name, value in fields.items() if name != "max_tokens"}
+    elif config.temperature is not None:
         body["temperature"] = config.temperature
     if question.logprobs:
         body |= {"logprobs": True, "top_logprobs": question.alternatives}
@@ -62,6 +67,8 @@ def read_reply(response: Response, question: Question, config: EndpointModel, es
     content, refusal, thought = message_text(message)
     generated = content + "".join(str(message.get(name) or "") for name in ("reasoning_content", "reasoning"))
     used = _used(response, Tokens(estimate.prompt, -(-len(generated) // CHARS_PER_TOKEN)))
+    if question.sampling is not None:
+        return _free_text(response, content or refusal, Tokens(*used), question, config)
     as_json, tokens = _is_json(question, config), _sampled_tokens(choice)
     logprobs = option_logprobs(tokens, content, question.options) if question.logprobs else None
     if question.needs_logprobs and logprobs:  # whatever the model goes on to say, its first word was read
@@ -80,6 +87,19 @@ def read_reply(response: Response, question: Question, config: EndpointModel, es
         return Reply(text, "", *used)
     error = NO_LOGPROBS if question.needs_logprobs else ""
     return Reply(text, error, *used, option_probability(tokens, content, question.options), logprobs)
+
+
+def _free_text(response: Response, text: str, used: Tokens, question: Question, config: EndpointModel) -> Reply:
+    """A free text as it came: a refusal, an empty or a cut one is no error, its caller tells them apart."""
+    finish = finish_reason(response.body)
+    kind = "length" if finish in CUT else "filtered" if finish in FILTERED else "stop" if finish in STOPPED else "other"
+    message = lookup(response.body, "choices", 0, "message")
+    thought = "".join(str(lookup(message, name) or "") for name in ("reasoning_content", "reasoning"))
+    counted = lookup(response.body, "usage", "completion_tokens_details", "reasoning_tokens")
+    guess = -(-len(thought) // CHARS_PER_TOKEN) or None
+    reasoning = counted if type(counted) is int and 0 <= counted <= used.generated else guess
+    body = request_body(question, config)
+    return Reply(text, "", *used, finish_reason=kind, prompt_hash=digest(body), reasoning_tokens=reasoning)
 
 
 def _unusable(content: str, refusal: str, thought: bool, message: dict, finish: str, as_json: bool) -> str:

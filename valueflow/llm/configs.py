@@ -39,6 +39,19 @@ class Budget(Config):
     money: float | None = Field(None, gt=0, description="in the currency of price")
 
 
+class Sampling(Config):
+    """How a free text is sampled. All fields are sent: a server fills what is unset with the model's own defaults."""
+
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1, description="1: no limit")
+    top_k: int = Field(0, ge=0, description="0: no limit")
+    min_p: float = Field(0.0, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0, description="1: none")
+    stop: list[str] = Field([], description="texts that end a reply")
+    seed: int = Field(0, ge=0, description="of the job; each call has one of its own, made from it and the id of its row")
+    max_tokens: int = Field(150, ge=1, description="of a reply")
+
+
 class LlmModel(Config):
     """Settings that every LLM has; `AnyLlm` is the union of the kinds, and the only place that lists them."""
 
@@ -102,6 +115,15 @@ class VllmModel(LlmModel):
     gpus_per_engine: float = Field(1, ge=0)
     batch_size: int = Field(64, ge=1, description="windows per batch; also the most that a crash can cost")
     env: dict[str, str] = Field({}, description="environment of the engine, for example VLLM_CPU_KVCACHE_SPACE")
+    extra_tokens: int = Field(
+        0, ge=0, description="added to the length of free texts, for models that think before they answer",
+        exclude_if=lambda tokens: tokens == 0,  # the default is in no fingerprint, so that ids from before the setting hold
+    )  # fmt: skip
+
+    @property
+    def hidden_tokens(self) -> int:
+        """Tokens generated per free text before the answer."""
+        return self.extra_tokens
 
     @property
     def rented_engines(self) -> int:
@@ -134,6 +156,10 @@ class EndpointModel(LlmModel):
     temperature: float | None = Field(0.0, ge=0, description="null for models that accept no temperature")
     logprobs: bool = Field(False, description="k=2: weighted preferences; ruled out by structured: json_schema")
     extra: dict = Field({}, description="more fields of the request body, passed on unchanged")
+    refused_fields: list[str] = Field(
+        [], description="sampling fields of free texts that the server does not take: they are not sent; jobs/steer finds them",
+        exclude_if=lambda fields: not fields,
+    )  # fmt: skip
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     extra_tokens: int = Field(0, ge=0, description="added to the answer's length, for models that think before they answer")
     concurrency: int = Field(64, ge=1, description="maximum number of calls in flight; fewer where the server answers 429")

@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -14,8 +14,10 @@ from valueflow.llm.configs import AnyLlm
 # Columns of a batch of replies; see `cache.Reply`.
 REPLY = {
     "reply": pa.string(), "failure": pa.string(), "tokens_in": pa.int32(), "tokens_out": pa.int32(),
-    "first_probability": pa.float64(),
+    "first_probability": pa.float64(), "finish_reason": pa.string(), "prompt_hash": pa.string(),
+    "reasoning_tokens": pa.int32(),
 }  # fmt: skip
+_ATTRIBUTES = {"reply": "text", "failure": "error"}  # of `cache.Reply`, where the column has another name
 # The end of an answer or of a turn, which some servers list among the tokens of an answer.
 _SPECIAL_TOKEN = re.compile(r"<\S+>|\[\S+\]")
 SMALLEST = 1e-9  # probability that a log-probability is taken of
@@ -23,7 +25,10 @@ NO_LOGPROBS = "the reply has no log-probabilities of the options"
 
 
 class Question(NamedTuple):
-    """One call: chat messages, and a constraint on the answer in the form of vLLM's structured outputs; None: free text."""
+    """One call: chat messages, and a constraint on the answer in the form of vLLM's structured outputs; None: free text.
+
+    `sampling` holds every sampling field of a free text, in the place of the LLM's temperature; None: the LLM's.
+    """
 
     messages: list[dict[str, str]]
     constraint: dict[str, object] | None
@@ -31,6 +36,7 @@ class Question(NamedTuple):
     logprobs: bool = False
     alternatives: int = 5  # listed for each token, with `logprobs`; some servers refuse a larger number
     needs_logprobs: bool = False  # a reply without log-probabilities of the options is an error
+    sampling: Mapping[str, Any] | None = None
 
     @property
     def options(self) -> list[str]:
@@ -55,10 +61,17 @@ class Task(NamedTuple):
 
 def with_replies(batch: pa.Table, replies: list[Reply]) -> pa.Table:
     """Return the batch with the columns of replies, one reply per row."""
-    columns = list(zip(*(reply[: len(REPLY)] for reply in replies), strict=True)) or [()] * len(REPLY)
-    for (name, kind), column in zip(REPLY.items(), columns, strict=True):
+    for name, kind in REPLY.items():
+        column = [getattr(reply, _ATTRIBUTES.get(name, name)) for reply in replies]
         batch = batch.append_column(name, pa.array(column, kind))
     return batch
+
+
+def replies_of(batch: pa.Table) -> list[Reply]:
+    """Return the replies in the columns of a batch, without log-probabilities."""
+    columns = [batch[name].to_pylist() for name in REPLY]
+    names = [_ATTRIBUTES.get(name, name) for name in REPLY]
+    return [Reply(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
 class SampledToken(NamedTuple):

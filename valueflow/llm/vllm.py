@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from valueflow.llm.cache import call_key
-from valueflow.llm.chat import chat_tokens
+from valueflow.llm.chat import chat_tokens, is_special
 from valueflow.llm.configs import VllmModel
 from valueflow.llm.question import Question, SampledToken
+from valueflow.records import digest
 
 NEEDS_VLLM = "LLM kind 'vllm' needs vLLM: pip install 'valueflow[llm]' (GPU) or run `make llm` (CPU)"
 
@@ -14,6 +15,8 @@ NEEDS_VLLM = "LLM kind 'vllm' needs vLLM: pip install 'valueflow[llm]' (GPU) or 
 def sampling(question: Question, config: VllmModel) -> dict[str, Any]:
     """Return vLLM's sampling parameters for a question; without `structured_outputs` if the answer is free text."""
     settings: dict[str, Any] = {"temperature": config.temperature, "max_tokens": question.max_tokens}
+    if question.sampling is not None:
+        settings = dict(question.sampling) | {"max_tokens": question.max_tokens + config.extra_tokens}
     if question.constraint is not None:
         settings["structured_outputs"] = question.constraint
     return settings | ({"logprobs": question.alternatives} if question.logprobs else {})
@@ -31,6 +34,21 @@ def prompt_tokens(question: Question, config: VllmModel) -> list[int]:
     """Return a question's chat as token ids of the model."""
     trust_remote_code = bool(config.engine.get("trust_remote_code"))
     return chat_tokens(config.model, config.revision, question.messages, trust_remote_code, config.chat_template_args)
+
+
+def vllm_prompt_hash(question: Question, config: VllmModel, tokens: Sequence[int]) -> str:
+    """Return the hash of a rendered chat, as its token ids, and of the sampling."""
+    return digest(list(tokens), sampling(question, config))
+
+
+def finish_reason(config: VllmModel, max_tokens: int, tokens_in: int, tokens: Sequence[int]) -> str:
+    """Return why a reply of vLLM ended: length if it is as long as it may be and does not end with a special token."""
+    context = config.engine.get("max_model_len")
+    full = len(tokens) >= max_tokens or (context is not None and tokens_in + len(tokens) >= int(context))
+    if not full or not len(tokens):
+        return "stop"
+    trust_remote_code = bool(config.engine.get("trust_remote_code"))
+    return "stop" if is_special(config.model, config.revision, trust_remote_code, int(tokens[-1])) else "length"
 
 
 def engine_settings(config: VllmModel) -> dict[str, Any]:

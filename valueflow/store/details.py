@@ -101,6 +101,7 @@ class RankingsDetails(Details):
     responses: str = ""
     values: list[str] = []
     chunk: int = 0
+    pairs: str = Field("all", description="of an evaluation: EvaluateConfig.pairs")
     evaluator: dict[str, Any] | None = Field(None, description="of an evaluation: EvaluatorConfig")
     relevance_source: Literal["none", "apart", "in orders"] = Field(
         "none", description="of an evaluation: judging.kind.Relevance"

@@ -34,7 +34,7 @@ RECORDS = pa.schema(
         "lost": pa.int64(), "truncated": pa.list_(pa.string()),
     }
 )  # fmt: skip
-ANSWER_COLUMNS = {"error", "reply", "tokens_in", "tokens_out"}
+ANSWER_COLUMNS = {"error", "tokens_in", "tokens_out"}  # and the reply, or the response of a generation
 MAX_REASONS = 20  # of one part
 # A segment is saved after so many records or seconds; what a kill leaves out of it is read from the parts.
 SEGMENT = ".records"
@@ -82,7 +82,7 @@ def _record(file: File, rows: pa.Table, id_column: str) -> pa.Table:
         "rounds": json.dumps(dict(rounds)),
         "ids": rows[id_column].to_numpy().astype(ID_TYPE).tobytes(),
         "truncated": pc.unique(pc.list_flatten(rows["truncated_ids"])).to_pylist() if "truncated_ids" in names else [],
-        "lost": pc.sum(without_answer(rows)).as_py() or 0 if names >= ANSWER_COLUMNS else 0,
+        "lost": pc.sum(without_answer(rows)).as_py() or 0 if names >= ANSWER_COLUMNS and names & {"reply", "response"} else 0,
     }  # fmt: skip
     return pa.Table.from_pylist([columns], RECORDS)
 

@@ -12,6 +12,7 @@
 | `reports/{name}.html` | pages |
 | `checkpoints/{settings}/` | of a training that has not finished |
 | `people/{name}/` | tasks for raters, and the ratings that came back |
+| `exports/{id}/` | replies of a build of generations, as files that jobs/evaluate reads |
 | `npz/{id}/` | official exports of embeddings |
 | `files/` | a root of its own for texts that were given as a file |
 | `pins/{version}.json` | a version that garbage collection keeps |
@@ -123,6 +124,11 @@ def people_url(root: str, name: str) -> str:
 def npz_url(root: str, export: str) -> str:
     """Return the folder of an official export of embeddings."""
     return under(root, "npz", export)
+
+
+def export_url(root: str, build_id: str) -> str:
+    """Return the folder of the replies of a build of generations, as files that jobs/evaluate reads."""
+    return under(root, "exports", build_id)
 
 
 def file_texts_root(root: str) -> str:

@@ -190,10 +190,11 @@ def without_answer(rows: pa.Table) -> pa.Array:
     """Return a mask of the rows whose question got no answer and cost nothing: an error, no tokens and an empty reply.
 
     Only an LLM's call can be lost. Judges of other kinds count no tokens, and an error of theirs is an answer: their reply is a
-    text, or null.
+    text, or null. The reply of a generation is its response.
     """
+    reply = rows["reply" if "reply" in rows.column_names else "response"]
     no_tokens = pc.and_(*(pc.equal(pc.fill_null(rows[name], 0), 0) for name in ("tokens_in", "tokens_out")))
-    return pc.and_(pc.and_(pc.is_valid(rows["error"]), no_tokens), pc.fill_null(pc.equal(rows["reply"], ""), False))
+    return pc.and_(pc.and_(pc.is_valid(rows["error"]), no_tokens), pc.fill_null(pc.equal(reply, ""), False))
 
 
 def settle_unanswered(build: Build) -> None:

@@ -1,5 +1,7 @@
 """Settings of the job that scores responses."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from valueflow.config import Config
@@ -18,6 +20,9 @@ class EvaluateConfig(Config):
     max_responses: int | None = Field(None, ge=1, description="read only so many rows, the first ones of all files")
     vidb: str = Field("current", description="version id, or current")
     values: list[str] = Field(ALL, description="values and theories by any spelling, or ['all'] of the version")
+    pairs: Literal["all", "about"] = Field(
+        "all", description="score each response on all values, or on those that its column about names, joined by |"
+    )
     evaluator: EvaluatorConfig = EvaluatorConfig()
     judge: JudgeConfig | None = Field(None, description="not needed with rankings")
     rankings: str = Field(

@@ -26,7 +26,7 @@ from valueflow.distributed.rank import rankings_details
 from valueflow.distributed.texts import ResponseTexts
 from valueflow.errors import InputError, allowed
 from valueflow.evaluation.official_files import score_rankings, scores_csv
-from valueflow.evaluation.responses import save_responses
+from valueflow.evaluation.responses import save_responses, texts_about
 from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, check_anchors
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.cost import estimate
@@ -73,7 +73,7 @@ def dry_run(config: EvaluateConfig) -> list[CostEstimate]:
     if config.judge is None:
         return []
     version, values, responses = _inputs(config)
-    chunks = _chunks(responses, values, config.chunk)
+    chunks = _chunks(responses, values, config.chunk, config.pairs)
     texts = ResponseTexts(responses, version.build)
     sample = []
     for chunk in chunks[:SAMPLED_CHUNKS]:
@@ -98,7 +98,7 @@ def _inputs(config: EvaluateConfig) -> tuple[Vidb, list[ValueId], Build]:
     values = _values(config, list(version.calibrations))
     for value in values:
         check_anchors(version.anchors(value), config.evaluator)
-    return version, values, save_responses(config.responses, config.root, config.max_responses)
+    return version, values, save_responses(config.responses, config.root, config.max_responses, config.pairs == "about")
 
 
 def _evaluate_with_judge(config: EvaluateConfig, judge: AnyJudge) -> EvaluationResult:
@@ -108,6 +108,8 @@ def _evaluate_with_judge(config: EvaluateConfig, judge: AnyJudge) -> EvaluationR
         "vidb_version": version.build.build_id, "responses": responses.build_id, "values": values, "chunk": config.chunk,
         "evaluator": config.evaluator.model_dump(), "fingerprint": fingerprint(judge),
     }  # fmt: skip
+    if config.pairs != "all":  # the default is in no id, so that ids from before the setting hold
+        settings["pairs"] = config.pairs
     relevance, knowledge = kind_of(judge).relevance(judge), kind_of(judge).relevance_knowledge(judge)
     _check_relevance(config, relevance)
     asked = [relevance, knowledge] if relevance != "none" else []
@@ -115,7 +117,7 @@ def _evaluate_with_judge(config: EvaluateConfig, judge: AnyJudge) -> EvaluationR
     record = validity.load(config.root, fingerprint(judge))
     out = _evaluations(config, settings, *asked, *([record.id] if record else []))
     if not store.reusable(out):
-        chunks = _chunks(responses, values, config.chunk)
+        chunks = _chunks(responses, values, config.chunk, config.pairs)
         errors = validity.content_errors(version, fingerprint(judge), record)
         texts = ResponseTexts(responses, version.build)
         evaluation = Evaluation(version, texts, rankings, config.evaluator, errors, relevance)
@@ -150,7 +152,7 @@ def _evaluate_saved(config: EvaluateConfig) -> EvaluationResult:
     settings = [rankings.build_id, values, evaluator.model_dump(), *of_record]
     out = _evaluations(config, *settings)
     if not store.reusable(out):
-        chunks = _chunks(responses, values, saved.chunk)
+        chunks = _chunks(responses, values, saved.chunk, saved.pairs)
         errors = validity.content_errors(version, saved.fingerprint, record)
         texts = ResponseTexts(responses, version.build)
         evaluation = Evaluation(version, texts, rankings, evaluator, errors, saved.relevance_source)
@@ -200,13 +202,17 @@ def _values(config: EvaluateConfig, available: list[ValueId]) -> list[ValueId]:
     return available if config.values == ALL else expand(config.values, available)
 
 
-def _chunks(responses: Build, values: list[ValueId], size: int) -> list[EvaluationChunk]:
+def _chunks(responses: Build, values: list[ValueId], size: int, pairs: str) -> list[EvaluationChunk]:
     texts = store.read_table(responses, ["response"])["response"]
     ids = sorted({text_id(text) for text in texts.to_pylist()} - {text_id("")})
     if not ids:
         raise InputError(f"every response in {store.require_manifest(responses).inputs[0].url} is empty")
-    starts = range(0, len(ids), size)
-    return [EvaluationChunk(value, n, ids[start : start + size]) for value in values for n, start in enumerate(starts)]
+    of_value = texts_about(responses, values) if pairs == "about" else dict.fromkeys(values, ids)
+    return [
+        EvaluationChunk(value, n, of[start : start + size])
+        for value, of in of_value.items()
+        for n, start in enumerate(range(0, len(of), size))
+    ]
 
 
 def _score(

@@ -82,7 +82,8 @@ def _evaluation(
     """The rated texts as responses, and the chunks in which each is scored on the values that it is rated on."""
     root, texts = version.build.root, sorted(set(rated["text"].to_pylist()))
     blank = [""] * len(texts)
-    table = {"response_id": [digest("rated", text) for text in texts], "query": blank, "dataset": blank, "response": texts}
+    ids = [digest("rated", text) for text in texts]
+    table = {"response_id": ids, "query": blank, "dataset": blank, "response": texts, "about": [None] * len(texts)}
     responses = Build(root, "responses", digest("rated", texts))
     if not store.reusable(responses):
         part = store.write_part(responses, pa.table(table), "0")

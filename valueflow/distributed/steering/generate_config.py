@@ -1,0 +1,47 @@
+"""Settings of the job that steers models."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from valueflow.distributed.job_config import JobConfig
+from valueflow.llm.configs import EndpointModel, Sampling, VllmModel
+from valueflow.steering.conditions import ConditionsConfig
+from valueflow.steering.simulated import SimulatedGenerator
+
+AnyGenerator = VllmModel | EndpointModel | SimulatedGenerator
+GeneratorConfig = Annotated[AnyGenerator, Field(discriminator="kind")]
+
+
+class SteerConfig(JobConfig):
+    """Which queries are put to which models under which conditions."""
+
+    queries: list[str] = Field(min_length=1, description="CSV, TSV, JSONL or Parquet files or globs with a column query")
+    max_queries: int | None = Field(None, ge=1, description="queries of each dataset, its first ones; null: all")
+    conditions: ConditionsConfig = ConditionsConfig()
+    models: list[GeneratorConfig] = Field(min_length=1, description="one after the other, each with a build of its own")
+    user_turn_only: list[str] = Field(
+        [], description="names of models whose chat template has no system role: they get no conditions with turn system"
+    )
+    replicates: int = Field(1, ge=1, description="samples of each prompt")
+    sampling: Sampling = Sampling()
+    max_error_share: float = Field(0.05, ge=0, le=1, description="share of calls without a reply above which the job fails")
+    tokens_per_second: dict[str, float] = Field(
+        {}, description="generated tokens per second of one engine, or of an endpoint, by name of the model; for the dry run"
+    )
+    dry_run: bool = Field(False, description="print calls, tokens, hours and money for each model, call nothing")
+
+    @field_validator("queries", mode="before")
+    @classmethod
+    def _list(cls, queries: object) -> object:
+        return [queries] if isinstance(queries, str) else queries
+
+    @model_validator(mode="after")
+    def _known_names(self) -> "SteerConfig":
+        names = [model.name for model in self.models]
+        if duplicates := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"models: names must differ; {duplicates[0]!r} names {names.count(duplicates[0])} models")
+        for setting, named in (("user_turn_only", self.user_turn_only), ("tokens_per_second", self.tokens_per_second)):
+            if unknown := sorted(set(named) - set(names)):
+                raise ValueError(f"{setting}: {unknown[0]!r} is the name of no model; models: {', '.join(names)}")
+        return self
