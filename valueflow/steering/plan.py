@@ -1,7 +1,7 @@
 """The plan of a study: rows that are functions of their number, so that no table of them is ever made.
 
-A row is a condition, a replicate and a query, in this order: neighbours share their persona, which stands first in the prompt, so
-that an engine with a prefix cache reads it once.
+A row is a condition, a replicate and a query, in this order. Neighbours share their persona, which stands first in the prompt:
+an engine with a prefix cache reads it once.
 """
 
 from collections.abc import Iterator

@@ -1,15 +1,18 @@
 """Queries that are put to models: users' CSV, TSV, JSON lines and Parquet files with a column `query`."""
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from valueflow.errors import InputError
-from valueflow.records import clean, digest
-from valueflow.tabular import cell, require, strict_rows, urls
+from valueflow.records import clean, digest, flaw
+from valueflow.tabular import Row, cell, columns, require, rows, urls
 
 log = logging.getLogger(__name__)
+# Letters of Windows-1252 (dashes, the trademark sign) that were read as Latin-1: control characters, which say nothing.
+MISREAD = re.compile("[\x80-\x84\x86-\x9f]")
 
 
 class Query(NamedTuple):
@@ -39,8 +42,8 @@ def read_queries(files: str | Sequence[str], limit: int | None = None) -> list[Q
         require([url], ["query"])
         before = len(queries)
         source = PurePosixPath(url.rpartition("/")[2]).stem
-        for row in strict_rows(url, ["query"], optional=["dataset"]):
-            query = _query(cell(row.fields, "query"), cell(row.fields, "dataset") or source)
+        for row in rows(url, ["query", *(["dataset"] if "dataset" in columns(url) else [])]):
+            query = _query(row, source)
             if query.query_id in queries:
                 repeated += 1
             elif query.text and (limit is None or counts.get(query.dataset, 0) < limit):
@@ -55,6 +58,14 @@ def read_queries(files: str | Sequence[str], limit: int | None = None) -> list[Q
     return list(queries.values())
 
 
-def _query(text: str, dataset: str) -> Query:
-    text = clean(text)
-    return Query(digest("query", dataset, text), dataset, text)
+def _query(row: Row, source: str) -> Query:
+    """The query of a row; InputError where it cannot be read."""
+    if row.error:
+        raise InputError(f"{row.location}: {row.error}")
+    try:
+        text, dataset = (clean(MISREAD.sub("", cell(row.fields, name))) for name in ("query", "dataset"))
+    except InputError as error:
+        raise InputError(f"{row.location}: {error}") from None
+    if problem := flaw(text) or flaw(dataset):
+        raise InputError(f"{row.location}: the query has {problem}")
+    return Query(digest("query", dataset or source, text), dataset or source, text)

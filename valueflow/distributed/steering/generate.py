@@ -32,6 +32,7 @@ from valueflow.vidb.candidates import ALL
 from valueflow.vidb.version import Vidb
 
 log = logging.getLogger(__name__)
+USUAL_LENGTH = 90  # characters of a text of a version
 BLOCKS = 200  # of a dataset of chunks: its size does not grow with the plan
 
 
@@ -66,8 +67,13 @@ def study(config: SteerConfig) -> Study:
     values = list(operational()) if settings.values == ALL else expand(settings.values)
     pairs = [(first, second) for first, second in (expand(pair) for pair in settings.pairs)]
     profiles = [{expand([v])[0]: level for v, level in profile.values.items()} for profile in settings.profiles]
-    version = vidb.load(config.root, settings.exemplars.vidb) if settings.needs_vidb else None
-    exemplars = functools.cache(functools.partial(_exemplars, version)) if version else None
+    version, exemplars = None, None
+    if settings.needs_vidb and config.dry_run and store.current(config.root).version is None:
+        log.warning("steer: nothing is published under %s; prompts are counted with texts of usual length", config.root)
+        exemplars = _usual_exemplars
+    elif settings.needs_vidb:
+        version = vidb.load(config.root, settings.exemplars.vidb)
+        exemplars = functools.cache(functools.partial(_exemplars, version))
     found = tuple(conditions(settings, values, pairs, profiles, exemplars))
     plan = Plan("", found, queries, config.replicates, config.sampling, settings.instruction)
     about = list(dict.fromkeys([*values, *(v for pair in pairs for v in pair), *(v for p in profiles for v in p)]))
@@ -78,6 +84,12 @@ def _exemplars(version: Vidb, value: ValueId) -> list[Exemplar]:
     version.anchors(value)  # refuses a value that it does not hold
     rows = store.read_table(version.build, ["text_id", "text", "intensity"], store.value_folder(value))
     return [Exemplar(**row) for row in rows.to_pylist()]
+
+
+def _usual_exemplars(_: ValueId) -> list[Exemplar]:
+    """Texts as long as those of a usual version, some in each bin of the intensity; for an estimate without a version."""
+    bins = [(level, n) for level in (-8.0, -4.5, 4.5, 8.0) for n in range(20)]
+    return [Exemplar(f"{level:+.1f} {n:02d}", "x" * USUAL_LENGTH, level) for level, n in bins]
 
 
 def plan_of(config: SteerConfig, model: AnyGenerator, of: Study) -> Plan:
