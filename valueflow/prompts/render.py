@@ -6,6 +6,7 @@ Nor can it forge a turn of the chat: special tokens of chat templates in it get 
 import functools
 import json
 import re
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -85,6 +86,12 @@ def vote_messages(ballot: dict[str, Any], text: str, max_chars: int) -> list[dic
         ballot["kind"], theory=theory.name, name=node.name if node else "", meaning=node.definition.strip() if node else "",
         options=options, detail=ballot["detail"], text=_quoted([text], max_chars)[0],
     )  # fmt: skip
+
+
+def outcome_messages(query: str, reply: str, options: Sequence[str], max_chars: int) -> list[dict[str, str]]:
+    """Return the system and user message that ask what became of a query; `options` are the outcomes."""
+    quoted_query, quoted_reply = _quoted([query, reply], max_chars)
+    return _messages("outcome", query=quoted_query, reply=quoted_reply, options=options)
 
 
 def name_messages(texts: list[str], max_chars: int) -> list[dict[str, str]]:

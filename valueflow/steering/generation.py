@@ -1,21 +1,25 @@
 """Replies of a model to the rows of a plan: the question of a row, and the rows of `generations` of a batch of replies."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pyarrow as pa
+from pydantic import Field
 
 from valueflow import store
 from valueflow.errors import InputError
 from valueflow.llm.answer_text import InvalidReply, encodable, without_thinking
 from valueflow.llm.cache import Reply
-from valueflow.llm.configs import RESOURCES, LlmModel
+from valueflow.llm.configs import RESOURCES, EndpointModel, LlmModel, VllmModel
 from valueflow.llm.question import Question, Task, replies_of
 from valueflow.records import CONTROL, SCHEMAS, conform, digest, text_id
 from valueflow.steering.outcomes import outcome_of
 from valueflow.steering.plan import QUESTIONS, Plan
+from valueflow.steering.simulated import SimulatedGenerator
 from valueflow.store import Build, GenerationsDetails
 
+AnyGenerator = VllmModel | EndpointModel | SimulatedGenerator
+GeneratorConfig = Annotated[AnyGenerator, Field(discriminator="kind")]
 # Settings of an LLM that concern judges alone.
 OF_JUDGES = {"temperature", "logprobs", "answer", "max_chars", "structured", "relevance"}
 

@@ -141,8 +141,8 @@ def _declines(opening: str) -> bool:
 
 
 def _is_broken(text: str, prompt: str, finish_reason: str) -> bool:
-    letters = [c for c in text if c.isalpha()]
-    if not letters or sum(c.isascii() or "À" <= c <= "ɏ" for c in letters) < LATIN_SHARE * len(letters):
+    letters = [] if text.isascii() else [c for c in text if c.isalpha()]
+    if not re.search(r"[^\W\d_]", text) or sum(c.isascii() or "À" <= c <= "ɏ" for c in letters) < LATIN_SHARE * len(letters):
         return True
     # A reply that was cut is whole enough once it has one whole sentence.
     if finish_reason == "length" and not re.search(r"[.!?]", text):
@@ -159,10 +159,9 @@ def echo_share(reply: str, prompt: str) -> float:
     words, of_prompt = ([w.lower() for w in _WORD.findall(text)] for text in (reply, prompt))
     if len(words) < 3:
         return 0.0
-    size = min(ECHO_GRAM, len(words))
-    grams, known = _grams(words, size), set(_grams(of_prompt, size))
-    return sum(gram in known for gram in grams) / len(grams)
+    grams, known = _grams(words, min(ECHO_GRAM, len(words))), f" {' '.join(of_prompt)} "
+    return sum(f" {' '.join(gram)} " in known for gram in grams) / len(grams)
 
 
 def _grams(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
-    return [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+    return list(zip(*(words[i:] for i in range(size)), strict=False))

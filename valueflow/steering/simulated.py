@@ -71,14 +71,15 @@ def expected(config: SimulatedGenerator, dose: str) -> float:
 
 def planted(config: SimulatedGenerator, dose: str, generation_id: str) -> float:
     """Return the planted intensity of a reply, points, not clipped."""
-    return expected(config, dose) + float(_random(config, "noise", generation_id).normal(0.0, config.noise))
+    return expected(config, dose) + config.noise * float(_random(config, generation_id).standard_normal())
 
 
 def simulated_reply(config: SimulatedGenerator, question: Question, dose: str, generation_id: str) -> Reply:
     """Return the reply to a row; a function of the settings, the dose and the id."""
     value, level, _ = parsed(dose)
-    intensity = planted(config, dose, generation_id)
-    rng = _random(config, "reply", generation_id)
+    rng = _random(config, generation_id)
+    noise = float(rng.standard_normal())  # the first draw, as in `planted`
+    intensity = expected(config, dose) + config.noise * noise
     tokens_in = sum(len(message["content"]) for message in question.messages) // 4
     chance = rng.random(3)
     prompt_hash = digest(question.messages, dict(question.sampling or {}))
@@ -89,7 +90,7 @@ def simulated_reply(config: SimulatedGenerator, question: Question, dose: str, g
     # Not missing at random: twice the share for the lower half of the replies at a level, none for the upper.
     share = config.refusals.get(level, 0.0)
     low, high = min(2 * share, 1.0), max(2 * share - 1, 0.0)
-    if chance[2] < (low if intensity < expected(config, dose) else high):
+    if chance[2] < (low if noise < 0 else high):
         text = REFUSAL
     else:
         statements = _statements(value, max(-3, min(3, round(intensity / STEP))))
@@ -97,8 +98,8 @@ def simulated_reply(config: SimulatedGenerator, question: Question, dose: str, g
     return Reply(text, "", tokens_in, len(text) // 4, finish_reason="stop", prompt_hash=prompt_hash)
 
 
-def _random(config: SimulatedGenerator, what: str, generation_id: str) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(int(digest(what, config.seed, generation_id), 16)))
+def _random(config: SimulatedGenerator, generation_id: str) -> np.random.Generator:
+    return np.random.default_rng([config.seed, int(generation_id, 16)])
 
 
 @functools.cache

@@ -15,14 +15,17 @@ from valueflow import __version__, store, vidb
 from valueflow.distributed.answer import AnswerStage, AnswerTotals, check_answers, collect_answers
 from valueflow.distributed.cluster import STAGE_CPUS
 from valueflow.distributed.commit import Done
-from valueflow.distributed.steering.generate_config import AnyGenerator, SteerConfig
+from valueflow.distributed.steering.generate_config import SteerConfig
 from valueflow.distributed.steering.generate_export import export_responses
-from valueflow.distributed.steering.generate_models import check_system_role, refused_fields, rendered, warn_of_added_text
+from valueflow.distributed.steering.generate_votes import judged_outcomes
+from valueflow.judging.fingerprint import voter_fingerprint
 from valueflow.llm.configs import EndpointModel
 from valueflow.llm.question import Task
+from valueflow.prompts.render import prompt_hash
 from valueflow.records import ValueId, digest
 from valueflow.steering.conditions import Condition, Exemplar, conditions
-from valueflow.steering.generation import Answers, generation_task, generator_fingerprint
+from valueflow.steering.generation import Answers, AnyGenerator, generation_task, generator_fingerprint
+from valueflow.steering.model_checks import check_engine, check_system_role, refused_fields, rendered, warn_of_added_text
 from valueflow.steering.plan import Plan, plan_hash
 from valueflow.steering.queries import read_queries
 from valueflow.steering.wording import wording_hash
@@ -107,6 +110,7 @@ def steer(config: SteerConfig) -> SteerResult:
     """
     of, builds, exports = study(config), {}, {}
     for model in config.models:
+        check_engine(model)
         check_system_role(model, plan_of(config, model, of).conditions)
     for model in config.models:
         builds[model.name] = out = _answered(config, model, of)
@@ -120,7 +124,8 @@ def _answered(config: SteerConfig, model: AnyGenerator, of: Study) -> Build:
         refused = refused_fields(model, config.sampling, store.cache_url(config.root), _has_system(plan_of(config, model, of)))
         model = model.model_copy(update={"refused_fields": sorted({*model.refused_fields, *refused})})
     plan = plan_of(config, model, of)
-    out = Build(config.root, "generations", digest(__version__, of.hash, plan.model, _turns(plan)))
+    judge = [voter_fingerprint(config.outcome_judge), prompt_hash("outcome")] if config.outcome_judge else []
+    out = Build(config.root, "generations", digest(__version__, of.hash, plan.model, _turns(plan), *judge))
     if store.reusable(out):
         log.info("steer, %s: done before", model.name)
         return out
@@ -131,6 +136,8 @@ def _answered(config: SteerConfig, model: AnyGenerator, of: Study) -> Build:
     collect_answers(model, stage, functools.partial(_questions, plan, task), plan.num_rows, what)
     totals = check_answers(stage, plan.num_rows, config.max_error_share, what)
     files = stage.finish()
+    if config.outcome_judge:
+        files = judged_outcomes(config.outcome_judge, out, files, config.max_error_share, what)
     export = export_responses(out, files, plan, of.values)
     details = _details(config, model, of, totals, files, out, refused=refused, prompts=prompts, export=export)
     store.commit(out, details, [*config.queries, *([of.version] if of.version else [])], files)

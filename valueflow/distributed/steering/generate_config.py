@@ -1,16 +1,11 @@
 """Settings of the job that steers models."""
 
-from typing import Annotated
-
 from pydantic import Field, field_validator, model_validator
 
 from valueflow.distributed.job_config import JobConfig
-from valueflow.llm.configs import EndpointModel, Sampling, VllmModel
+from valueflow.llm.configs import LlmConfig, Sampling
 from valueflow.steering.conditions import ConditionsConfig
-from valueflow.steering.simulated import SimulatedGenerator
-
-AnyGenerator = VllmModel | EndpointModel | SimulatedGenerator
-GeneratorConfig = Annotated[AnyGenerator, Field(discriminator="kind")]
+from valueflow.steering.generation import GeneratorConfig
 
 
 class SteerConfig(JobConfig):
@@ -25,6 +20,9 @@ class SteerConfig(JobConfig):
     )
     replicates: int = Field(1, ge=1, description="samples of each prompt")
     sampling: Sampling = Sampling()
+    outcome_judge: LlmConfig | None = Field(
+        None, description="an LLM that votes on the outcome of every reply, one call each; null: rules alone"
+    )
     max_error_share: float = Field(0.05, ge=0, le=1, description="share of calls without a reply above which the job fails")
     tokens_per_second: dict[str, float] = Field(
         {}, description="generated tokens per second of one engine, or of an endpoint, by name of the model; for the dry run"

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from valueflow.distributed.steering.generate import plan_of, study
-from valueflow.distributed.steering.generate_config import AnyGenerator, SteerConfig
+from valueflow.distributed.steering.generate_config import SteerConfig
 from valueflow.llm.configs import VllmModel
 from valueflow.llm.cost import CostEstimate, MeasuredSpeed, estimate
 from valueflow.report.terminal import Column, text_table
-from valueflow.steering.generation import Answers, generation_task
+from valueflow.steering.generation import Answers, AnyGenerator, generation_task
 from valueflow.steering.plan import Plan
 from valueflow.steering.wording import wording_hash
 

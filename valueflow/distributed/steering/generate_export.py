@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import ray
 
 from valueflow import store
-from valueflow.distributed.cluster import Progress, completed_results
+from valueflow.distributed.cluster import completed_results
 from valueflow.records import S, ValueId, text_id
 from valueflow.steering.conditions import Condition
 from valueflow.steering.echo import masked
@@ -33,10 +33,10 @@ def export_responses(out: Build, files: Sequence[File], plan: Plan, values: Sequ
     folder = store.export_url(out.root, out.build_id)
     firsts = ray.remote(_first_rows).options(num_cpus=1).remote(out, list(files), list(values))
     write = ray.remote(_write_file).options(num_cpus=1)
-    progress = Progress("export", len(files), 0)
     personas = ray.put({_key(condition): condition.persona for condition in plan.conditions})
-    for _ in completed_results("export", [write.remote(out, f, n, firsts, personas, folder) for n, f in enumerate(files)]):
-        progress.add(1)
+    tasks = [write.remote(out, file, number, firsts, personas, folder) for number, file in enumerate(files)]
+    for _ in completed_results("export", tasks):
+        pass
     return f"{folder}/responses-*.parquet"
 
 

@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Sequence
 
-from valueflow.distributed.steering.generate_config import AnyGenerator
 from valueflow.errors import InputError
 from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.cache import CallCache, Reply
@@ -14,6 +13,7 @@ from valueflow.llm.chat import chat_text, has_system_role
 from valueflow.llm.configs import EndpointModel, Sampling, VllmModel
 from valueflow.llm.question import Question
 from valueflow.steering.conditions import Condition
+from valueflow.steering.generation import AnyGenerator
 from valueflow.steering.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,19 @@ def check_system_role(model: AnyGenerator, conditions: Sequence[Condition]) -> N
     needs = any(condition.turn == "system" for condition in conditions)
     if isinstance(model, VllmModel) and needs and not has_system_role(*_template(model), model.chat_template_args):
         raise InputError(_no_system(model.name))
+
+
+def check_engine(model: AnyGenerator) -> None:
+    """Check that an engine can sample with a seed for each call.
+
+    Raises:
+        InputError: vLLM on CPUs ends at such a call whose prompt it reads in pieces (0.29: a generator of a CPU has no offset).
+    """
+    if isinstance(model, VllmModel) and not model.gpus_per_engine and model.engine.get("enable_chunked_prefill", True):
+        raise InputError(
+            f"model {model.name!r} runs on CPUs, where vLLM cannot read prompts in pieces and sample with a seed a call; "
+            "set engine.enable_chunked_prefill to false, and engine.max_num_batched_tokens to at least engine.max_model_len"
+        )
 
 
 def _no_system(name: str) -> str:
