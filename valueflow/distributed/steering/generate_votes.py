@@ -73,7 +73,8 @@ def _ballots(out: Build, file: File) -> pa.Table:
     empty = pa.array([""] * count, S)
     columns = {
         "vote_id": rows["generation_id"], "ballot_id": rows["generation_id"], "kind": pa.array([KIND] * count, S),
-        "theory": empty, "node": empty, "text_id": rows["response_text_id"], "options": pa.array([list(OUTCOMES)] * count, pa.list_(S)),
+        "theory": empty, "node": empty, "text_id": rows["response_text_id"],
+        "options": pa.array([list(OUTCOMES)] * count, pa.list_(S)),
         "round": pa.array([0] * count, pa.int32()), "detail": rows["query"], "text": pc.fill_null(rows["response"], ""),
         "folder": pa.array([file.path.rpartition("/")[0]] * count, S),
     }  # fmt: skip
