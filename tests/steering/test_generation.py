@@ -97,7 +97,7 @@ def test_reasoning_is_stripped_and_counted(reply, answer, reasoning):
         (Reply("I'm sorry, but I can't help with that.", "", 9, 9, finish_reason="stop"), "refusal", "stop"),
         (Reply("", "", 9, 0, finish_reason="filtered"), "refusal", "other"),
         (Reply("<think>hm", "", 9, 9, finish_reason="length"), "broken", "length"),
-        (Reply("Lead. Why?", "", 9, 3, finish_reason="stop"), "broken", "stop"),
+        (Reply("...", "", 9, 3, finish_reason="stop"), "broken", "stop"),
     ],
 )
 def test_what_became_of_a_query_is_kept(reply, outcome, finish):

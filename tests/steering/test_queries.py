@@ -34,7 +34,7 @@ def test_a_limit_holds_for_each_dataset_and_repeated_rows_count_once(tmp_path, c
         ("a.csv", b"query\n", "no query"),
         ("a.csv", b"query,dataset\n,x\n", "no query"),
         ("a.csv", b"question\nWhy?\n", "lacks column"),
-        ("a.csv", b"query\nWh\x00y?\n", "control character"),
+        ("a.csv", b"query\nWh\x07y?\n", "control character"),
         ("a.jsonl", b'{"query": ["a", "b"]}\n', "a.jsonl:1"),
     ],
 )
