@@ -33,7 +33,7 @@ def written(build: Build, table: pa.Table) -> None:
     [
         pa.table(COLUMNS | {"response": [1.5]}).set_column(0, "response_id", pa.array([[1]])),
         pa.table(COLUMNS | {"response": NOT_UTF8}),
-        pa.Table.from_arrays([pa.array(["a"])] * 5, names=[*COLUMNS, "response"]),
+        pa.Table.from_arrays([pa.array(["a"])] * 6, names=[*COLUMNS, "response"]),
         pa.table({"response_id": ["a"]}),
     ],
 )
