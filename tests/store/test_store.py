@@ -304,7 +304,7 @@ def test_missing_from_is_the_anti_join():
 
 
 def test_what_does_not_fit_its_schema_is_refused_by_column():
-    with pytest.raises(InputError, match=r"table 'responses' lacks column\(s\) \['dataset', 'response'\]; it has"):
+    with pytest.raises(InputError, match=r"table 'responses' lacks column\(s\) \['dataset', 'response', 'about'\]; it has"):
         conform(responses("a").select(["response_id", "query"]), "responses")
     odd = responses("a").set_column(0, "response_id", pa.array([["a"]]))
     with pytest.raises(InputError, match="table 'responses' does not fit its schema"):

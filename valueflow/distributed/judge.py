@@ -12,7 +12,7 @@ from valueflow.distributed import endpoint_actor, vllm_batch
 from valueflow.distributed.actor_pools import Finish, answer_in_actors, unchanged
 from valueflow.distributed.cluster import require_resources
 from valueflow.distributed.error_limit import NO_LIMIT, ErrorLimit
-from valueflow.distributed.steering.generate_simulated import answer_by_simulation
+from valueflow.distributed.simulated_generator import answer_by_simulation
 from valueflow.distributed.vllm_engine import OnlineEngine
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.kind import OnlineJudge
