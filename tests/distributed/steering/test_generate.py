@@ -218,7 +218,7 @@ def test_texts_of_a_version_are_shown_and_its_values_must_be_there(built, tmp_pa
     assert store.require_manifest(build).inputs[-1].table == "vidb"
     missing = next(value for value in operational() if value not in vidb.load(str(root)).calibrations)
     with pytest.raises(InputError, match=f"has no '{missing}'"):
-        steer_models(config(root, conditions=conditions | {"values": [missing]}))
+        steer_models(config(root, conditions=conditions | {"values": [str(missing)]}))
 
 
 def test_a_dry_run_counts_the_rows_and_calls_nothing(tmp_path):
