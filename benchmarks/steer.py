@@ -44,14 +44,15 @@ class Peak(threading.Thread):
 def measure(rows: int) -> None:
     """Run a job of about so many rows and print a line."""
     with tempfile.TemporaryDirectory() as root:
-        queries = max(rows // CELLS, 1) if rows < QUERIES * CELLS else QUERIES
+        replicates = -(-rows // (QUERIES * CELLS))
+        queries = max(rows // (replicates * CELLS), 1)
         with open(f"{root}/queries.csv", "w", encoding="utf-8") as file:
             file.write("query\n" + "".join(f"What would you do in situation number {n}?\n" for n in range(queries)))
         settings = {
             "root": root,
             "queries": [f"{root}/queries.csv"],
             "conditions": {"controls": ["bare", "neutral_persona"]},
-            "replicates": max(rows // (queries * CELLS), 1),
+            "replicates": replicates,
             "models": [{"kind": "simulated", "batch_size": 2000, "num_cpus": 0.9}],
             "cluster": {"num_cpus": 2},
         }
