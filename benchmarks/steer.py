@@ -28,7 +28,7 @@ MB = 1e6
 
 
 class Peak(threading.Thread):
-    """The largest resident memory of this process, and the number of rows that its build has committed."""
+    """The largest resident memory of this process so far, printed every half minute."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -36,8 +36,12 @@ class Peak(threading.Thread):
 
     def run(self) -> None:
         """Watch until `running` is False."""
+        told = time.monotonic()
         while self.running:
             self.largest = max(self.largest, self.process.memory_info().rss)
+            if time.monotonic() > told + 30:
+                told = time.monotonic()
+                print(f"          … the driver has had {self.largest / MB:,.0f} MB at most", flush=True)
             time.sleep(0.05)
 
 

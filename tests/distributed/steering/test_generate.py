@@ -190,6 +190,7 @@ def test_replies_go_to_the_evaluation_as_they_are(built, tmp_path):
         ({"conditions": {"regimes": ["user_texts"], "values": ["right:civil-political-rights"]}}, "right"),
         ({"models": [GENERATOR, GENERATOR]}, "names must differ"),
         ({"user_turn_only": ["nobody"]}, "name of no model"),
+        ({"models": [{"kind": "openai", "name": "e", "model": "m", "temperature": 0.7}]}, "sampling.temperature"),
         ({"queries": ["none.csv"]}, "does not exist"),
     ],
 )
