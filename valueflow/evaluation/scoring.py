@@ -133,6 +133,15 @@ class Posterior:
         return list(map(Score._make, posterior_kernels.summaries(*self._terms, self._points_H4G, *TAILS).tolist()))
 
 
+class AnsweredWindows(NamedTuple):
+    """N answered windows, the arguments of `Posterior.update_all`."""
+
+    unit_N: np.ndarray
+    window_NK: np.ndarray
+    order_NK: np.ndarray
+    weight_N: np.ndarray
+
+
 class Scoring:
     """Scoring of texts (U distinct ids) on one value: the windows of each round and the posterior from the answers so far.
 
@@ -180,6 +189,12 @@ class Scoring:
 
     def take(self, answers: Iterable[tuple[int, dict]]) -> None:
         """Add answered windows (U index, row of `rankings`), sorted by round."""
+        windows = self.parse(answers)
+        if len(windows.unit_N):
+            self.posterior.update_all(*windows)
+
+    def parse(self, answers: Iterable[tuple[int, dict]]) -> "AnsweredWindows":
+        """Return answered windows as arrays; their anchors count as used, and answers about relevance are noted."""
         units, texts, orders, weights = [], [], [], []
         for unit, row in sorted(answers, key=lambda answer: answer[1]["round"]):
             if is_alone(row):
@@ -192,8 +207,7 @@ class Scoring:
                 texts.append(window)
                 orders.append(row["order"])
                 weights.append(np.nan if row["weight"] is None else row["weight"])
-        if units:
-            self.posterior.update_all(np.array(units), np.array(texts), np.array(orders), np.array(weights, float))
+        return AnsweredWindows(np.array(units), np.array(texts), np.array(orders), np.array(weights, float))
 
     def scores(self) -> list[Total]:
         """Return people's intensity of every text given the answers so far."""

@@ -10,6 +10,7 @@
 | `audits/{fingerprint}.json` | the result of a judge's audit |
 | `validity/{fingerprint}.json` | the validity record of a judge, measured on rated texts |
 | `reports/{name}.html` | pages |
+| `steerability/{study}/` | results of a steerability study: JSON, CSV, model card fragment |
 | `checkpoints/{settings}/` | of a training that has not finished |
 | `people/{name}/` | tasks for raters, and the ratings that came back |
 | `exports/{id}/` | replies of a build of generations, as files that jobs/evaluate reads |
@@ -109,6 +110,11 @@ def validity_url(root: str, fingerprint: str) -> str:
 def report_url(root: str, name: str) -> str:
     """Return the page of this name."""
     return under(root, "reports", f"{name}.html")
+
+
+def study_url(root: str, study: str) -> str:
+    """Return the folder of the results of a steerability study."""
+    return under(root, "steerability", study)
 
 
 def checkpoints_url(root: str, settings: str) -> str:
