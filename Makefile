@@ -115,6 +115,7 @@ bench: $(VENV)/.llm $(VENV)/.train $(VENV)/.serve runs/demo/vidb/CURRENT
 	$(BIN)/python -m benchmarks.adaptive
 	$(BIN)/python -m benchmarks.extend
 	$(BIN)/python -m benchmarks.endpoint
+	$(BIN)/python -m benchmarks.steer 10000 100000
 	$(BIN)/python -m benchmarks.vllm_overhead
 	$(BIN)/python -m benchmarks.wording
 	$(BIN)/python -m benchmarks.train_step

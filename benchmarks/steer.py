@@ -28,7 +28,7 @@ MB = 1e6
 
 
 class Peak(threading.Thread):
-    """The largest resident memory of this process, and the number of rows that its build has committed."""
+    """The largest resident memory of this process so far, printed every half minute."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -36,22 +36,27 @@ class Peak(threading.Thread):
 
     def run(self) -> None:
         """Watch until `running` is False."""
+        told = time.monotonic()
         while self.running:
             self.largest = max(self.largest, self.process.memory_info().rss)
+            if time.monotonic() > told + 30:
+                told = time.monotonic()
+                print(f"          … the driver has had {self.largest / MB:,.0f} MB at most", flush=True)
             time.sleep(0.05)
 
 
 def measure(rows: int) -> None:
     """Run a job of about so many rows and print a line."""
     with tempfile.TemporaryDirectory() as root:
-        queries = max(rows // CELLS, 1) if rows < QUERIES * CELLS else QUERIES
+        replicates = -(-rows // (QUERIES * CELLS))
+        queries = max(rows // (replicates * CELLS), 1)
         with open(f"{root}/queries.csv", "w", encoding="utf-8") as file:
             file.write("query\n" + "".join(f"What would you do in situation number {n}?\n" for n in range(queries)))
         settings = {
             "root": root,
             "queries": [f"{root}/queries.csv"],
             "conditions": {"controls": ["bare", "neutral_persona"]},
-            "replicates": max(rows // (queries * CELLS), 1),
+            "replicates": replicates,
             "models": [{"kind": "simulated", "batch_size": 2000, "num_cpus": 0.9}],
             "cluster": {"num_cpus": 2},
         }

@@ -10,8 +10,8 @@ import pytest
 from valueflow import store
 from valueflow.errors import InputError
 from valueflow.evaluation.official_files import scores_csv
-from valueflow.evaluation.responses import COLUMNS, own_values, save_responses
-from valueflow.records import SCHEMAS, digest, text_id
+from valueflow.evaluation.responses import COLUMNS, own_values, save_responses, texts_about
+from valueflow.records import SCHEMAS, ValueId, digest, text_id
 from valueflow.store import ResponsesDetails
 
 HEADER = "query,dataset,response\n"
@@ -156,3 +156,35 @@ def test_the_own_value_and_side_of_a_response_are_read_where_its_author_says_the
     assert own == {text_id("Share it."): ("svt:benevolence", 1), text_id("Keep it."): ("svt:power", -1)}
     assert own_values(written(tmp_path / "plain.csv", SAME)) == own_values("") == {}
     assert len(own_values("valueflow/samples/responses.csv")) == 48
+
+
+ABOUT = """query,dataset,response,about
+q,d,one,svt:power|svt:face
+q,d,two,power
+q,d,one,duty:fidelity
+q,d,,svt:power
+q,d,three,
+"""
+
+
+def test_responses_are_scored_on_the_values_that_they_name(tmp_path):
+    (tmp_path / "r.csv").write_text(ABOUT)
+    build = save_responses(str(tmp_path / "r.csv"), str(tmp_path), with_about=True)
+    values = [ValueId("svt:power"), ValueId("svt:face"), ValueId("duty:fidelity"), ValueId("svt:hedonism")]
+    one, two = text_id("one"), text_id("two")
+    assert texts_about(build, values) == dict(zip(values, [sorted([one, two]), [one], [one], []], strict=True))
+    assert save_responses(str(tmp_path / "r.csv"), str(tmp_path)) != build
+
+
+def test_about_that_is_no_value_or_none_of_those_asked_for_is_refused(tmp_path):
+    (tmp_path / "r.csv").write_text(ABOUT)
+    build = save_responses(str(tmp_path / "r.csv"), str(tmp_path), with_about=True)
+    with pytest.raises(InputError, match="names none of the values svt:hedonism"):
+        texts_about(build, [ValueId("svt:hedonism")])
+    (tmp_path / "w.csv").write_text(ABOUT.replace("duty:fidelity", "duty:nothing"))
+    wrong = save_responses(str(tmp_path / "w.csv"), str(tmp_path), with_about=True)
+    with pytest.raises(InputError, match="nothing"):
+        texts_about(wrong, [ValueId("svt:power")])
+    (tmp_path / "n.csv").write_text("query,dataset,response\nq,d,r\n")
+    with pytest.raises(InputError, match="about"):
+        save_responses(str(tmp_path / "n.csv"), str(tmp_path), with_about=True)

@@ -130,7 +130,7 @@ def outcome_of(reply: str, prompt: str = "", finish_reason: str = "stop") -> Out
     no_view = _NO_VIEW.search(opening)
     if no_view and not _POSITION.search(text[no_view.end() :]):
         return "hedge"
-    if _BOTH_SIDES.search(text) and not _POSITION.search(text):
+    if not _POSITION.search(text) and _BOTH_SIDES.search(text):
         return "hedge"
     return "answer"
 

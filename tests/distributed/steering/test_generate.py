@@ -181,6 +181,19 @@ def test_replies_go_to_the_evaluation_as_they_are(built, tmp_path):
     assert {(text_id(r["response"]), f"{r['theory']}:{r['value']}") for r in store.read_table(again.build).to_pylist()} == pairs
 
 
+def test_values_of_a_pair_are_scored_on_both_axes_also_where_one_is_alone(cluster, tmp_path):
+    conditions = {"regimes": ["composition"], "values": ["svt:face"], "pairs": [VALUES], "controls": ["neutral_persona"]}
+    steer_models(config(tmp_path, conditions=conditions))
+    [file] = Path(tmp_path).glob("exports/*/responses-*.parquet")
+    [build] = finished_generations(str(tmp_path))
+    of_id = {row["generation_id"]: row for row in generations(build).to_pylist()}
+    assert len(of_id) == 20 * (4 + 8 + 1)
+    for row in pq.read_table(file).to_pylist():
+        regime = of_id[row["generation_id"]]["regime"]
+        assert set(VALUES) == set(row["about"].split("|")), regime
+    assert {len(row["values"]) for row in of_id.values() if row["condition"] == "value"} == {1}
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -190,6 +203,7 @@ def test_replies_go_to_the_evaluation_as_they_are(built, tmp_path):
         ({"conditions": {"regimes": ["user_texts"], "values": ["right:civil-political-rights"]}}, "right"),
         ({"models": [GENERATOR, GENERATOR]}, "names must differ"),
         ({"user_turn_only": ["nobody"]}, "name of no model"),
+        ({"models": [{"kind": "openai", "name": "e", "model": "m", "temperature": 0.7}]}, "sampling.temperature"),
         ({"queries": ["none.csv"]}, "does not exist"),
     ],
 )
@@ -218,7 +232,7 @@ def test_texts_of_a_version_are_shown_and_its_values_must_be_there(built, tmp_pa
     assert store.require_manifest(build).inputs[-1].table == "vidb"
     missing = next(value for value in operational() if value not in vidb.load(str(root)).calibrations)
     with pytest.raises(InputError, match=f"has no '{missing}'"):
-        steer_models(config(root, conditions=conditions | {"values": [missing]}))
+        steer_models(config(root, conditions=conditions | {"values": [str(missing)]}))
 
 
 def test_a_dry_run_counts_the_rows_and_calls_nothing(tmp_path):

@@ -39,6 +39,12 @@ class SteerConfig(JobConfig):
         names = [model.name for model in self.models]
         if duplicates := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"models: names must differ; {duplicates[0]!r} names {names.count(duplicates[0])} models")
+        for model in self.models:
+            if "temperature" in model.model_fields_set:
+                raise ValueError(
+                    f"models: {model.name!r} has a temperature, which judges use; all models of a job share "
+                    f"sampling.temperature ({self.sampling.temperature:g})"
+                )
         for setting, named in (("user_turn_only", self.user_turn_only), ("tokens_per_second", self.tokens_per_second)):
             if unknown := sorted(set(named) - set(names)):
                 raise ValueError(f"{setting}: {unknown[0]!r} is the name of no model; models: {', '.join(names)}")

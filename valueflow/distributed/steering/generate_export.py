@@ -31,7 +31,7 @@ def export_responses(out: Build, files: Sequence[File], plan: Plan, values: Sequ
         values: those that replies under a control are scored on.
     """
     folder = store.export_url(out.root, out.build_id)
-    firsts = ray.remote(_first_rows).options(num_cpus=1).remote(out, list(files), list(values))
+    firsts = ray.remote(_first_rows).options(num_cpus=1).remote(out, list(files), list(values), _partners(plan))
     write = ray.remote(_write_file).options(num_cpus=1)
     personas = ray.put({_key(condition): condition.persona for condition in plan.conditions})
     tasks = [write.remote(out, file, number, firsts, personas, folder) for number, file in enumerate(files)]
@@ -49,13 +49,23 @@ def _row_key(row: dict) -> tuple[str, ...]:
     return tuple(str(row[name]) for name in CONDITION)
 
 
-def _first_rows(out: Build, files: list[File], values: list[ValueId]) -> pa.Table:
+def _partners(plan: Plan) -> dict[str, list[str]]:
+    """By value the values that it is paired with: an interaction is measured on the axes of both, also where one is alone."""
+    partners: dict[str, list[str]] = {}
+    for condition in plan.conditions:
+        for value in condition.values if condition.regime == "composition" else ():
+            partners[value] = list(dict.fromkeys([*partners.get(value, []), *condition.values]))
+    return partners
+
+
+def _first_rows(out: Build, files: list[File], values: list[ValueId], partners: dict[str, list[str]]) -> pa.Table:
     """By distinct response the file where it is first, the values that rows with it are about, and its side where all agree."""
     tables = []
     for number, file in enumerate(files):
-        rows = store.read_part(out, file, ["response_text_id", "response", "values", "levels"])
+        rows = store.read_part(out, file, ["response_text_id", "response", "regime", "values", "levels"])
         rows = rows.filter(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(rows["response"], ""))), 0))
-        about = ["|".join(of or values) for of in rows["values"].to_pylist()]
+        of_rows = zip(rows["regime"].to_pylist(), rows["values"].to_pylist(), strict=True)
+        about = ["|".join(_about(regime, of, values, partners)) for regime, of in of_rows]
         sides = [(levels[0] > 0) - (levels[0] < 0) if len(levels) == 1 else 0 for levels in rows["levels"].to_pylist()]
         columns = {
             "text": rows["response_text_id"], "about": pa.array(about, S), "side": pa.array(sides, pa.int8()),
@@ -71,6 +81,13 @@ def _first_rows(out: Build, files: list[File], values: list[ValueId]) -> pa.Tabl
     ]
     agreed = pc.if_else(pc.equal(grouped["side_min"], grouped["side_max"]), grouped["side_min"], 0)
     return pa.table({"text": grouped["text"], "about": pa.array(union, S), "side": agreed, "file": grouped["file_min"]})
+
+
+def _about(regime: str, of: list[str], values: Sequence[str], partners: dict[str, list[str]]) -> list[str]:
+    """The values that the study needs of a row: its own, those that they are paired with, and of a control all."""
+    if regime == "composition":
+        return list(dict.fromkeys(partner for value in of for partner in partners[value]))
+    return of or list(values)
 
 
 def _write_file(
