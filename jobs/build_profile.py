@@ -8,16 +8,19 @@ from valueflow.distributed.cluster import session
 from valueflow.distributed.profiles.config import BuildProfileConfig
 from valueflow.distributed.profiles.run import build_profiles
 from valueflow.job import run_job
+from valueflow.report.profile_files import write_files
 from valueflow.store import Build
 
 SCHEMA = BuildProfileConfig
 
 
 def main(config: BuildProfileConfig) -> Build:
-    """Make the profiles and print their URL."""
+    """Make the profiles and their files; print where they are."""
     with session(config.cluster):
         profiles = build_profiles(config)
     say(f"profiles: {profiles.url}")
+    for url in write_files(profiles, config.page.units, config.page.reference):
+        say(f"file: {url}")
     return profiles
 
 
