@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from valueflow.errors import InputError, allowed
 from valueflow.profiles.bands import band
 from valueflow.profiles.circle import CIRCLE, fit_wave
+from valueflow.profiles.divergence import Side, diverge
 from valueflow.profiles.reliability import over_values
 from valueflow.profiles.table import NUMBERS, UnitProfiles
 from valueflow.records import LIMIT, ValueId
@@ -65,6 +67,28 @@ def rows(profiles: UnitProfiles) -> Iterator[dict[str, Any]]:
             yield {"unit": unit, "theory": value.theory, "value": value.node, "band": words, **numbers}
 
 
+def differences_csv(profiles: UnitProfiles, scale: Mapping[str, float], relative_slope_error: Mapping[str, float]) -> str:
+    """Return the differences of every two units by value: the first less the second.
+
+    Intervals are simultaneous over the values of a pair; p values are corrected by Holm over all pairs and values. The distance
+    of a pair is the root mean square standardized difference.
+    """
+    pairs = np.array(list(itertools.combinations(range(len(profiles.units)), 2)))
+    columns = [profiles.columns[name] for name in ("intensity", "standard_error", "num_clusters")]
+    first, second = (Side(*(column[index] for column in columns)) for index in pairs.T)
+    scale_V, slope_V = (np.array([of[value] for value in profiles.values]) for of in (scale, relative_slope_error))
+    found = diverge(first, second, scale_V, slope_V)
+    header = ["first", "second", "theory", "value", "difference", "standard_error", "low", "high", "p", "holm_p", "distance"]
+    table = (found.difference_PV, found.standard_error_PV, found.low_PV, found.high_PV, found.p_PV, found.holm_PV)
+    lines = (
+        [profiles.units[i], profiles.units[j], value.theory, value.node, *(_number(x[p, v]) for x in table),
+         _number(found.distance_P[p])]
+        for p, (i, j) in enumerate(pairs)
+        for v, value in enumerate(profiles.values)
+    )  # fmt: skip
+    return csv_text(header, lines)
+
+
 def pyvalues_tsv(profiles: UnitProfiles) -> tuple[str, str]:
     """Return the profiles in the attainment format of pyvalues, and a sidecar with intervals and numbers of texts.
 
@@ -76,14 +100,15 @@ def pyvalues_tsv(profiles: UnitProfiles) -> tuple[str, str]:
     """
     others = sorted({value.theory for value in profiles.values} - {"svt"})
     if others:
-        names = ", ".join(theories()[theory].name for theory in others)
-        raise InputError(f"pyvalues has Schwartz's values only, not {names}; set values to svt for this export")
+        found = ", ".join(theories()[theory].name for theory in others)
+        raise InputError(f"pyvalues has Schwartz's values only, not {found}; set values to svt for this export")
     missing = [value for value in CIRCLE if value not in profiles.values]
     if missing:
         raise InputError(f"pyvalues' format has all twelve values of svt; these profiles lack {', '.join(missing)}")
     names = [theories()["svt"].node(value.node).name for value in CIRCLE]
     header = ["ID", *(f"{name} {side}" for name in names for side in ("attained", "constrained"))]
-    lines, sidecar = [], []
+    lines: list[list[object]] = []
+    sidecar: list[list[object]] = []
     order = [profiles.values.index(value) for value in CIRCLE]
     for u, unit in enumerate(profiles.units):
         intensity_V = profiles.columns["intensity"][u, order]

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -51,17 +51,21 @@ def save_unit_texts(url: str, root: str, columns: UnitColumns) -> Build:
         raise InputError(f"{url} has no text of a unit{unusable.summary()}")
     if unusable.number:
         log.warning("profiles: %d rows left out%s", unusable.number, unusable.summary())
-    table = pa.concat_tables(tables).combine_chunks()
-    ids = "".join(sorted(table["row_id"].to_pylist()))
-    out = Build(root, "unit_texts", digest(ids, SHARDS))
+    return store_unit_texts(pa.concat_tables(tables), root, UnitTextsDetails(path=url, unreadable=unusable.number), [url])
+
+
+def store_unit_texts(table: pa.Table, root: str, details: UnitTextsDetails, inputs: Sequence[Build | str]) -> Build:
+    """Store rows of `unit_texts` in shards of whole units and return their build."""
+    table = table.combine_chunks()
+    out = Build(root, "unit_texts", digest("".join(sorted(table["row_id"].to_pylist())), SHARDS))
     if not store.reusable(out):
         table = table.sort_by([("unit", "ascending"), ("text_id", "ascending"), ("row_id", "ascending")])
         names = pc.unique(table["unit"])
         shard_U = np.array([shard_of(name) for name in names.to_pylist()])
         shard_T = shard_U[pc.index_in(table["unit"], names).to_numpy()]
         parts = [store.write_part(out, table.filter(pa.array(shard_T == s)), f"{s:02d}") for s in np.unique(shard_U)]
-        details = UnitTextsDetails(path=url, texts=table.num_rows, units=len(names), unreadable=unusable.number)
-        store.commit(out, details, [url], parts)
+        counts = {"texts": table.num_rows, "units": len(names)}
+        store.commit(out, details.model_copy(update=counts), inputs, parts)
     return out
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from valueflow import store
 from valueflow.errors import InputError
-from valueflow.profiles.export import profiles_csv, profiles_json, pyvalues_tsv, unit_of
+from valueflow.profiles.export import differences_csv, profiles_csv, profiles_json, pyvalues_tsv, unit_of
 from valueflow.profiles.people_scale import PeopleScale
 from valueflow.profiles.table import UnitProfiles, as_arrays
 from valueflow.ranking.content_error import ContentError
@@ -19,6 +19,7 @@ from valueflow.report.profile_page import MAX_UNITS, ProfileReport, profile_page
 from valueflow.store import Build, ProfilesDetails
 
 log = logging.getLogger(__name__)
+MAX_COMPARED = 50  # units of which every two are compared
 MAX_IN_FILES = 2000  # units in files and in the reference of the page; the table has all
 
 
@@ -50,14 +51,18 @@ def write_files(build: Build, units: list[str], reference: str) -> list[str]:
     page = store.report_url(build.root, f"profiles-{build.build_id}")
     store.write_bytes(page, profile_page(report).encode())
     about = {"build": build.build_id, "vidb_version": details.vidb_version, "scored_by": details.scored_by}
-    return [page, *_tables(build, profiles, details, about)]
+    return [page, *_tables(build, profiles, details, about, report.relative_slope_error)]
 
 
-def _tables(build: Build, profiles: UnitProfiles, details: ProfilesDetails, about: dict[str, Any]) -> list[str]:
+def _tables(
+    build: Build, profiles: UnitProfiles, details: ProfilesDetails, about: dict[str, Any], slopes: dict[str, float]
+) -> list[str]:
     if details.units > MAX_IN_FILES:
         log.warning("profiles: %d units are more than files are made of (%d); read the table", details.units, MAX_IN_FILES)
         return []
     files = {"profiles.csv": profiles_csv(profiles)}
+    if 1 < len(profiles.units) <= MAX_COMPARED:
+        files["differences.csv"] = differences_csv(profiles, details.scale, slopes)
     whole = profiles_json(profiles, details.scale, about)
     files["profiles.json"] = json.dumps(whole, ensure_ascii=False, allow_nan=False, indent=1)
     try:

@@ -30,11 +30,9 @@ class PageConfig(Config):
     reference: str = Field("", description="unit in grey on every circle; '': the mean of all units")
 
 
-class BuildProfileConfig(JobConfig):
-    """Whose texts, how they are scored, and what counts."""
+class ProfileConfig(JobConfig):
+    """How texts are scored, and what counts."""
 
-    texts: str = Field(description="CSV, TSV, JSONL or Parquet with a column of texts and one of units; globs too")
-    columns: UnitColumns = UnitColumns()
     vidb: str = Field("current", description="version id, or current")
     values: list[str] = Field(ALL, description="values and theories by any spelling, or ['all'] of the version")
     evaluation: str = Field(
@@ -46,7 +44,23 @@ class BuildProfileConfig(JobConfig):
     page: PageConfig = PageConfig()
 
     @model_validator(mode="after")
-    def _few_units_on_the_page(self) -> "BuildProfileConfig":
+    def _few_units_on_the_page(self) -> "ProfileConfig":
         if len(self.page.units) > 12:
             raise ValueError(f"page.units names {len(self.page.units)} units; at most 12 have a section of their own")
         return self
+
+
+class BuildProfileConfig(ProfileConfig):
+    """Whose texts, how they are scored, and what counts."""
+
+    texts: str = Field(description="CSV, TSV, JSONL or Parquet with a column of texts and one of units; globs too")
+    columns: UnitColumns = UnitColumns()
+
+
+class ProfileModelConfig(ProfileConfig):
+    """Whose replies: those of models to queries without any persona, as jobs.steer has generated them."""
+
+    generations: list[str] = Field([], description="build ids of generations, one or more a model; []: those of the newest job")
+    outcomes: list[Literal["answer", "hedge", "refusal"]] = Field(
+        ["answer", "hedge"], min_length=1, description="replies that count; others are counted and left out"
+    )

@@ -12,7 +12,7 @@ from valueflow import __version__, store, vidb
 from valueflow.distributed.cluster import Progress, require_resources
 from valueflow.distributed.embed import embed, encoder_fingerprint, read_examples, resolve_labels
 from valueflow.distributed.extract import build_extractor
-from valueflow.distributed.profiles.config import BuildProfileConfig
+from valueflow.distributed.profiles.config import BuildProfileConfig, ProfileConfig
 from valueflow.distributed.profiles.scorer import EvaluationScorer, FastScorer, Scorer, evaluated
 from valueflow.errors import InputError, allowed
 from valueflow.evaluation.regression import IntensityRegression, training_texts
@@ -25,7 +25,7 @@ from valueflow.profiles.table import Basis, profile_rows, unit_ids
 from valueflow.profiles.unit_texts import save_unit_texts
 from valueflow.ranking.content_error import ContentError
 from valueflow.records import SCHEMAS, ValueId, digest
-from valueflow.store import Build, EvaluationsDetails, ProfilesDetails
+from valueflow.store import Build, EvaluationsDetails, ProfilesDetails, UnitTextsDetails
 from valueflow.theories import expand, theories
 from valueflow.theories.taxonomy import THEORIES
 from valueflow.vidb import validity
@@ -46,12 +46,21 @@ class _Plan(NamedTuple):
 
 
 def build_profiles(config: BuildProfileConfig) -> Build:
+    """Return the build of the profiles of the units of a file; see `profile_texts`.
+
+    Raises:
+        InputError: a column is missing, or no row is usable.
+    """
+    texts = ray.get(ray.remote(save_unit_texts).options(num_cpus=1).remote(config.texts, config.root, config.columns))
+    return profile_texts(config, texts)
+
+
+def profile_texts(config: ProfileConfig, texts: Build) -> Build:
     """Return the build of the profiles; a finished one is returned as it is, an unfinished one is continued.
 
     Raises:
-        InputError: a column, a value or an evaluation is missing, or no text of any unit has a score.
+        InputError: a value or an evaluation is missing, or no text of any unit has a score.
     """
-    texts = ray.get(ray.remote(save_unit_texts).options(num_cpus=1).remote(config.texts, config.root, config.columns))
     plan = _ranked(config) if config.evaluation else _fast(config)
     out = Build(config.root, "profiles", digest(texts.build_id, plan.basis_id))
     if store.reusable(out):
@@ -62,8 +71,8 @@ def build_profiles(config: BuildProfileConfig) -> Build:
     manifest = store.require_manifest(texts)
     if not any(_scored(out, path) for path in store.part_paths(out)):
         raise InputError(
-            f"no unit of {config.texts} has a value with {plan.basis.config.min_texts} relevant texts; lower "
-            "estimate.min_texts or estimate.min_relevance, or give more texts per unit"
+            f"no unit of {manifest.details(UnitTextsDetails).path} has a value with {plan.basis.config.min_texts} relevant "
+            "texts; lower estimate.min_texts or estimate.min_relevance, or give more texts per unit"
         )
     reliability = ray.get(ray.remote(_reliability).options(num_cpus=1).remote(out))
     details = ProfilesDetails(
@@ -75,7 +84,7 @@ def build_profiles(config: BuildProfileConfig) -> Build:
     return out
 
 
-def _values(config: BuildProfileConfig, available: list[ValueId]) -> tuple[ValueId, ...]:
+def _values(config: ProfileConfig, available: list[ValueId]) -> tuple[ValueId, ...]:
     return tuple(available if config.values == ALL else expand(config.values, available))
 
 
@@ -87,7 +96,7 @@ def _scales(version: vidb.Vidb, errors: dict[ValueId, ContentError], values: tup
     return {value: scale(value) for value in values}
 
 
-def _ranked(config: BuildProfileConfig) -> _Plan:
+def _ranked(config: ProfileConfig) -> _Plan:
     evaluation = Build(config.root, "evaluations", config.evaluation)
     details = store.details_of(evaluation, EvaluationsDetails)
     version = vidb.load(config.root, details.vidb_version)
@@ -106,7 +115,7 @@ def _ranked(config: BuildProfileConfig) -> _Plan:
     return _Plan(version, basis, _basis_id("ranked", judge, basis), inputs, f"evaluation {evaluation.build_id}", table)
 
 
-def _fast(config: BuildProfileConfig) -> _Plan:
+def _fast(config: ProfileConfig) -> _Plan:
     require_resources(
         config.encoder.num_actors * config.encoder.num_cpus, config.encoder.num_actors * config.encoder.num_gpus,
         f"encoder {config.encoder.model!r}", "Lower encoder.num_actors, num_cpus or num_gpus",
@@ -133,11 +142,11 @@ def _fast(config: BuildProfileConfig) -> _Plan:
     return _Plan(version, basis, _basis_id("fast", settings, basis), inputs, config.encoder.model, scorer)
 
 
-def _fit(config: BuildProfileConfig, version: str, values: tuple[ValueId, ...], extractor: "Any") -> IntensityRegression:
+def _fit(config: ProfileConfig, version: str, values: tuple[ValueId, ...], extractor: "Any") -> IntensityRegression:
     return FastScorer(config, version, values, None).fast
 
 
-def _extractor(config: BuildProfileConfig, values: tuple[ValueId, ...]) -> tuple[Any, list[Build]]:
+def _extractor(config: ProfileConfig, values: tuple[ValueId, ...]) -> tuple[Any, list[Build]]:
     """The extractor in the object store, and the builds that it rests on."""
     texts, labels = resolve_labels(config.root, config.relevance.texts, config.relevance.labels)
     labelled = ray.get(ray.remote(_labelled_theories).options(num_cpus=1).remote(texts, labels))
@@ -173,7 +182,7 @@ def _earlier(root: str, basis: str) -> Build | None:
     return None
 
 
-def _shards(config: BuildProfileConfig, texts: Build, plan: _Plan, earlier: Build | None, out: Build) -> int:
+def _shards(config: ProfileConfig, texts: Build, plan: _Plan, earlier: Build | None, out: Build) -> int:
     """Write the profiles of every shard that has none; return how many units were taken over from an earlier build."""
     done, files = set(store.part_paths(out)), store.require_manifest(texts).files
     pending = [file.model_dump() for file in files if file.path not in done]

@@ -13,7 +13,7 @@ import ray
 
 from valueflow import store, vidb
 from valueflow.distributed.embed import Embedder
-from valueflow.distributed.profiles.config import BuildProfileConfig
+from valueflow.distributed.profiles.config import ProfileConfig
 from valueflow.errors import InputError
 from valueflow.evaluation.regression import IntensityRegression, load_or_fit
 from valueflow.hives.extract import Extractor, NodePrediction
@@ -37,7 +37,7 @@ class Scorer(Protocol):
         ...
 
 
-def regression(config: BuildProfileConfig, version: str, embed: Callable[[list[str]], np.ndarray]) -> IntensityRegression:
+def regression(config: ProfileConfig, version: str, embed: Callable[[list[str]], np.ndarray]) -> IntensityRegression:
     """Return the regressions of a version on the encoder's vectors, fitted once and stored."""
     return load_or_fit(vidb.load(config.root, version), config.encoder.model, embed)
 
@@ -46,7 +46,7 @@ class FastScorer:
     """Mode fast: regressions on an encoder's vectors; relevance by the encoder judge's head or by labelled texts."""
 
     def __init__(
-        self, config: BuildProfileConfig, version: str, values: Sequence[ValueId], extractor: "ray.ObjectRef | None"
+        self, config: ProfileConfig, version: str, values: Sequence[ValueId], extractor: "ray.ObjectRef | None"
     ) -> None:
         self.values, self.batch_size, self.kind = values, config.encoder.batch_size, config.relevance.by
         self.extractor: Extractor | None = ray.get(extractor) if extractor else None
