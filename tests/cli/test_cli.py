@@ -256,8 +256,8 @@ def test_comparison_profile_nodes_and_values_are_shown(local, run, server, tmp_p
         f"{first.intensity:+.2f}",
     ]
     code, out, _ = run("profile", write_texts(tmp_path / "in.txt", ["a", "b"]), "--format", "csv")
-    header = "value,intensity,low,high,num_texts,num_left_out,band\n"
-    assert out == header + "".join(f"{value},1.0,0.0,2.0,2,0,neutral\n" for value in VALUES)
+    columns = "value,intensity,low,high,unit,standard_error,centred,centred_low,centred_high,num_texts,num_left_out,band\n"
+    assert out == columns + "".join(f"{value},1.0,0.0,2.0,,,,,,2,0,neutral\n" for value in VALUES)
     code, out, _ = run("extract", "a", "--theory", "svt", "--top", 1, "--server", server.url)
     assert out.splitlines()[1].split() == ["svt", "a", "supports", "0.50", "0.10"]
     assert any(line.split()[:2] == ["svt:benevolence", "yes"] for line in run("values")[1].splitlines())
