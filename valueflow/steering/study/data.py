@@ -147,8 +147,8 @@ def load(config: StudyConfig) -> Study:
     """
     builds = generation_builds(config)
     tables = [store.read_table(build, COLUMNS) for build in builds]
-    judges = _judges(config, config.evaluations, "evaluations")
-    cheap = _judges(config, config.cheap_evaluations, "cheap_evaluations")
+    judges = score_judges(config, config.evaluations, "evaluations")
+    cheap = score_judges(config, config.cheap_evaluations, "cheap_evaluations")
     if len(cheap) > 1:
         raise InputError(
             f"cheap_evaluations are by {len(cheap)} judges ({', '.join(s.judge for s in cheap)}); name those of one"
@@ -178,8 +178,12 @@ def _named(root: str, table: str, build_id: str, available: list[str]) -> Build:
     return Build(root, table, chosen)
 
 
-def _judges(config: StudyConfig, names: list[str], setting: str) -> list[Scores]:
-    """The scores by judge, in the order in which the config names them; all against one version."""
+def score_judges(config: StudyConfig, names: list[str], setting: str) -> list[Scores]:
+    """Return the scores by judge, in the order of the names; all against one version.
+
+    Raises:
+        InputError: a build is missing, a judge failed its audit, or the builds are of several versions.
+    """
     available = store.finished(config.root, "evaluations") if names else []
     builds = [_named(config.root, "evaluations", name, available) for name in dict.fromkeys(names)]
     details = [store.details_of(build, EvaluationsDetails) for build in builds]
