@@ -81,3 +81,12 @@ def test_nothing_else_writes_csv():
     for path in (path for room in ("valueflow", "serve", "jobs") for path in (source / room).rglob("*.py")):
         names = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
         assert not names & {"csv.writer", "csv.DictWriter"}, path
+
+
+def test_a_tab_separates_and_is_quoted_and_other_programs_read_formulas_as_they_are(tmp_path):
+    text = csv_text(["unit", "note"], [["=1+1", "a\tb"], ["x", "a,b"]], separator="\t", end="\n")
+    assert text == 'unit\tnote\n=1+1\t"a\tb"\nx\t"a,b"\n'
+    (tmp_path / "a.tsv").write_text(text, "utf-8")
+    assert [row.fields for row in rows(str(tmp_path / "a.tsv"), ["unit", "note"])] == [
+        {"unit": "=1+1", "note": "a\tb"}, {"unit": "x", "note": "a,b"},
+    ]  # fmt: skip

@@ -1,7 +1,5 @@
 """Profiles as files for other programs: CSV, JSON, the attainment format of pyvalues, and a text that conditions a model."""
 
-import csv
-import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -168,10 +166,7 @@ def _second_person(verb: str) -> str:
 
 
 def _tsv(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, delimiter="\t", lineterminator="\n")
-    writer.writerows([header, *lines])
-    return out.getvalue()
+    return csv_text(header, lines, separator="\t", end="\n")
 
 
 def _number(x: float) -> float | None:
