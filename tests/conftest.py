@@ -28,6 +28,7 @@ WHOLLY_MARKED = re.compile(r"^pytestmark = .*pytest\.mark\.(ray|llm)\b", re.MULT
 # begins a long one when the other has nothing left.
 LONGEST = (
     "distributed/test_endpoint_jobs.py", "serve_app/test_application.py", "distributed/train/test_training.py",
+    "distributed/steering/test_generate.py", "distributed/profiles/test_build_profiles.py",
     "distributed/test_outages.py", "jobs/test_anywhere.py", "distributed/test_embed.py", "distributed/panel/test_categorize.py",
     "people/test_afternoon.py", "distributed/test_vllm.py", "distributed/test_pipeline.py", "serve_app/test_engine.py",
     "serve_app/test_serve_command.py", "distributed/test_validity.py", "distributed/build/test_builds.py",

@@ -258,6 +258,7 @@ def test_the_study_of_the_paper_is_counted_without_a_version(data, tmp_path, mon
 @pytest.mark.llm
 @pytest.mark.slow
 @pytest.mark.chaos
+@pytest.mark.timeout(1500)  # four engines
 def test_smollm2_in_a_real_engine_killed_twice_loses_nothing_and_repeats_exactly(tmp_path):
     pytest.importorskip("vllm")
     killed, again = tmp_path / "killed", tmp_path / "again"
