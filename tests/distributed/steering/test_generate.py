@@ -1,6 +1,5 @@
 """The job that steers: rows once, resume with nothing asked twice, budgets, several models, and what the evaluation reads."""
 
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -258,26 +257,20 @@ def test_the_study_of_the_paper_is_counted_without_a_version(data, tmp_path, mon
 @pytest.mark.llm
 @pytest.mark.slow
 @pytest.mark.chaos
-@pytest.mark.timeout(1500)  # four engines
-def test_smollm2_in_a_real_engine_killed_twice_loses_nothing_and_repeats_exactly(tmp_path):
+@pytest.mark.timeout(1500)  # three engines
+def test_smollm2_in_a_real_engine_killed_twice_loses_nothing(tmp_path):
     pytest.importorskip("vllm")
-    killed, again = tmp_path / "killed", tmp_path / "again"
-    commands = {}
-    for root in (killed, again):
-        root.mkdir()
-        commands[root] = [sys.executable, "-m", "jobs.steer", str(job_yaml("steer", root, "tiny-llm", root=str(root)))]
+    config = str(job_yaml("steer", tmp_path, "tiny-llm", root=str(tmp_path), max_queries=8))
+    command = [sys.executable, "-m", "jobs.steer", config]
     before: dict[str, dict] = {}
-    for parts in (2, 5):
-        run_and_kill(commands[killed], lambda parts=parts: len(list(killed.rglob("part-*.parquet"))) >= parts, 600)
-        rows = [row for path in killed.rglob("part-*.parquet") for row in pq.read_table(path, partitioning=None).to_pylist()]
+    for parts in (2, 4):
+        run_and_kill(command, lambda parts=parts: len(list(tmp_path.rglob("part-*.parquet"))) >= parts, 600)
+        rows = [row for path in tmp_path.rglob("part-*.parquet") for row in pq.read_table(path, partitioning=None).to_pylist()]
         assert all(row == before[row["generation_id"]] for row in rows if row["generation_id"] in before)
         before |= {row["generation_id"]: row for row in rows}
-    subprocess.run(commands[killed], check=True)
-    table = generations(finished_generations(str(killed))[0])
-    assert table.num_rows == 20 * (2 * 4 + 1)
+    subprocess.run(command, check=True)
+    table = generations(finished_generations(str(tmp_path))[0])
+    assert table.num_rows == 8 * (2 * 4 + 1)
     final = {row["generation_id"]: row for row in table.to_pylist()}
-    assert len(before) >= 40
+    assert before
     assert {i: final[i] for i in before} == before, "what was committed before a kill is there, bit for bit"
-    shutil.copytree(killed / "cache", again / "cache")
-    subprocess.run(commands[again], check=True)
-    assert generations(finished_generations(str(again))[0]).equals(table), "the call cache repeats a job exactly"
