@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from tests.profiles.worlds import world
+from valueflow.numerics.p_values import holm
 from valueflow.profiles.centred import centre
 from valueflow.profiles.circle import CIRCLE, SECTORS, fit_wave
-from valueflow.profiles.divergence import Side, diverge, holm
+from valueflow.profiles.divergence import Side, diverge
 from valueflow.profiles.reliability import over_units, over_values, spearman_brown
 from valueflow.theories import operational
 
@@ -49,11 +50,6 @@ def test_a_wave_of_noise_explains_little():
     rng = np.random.default_rng(1)
     r2 = [fit_wave(dict(zip(CIRCLE, rng.normal(size=12), strict=True))).r2 for _ in range(300)]
     assert np.mean(r2) == pytest.approx(2 / 11, abs=0.04)
-
-
-def test_holm_by_hand():
-    assert holm(np.array([0.01, np.nan, 0.04, 0.03])) == pytest.approx([0.03, np.nan, 0.06, 0.06], nan_ok=True)
-    assert np.isnan(holm(np.array([np.nan]))).all()
 
 
 def test_spearman_brown_by_hand():

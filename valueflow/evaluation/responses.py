@@ -19,8 +19,6 @@ from valueflow.theories import resolve
 log = logging.getLogger(__name__)
 COLUMNS = ("query", "dataset", "response")
 ABOUT = ("about", "stance")  # optional: a value, and a number above zero for it or below against it
-
-
 SEPARATOR = "|"  # between the values of a row
 
 

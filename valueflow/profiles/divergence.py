@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t
 
+from valueflow.numerics.p_values import holm
+
 
 class Divergence(NamedTuple):
     """Differences of P pairs of profiles, first less second; nan where either is missing.
@@ -77,13 +79,3 @@ def diverge(first: Side, second: Side, scale_V: np.ndarray, relative_slope_error
         difference_PV, error_PV, difference_PV - half_PV, difference_PV + half_PV, p_PV,
         holm(p_PV.ravel()).reshape(p_PV.shape), distance_P, distance_error_P,
     )  # fmt: skip
-
-
-def holm(p_N: np.ndarray) -> np.ndarray:
-    """Return p values corrected for their number by Holm's step-down procedure; nan stays, and does not count."""
-    corrected_N = np.full(len(p_N), np.nan)
-    known = np.flatnonzero(np.isfinite(p_N))
-    order = known[np.argsort(p_N[known], kind="stable")]
-    factor = np.arange(len(order), 0, -1)
-    corrected_N[order] = np.minimum(np.maximum.accumulate(p_N[order] * factor), 1.0)
-    return corrected_N

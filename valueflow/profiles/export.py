@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from valueflow.errors import InputError, allowed
+from valueflow.numerics.missing import finite_or_none
 from valueflow.profiles.bands import band
 from valueflow.profiles.circle import CIRCLE, fit_wave
 from valueflow.profiles.divergence import Side, diverge
@@ -44,12 +45,12 @@ def profiles_json(profiles: UnitProfiles, scale: Mapping[str, float], about: Map
     for row in rows(profiles):
         by_unit.setdefault(row.pop("unit"), {"values": []})["values"].append(row)
     for u, unit in enumerate(profiles.units):
-        by_unit[unit]["reliability"] = _number(reliability_U[u])
+        by_unit[unit]["reliability"] = finite_or_none(reliability_U[u])
         centred = dict(zip(profiles.values, profiles.columns["centred"][u], strict=True))
         errors = dict(zip(profiles.values, profiles.columns["centred_error"][u], strict=True))
         wave = fit_wave(centred, errors)
         by_unit[unit]["wave"] = (
-            {k: v if isinstance(v, str | int) else _number(v) for k, v in wave._asdict().items()} if wave else None
+            {k: v if isinstance(v, str | int) else finite_or_none(v) for k, v in wave._asdict().items()} if wave else None
         )
     return {"about": dict(about), "scale": dict(scale), "units": by_unit}
 
@@ -58,7 +59,7 @@ def rows(profiles: UnitProfiles) -> Iterator[dict[str, Any]]:
     """Yield a row per unit and value; numbers are None where the value is missing."""
     for u, unit in enumerate(profiles.units):
         for v, value in enumerate(profiles.values):
-            numbers = {name: _number(profiles.columns[name][u, v]) for name in NUMBERS}
+            numbers = {name: finite_or_none(profiles.columns[name][u, v]) for name in NUMBERS}
             numbers |= {name: int(numbers[name] or 0) for name in COUNTS}
             intensity = numbers["intensity"]
             words = None if intensity is None else band(intensity)
@@ -79,8 +80,8 @@ def differences_csv(profiles: UnitProfiles, scale: Mapping[str, float], relative
     header = ["first", "second", "theory", "value", "difference", "standard_error", "low", "high", "p", "holm_p", "distance"]
     table = (found.difference_PV, found.standard_error_PV, found.low_PV, found.high_PV, found.p_PV, found.holm_PV)
     lines = (
-        [profiles.units[i], profiles.units[j], value.theory, value.node, *(_number(x[p, v]) for x in table),
-         _number(found.distance_P[p])]
+        [profiles.units[i], profiles.units[j], value.theory, value.node, *(finite_or_none(x[p, v]) for x in table),
+         finite_or_none(found.distance_P[p])]
         for p, (i, j) in enumerate(pairs)
         for v, value in enumerate(profiles.values)
     )  # fmt: skip
@@ -114,7 +115,7 @@ def pyvalues_tsv(profiles: UnitProfiles) -> tuple[str, str]:
         lines.append([unit, *(float(x) for share in share_V for x in (max(share, 0.0), max(0.0, -share)))])
         for v, name in zip(order, names, strict=True):
             low, high, number = (profiles.columns[column][u, v] for column in ("low", "high", "num_texts"))
-            cells = [_number(x / LIMIT) for x in (profiles.columns["intensity"][u, v], low, high)]
+            cells = [finite_or_none(x / LIMIT) for x in (profiles.columns["intensity"][u, v], low, high)]
             sidecar.append([unit, name, *("" if x is None else x for x in cells), int(np.nan_to_num(number))])
     return _tsv(header, lines), _tsv(["ID", "value", "score", "low", "high", "num_texts"], sidecar)
 
@@ -167,7 +168,3 @@ def _second_person(verb: str) -> str:
 
 def _tsv(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     return csv_text(header, lines, separator="\t", end="\n")
-
-
-def _number(x: float) -> float | None:
-    return float(x) if np.isfinite(x) else None

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from valueflow import api
+from valueflow.numerics.missing import finite_or_none
 from valueflow.profiles.bands import band
 from valueflow.profiles.centred import Centred, centre
 from valueflow.profiles.circle import fit_wave
@@ -95,8 +96,9 @@ def _profiled(
         )  # fmt: skip
     return api.Profiled(
         unit=unit, value=value, intensity=mean, low=low, high=high, num_texts=size, num_left_out=left_out, band=band(mean),
-        error=error, standard_error=_number(found.standard_error_UV[at]), centred=_number(relative.centred_UV[at]),
-        centred_low=_number(relative.low_UV[at]), centred_high=_number(relative.high_UV[at]),
+        error=error, standard_error=finite_or_none(found.standard_error_UV[at]),
+        centred=finite_or_none(relative.centred_UV[at]),
+        centred_low=finite_or_none(relative.low_UV[at]), centred_high=finite_or_none(relative.high_UV[at]),
     )  # fmt: skip
 
 
@@ -114,7 +116,7 @@ def _summary(
     mean_rating = {value.theory: float(relative.mrat_UV[u, v]) for v, value in enumerate(values)}
     wave = fit_wave({value: float(relative.centred_UV[u, v]) for v, value in enumerate(values)})
     return api.UnitSummary(
-        unit=unit, num_texts=int((texts.unit_T == u).sum()), reliability=_number(reliability),
+        unit=unit, num_texts=int((texts.unit_T == u).sum()), reliability=finite_or_none(reliability),
         mean_rating={theory: mean for theory, mean in mean_rating.items() if np.isfinite(mean)},
         peak=wave.nearest if wave else None, wave_r2=wave.r2 if wave else None,
     )  # fmt: skip
@@ -132,13 +134,10 @@ def _divergence(
     difference = diverge(first, second, scale_V, PeopleScale.of(errors).relative_slope_error())
     return [
         api.Diverged(
-            value=value, first=units[i], second=units[j], difference=_number(difference.difference_PV[p, v]),
-            low=_number(difference.low_PV[p, v]), high=_number(difference.high_PV[p, v]), p=_number(difference.holm_PV[p, v]),
+            value=value, first=units[i], second=units[j], difference=finite_or_none(difference.difference_PV[p, v]),
+            low=finite_or_none(difference.low_PV[p, v]),
+            high=finite_or_none(difference.high_PV[p, v]), p=finite_or_none(difference.holm_PV[p, v]),
         )
         for p, (i, j) in enumerate(pairs)
         for v, value in enumerate(values)
     ]  # fmt: skip
-
-
-def _number(x: float) -> float | None:
-    return float(x) if np.isfinite(x) else None

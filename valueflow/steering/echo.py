@@ -10,6 +10,7 @@ from valueflow.records import ValueId
 from valueflow.steering.wording import wording_table
 
 MASK = "…"
+MASKED_DATASET = " (masked)"  # end of the dataset of a masked reply
 GRAM = 3  # words of a phrase of the prompt that is masked
 _TOKEN = re.compile(r"[\w'’-]+")
 

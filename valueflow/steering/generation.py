@@ -7,7 +7,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from valueflow import store
-from valueflow.errors import InputError
+from valueflow.errors import InputError, allowed
 from valueflow.llm.answer_text import InvalidReply, encodable, without_thinking
 from valueflow.llm.cache import Reply
 from valueflow.llm.configs import RESOURCES, EndpointModel, LlmModel, VllmModel
@@ -17,6 +17,8 @@ from valueflow.steering.outcomes import outcome_of
 from valueflow.steering.plan import QUESTIONS, Plan
 from valueflow.steering.simulated import SimulatedGenerator
 from valueflow.store import Build, GenerationsDetails
+
+LATEST = "latest"  # in place of ids: the builds of the newest plan
 
 AnyGenerator = VllmModel | EndpointModel | SimulatedGenerator
 GeneratorConfig = Annotated[AnyGenerator, Field(discriminator="kind")]
@@ -96,19 +98,21 @@ def generator_fingerprint(model: LlmModel) -> str:
     return digest(model.model_dump(exclude=RESOURCES | OF_JUDGES))
 
 
-def finished_generations(root: str, builds: str | Sequence[str] = "latest") -> list[Build]:
+def finished_generations(root: str, builds: str | Sequence[str] = LATEST) -> list[Build]:
     """Return finished builds of `generations`: by their ids, or those of the newest plan, one for each model.
 
     Raises:
         InputError: there is none, or no such one.
     """
-    if builds != "latest":
-        named = [Build(root, "generations", i) for i in ([builds] if isinstance(builds, str) else builds)]
-        for build in named:
-            store.require_manifest(build)
-        return named
     finished = [Build(root, "generations", build_id) for build_id in store.finished(root, "generations")]
     if not finished:
-        raise InputError(f"no generations are finished under {root}; run python -m jobs.steer first")
+        raise InputError(f"no generations are finished under {root}; run python -m jobs.steer first, with the control bare too")
+    ids = [builds] if isinstance(builds, str) else builds
+    if list(ids) != [LATEST]:
+        known = [build.build_id for build in finished]
+        for build_id in ids:
+            if build_id not in known:
+                raise InputError(f"generations: no finished build {build_id!r}; {allowed(build_id, known)}")
+        return [Build(root, "generations", build_id) for build_id in ids]
     plan = store.details_of(finished[-1], GenerationsDetails).plan
     return [build for build in finished if store.details_of(build, GenerationsDetails).plan == plan]

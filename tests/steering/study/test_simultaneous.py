@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
-from scipy.stats import false_discovery_control, norm
+from scipy.stats import norm
 
 from valueflow.steering.study.effects import stratified
 from valueflow.steering.study.simultaneous import (
-    benjamini_hochberg,
     critical_value,
     deviations,
     draw_queries,
-    holm,
     redrawn_means,
 )
 
@@ -49,14 +47,3 @@ def test_differences_that_are_all_equal_do_not_deviate():
     d_QJ = np.full((6, 1), 2.0)
     t_BJ = deviations(d_QJ, stratum_Q, draw_queries(stratum_Q, 50, np.random.default_rng(3)), stratified(d_QJ, stratum_Q))
     assert critical_value(t_BJ, 0.95) == 0
-
-
-def test_holm_multiplies_by_the_number_of_hypotheses_left():
-    adjusted = holm(np.array([0.01, 0.04, np.nan, 0.03, 0.005]))
-    assert adjusted[[4, 0, 3, 1]] == pytest.approx([0.02, 0.03, 0.06, 0.06])
-    assert np.isnan(adjusted[2])
-
-
-def test_false_discovery_rate_is_that_of_scipy():
-    p_J = np.random.default_rng(4).uniform(size=20) ** 2
-    assert benjamini_hochberg(p_J) == pytest.approx(false_discovery_control(p_J))

@@ -17,7 +17,8 @@ from valueflow.distributed.profiles.run import profile_texts
 from valueflow.errors import InputError
 from valueflow.profiles.unit_texts import store_unit_texts
 from valueflow.records import SCHEMAS, clean
-from valueflow.store import Build, GenerationsDetails, UnitTextsDetails
+from valueflow.steering.generation import LATEST, finished_generations
+from valueflow.store import Build, UnitTextsDetails
 
 log = logging.getLogger(__name__)
 BARE = "bare"  # the condition without a persona
@@ -30,23 +31,9 @@ def profile_models(config: ProfileModelConfig) -> Build:
     Raises:
         InputError: there are no generations, none of them is without a persona, or none has a reply that counts.
     """
-    builds = _generations(config)
+    builds = finished_generations(config.root, config.generations or LATEST)
     texts = ray.get(ray.remote(replies).options(num_cpus=1).remote(builds, config.outcomes, config.root))
     return profile_texts(config, texts)
-
-
-def _generations(config: ProfileModelConfig) -> list[Build]:
-    ids = config.generations
-    if not ids:
-        finished = store.finished(config.root, "generations")
-        plans = {i: store.details_of(Build(config.root, "generations", i), GenerationsDetails).plan for i in finished}
-        ids = [i for i in finished if plans[i] == plans[finished[-1]]]
-    if not ids:
-        raise InputError(
-            f"no model has replied to queries under {config.root}; run python -m jobs.steer with the control bare "
-            "first, or name its builds in generations"
-        )
-    return [Build(config.root, "generations", i) for i in ids]
 
 
 def replies(builds: Sequence[Build], outcomes: Sequence[str], root: str) -> Build:

@@ -10,13 +10,13 @@ import ray
 
 from valueflow import store
 from valueflow.distributed.cluster import completed_results
+from valueflow.evaluation.responses import SEPARATOR
 from valueflow.records import S, ValueId, text_id
 from valueflow.steering.conditions import Condition
-from valueflow.steering.echo import masked
+from valueflow.steering.echo import MASKED_DATASET, masked
 from valueflow.steering.plan import Plan
 from valueflow.store import Build, File
 
-MASKED = " (masked)"  # end of the dataset of masked responses
 COLUMNS = pa.schema([("query", S), ("dataset", S), ("response", S), ("generation_id", S), ("about", S), ("stance", S)])
 CONDITION = ("regime", "condition", "turn", "values", "levels", "variant")
 
@@ -65,7 +65,7 @@ def _first_rows(out: Build, files: list[File], values: list[ValueId], partners: 
         rows = store.read_part(out, file, ["response_text_id", "response", "regime", "values", "levels"])
         rows = rows.filter(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(rows["response"], ""))), 0))
         of_rows = zip(rows["regime"].to_pylist(), rows["values"].to_pylist(), strict=True)
-        about = ["|".join(_about(regime, of, values, partners)) for regime, of in of_rows]
+        about = [SEPARATOR.join(_about(regime, of, values, partners)) for regime, of in of_rows]
         sides = [(levels[0] > 0) - (levels[0] < 0) if len(levels) == 1 else 0 for levels in rows["levels"].to_pylist()]
         columns = {
             "text": rows["response_text_id"], "about": pa.array(about, S), "side": pa.array(sides, pa.int8()),
@@ -76,7 +76,7 @@ def _first_rows(out: Build, files: list[File], values: list[ValueId], partners: 
         [("about", "distinct"), ("side", "min"), ("side", "max"), ("file", "min")]
     )  # fmt: skip
     union = [
-        "|".join(dict.fromkeys(v for about in abouts for v in about.split("|")))
+        SEPARATOR.join(dict.fromkeys(v for about in abouts for v in about.split(SEPARATOR)))
         for abouts in grouped["about_distinct"].to_pylist()
     ]
     agreed = pc.if_else(pc.equal(grouped["side_min"], grouped["side_max"]), grouped["side_min"], 0)
@@ -102,12 +102,12 @@ def _write_file(
         if (told := of_text.pop(row["response_text_id"], None)) is None:
             continue
         about, side = told
-        stance = f"{side:+d}" if side and "|" not in about else ""
+        stance = f"{side:+d}" if side and SEPARATOR not in about else ""
         rows.append((row["query"], row["dataset"], row["response"], row["generation_id"], about, stance))
         persona = personas.get(_row_key(row), "")
         hidden = masked(row["response"], persona, map(ValueId, row["values"])) if row["values"] else ""
         if hidden and text_id(hidden) != text_id(""):
-            rows.append((row["query"], row["dataset"] + MASKED, hidden, row["generation_id"], about, stance))
+            rows.append((row["query"], row["dataset"] + MASKED_DATASET, hidden, row["generation_id"], about, stance))
     columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
     content = io.BytesIO()
     pq.write_table(pa.table([pa.array(c, S) for c in columns], schema=COLUMNS), content, compression="zstd")

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import t
 
+from valueflow.numerics.p_values import holm
 from valueflow.steering.study.config import StudyConfig
 from valueflow.steering.study.data import Scores, Study
 from valueflow.steering.study.effects import ADJACENT, CONTRASTS, FAMILY, SCALE, Effects, contrasts, monotone, stratified
 from valueflow.steering.study.judge_error import Imputed, rubin
 from valueflow.steering.study.refusals import Reading, Rule, refusal_study
-from valueflow.steering.study.simultaneous import critical_value, deviations, draw_queries, holm, redrawn_means
+from valueflow.steering.study.simultaneous import critical_value, deviations, draw_queries, redrawn_means
 from valueflow.steering.study.superiority import cliff, superiority
 from valueflow.steering.study.verdicts import Interval, Verdict, model_regime, verdict
 
@@ -130,10 +131,7 @@ def _imputed(
             continue
         fits = []
         for score_T in drawn[value]:
-            column = judge.values.index(value)  # type: ignore[arg-type]
-            score_TW = judge.score_TW.copy()
-            score_TW[:, column] = score_T
-            y_QL = _levels(study, judge._replace(score_TW=score_TW), arm, value)
+            y_QL = _levels(study, judge.redrawn(value, score_T), arm, value)
             fits.append(stratified(contrasts(y_QL), study.stratum_Q))
         estimate_DJ, error_DJ = np.stack([f.estimate_J for f in fits]), np.stack([f.error_J for f in fits])
         parts.append(rubin(estimate_DJ, error_DJ, effects.freedom_J[part_J]))

@@ -5,10 +5,10 @@ Shapes: V steered values, W scored values, Q queries, L levels.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from valueflow.numerics.missing import finite_or_none
 from valueflow.records import ValueId
 from valueflow.steering.study.arms import OUTER, Arm, Fit, Row
 from valueflow.steering.study.composition import Composition, compose
@@ -161,17 +161,13 @@ def side_effect_rows(study: Study, arm: Arm, scores: Scores, fitted: Fit) -> tup
                 rows.append({
                     **arm._asdict(), "steered": fitted.values[v], "level": level, "scored": str(scores.values[w]),
                     "estimate": float(matrix.estimate_VW[v, w]), "low": float(matrix.low_VW[v, w]),
-                    "high": float(matrix.high_VW[v, w]), "standardized": _finite(matrix.estimate_VW[v, w] / spread_W[w]),
-                    "p_fdr": _finite(matrix.adjusted_VW[v, w]), "judged": int(matrix.trusted_VW[v, w]),
+                    "high": float(matrix.high_VW[v, w]), "standardized": finite_or_none(matrix.estimate_VW[v, w] / spread_W[w]),
+                    "p_fdr": finite_or_none(matrix.adjusted_VW[v, w]), "judged": int(matrix.trusted_VW[v, w]),
                     "cheap_weight": float(matrix.weight_VW[v, w]),
                 })  # fmt: skip
         shifts = trusted_VWQ if cheap_VWQ is None else np.where(np.isnan(trusted_VWQ), cheap_VWQ, trusted_VWQ)
         goals += _goal_rows(study, arm, scores, fitted, level, shifts, spread_W, default_QW)
     return rows, goals
-
-
-def _finite(x: Any) -> float | None:
-    return float(x) if np.isfinite(x) else None
 
 
 def _goal_rows(
@@ -197,7 +193,7 @@ def _goal_rows(
         result = goal(shift_QW, direction_W[complete_W], study.stratum_Q, fitted.count_BQ, has_target)
         row: Row = {**arm._asdict(), "value": value, "level": level, "scored_values": int(complete_W.sum())}
         for name, triple in result._asdict().items():
-            row |= {f"{name}{end}": _finite(x) for end, x in zip(("", "_low", "_high"), triple, strict=True)}
+            row |= {f"{name}{end}": finite_or_none(x) for end, x in zip(("", "_low", "_high"), triple, strict=True)}
         rows.append(row)
     return rows
 
@@ -256,16 +252,17 @@ def _composition_numbers(result: Composition, mean_CX: np.ndarray, orders: Seque
     one_order = None in orders
     row: Row = {
         "name": ONE_ORDER if one_order else result.name, "dominant": "undetermined" if one_order else result.dominant,
-        "weight_a": result.weights[0], "weight_b": result.weights[1], "angle": _finite(result.angle),
-        "ratio": _finite(result.ratio), "hotelling_p": _finite(result.hotelling_p), "excluded": "|".join(result.excluded),
+        "weight_a": result.weights[0], "weight_b": result.weights[1], "angle": finite_or_none(result.angle),
+        "ratio": finite_or_none(result.ratio), "hotelling_p": finite_or_none(result.hotelling_p),
+        "excluded": "|".join(result.excluded),
     }  # fmt: skip
     intervals = {"interaction_a": result.interaction[0], "interaction_b": result.interaction[1], "order": result.order}
     triples = {name: (x.estimate, x.low, x.high) for name, x in intervals.items()}
     triples |= {"dominance": result.dominance, "strongest_over_sum": result.strongest_over_sum}
     for name, triple in triples.items():
-        row |= {f"{name}{end}": _finite(x) for end, x in zip(("", "_low", "_high"), triple, strict=True)}
+        row |= {f"{name}{end}": finite_or_none(x) for end, x in zip(("", "_low", "_high"), triple, strict=True)}
     for c, cell in enumerate(("none", "a", "b", "ab", "ba")):
-        row |= {f"mean_{cell}_on_a": _finite(mean_CX[c, 0]), f"mean_{cell}_on_b": _finite(mean_CX[c, 1])}
+        row |= {f"mean_{cell}_on_a": finite_or_none(mean_CX[c, 0]), f"mean_{cell}_on_b": finite_or_none(mean_CX[c, 1])}
     return row
 
 
@@ -290,6 +287,6 @@ def multi_rows(study: Study, scores: Scores) -> list[Row]:
                     "orders": len(cells),
                     "value": str(value), "level": dict(members).get(value), "estimate": float(effects.estimate_J[w]),
                     "low": float(low_W[w]), "high": float(high_W[w]),
-                    "standardized": _finite(effects.estimate_J[w] / spread_W[w]),
+                    "standardized": finite_or_none(effects.estimate_J[w] / spread_W[w]),
                 })  # fmt: skip
     return rows

@@ -5,9 +5,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from valueflow.config import Config
+from valueflow.steering.generation import LATEST
 from valueflow.steering.study.planner import PlanConfig
-
-LATEST = "latest"
 
 
 class StudyConfig(Config):

@@ -14,13 +14,14 @@ from valueflow import store, vidb
 from valueflow.errors import InputError, allowed
 from valueflow.numerics.intervals import Z95
 from valueflow.records import ValueId, text_id
-from valueflow.steering.study.config import LATEST, StudyConfig
-from valueflow.steering.study.effects import strata
+from valueflow.steering.echo import MASKED_DATASET
+from valueflow.steering.generation import LATEST, finished_generations
+from valueflow.steering.study.config import StudyConfig
+from valueflow.steering.study.effects import SCALE, strata
 from valueflow.steering.study.refusals import Responses
 from valueflow.store import Build, EvaluationsDetails, GenerationsDetails
 from valueflow.tabular import cell, rows, urls
 
-MASKED = " (masked)"  # end of the dataset of a text in which the echo of the prompt is masked
 STEERED = ("intensity_anchor", "user_texts")  # regimes of one value
 COLUMNS = [
     "generation_id", "model", "regime", "condition", "turn", "values", "levels", "variant", "replicate", "query_id", "dataset",
@@ -60,11 +61,17 @@ class Scores(NamedTuple):
         known = index >= 0
         return tuple(np.where(known, table[index, column], np.nan) for table in (self.score_TW, self.sd_TW))  # type: ignore[return-value]
 
+    def redrawn(self, value: str, score_T: np.ndarray) -> "Scores":
+        """Return the scores on one value alone, with other numbers for all texts."""
+        column = self.values.index(ValueId(value))
+        return self._replace(values=[self.values[column]], score_TW=score_T[:, None], sd_TW=self.sd_TW[:, [column]])
+
 
 class Study:
     """Generations in cells, and the scores of their texts by each judge.
 
     Attributes:
+        builds: of the generations.
         generations: rows with the columns `COLUMNS`.
         cells: row numbers of every cell.
         stratum_Q: the source of every query.
@@ -74,8 +81,10 @@ class Study:
         anchors: by value, intensities of the texts of the version.
     """
 
-    def __init__(self, generations: pa.Table, judges: list[Scores], cheap: Scores | None, masked: dict[str, str]) -> None:
-        self.generations, self.judges, self.cheap, self.masked = generations, judges, cheap, masked
+    def __init__(
+        self, builds: list[Build], generations: pa.Table, judges: list[Scores], cheap: Scores | None, masked: dict[str, str]
+    ) -> None:
+        self.builds, self.generations, self.judges, self.cheap, self.masked = builds, generations, judges, cheap, masked
         self.text_ids = generations["response_text_id"].to_pylist()
         self.outcomes = np.array(generations["outcome"].fill_null("broken").to_pylist())
         query_ids, datasets = generations["query_id"].to_pylist(), generations["dataset"].to_pylist()
@@ -145,7 +154,7 @@ def load(config: StudyConfig) -> Study:
         InputError: a build is missing, a judge failed its audit, evaluations are of several versions, a value was never
             scored, the neutral persona is missing, or too many responses have no score.
     """
-    builds = generation_builds(config)
+    builds = finished_generations(config.root, config.generations)
     tables = [store.read_table(build, COLUMNS) for build in builds]
     judges = score_judges(config, config.evaluations, "evaluations")
     cheap = score_judges(config, config.cheap_evaluations, "cheap_evaluations")
@@ -153,21 +162,9 @@ def load(config: StudyConfig) -> Study:
         raise InputError(
             f"cheap_evaluations are by {len(cheap)} judges ({', '.join(s.judge for s in cheap)}); name those of one"
         )
-    study = Study(pa.concat_tables(tables), judges, cheap[0] if cheap else None, _masked(builds))
+    study = Study(builds, pa.concat_tables(tables), judges, cheap[0] if cheap else None, _masked(builds))
     _check(study, config)
     return study
-
-
-def generation_builds(config: StudyConfig) -> list[Build]:
-    """Return the builds of generations that a config names."""
-    available = store.finished(config.root, "generations")
-    if not available:
-        raise InputError(f"no finished generations under {config.root}; run python -m jobs.steer first")
-    if config.generations == [LATEST]:
-        newest = store.details_of(Build(config.root, "generations", available[-1]), GenerationsDetails).plan
-        builds = [Build(config.root, "generations", i) for i in available]
-        return [build for build in builds if store.details_of(build, GenerationsDetails).plan == newest]
-    return [_named(config.root, "generations", build_id, available) for build_id in config.generations]
 
 
 def _named(root: str, table: str, build_id: str, available: list[str]) -> Build:
@@ -243,7 +240,7 @@ def _masked(builds: list[Build]) -> dict[str, str]:
         text_of = dict(zip(ids["generation_id"].to_pylist(), ids["response_text_id"].to_pylist(), strict=True))
         for file in urls(f"{export.rstrip('/')}/responses-*"):
             for row in rows(file, ["dataset", "response", "generation_id"]):
-                if cell(row.fields, "dataset").endswith(MASKED):
+                if cell(row.fields, "dataset").endswith(MASKED_DATASET):
                     original = text_of.get(cell(row.fields, "generation_id"))
                     if original:
                         masked[original] = text_id(cell(row.fields, "response"))
@@ -273,7 +270,7 @@ def _check(study: Study, config: StudyConfig) -> None:
     total, without = 0, 0
     for arm in study.arms:
         for value in study.values(arm):
-            for level in (-2, -1, 0, 1, 2):
+            for level in SCALE:
                 rows_ = study.cells.get(study.steered(arm, value, level), np.empty(0, int))
                 answers = rows_[study.outcomes[rows_] != "broken"]
                 score_g, _ = judge.of([study.text_ids[row] for row in answers], value)

@@ -18,8 +18,8 @@ from valueflow.steering.study.conditions import (
     side_effect_rows,
 )
 from valueflow.steering.study.config import StudyConfig
-from valueflow.steering.study.data import Scores, Study, generation_builds, load, reaches
-from valueflow.store import Build, GenerationsDetails
+from valueflow.steering.study.data import Scores, Study, load, reaches
+from valueflow.store import GenerationsDetails
 
 POOLED = "pooled"
 TABLES = (
@@ -68,7 +68,7 @@ def study(config: StudyConfig) -> StudyResult:
         tables["composition"] += composition_rows(loaded, judge, config, reach)
         tables["sets"] += multi_rows(loaded, judge)
     tables["judges"] = _agreement(tables["verdicts"], [judge.judge for judge in judges])
-    facts = _facts(loaded, config, bool(drawn[0]))
+    facts = _facts(loaded, bool(drawn[0]))
     return StudyResult(digest(__version__, config.public(), facts["builds"]), tables, facts, config)
 
 
@@ -140,8 +140,8 @@ def _agreement(verdicts: list[Row], judges: list[str]) -> list[Row]:
     ]
 
 
-def _facts(loaded: Study, config: StudyConfig, with_anchor_error: bool) -> dict[str, Any]:
-    generations = [f"generations/{build.build_id}" for build in generation_builds(config)]
+def _facts(loaded: Study, with_anchor_error: bool) -> dict[str, Any]:
+    generations = [f"generations/{build.build_id}" for build in loaded.builds]
     judge = loaded.judges[0]
     return {
         "models": sorted({cell.model for cell in loaded.cells}),
@@ -152,8 +152,6 @@ def _facts(loaded: Study, config: StudyConfig, with_anchor_error: bool) -> dict[
         "queries": len(loaded.query_ids),
         "sources": loaded.sources,
         "responses": loaded.generations.num_rows,
-        "wording": sorted(
-            {store.details_of(Build(config.root, *b.split("/")), GenerationsDetails).wording_hash for b in generations}
-        ),
+        "wording": sorted({store.details_of(build, GenerationsDetails).wording_hash for build in loaded.builds}),
         "anchor_error": with_anchor_error,
     }

@@ -21,8 +21,9 @@ from scipy.stats import norm
 
 from valueflow.errors import InputError
 from valueflow.evaluation.prediction_powered import Sample, mean
+from valueflow.numerics.p_values import benjamini_hochberg
 from valueflow.steering.study.effects import stratified
-from valueflow.steering.study.simultaneous import benjamini_hochberg, redrawn_means
+from valueflow.steering.study.simultaneous import redrawn_means
 
 
 class Matrix(NamedTuple):

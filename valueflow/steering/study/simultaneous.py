@@ -1,4 +1,4 @@
-"""Intervals that hold for all contrasts of a study together, and Holm's correction.
+"""Intervals that hold for all contrasts of a study together.
 
 The default responses are shared by all values and levels, so the contrasts are correlated. Whole queries are drawn again within
 their source, the same for all contrasts, and the critical value is a quantile of the largest studentized deviation (Westfall
@@ -57,23 +57,3 @@ def deviations(d_QJ: np.ndarray, stratum_Q: np.ndarray, count_BQ: np.ndarray, ef
 def critical_value(t_BJ: np.ndarray, level: float) -> float:
     """Return c: with probability `level`, no contrast deviates by more than c standard errors."""
     return float(np.quantile(np.max(t_BJ, axis=1, initial=0.0), level))
-
-
-def holm(p_J: np.ndarray) -> np.ndarray:
-    """Return Holm's adjusted p-values (1979); NaN, a contrast that was not tested, stays and does not count."""
-    adjusted_J = np.full(len(p_J), np.nan)
-    (tested,) = np.nonzero(~np.isnan(p_J))
-    order = tested[np.argsort(p_J[tested], kind="stable")]
-    factor = len(order) - np.arange(len(order))
-    adjusted_J[order] = np.minimum(np.maximum.accumulate(p_J[order] * factor), 1.0)
-    return adjusted_J
-
-
-def benjamini_hochberg(p_J: np.ndarray) -> np.ndarray:
-    """Return adjusted p-values by false discovery rate (1995), for maps that explore; NaN stays and does not count."""
-    adjusted_J = np.full(len(p_J), np.nan)
-    (tested,) = np.nonzero(~np.isnan(p_J))
-    order = tested[np.argsort(p_J[tested], kind="stable")[::-1]]
-    factor = len(order) / np.arange(len(order), 0, -1)
-    adjusted_J[order] = np.minimum(np.minimum.accumulate(p_J[order] * factor), 1.0)
-    return adjusted_J
