@@ -120,7 +120,11 @@ def save_generations(root: Path, design: Design) -> list[dict]:
                 lines.append(f"{row['query']},{row['dataset']} (masked),{masked},{row['generation_id']}")
             store.write_bytes(f"{export}/responses-0.csv", "\n".join(lines).encode())
         details = GenerationsDetails(
-            plan="p", models={model: {}}, wording_hash="w", export=export if design.masked else "", generations=len(of_model)
+            plan="p",
+            models={model: {}},
+            wording_hash="w",
+            export=f"{export}/responses-*.csv" if design.masked else "",
+            generations=len(of_model),
         )
         store.commit(build, details)
     return rows

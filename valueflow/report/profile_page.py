@@ -60,7 +60,9 @@ def profile_page(report: ProfileReport) -> str:
     reliability_U = over_values(report.profiles.halves_UV2S, np.array([report.scale[v] for v in report.profiles.values]))
     sections = [_section(report, unit, float(reliability_U[report.profiles.of(unit)])) for unit in units]
     names = {value: theories()[value.theory].node(value.node).name for value in report.profiles.values}
-    reference = report.reference or f"the mean of {len(report.profiles.units)} units"
+    reference = report.reference or (
+        "the only unit" if len(report.profiles.units) == 1 else f"the mean of {len(report.profiles.units)} units"
+    )
     return render("profile.html", report=report, sections=sections, names=names, reference=reference)
 
 

@@ -310,7 +310,7 @@ class GenerationsDetails(Details):
     refused: dict[str, str] = Field({}, description="sampling fields that the server does not take, and what it said")
     wording_hash: str = ""
     prompts: dict[str, str] = Field({}, description="a rendered prompt of each condition, as the model read it")
-    export: str = Field("", description="folder of the files that jobs/evaluate reads")
+    export: str = Field("", description="glob of the files that jobs/evaluate reads")
     generations: int = 0
     errors: int = 0
     tokens_in: int = 0

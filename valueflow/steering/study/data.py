@@ -238,7 +238,7 @@ def _masked(builds: list[Build]) -> dict[str, str]:
             continue
         ids = store.read_table(build, ["generation_id", "response_text_id"])
         text_of = dict(zip(ids["generation_id"].to_pylist(), ids["response_text_id"].to_pylist(), strict=True))
-        for file in urls(f"{export.rstrip('/')}/responses-*"):
+        for file in urls(export):
             for row in rows(file, ["dataset", "response", "generation_id"]):
                 if cell(row.fields, "dataset").endswith(MASKED_DATASET):
                     original = text_of.get(cell(row.fields, "generation_id"))
