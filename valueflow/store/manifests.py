@@ -24,7 +24,7 @@ from valueflow.errors import DamageError, InputError
 from valueflow.records import SCHEMAS
 from valueflow.store.attempts import use
 from valueflow.store.details import Details
-from valueflow.store.files import SET_ASIDE, folders, read_bytes, read_parsed, sizes, sweep_below, write_bytes
+from valueflow.store.files import ABSENT, SET_ASIDE, folders, read_bytes, read_parsed, sizes, sweep_below, write_bytes
 from valueflow.store.json_files import content_digest, strict_json, unsealed
 from valueflow.store.layout import MANIFEST, Build, under, value_folder
 
@@ -319,7 +319,7 @@ def finished(root: str, table: str) -> list[str]:
     for build_id in folders(under(root, table)):
         try:
             content = read_bytes(Build(root, table, build_id).manifest_url)
-        except FileNotFoundError:
+        except ABSENT:  # also a link to a file, which a listing does not tell from a folder
             continue
         with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             created[build_id] = str(json.loads(content)["created"])

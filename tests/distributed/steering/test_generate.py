@@ -20,6 +20,8 @@ from valueflow.distributed.steering.generate_estimate import dry_run
 from valueflow.errors import BudgetSpent, InputError, TooManyErrors
 from valueflow.records import text_id
 from valueflow.steering.generation import finished_generations
+from valueflow.steering.study.config import StudyConfig
+from valueflow.steering.study.run import study
 from valueflow.store import Build, GenerationsDetails
 from valueflow.theories import operational
 
@@ -173,6 +175,9 @@ def test_replies_go_to_the_evaluation_as_they_are(built, tmp_path):
     pairs = {(text_id(r["response"]), f"{r['theory']}:{r['value']}") for r in scores.to_pylist()}
     masked = {(text_id(r["response"]), v) for r in exported for v in r["about"].split("|")}
     assert pairs == masked
+    found = study(StudyConfig(root=str(root), anchor_draws=2, draws=100))
+    assert {row["value"] for row in found.tables["verdicts"]} == set(VALUES)
+    assert found.tables["echo"], "the study reads the masked replies where the job wrote them"
     rankings = next(i.build_id for i in store.require_manifest(scored.build).inputs if i.table == "rankings")
     again = evaluate.main(job_config(
         evaluate, root, judge=None, responses="", values=VALUES, rankings=rankings,
