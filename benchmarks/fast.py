@@ -20,7 +20,7 @@ import torch
 from scipy.stats import spearmanr
 
 from valueflow import api, vidb
-from valueflow.cli.commands import read_judge
+from valueflow.cli.backend import read_judge
 from valueflow.distributed.embed import Embedder, EmbedderConfig
 from valueflow.evaluation.regression import IntensityRegression, TrainingTexts, fit, training_texts
 from valueflow.hives.encoder import Encoder

@@ -10,7 +10,7 @@ from mutations import within
 from pydantic import Field, ValidationError, model_validator
 
 from serve.settings import HttpConfig
-from valueflow.cli.commands import read_judge
+from valueflow.cli.backend import read_judge
 from valueflow.config import Config, load
 from valueflow.errors import InputError, StorageError, allowed
 from valueflow.job import run_job

@@ -18,7 +18,8 @@ from pydantic_core import from_json
 
 from serve.settings import HttpConfig
 from valueflow import corpora, vidb
-from valueflow.cli.commands import read_judge, read_texts
+from valueflow.cli.backend import read_judge
+from valueflow.cli.texts import read_texts
 from valueflow.config import load
 from valueflow.corpora import CorpusConfig
 from valueflow.evaluation.official_files import score_rankings

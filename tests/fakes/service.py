@@ -7,8 +7,12 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import numpy as np
+
 from serve.settings import HttpConfig
 from valueflow import api
+from valueflow.profiles.requested import profiles
+from valueflow.ranking.content_error import ContentError
 from valueflow.records import ValueId
 from valueflow.service.steering import steering_of
 from valueflow.theories import operational, resolve, theories
@@ -146,12 +150,13 @@ class FakeService:
         return api.CompareResponse(comparisons=comparisons, **self._provenance(request, request_id))
 
     async def profile(self, request, request_id, values=None):
+        """The real profile of fake scores."""
         await self._work(request)
-        profile = [
-            api.Profiled(value=str(v), intensity=1.0, low=0.0, high=2.0, num_texts=len(request.texts), band="neutral")
-            for v in self.resolve(request)
-        ]
-        return api.ProfileResponse(profile=profile, **self._provenance(request, request_id))
+        values = self.resolve(request)
+        corpus = {value: np.array([anchor.intensity for anchor in anchors(value)]) for value in values}
+        scores = [s.model_copy(update={"judge_intensity": s.intensity}) for s in self._scores(request, request.texts)]
+        fields = profiles(request, scores, values, dict.fromkeys(values, ContentError()), corpus)
+        return api.ProfileResponse(**fields, **self._provenance(request, request_id))
 
     async def extract(self, request, request_id):
         await self._work(request)

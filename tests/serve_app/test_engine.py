@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from serve import app
 from serve.app import builder
 from valueflow import vidb
-from valueflow.cli.commands import read_judge
+from valueflow.cli.backend import read_judge
 from valueflow.client import Client
 from valueflow.llm import Question
 from valueflow.store import current, publish

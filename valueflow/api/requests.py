@@ -14,6 +14,7 @@ MAX_TEXTS, MAX_STREAMED, MAX_VALUES, MAX_M = 1000, 100_000, 64, 100
 # Lists are validated up to their first fault (`fail_fast`), so that a list of a million faults costs no more than one.
 Text = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Thread = Annotated[str, StringConstraints(max_length=100)]
 Values = Annotated[
     list[Name],
     Field(
@@ -72,11 +73,11 @@ class ProfileRequest(ScoringRequest):
         fail_fast=True,
         description="the person, group or model that each text is of, in the order of the texts; null: all are of one",
     )
-    threads: list[Name] | None = Field(
+    threads: list[Thread] | None = Field(
         None,
         max_length=MAX_TEXTS,
         fail_fast=True,
-        description="what the texts of a unit belong to (a thread, an author): these depend on each other; null: nothing",
+        description="what the texts of a unit belong to (a thread, an author): these depend on each other; '' or null: nothing",
     )
     min_texts: int = Field(
         defaults.MIN_TEXTS, ge=1, le=MAX_TEXTS, description="a value with fewer texts that count has no intensity"

@@ -1,45 +1,24 @@
 """The commands: read texts, send them to a server or a service in this process, and write the result."""
 
-import contextlib
-import os
-import re
-import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Callable, Coroutine
 
-import numpy as np
-from pydantic import TypeAdapter, ValidationError
-from tqdm import tqdm
-
-from valueflow import api, store
+from valueflow import store
 from valueflow.cli import output
-from valueflow.cli.options import FORMATS, ROOT
+from valueflow.cli.backend import backend, dry_run, root_of, scores_of, server_of, settings, sheet
 from valueflow.cli.outcome import Outcome
-from valueflow.cli.output import Lines, Row, Sheet
+from valueflow.cli.output import Row
+from valueflow.cli.profile import profile
 from valueflow.cli.steer_prompt import steer_prompt
 from valueflow.cli.submit import submit
-from valueflow.cli.trusted import Trusted
-from valueflow.client import AsyncClient, LocalClient, Settings, ValueFlowError
-from valueflow.client.address import SERVER_ENV
+from valueflow.cli.texts import one_text, read_texts
+from valueflow.client import AsyncClient
 from valueflow.client.protocol import flat_row
-from valueflow.config import read_yaml, remember
 from valueflow.console import say
-from valueflow.decoding import decode
 from valueflow.errors import InputError
-from valueflow.judging.configs import AnyJudge, JudgeConfig, SimulatedJudge
-from valueflow.records import ValueId, flaw
-from valueflow.tabular import EXTENSIONS, cell, columns, row_error, rows
+from valueflow.judging.configs import SimulatedJudge
 from valueflow.theories import find_theory
-
-# One word that ends like a file: what is not there must not be scored as a text.
-FILE_NAME = re.compile(
-    rf"^\S+({'|'.join(map(re.escape, EXTENSIONS))}|\.(txt|xlsx?|ods|docx?|pdf|gz|zip|bz2|xz|zst))$", re.IGNORECASE
-)
-ROOT_ENV = "VALUEFLOW_ROOT"
-SETTINGS = ("mode", "k", "m", "sampling", "seed")
 
 
 async def score(args: Namespace) -> None:
@@ -53,27 +32,6 @@ async def score(args: Namespace) -> None:
             async for line in scores_of(args, client, texts, out, outcome):
                 out.add(flat_row(line, texts))
     outcome.report()
-
-
-async def scores_of(
-    args: Namespace, client: AsyncClient | LocalClient, texts: list[str], out: Sheet, outcome: Outcome
-) -> AsyncIterator[api.StreamScore]:
-    """Yield the scores as they arrive; the first line becomes the header of the output.
-
-    Raises:
-        ValueFlowError: the server ended the stream early.
-    """
-    with progress(len(texts), args) as bar:
-        async for line in client.stream(texts, args.value or ["all"], **settings(args)):
-            if isinstance(line, api.StreamStart):
-                out.header = line.model_dump(exclude={"type", "num_scores"})
-                outcome.begin(line)
-            elif isinstance(line, api.StreamScore):
-                yield line
-                outcome.add(f"text {line.index + 1}, {line.value}", line.intensity is not None, line)
-                bar.update(line.index - bar.n)
-            elif line.problem:
-                raise ValueFlowError(f"{line.problem.title}: {line.problem.detail}", line.problem)
 
 
 COMPARED = (
@@ -101,46 +59,6 @@ async def compare(args: Namespace) -> None:
     outcome.report()
 
 
-async def profile(args: Namespace) -> None:
-    """Write the mean intensity of values over texts."""
-    texts, outcome = read_texts(args.texts, args.column), Outcome()
-    if args.trusted and args.min_relevance is not None:
-        raise InputError("--min-relevance excludes --trusted: a profile that is corrected has all texts; leave one out")
-    trusted = Trusted(args.trusted, texts, args.value) if args.trusted else None
-    if trusted:
-        args.value = trusted.values
-    async with backend(args) as client:
-        if args.dry_run:
-            dry_run(args, client, texts)
-            return
-        if trusted:
-            await corrected_profile(args, client, texts, trusted)
-            return
-        least = {} if args.min_relevance is None else {"min_relevance": args.min_relevance}
-        answer = await client.profile(texts, args.value or ["all"], **settings(args), **least)
-    with sheet(args, output.profiles) as out:
-        out.header = answer.model_dump(exclude={"profile"})
-        outcome.begin(answer)
-        for profiled in answer.profile:
-            out.add(profiled.model_dump(exclude={"error"}))
-            num_scored = profiled.num_texts + profiled.num_left_out
-            for number in range(len(texts)):
-                outcome.add(profiled.value, number < num_scored, reason=profiled.error)
-    outcome.report()
-
-
-async def corrected_profile(args: Namespace, client: AsyncClient | LocalClient, texts: list[str], trusted: Trusted) -> None:
-    """Write the mean intensity of values over texts, corrected by trusted scores of some of them."""
-    outcome, judge_VT = Outcome(), {value: np.full(len(texts), np.nan) for value in trusted.values}
-    with sheet(args, output.profiles) as out:
-        async for line in scores_of(args, client, texts, out, outcome):
-            if line.intensity is not None:
-                judge_VT[ValueId(line.value)][line.index] = line.intensity
-        for value, judge_T in judge_VT.items():
-            out.add(trusted.row(value, judge_T))
-    outcome.report()
-
-
 async def extract(args: Namespace) -> None:
     """Write the nodes that texts may express."""
     texts, outcome = read_texts(args.texts, args.column), Outcome()
@@ -153,22 +71,6 @@ async def extract(args: Namespace) -> None:
             for node in text.nodes:
                 out.add({"index": text.index, "text": texts[text.index], **node.model_dump(), "path": " > ".join(node.path)})
     outcome.report()
-
-
-def dry_run(args: Namespace, client: AsyncClient | LocalClient, texts: list[str]) -> None:
-    """Write how many calls the judge would get.
-
-    Raises:
-        InputError: the judge is a server's.
-    """
-    if not isinstance(client, LocalClient):
-        raise InputError(f"--dry-run counts the calls of a judge in this process; leave out --server (or {SERVER_ENV})")
-    plan = client.plan(texts, args.value or ["all"], **settings(args))
-    sharpness = sum(plan.sharpness.values())
-    with sheet(args, output.plan) as out:
-        calls = {"windows": plan.windows, "relevance": plan.relevance, "sharpness": sharpness}
-        calls["calls"] = sum(calls.values())
-        out.add({"texts": plan.texts, "values": len(plan.values), **calls})
 
 
 async def values(args: Namespace) -> None:
@@ -256,145 +158,6 @@ def _describe(root: str, name: str) -> Row:
         "lineage": [source.url for source in manifest.inputs], "created": manifest.created, "valueflow": manifest.code_version,
         "truncated": version.details.truncated,
     }  # fmt: skip
-
-
-def server_of(args: Namespace) -> str:
-    """Return the address of the server, "" for none; the command line takes precedence over the environment."""
-    local = [f"--{name}" for name in ("root", "vidb", "judge") if getattr(args, name, None)]
-    if args.server and local:
-        raise InputError(f"{local[0]} is for scoring in this process and excludes --server {args.server}; leave one out")
-    return args.server or ("" if local else os.environ.get(SERVER_ENV, ""))
-
-
-def root_of(args: Namespace) -> str:
-    """Return the folder or URL of the tables for scoring in this process."""
-    return args.root or os.environ.get(ROOT_ENV) or ROOT
-
-
-@contextlib.asynccontextmanager
-async def backend(args: Namespace, judge: AnyJudge | None = None) -> AsyncIterator[AsyncClient | LocalClient]:
-    """Yield a client of the server, or of a service in this process with the judge of --judge, else `judge`."""
-    if url := server_of(args):
-        async with AsyncClient(url) as client:
-            yield client
-    else:
-        fast = getattr(args, "mode", None) == "fast"
-        yield LocalClient(root_of(args), args.vidb or "current", read_judge(args.judge) if args.judge else judge, fast)
-
-
-def settings(args: Namespace) -> Settings:
-    """Return the scoring settings given on the command line."""
-    return cast(Settings, {name: value for name in SETTINGS if (value := getattr(args, name)) is not None})
-
-
-@contextlib.contextmanager
-def sheet(args: Namespace, lines: Lines) -> Iterator[Sheet]:
-    """Yield the sheet for the rows; it writes to the file of --output, else to standard output."""
-    format_ = format_of(args)
-    if not args.output:
-        with Sheet(format_, sys.stdout, lines) as out:
-            yield out
-    else:
-        with open(args.output, "w", encoding="utf-8", newline="") as file, Sheet(format_, file, lines) as out:
-            yield out
-
-
-def format_of(args: Namespace) -> str:
-    """Return the output format.
-
-    Raises:
-        InputError: the extension of the output file is unknown and --format is absent.
-    """
-    extension = (args.output or "x.txt").rpartition(".")[2].lower()
-    if args.format or extension in FORMATS:
-        return args.format or extension
-    if extension != "txt":
-        raise InputError(f"--output {args.output} has no known extension; set --format {'|'.join(FORMATS)}")
-    return "table"
-
-
-def progress(num_texts: int, args: Namespace) -> tqdm:
-    """Return a progress bar on standard error; disabled if not a terminal, or if rows go to the same terminal."""
-    mixed = format_of(args) in ("csv", "jsonl") and not args.output and sys.stdout.isatty()
-    return tqdm(total=num_texts, unit=" texts", leave=False, disable=num_texts < 2 or mixed or not sys.stderr.isatty())
-
-
-def read_judge(path: str) -> AnyJudge:
-    """Return the judge in a YAML file: the file is a judge's config, or has one under `judge`.
-
-    Raises:
-        InputError: the file is unreadable or has no valid judge.
-    """
-    try:
-        config, written = map(_judge_in, read_yaml(path))
-        judge: AnyJudge = TypeAdapter(JudgeConfig).validate_python(config)
-        if written is not None:
-            remember(judge, written)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(['judge', *map(str, first['loc'])])}: {first['msg']}") from None
-    except InputError as error:
-        raise InputError(f"{path} is not the config of a judge: {error}") from None
-    return judge
-
-
-def _judge_in(content: Any) -> Any:
-    return content.get("judge", content) if isinstance(content, dict) else content
-
-
-def read_texts(argument: str, column: str) -> list[str]:
-    """Return the texts of an argument: a text, a file, or - for standard input; rows left out are counted on standard error.
-
-    Raises:
-        InputError: the file is missing or unreadable, has no such column, or contains no text.
-    """
-    if argument == "-":
-        items = _lines(sys.stdin.buffer.read(), "standard input")
-    elif os.path.isfile(argument):
-        is_text = argument.lower().endswith(".txt")
-        items = _lines(Path(argument).read_bytes(), argument) if is_text else _cells(argument, column)
-    elif os.path.lexists(argument):
-        raise InputError(f"{argument!r} is a folder or no plain file; name a file, or send the text to standard input: -")
-    elif FILE_NAME.search(argument):
-        raise InputError(f"file {argument!r} does not exist")
-    else:
-        return [one_text(argument)]
-    texts, skipped = [], []
-    for place, text, error in items:
-        error = error or flaw(text) or ("" if text.strip() else "no text")
-        if error:
-            skipped.append(f"{place}: {error}")
-        else:
-            texts.append(text)
-    if skipped:
-        say(f"{len(skipped)} of {len(skipped) + len(texts)} rows left out (first: {skipped[0]})", sys.stderr)
-    if not texts:
-        raise InputError(f"{argument} holds no text")
-    return texts
-
-
-def one_text(argument: str) -> str:
-    """Return a text of the command line; InputError if it cannot be judged."""
-    if problem := flaw(argument):
-        raise InputError(f"the text {argument[:40]!a} has {problem}")
-    return argument
-
-
-def _lines(content: bytes, name: str) -> Iterator[tuple[str, str, str]]:
-    """Location, text and error of each line that is not blank."""
-    for number, line in enumerate(decode(content, name).split("\n"), 1):
-        if line.strip():
-            yield f"{name}:{number}", line, ""
-
-
-def _cells(path: str, column: str) -> Iterator[tuple[str, str, str]]:
-    """Location, text and error of each row of a table."""
-    available = columns(path, wanted=[column])
-    if column not in available:
-        raise InputError(f"{path} has no column {column!r}; set --column to one of: {', '.join(available) or 'none'}")
-    for row in rows(path, [column]):
-        error = row_error(row, [column])
-        yield row.row_id, "" if error else cell(row.fields, column), error
 
 
 COMMANDS: dict[str, Callable[[Namespace], Coroutine[None, None, int | None]]] = {

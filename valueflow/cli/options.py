@@ -8,7 +8,8 @@ from valueflow.console import one_line
 
 ROOT = "runs/demo"
 FORMATS = ("table", "csv", "json", "jsonl")
-SAMPLE = "valueflow/samples/responses.csv --column response"  # ships with the repository
+# They ship with the repository.
+SAMPLE, UNITS = "valueflow/samples/responses.csv --column response", "valueflow/samples/units.csv"
 TEXTS = "a text; a file (csv, tsv, jsonl, parquet: see --column; txt: one text per line); or - for the lines of standard input"
 
 
@@ -52,10 +53,29 @@ def parser() -> argparse.ArgumentParser:
     profile = commands.add_parser(
         "profile",
         parents=[scoring, backend, out],
-        help="values of a person or group, from their texts",
-        **_examples(f"profile {SAMPLE} --value svt", f"profile {SAMPLE} --value svt --format json"),
+        help="values of persons or groups, from their texts",
+        **_examples(
+            f"profile {SAMPLE} --value svt",
+            f"profile {UNITS} --unit unit --value svt --min-texts 5",
+            f"profile {UNITS} --unit unit --value svt --compare --output differences.csv",
+        ),
     )
     _texts(profile)
+    profile.add_argument(
+        "--unit", default="", metavar="NAME", help="column of a file that says whose text it is: a profile for each"
+    )
+    profile.add_argument(
+        "--thread", default="", metavar="NAME", help="column of what texts of a unit belong to and depend on each other by"
+    )
+    profile.add_argument(
+        "--min-texts",
+        type=int,
+        metavar="N",
+        help=f"a value that fewer texts of a unit concern is missing (default {defaults.MIN_TEXTS}; 5 where it is published)",
+    )
+    profile.add_argument(
+        "--compare", action="store_true", help="write how every two units differ on each value, in place of their profiles"
+    )
     profile.add_argument(
         "--trusted",
         metavar="FILE",

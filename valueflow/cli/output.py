@@ -113,27 +113,56 @@ def comparisons(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:
 
 
 def profiles(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:
-    """Yield the table of a profile."""
+    """Yield the table of profiles; a unit is printed with the first of its values only."""
     table = []
-    for row in rows:
+    for before, row in zip([None, *rows], rows, strict=False):
         corrected = "method" in row
         trusted = {"trusted": row["num_trusted"], "judge's weight": f"{row['judge_weight']:.2f}"} if corrected else {}
+        unit = row.get("unit", "")
         table.append(
             {
+                "unit": "" if before and before.get("unit", "") == unit else unit,
                 "value": row["value"],
                 **intensity_cells(row, on),
                 "texts": row["num_texts"],
                 "left out": row.get("num_left_out") or "",
                 **trusted,
                 "band": row["band"],
+                "missing": (row.get("error") or "no text has a score") if row["intensity"] is None else "",
             }
         )
-    yield from aligned(table, on, "value")
+    yield from aligned(table, on, "missing" if any(row["missing"] for row in table) else "value")
     yield from provenance(header)
+    yield from map(_reliable, header.get("units", []))
     if any(row.get("num_left_out") for row in rows):
         yield "left out: texts that hardly concern the value (relevance below --min-relevance)"
     if rows and "method" in rows[0]:
         yield f"{rows[0]['method']} means: trusted scores of a random subset, and the judge's of all texts by its weight"
+
+
+def _reliable(unit: Row) -> str:
+    """What holds for the whole profile of a unit."""
+    known = unit["reliability"] is not None
+    words = f"reliability over values {digits(unit['reliability'])}" if known else "reliability unknown (it needs 4 values)"
+    peak = f", peak of the circle at {unit['peak']} (R² {digits(unit['wave_r2'])})" if unit["peak"] else ""
+    return f"{unit['unit'] or 'profile'}: {unit['num_texts']:,} text{'s' * (unit['num_texts'] != 1)}, {words}{peak}"
+
+
+def divergences(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:
+    """Yield the table of differences of units; a pair is printed with the first of its values only."""
+    table = []
+    for before, row in zip([None, *rows], rows, strict=False):
+        pair = f"{row['first']} less {row['second']}"
+        same = before and (before["first"], before["second"]) == (row["first"], row["second"])
+        numbers = {"difference": signed(row["difference"]), "95 % interval": interval(row), "p (Holm)": _p(row["p"])}
+        table.append({"units": "" if same else pair, "value": row["value"], **numbers})
+    yield from aligned(table, on, "units")
+    yield from provenance(header)
+    yield "intervals hold for all values of a pair together; p values are corrected for all values and pairs"
+
+
+def _p(p: float | None) -> str:
+    return "missing" if p is None else "< 0.01" if p < 0.01 else digits(p)
 
 
 def nodes(rows: list[Row], header: Row, on: Screen) -> Iterator[str]:

@@ -2,6 +2,6 @@
 
 from valueflow.client.client import AsyncClient, Client
 from valueflow.client.local import LocalClient
-from valueflow.client.protocol import Scores, Settings, ValueFlowError
+from valueflow.client.protocol import ProfileSettings, Scores, Settings, ValueFlowError
 
-__all__ = ["AsyncClient", "Client", "LocalClient", "Scores", "Settings", "ValueFlowError"]
+__all__ = ["AsyncClient", "Client", "LocalClient", "ProfileSettings", "Scores", "Settings", "ValueFlowError"]
