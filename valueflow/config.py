@@ -69,7 +69,7 @@ class Resources(NamedTuple):
 
 
 def load(schema: type[SchemaT], path: str, overrides: list[str]) -> SchemaT:
-    """Read `path`, apply `key.path=value` overrides and `${...}` interpolation, validate as `schema`.
+    """Read `path` ("" for none), apply `key.path=value` overrides and `${...}` interpolation, validate as `schema`.
 
     Raises:
         InputError: the file is missing or not YAML, a key is unknown, or a value is out of range.
@@ -78,7 +78,7 @@ def load(schema: type[SchemaT], path: str, overrides: list[str]) -> SchemaT:
         if "=" not in override:
             raise InputError(f"override {override!r} is not of the form key.path=value")
     content = read_yaml(path, overrides)
-    return _validated(schema, content.values, path, content.unresolved)
+    return _validated(schema, content.values, path or "the command", content.unresolved)
 
 
 class Yaml(NamedTuple):
@@ -99,14 +99,14 @@ def read_yaml(path: str, overrides: Sequence[str] = ()) -> Yaml:
     Raises:
         InputError: the file is missing or not YAML, or a key occurs twice.
     """
-    if not Path(path).is_file():
+    if path and not Path(path).is_file():
         raise InputError(f"config file {path!r} does not exist; see conf/ for examples")
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.merge(OmegaConf.load(path) if path else {}, OmegaConf.from_dotlist(list(overrides)))
         return Yaml(OmegaConf.to_container(merged, resolve=True), unresolved(merged))
     except (*UNREADABLE_YAML, OSError) as error:
         given = f" (overrides: {shown(overrides)})" if overrides else ""
-        raise InputError(f"{path}: {_reason(error)}{given}") from error
+        raise InputError(f"{path or 'the command'}: {_reason(error)}{given}") from error
 
 
 def _reason(error: Exception) -> str:

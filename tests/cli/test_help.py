@@ -61,6 +61,7 @@ def test_every_example_runs(tmp_path, monkeypatch, capsys):
         return 0
 
     monkeypatch.setattr("valueflow.distributed.submit.run", run)  # there is no cluster
+    monkeypatch.setattr("jobs.profile_model.main", lambda config: print(*(model.name for model in config.models)))
     # The version's own judge would be the encoder, which takes seconds to load.
     monkeypatch.setattr("valueflow.service.local.judge_of", lambda _, judge: judge or SimulatedJudge(seed=1))
     lines = dict.fromkeys(line for command in commands(parser()) for line in examples(command))

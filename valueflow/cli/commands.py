@@ -10,6 +10,7 @@ from valueflow.cli.backend import backend, dry_run, root_of, scores_of, server_o
 from valueflow.cli.outcome import Outcome
 from valueflow.cli.output import Row
 from valueflow.cli.profile import profile
+from valueflow.cli.profile_model import profile_model
 from valueflow.cli.steer_prompt import steer_prompt
 from valueflow.cli.submit import submit
 from valueflow.cli.texts import one_text, read_texts
@@ -160,7 +161,8 @@ def _describe(root: str, name: str) -> Row:
     }  # fmt: skip
 
 
-COMMANDS: dict[str, Callable[[Namespace], Coroutine[None, None, int | None]]] = {
-    "score": score, "compare": compare, "profile": profile, "extract": extract, "values": values, "vidb": vidb,
-    "steer-prompt": steer_prompt, "submit": submit,
+# Those that run in an event loop, and a job, which has loops of its own.
+COMMANDS: dict[str, Callable[[Namespace], Coroutine[None, None, int | None] | None]] = {
+    "score": score, "compare": compare, "profile": profile, "profile-model": profile_model, "extract": extract,
+    "values": values, "vidb": vidb, "steer-prompt": steer_prompt, "submit": submit,
 }  # fmt: skip

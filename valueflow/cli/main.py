@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         from valueflow.client import ValueFlowError
 
         try:
-            code = _run(COMMANDS[args.command](args))
+            work = COMMANDS[args.command](args)
+            code = _run(work) if work else 0
             sys.stdout.flush()
             return code or 0
         except BrokenPipeError:

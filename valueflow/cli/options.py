@@ -89,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
         help="texts whose relevance for a value is lower do not count in its mean, where the judge says relevance (default "
         f"{defaults.MIN_RELEVANCE})",
     )
+    _profile_model(commands)
     extract = commands.add_parser(
         "extract",
         parents=[backend, out],
@@ -165,6 +166,40 @@ def parser() -> argparse.ArgumentParser:
     submit.add_argument("--runtime-env", default="", metavar="FILE.yaml", help="Ray's runtime environment, such as env_vars")
     submit.add_argument("--no-wait", action="store_true", help="do not follow the job; the same command attaches to it later")
     return top
+
+
+def _profile_model(commands: Any) -> None:
+    own = commands.add_parser(
+        "profile-model",
+        parents=[_root()],
+        help="a model's own values, or those of several models side by side",
+        description="Puts queries to the models without any persona, scores the replies on the published VIDB of the root in "
+        "mode fast, and writes a page, CSV and JSON. Runs jobs.profile_model here; valueflow submit runs it on a cluster. What "
+        "was asked once is not asked again.",
+        **_examples(
+            "profile-model --model gpt-4.1-mini@https://api.openai.com/v1 --dry-run",
+            "profile-model --model qwen3@http://127.0.0.1:8001/v1 --model llama@http://127.0.0.1:8002/v1 --value svt",
+            "profile-model --config conf/profile_model/tiny-models.yaml",
+        ),
+    )
+    own.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME@URL|MODEL",
+        help="a model behind an OpenAI-compatible URL, or a hub name or folder that vLLM loads here; repeatable",
+    )
+    own.add_argument(
+        "--key-env",
+        metavar="NAME",
+        help="environment variable with the API key of the URLs (default: OPENAI_API_KEY for api.openai.com, no key elsewhere)",
+    )
+    own.add_argument(
+        "--queries", action="append", metavar="FILE", help="file with a column query; repeatable (default: the 20 that ship)"
+    )
+    own.add_argument("--value", action="append", metavar="NAME", help="a value or a theory; repeatable (default: all)")
+    own.add_argument("--config", default="", metavar="FILE.yaml", help="settings of jobs.profile_model, such as models")
+    own.add_argument("--dry-run", action="store_true", help="print calls, tokens and money, call nothing")
+    own.add_argument("override", nargs="*", metavar="key=value", help="overrides of the config, such as replicates=3")
 
 
 def _examples(*lines: str) -> Any:

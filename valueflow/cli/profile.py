@@ -2,9 +2,11 @@
 
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
+from pydantic import BaseModel
 
 from valueflow import api
 from valueflow.cli import output
@@ -32,11 +34,12 @@ async def profile(args: Namespace) -> None:
         if trusted:
             await corrected_profile(args, client, given.texts, trusted)
             return
-        answer = await client.profile(given.texts, args.value or ["all"], **settings(args), **_settings(args, given))
+        answer = await client.profile(given.texts, args.value or ["all"], **_settings(args, given))
     with sheet(args, output.divergences if args.compare else output.profiles) as out:
         out.header = answer.model_dump(exclude={"divergence" if args.compare else "profile"})
         outcome.begin(answer)
-        for row in answer.divergence if args.compare else answer.profile:
+        rows: Sequence[BaseModel] = answer.divergence if args.compare else answer.profile
+        for row in rows:
             out.add(row.model_dump())
     sizes = Counter(given.units or [""] * len(given.texts))
     for profiled in answer.profile:
@@ -69,7 +72,7 @@ def _check(args: Namespace, given: Texts) -> None:
 
 def _settings(args: Namespace, given: Texts) -> ProfileSettings:
     fields = {"min_relevance": args.min_relevance, "min_texts": args.min_texts, "units": given.units, "threads": given.threads}
-    return cast(ProfileSettings, {name: field for name, field in fields.items() if field is not None})
+    return cast(ProfileSettings, settings(args) | {name: field for name, field in fields.items() if field is not None})
 
 
 async def corrected_profile(args: Namespace, client: AsyncClient | LocalClient, texts: list[str], trusted: Trusted) -> None:

@@ -26,14 +26,19 @@ def run_job(schema: type[SchemaT], main: Callable[[SchemaT], object]) -> None:
     An InputError, or a disk that is full, read-only, forbidden or broken, becomes one line on standard error and an exit code
     (2, or that of its class in `errors`); any other exception is raised.
     """
-    start(logging.INFO)
-    for noisy in NOISY:
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     with exit_codes():
         if len(sys.argv) < 2:
             raise InputError(f"usage: python {sys.argv[0]} CONFIG.yaml [key.path=value ...]")
         job, config = Path(sys.argv[0]).stem, load(schema, sys.argv[1], sys.argv[2:])
-        command = " ".join([sys.argv[1], shown(sys.argv[2:])]).strip()
+        run_config(job, config, main, " ".join([sys.argv[1], shown(sys.argv[2:])]).strip())
+
+
+def run_config(job: str, config: SchemaT, main: Callable[[SchemaT], object], command: str) -> None:
+    """Run `main` on a config as an attempt of its work under the root; errors as in `run_job`. `command` is for the log."""
+    start(logging.INFO)
+    for noisy in NOISY:
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    with exit_codes():
         log.info("%s, ValueFlow %s", command, __version__)
         root = getattr(config, "root", "")
         # Within the attempt too, so that its lease ends with the exit code.

@@ -93,7 +93,7 @@ class ProfileConfig(Config):
 class ConditionsConfig(Config):
     """The prompts of a study."""
 
-    regimes: list[Regime] = Field(["intensity_anchor"], min_length=1)
+    regimes: list[Regime] = Field(["intensity_anchor"], description="[]: the controls alone")
     values: list[str] = Field(["all"], description="values and theories by any spelling, or ['all'] 32")
     levels: list[int] = Field(list(LEVELS), min_length=1, description="-2, -1, 1, 2; level 0 is the control neutral_persona")
     variants: list[int] = Field([0], min_length=1, description="wordings of a level: 0 and 1 name the value, 2 does not")
@@ -121,6 +121,8 @@ class ConditionsConfig(Config):
             )
         if ("composition" in self.regimes) != bool(self.pairs):
             raise ValueError(f"regime composition goes with pairs; regimes is {self.regimes}, pairs has {len(self.pairs)}")
+        if not (self.regimes or self.controls):
+            raise ValueError("regimes and controls are both []; name at least one of them")
         for pair in self.pairs:
             if len(pair) != 2:
                 raise ValueError(f"pairs: {pair} has {len(pair)} values, not 2")

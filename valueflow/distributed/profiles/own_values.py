@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from valueflow import store
+from valueflow import store, vidb
 from valueflow.distributed.profiles.config import ProfileModelConfig
 from valueflow.distributed.profiles.run import profile_texts
+from valueflow.distributed.steering.generate import outcome_lines, steer
 from valueflow.errors import InputError
 from valueflow.profiles.unit_texts import store_unit_texts
 from valueflow.records import SCHEMAS, clean
@@ -26,14 +27,23 @@ COLUMNS = ["generation_id", "model", "condition", "query_id", "response", "respo
 
 
 def profile_models(config: ProfileModelConfig) -> Build:
-    """Return the build of the profiles of models from their replies without a persona.
+    """Return the build of the profiles of models from their replies without a persona, which models of the config give first.
 
     Raises:
-        InputError: there are no generations, none of them is without a persona, or none has a reply that counts.
+        InputError: a model or query cannot be used, there are no generations, none of them is without a persona, or none has a
+            reply that counts.
     """
-    builds = finished_generations(config.root, config.generations or LATEST)
+    builds = _asked(config) if config.models else finished_generations(config.root, config.generations or LATEST)
     texts = ray.get(ray.remote(replies).options(num_cpus=1).remote(builds, config.outcomes, config.root))
     return profile_texts(config, texts)
+
+
+def _asked(config: ProfileModelConfig) -> list[Build]:
+    vidb.load(config.root, config.vidb)  # what cannot be scored is not generated
+    builds = steer(config.steering()).builds
+    for line in outcome_lines(builds):
+        log.info("%s", line)
+    return list(builds.values())
 
 
 def replies(builds: Sequence[Build], outcomes: Sequence[str], root: str) -> Build:

@@ -79,7 +79,7 @@ def study(config: SteerConfig) -> Study:
         exemplars = functools.cache(functools.partial(_exemplars, version))
     found = tuple(conditions(settings, values, pairs, profiles, exemplars))
     plan = Plan("", found, queries, config.replicates, config.sampling, settings.instruction)
-    alone = values if {"intensity_anchor", "user_texts"} & set(settings.regimes) else []
+    alone = values if not settings.regimes or {"intensity_anchor", "user_texts"} & set(settings.regimes) else []
     about = list(dict.fromkeys([*alone, *(v for pair in pairs for v in pair), *(v for p in profiles for v in p)]))
     return Study(plan, about, plan_hash(plan, wording_hash()), version.build if version else None)
 

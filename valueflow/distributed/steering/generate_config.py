@@ -1,11 +1,30 @@
 """Settings of the job that steers models."""
 
+from collections.abc import Sequence
+
 from pydantic import Field, field_validator, model_validator
 
 from valueflow.distributed.job_config import JobConfig
 from valueflow.llm.configs import LlmConfig, Sampling
 from valueflow.steering.conditions import ConditionsConfig
-from valueflow.steering.generation import GeneratorConfig
+from valueflow.steering.generation import AnyGenerator, GeneratorConfig
+
+
+def check_models(models: Sequence[AnyGenerator], sampling: Sampling) -> None:
+    """Check that models have names of their own and leave the temperature to the job.
+
+    Raises:
+        ValueError: two models have one name, or a model has a temperature.
+    """
+    names = [model.name for model in models]
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"models: names must differ; {duplicates[0]!r} names {names.count(duplicates[0])} models")
+    for model in models:
+        if "temperature" in model.model_fields_set:
+            raise ValueError(
+                f"models: {model.name!r} has a temperature, which judges use; all models of a job share sampling.temperature "
+                f"({sampling.temperature:g})"
+            )
 
 
 class SteerConfig(JobConfig):
@@ -36,15 +55,8 @@ class SteerConfig(JobConfig):
 
     @model_validator(mode="after")
     def _known_names(self) -> "SteerConfig":
+        check_models(self.models, self.sampling)
         names = [model.name for model in self.models]
-        if duplicates := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"models: names must differ; {duplicates[0]!r} names {names.count(duplicates[0])} models")
-        for model in self.models:
-            if "temperature" in model.model_fields_set:
-                raise ValueError(
-                    f"models: {model.name!r} has a temperature, which judges use; all models of a job share "
-                    f"sampling.temperature ({self.sampling.temperature:g})"
-                )
         for setting, named in (("user_turn_only", self.user_turn_only), ("tokens_per_second", self.tokens_per_second)):
             if unknown := sorted(set(named) - set(names)):
                 raise ValueError(f"{setting}: {unknown[0]!r} is the name of no model; models: {', '.join(names)}")
