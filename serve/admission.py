@@ -18,7 +18,7 @@ from serve.keys import Keys
 from serve.metrics import Metrics
 from serve.problems import Refused
 from serve.settings import HttpConfig
-from valueflow.judging.turns import calling, new_caller
+from valueflow.callers import Slots, calling, new_caller
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +59,13 @@ class HeldResponse:
 
 
 class AdmissionQueue:
-    """Limits requests in process (slots) and in the queue; the rest is refused with Retry-After."""
+    """Limits requests in process (slots) and in the queue; the rest is refused with Retry-After.
+
+    Callers take turns in the queue, and one slot is never held by the caller of all others.
+    """
 
     def __init__(self, settings: HttpConfig, metrics: Metrics) -> None:
-        self._slots = asyncio.Semaphore(settings.max_in_flight)
+        self._slots = Slots(settings.max_in_flight, most=max(1, settings.max_in_flight - 1))
         self._num_slots, self._capacity = settings.max_in_flight, settings.max_in_flight + settings.max_queued
         self._metrics = metrics
         self._admitted = self._working = 0
@@ -84,8 +87,8 @@ class AdmissionQueue:
 
     @contextlib.asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait for a slot and hold it; the time held updates the mean that Retry-After is computed from."""
-        async with self._slots:
+        """Wait for a slot for the `CALLER` of the context and hold it; the time held updates the mean that Retry-After is computed from."""
+        async with self._slots.slot():
             started = time.monotonic()
             with self._counted(working=1):
                 yield

@@ -27,6 +27,7 @@ from serve.http import create
 from serve.readiness import CHECK_SECONDS
 from serve.settings import HttpConfig
 from valueflow import config, store, vidb
+from valueflow.callers import CALLER, Caller
 from valueflow.config import Resources
 from valueflow.distributed.embed import EmbedderConfig, embeddings_build, read_examples, read_vectors, resolve_labels
 from valueflow.distributed.extract import ExtractionConfig
@@ -36,7 +37,6 @@ from valueflow.evaluation.regression import IntensityRegression, load_or_fit
 from valueflow.hives.extract import Extractor
 from valueflow.judging.configs import AnyJudge, JudgeConfig
 from valueflow.judging.online import MicroBatcher
-from valueflow.judging.turns import CALLER, Caller
 from valueflow.service.local import judge_of
 from valueflow.service.service import EmbeddingBackend, Service
 

@@ -20,6 +20,7 @@ LAYERS = (
         "store",
         "job",
         "api",
+        "callers",
         "retry",
         "models",
         "console",

@@ -222,6 +222,66 @@ def test_a_call_that_cost_nothing_is_put_again_and_a_paid_one_is_not():
     assert (second["tokens_in"].to_pylist(), third["tokens_in"].to_pylist()) == ([2200], [0])
 
 
+class Waiting:
+    """An LLM that answers once it is let go; `begun` and `cancelled` count its calls."""
+
+    def __init__(self) -> None:
+        self.llm, self.let_go, self.begun, self.cancelled = SmallLlm({}), asyncio.Event(), [], 0
+
+    async def __call__(self, question, round_):
+        self.begun.append(question)
+        try:
+            await self.let_go.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return await self.llm(question, round_)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_questions_are_taken_back_once_nobody_waits_for_them(others):
+    """Those that another caller waits for too, such as the ones about neutral texts, are answered."""
+    planned = windows(texts(10))
+
+    async def main() -> tuple[Waiting, pa.Table]:
+        llm = Waiting()
+        judge = LogprobJudge(RATING, llm)
+        gone, stays = (asyncio.create_task(judge(planned)) for _ in range(2))
+        await asyncio.sleep(0.01)
+        if not others:
+            stays.cancel()
+        gone.cancel()
+        await asyncio.sleep(0.01)
+        llm.let_go.set()
+        return llm, await (stays if others else judge(planned))
+
+    llm, rows = asyncio.run(main())
+    assert rows["error"].null_count == rows.num_rows
+    assert llm.cancelled == (0 if others else 30)
+    assert len(llm.begun) == (30 if others else 60)
+
+
+def test_the_questions_about_neutral_texts_of_every_value_come_first():
+    """Other callers wait for them too; after thousands of windows of another value they would come late."""
+    one = windows(texts(10), m=4)
+    other = one.set_column(one.schema.get_field_index("value"), "value", pa.array(["power"] * one.num_rows))
+    ids = pa.array([f"other{i}" for i in range(one.num_rows)])
+    other = other.set_column(other.schema.get_field_index("window_id"), "window_id", ids)
+    both, asked, llm = pa.concat_tables([one, other]), [], SmallLlm({})
+
+    async def ask(question, round_):
+        asked.append(question.messages[-1]["content"])
+        return await llm(question, round_)
+
+    rows = judged(PAIRS, ask, both)
+    assert rows["window_id"].to_pylist() == both["window_id"].to_pylist()
+    alone = [judged(PAIRS, SmallLlm({}), part) for part in (one, other)]
+    assert rows["order"].to_pylist() == [order for part in alone for order in part["order"].to_pylist()]
+    neutral = [i for i, prompt in enumerate(asked) if any(text in prompt for text in neutral_texts())]
+    assert len(neutral) == 2 * NUM_NEUTRAL
+    assert max(neutral) < 2 * (NUM_NEUTRAL + 2)
+
+
 def test_windows_whose_questions_were_not_put_are_left_out():
     async def spent(question, round_):
         return None

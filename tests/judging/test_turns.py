@@ -13,10 +13,11 @@ from fakes.judge import SlowJudge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from valueflow.callers import CALLER, Caller, calling, new_caller
 from valueflow.judging.configs import EncoderJudge, SimulatedJudge
 from valueflow.judging.encoder import EncoderRanker
 from valueflow.judging.online import SMALL, SPECIAL_BYTES, MicroBatcher, ThreadJudge, online_judge
-from valueflow.judging.turns import CALLER, Caller, Piece, Turns, calling, new_caller
+from valueflow.judging.turns import Piece, Turns
 from valueflow.records import text_id
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from valueflow.callers import Caller, calling
 from valueflow.llm import admission
 from valueflow.llm.admission import AdaptiveConcurrency, BudgetLedger, TokenBucket, Tokens
 from valueflow.llm.configs import Budget, Price
@@ -243,6 +244,66 @@ def test_calls_are_served_in_order_of_arrival_also_after_a_refusal():
         return order
 
     assert simulate(main()) == [2.0, 3.0, 4.0]
+
+
+class TwoCallers:
+    """200 calls of a heavy caller and 3 of a light one to a server with 2 slots; `answered` has the caller of each answer."""
+
+    def __init__(self) -> None:
+        self.gate, self.answered, self.refused = gate(most=2), list[str](), set[str]()
+
+    def begin(self, name: str, count: int) -> list[asyncio.Task[None]]:
+        with calling(Caller(name, name)):
+            return [asyncio.create_task(self._call(name, i)) for i in range(count)]
+
+    async def _call(self, name: str, number: int) -> None:
+        loop = asyncio.get_running_loop()
+        arrival = loop.time()
+        while True:
+            slot = await self.gate.acquire(arrival, 1)
+            await asyncio.sleep(1.0)
+            if f"{name}{number}" not in self.refused:
+                break
+            self.refused.remove(f"{name}{number}")
+            self.gate.refuse(slot, None)
+            await asyncio.sleep(2.0)
+        self.gate.release(slot, 1.0)
+        self.answered.append(name)
+
+
+@pytest.mark.parametrize("refused", [set(), {"light0"}, {"light0", "light1", "light2"}], ids=len)
+def test_a_light_caller_waits_for_no_queue_of_a_heavy_one_also_after_refusals(refused):
+    async def main() -> tuple[int, float]:
+        callers, loop = TwoCallers(), asyncio.get_running_loop()
+        callers.refused = set(refused)
+        heavy = callers.begin("heavy", 200)
+        await asyncio.sleep(20.5)
+        before, start = callers.answered.count("heavy"), loop.time()
+        await asyncio.gather(*callers.begin("light", 3))
+        during, seconds = callers.answered.count("heavy") - before, loop.time() - start
+        await asyncio.gather(*heavy)
+        return during, seconds
+
+    answers, seconds = simulate(main())
+    assert answers <= 5 + 3 * len(refused)
+    assert seconds <= 4 + 4 * len(refused)
+
+
+def test_a_caller_that_has_gone_leaves_the_calls_in_flight():
+    async def main() -> TwoCallers:
+        callers = TwoCallers()
+        heavy = callers.begin("heavy", 200)
+        await asyncio.sleep(20.5)
+        callers.answered.clear()
+        in_flight = [task for task in heavy if not task.done()][:2]
+        for task in set(heavy) - set(in_flight):
+            task.cancel()
+        await asyncio.gather(*callers.begin("light", 3), *in_flight)
+        return callers
+
+    callers = simulate(main())
+    assert sorted(callers.answered) == ["heavy", "heavy", "light", "light", "light"]
+    assert len(callers.gate._queue) == 0
 
 
 def test_a_cancelled_call_leaves_no_slot_behind():

@@ -265,6 +265,24 @@ def test_so_many_work_so_many_wait_and_the_rest_is_told_when_to_come_again():
         assert served.post("/v1/score").status_code == 200
 
 
+def test_one_slot_is_not_held_by_the_caller_of_all_others_and_callers_take_turns_in_the_queue():
+    service, keys = FakeService(), [key_config(name="heavy"), key_config(OTHER_KEY, "light")]
+    service.blocks.set()
+    with serving(service, keys=keys, metrics_open=True, max_in_flight=2) as served, ThreadPoolExecutor(8) as pool:
+
+        def send(key: str, m: int):
+            headers = {"Authorization": f"Bearer {key}"}
+            return pool.submit(httpx.post, f"{served.url}/v1/score", json=REQUEST | {"m": m}, headers=headers, timeout=30)
+
+        heavy = [send(KEY, 3) for _ in range(4)]
+        eventually(lambda: busy(served) == (1, 3))
+        light = send(OTHER_KEY, 4)
+        eventually(lambda: busy(served) == (2, 3))
+        assert [request.m for request in service.requests] == [3, 4]
+        service.blocks.clear()
+        assert [answer.result().status_code for answer in [*heavy, light]] == [200] * 5
+
+
 def test_retry_after_grows_with_the_time_that_work_takes():
     service = FakeService()
     with serving(service, max_in_flight=1, max_queued=1) as served, ThreadPoolExecutor(8) as pool:

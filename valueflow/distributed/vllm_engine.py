@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import pyarrow as pa
 
+from valueflow.callers import Slots
 from valueflow.distributed.actor_pools import Finish
 from valueflow.distributed.error_limit import ErrorLimit
 from valueflow.errors import InputError
@@ -23,7 +24,9 @@ from valueflow.models import locate
 
 
 class OnlineEngine:
-    """Judge in a vLLM engine; the windows of a table are put at once, and vLLM batches them with those of other callers.
+    """Judge in a vLLM engine, which batches the windows of all callers; they share its slots.
+
+    vLLM queues whatever exceeds its batch in order of arrival, so no more than the batch is handed over at once.
 
     Raises:
         InputError: vLLM is not installed, or the model is missing.
@@ -39,6 +42,8 @@ class OnlineEngine:
         self.config = config
         self.by_logprobs = LogprobJudge(config, lambda question, _: self.ask(question)) if config.answer != "letter" else None
         self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=locate(config.model), **engine_settings(config)))
+        vllm = self.engine.vllm_config
+        self.slots = Slots(vllm.scheduler_config.max_num_seqs * vllm.parallel_config.data_parallel_size)
 
     async def __call__(self, windows: pa.Table) -> pa.Table:
         """Return the `rankings` rows of windows; if the caller is cancelled, so are its calls."""
@@ -58,6 +63,10 @@ class OnlineEngine:
 
     async def ask(self, question: Question) -> Reply:
         """Return the reply to a question, of a constrained or free answer."""
+        async with self.slots.slot():
+            return await self._generate(question)
+
+    async def _generate(self, question: Question) -> Reply:
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 

@@ -5,9 +5,9 @@ from valueflow.judging.kind import JudgeKind, OnlineJudge, Worker
 from valueflow.judging.kinds import KINDS, kind_of
 from valueflow.judging.online import MicroBatcher, online_judge
 from valueflow.judging.tasks import RANK, VOTE
-from valueflow.judging.turns import CALLER, Caller, Piece, Turns, calling, new_caller
+from valueflow.judging.turns import Piece, Turns
 
 __all__ = [
-    "CALLER", "KINDS", "RANK", "VOTE", "AnyJudge", "Caller", "EncoderJudge", "JudgeConfig", "JudgeKind", "MicroBatcher",
-    "OnlineJudge", "Piece", "SimulatedJudge", "Turns", "Worker", "calling", "kind_of", "new_caller", "online_judge",
+    "KINDS", "RANK", "VOTE", "AnyJudge", "EncoderJudge", "JudgeConfig", "JudgeKind", "MicroBatcher", "OnlineJudge", "Piece",
+    "SimulatedJudge", "Turns", "Worker", "kind_of", "online_judge",
 ]  # fmt: skip

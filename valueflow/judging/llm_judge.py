@@ -17,7 +17,7 @@ from valueflow.theories import operational, theories
 
 
 class EndpointJudge:
-    """Judge behind an endpoint; all windows of a table are put at once."""
+    """Judge behind an endpoint; all windows of a table are put at once, and callers share the slots of the endpoint."""
 
     def __init__(self, config: EndpointModel, cache: str) -> None:
         from valueflow.llm.endpoint import Endpoint  # imports httpx

@@ -19,6 +19,7 @@ import functools
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import NamedTuple
@@ -76,8 +77,17 @@ class Judgement(NamedTuple):
     error: str | None
 
 
+class _Put:
+    """A question that was put: the task of its reply, and how many wait for it."""
+
+    def __init__(self, reply: asyncio.Future[Reply | None]) -> None:
+        self.reply, self.num_waiting = reply, 0
+
+
 class LogprobJudge:
     """Answers windows by the log-probabilities of an LLM. Of equal questions, one is put; its tokens count in one window.
+
+    A question is taken back once all who wait for its reply have been cancelled.
 
     Args:
         config: an LLM with `answer` logprobs or rating.
@@ -86,7 +96,7 @@ class LogprobJudge:
 
     def __init__(self, config: AnyLlm, ask: AskLlm) -> None:
         self.config, self.ask = config, ask
-        self._calls: dict[str, asyncio.Future[Reply | None]] = {}
+        self._calls: dict[str, _Put] = {}
 
     async def __call__(self, windows: pa.Table) -> pa.Table:
         """Return the `rankings` rows of the windows whose questions were all put, in their order.
@@ -97,8 +107,9 @@ class LogprobJudge:
             InputError: the judge answers windows of two, and one has more.
         """
         is_alone = pc.equal(pc.list_value_length(windows["text_ids"]), 1)
-        alone, ranked = await asyncio.gather(
-            self._relevance(windows.filter(is_alone)), self._rankings(windows.filter(pc.invert(is_alone)))
+        # Rankings first: with them come the questions about neutral texts, for which other callers may wait too.
+        ranked, alone = await asyncio.gather(
+            self._rankings(windows.filter(pc.invert(is_alone))), self._relevance(windows.filter(is_alone))
         )
         answered = pa.concat_tables([alone, ranked])
         place = {window_id: n for n, window_id in enumerate(answered["window_id"].to_pylist())}
@@ -112,7 +123,9 @@ class LogprobJudge:
 
     async def _rankings(self, windows: pa.Table) -> pa.Table:
         rows = windows.to_pylist()
-        of_rows = await asyncio.gather(*(self._replies(calls_of(row, self.config)) for row in rows))
+        order = _values_first(rows)
+        replies = await asyncio.gather(*(self._replies(calls_of(rows[i], self.config)) for i in order))
+        of_rows = [of_row for _, of_row in sorted(zip(order, replies, strict=True), key=lambda pair: pair[0])]
         put = [i for i, replies in enumerate(of_rows) if None not in replies]
         replies_of = {i: [reply for reply in of_rows[i] if reply is not None] for i in put}
         judged = [judgement(rows[i], replies_of[i], self.config) for i in put]
@@ -133,19 +146,32 @@ class LogprobJudge:
 
     async def _reply(self, call: Call) -> Reply | None:
         key = digest(call.question.messages, call.round)
-        pending = self._calls.get(key)
-        if is_new := pending is None:
-            pending = self._calls[key] = asyncio.ensure_future(self.ask(*call))
+        put = self._calls.get(key)
+        if is_new := put is None:
+            put = self._calls[key] = _Put(asyncio.ensure_future(self.ask(*call)))
             if len(self._calls) > MAX_CALLS:
                 self._calls.pop(next(iter(self._calls)))
         reply: Reply | None = None
+        put.num_waiting += 1
         try:
-            reply = await asyncio.shield(pending)
+            reply = await asyncio.shield(put.reply)
         finally:
+            put.num_waiting -= 1
             is_free = reply is None or (reply.error and not reply.tokens_in and not reply.tokens_out)
-            if is_free and pending.done() and self._calls.get(key) is pending:  # it is put again
+            is_cancelled = not put.num_waiting and put.reply.cancel()  # no effect on a reply that there is
+            if ((is_free and put.reply.done()) or is_cancelled) and self._calls.get(key) is put:  # it is put again
                 del self._calls[key]
         return reply if is_new or reply is None else reply._replace(tokens_in=0, tokens_out=0)
+
+
+def _values_first(rows: list[dict]) -> list[int]:
+    """Numbers of the windows: the first one of each value, then the second ones, and so on."""
+    seen: Counter[tuple[str, str]] = Counter()
+    rank = []
+    for row in rows:
+        rank.append(seen[row["theory"], row["value"]])
+        seen[row["theory"], row["value"]] += 1
+    return sorted(range(len(rows)), key=rank.__getitem__)
 
 
 def calls_of(row: dict, config: AnyLlm) -> list[Call]:

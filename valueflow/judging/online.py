@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from valueflow.callers import CALLER, Caller
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.kind import PIECE_BYTES, Ask, OnlineJudge, Worker
 from valueflow.judging.kinds import kind_of
-from valueflow.judging.turns import CALLER, Caller, Piece, Turns
+from valueflow.judging.turns import Piece, Turns
 
 MAX_TEXTS = 2000  # that a worker reads at once
 SMALL = 64  # windows that take no turn if the worker knows their texts: a millisecond

@@ -1,47 +1,16 @@
 """A worker in a thread that several callers share: work is cut into pieces, and the callers take turns piece by piece."""
 
 import asyncio
-import contextlib
 import itertools
-import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
-from contextvars import ContextVar
+from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
+
+from valueflow.callers import CALLER, new_caller
 
 WorkT = TypeVar("WorkT")
 PieceT = TypeVar("PieceT")
 ResultT = TypeVar("ResultT")
-
-
-class Caller(NamedTuple):
-    """Who waits for an answer.
-
-    name: of the API key; of the request if there are no keys.
-    request: id of the request, unique.
-    """
-
-    name: str
-    request: str
-
-
-CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)  # inherited by the tasks of a request
-
-
-def new_caller(name: str = "") -> Caller:
-    """Return the caller of a new request; without a name, one of its own."""
-    request = uuid.uuid4().hex
-    return Caller(name or request, request)
-
-
-@contextlib.contextmanager
-def calling(caller: Caller | None = None) -> Iterator[None]:
-    """Work inside the block is the caller's; without argument, that of the caller there is, else of a new one."""
-    token = CALLER.set(caller or CALLER.get() or new_caller())
-    try:
-        yield
-    finally:
-        CALLER.reset(token)
 
 
 class Piece(NamedTuple, Generic[PieceT]):

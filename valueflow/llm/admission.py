@@ -4,11 +4,11 @@ docs/design/adaptive-concurrency.md explains why.
 """
 
 import asyncio
-import heapq
-import itertools
 import math
 from typing import NamedTuple
 
+from valueflow.callers import CallQueue, share_of_caller
+from valueflow.callers.slots import Share
 from valueflow.llm.configs import Budget, Price
 from valueflow.retry import BACKOFF, LONGEST
 
@@ -62,17 +62,17 @@ class TokenBucket:
 class Slot:
     """A call in flight. `level`: number of calls that the server held at once if it accepts this one.
 
-    `start`: time of its admission; `num_answers`: number of answers before it.
+    `start`: time of its admission; `num_answers`: number of answers before it; `share`: whose call it is.
     """
 
-    __slots__ = ("level", "num_answers", "start")
+    __slots__ = ("level", "num_answers", "share", "start")
 
-    def __init__(self, level: int, start: float, num_answers: int) -> None:
-        self.level, self.start, self.num_answers = level, start, num_answers
+    def __init__(self, level: int, start: float, num_answers: int, share: Share) -> None:
+        self.level, self.start, self.num_answers, self.share = level, start, num_answers, share
 
 
 class AdaptiveConcurrency:
-    """Adaptive concurrency limit with a FIFO queue, for a server whose own limit is unknown and may change.
+    """Adaptive concurrency limit with a queue, for a server whose own limit is unknown and may change; callers share its slots.
 
     limit = min(max_concurrency, proven + probes - resting probes, timely) - resting slots
 
@@ -112,13 +112,12 @@ class AdaptiveConcurrency:
         self._refusals_in_a_row, self._refused_since = 0, math.inf
         self._paused_until, self._num_pauses = 0.0, 0
         self._in_flight: set[Slot] = set()
-        self._queue: list[tuple[float, int, int, asyncio.Future[Slot | None]]] = []
-        self._sequence = itertools.count()
+        self._queue = CallQueue()
         self._timer: asyncio.TimerHandle | None = None
         self._accounted_until = 0.0
 
     async def acquire(self, since: float, tokens: int) -> Slot | None:
-        """Wait for a slot and take it; calls are admitted in the order of `since`.
+        """Wait for a slot and take it; those of one caller are admitted in the order of `since`, so a repeated call keeps its place.
 
         Args:
             since: time at which the question was first put, on the clock of the event loop.
@@ -130,8 +129,7 @@ class AdaptiveConcurrency:
         if self._is_out_of_patience(since):
             return None
         self._account()
-        admitted: asyncio.Future[Slot | None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queue, (since, next(self._sequence), tokens, admitted))
+        admitted: asyncio.Future[Slot | None] = self._queue.put(share_of_caller(), since, tokens)
         self._admit()
         try:
             return await admitted
@@ -228,6 +226,7 @@ class AdaptiveConcurrency:
     def _remove(self, slot: Slot) -> None:
         self._account()
         self._in_flight.remove(slot)
+        self._queue.end(slot.share)
         self._end_window()
         self._admit()
 
@@ -248,9 +247,9 @@ class AdaptiveConcurrency:
         self._paused_until = max(self._paused_until, now + (wait or min(LONGEST, BACKOFF * 2.0**self._num_pauses)))
         self._refusals_in_a_row, self._num_pauses = 0, self._num_pauses + 1
         self._proven_now, self._proven_before, self._probes = 0, self._proven // 2, 1
-        for since, _, _, admitted in self._queue:
-            if not admitted.done() and self._is_out_of_patience(since):
-                admitted.set_result(None)
+        for call in self._queue:
+            if not call.admitted.done() and self._is_out_of_patience(call.since):
+                call.admitted.set_result(None)
 
     def _is_out_of_patience(self, since: float) -> bool:
         """Whether a call will have seen nothing but refusals for longer than the patience when the pause ends."""
@@ -273,13 +272,12 @@ class AdaptiveConcurrency:
             if wait > 0:
                 self._set_timer(wait)
                 return
-            _, _, tokens, admitted = heapq.heappop(self._queue)
-            if not admitted.done():
+            if call := self._queue.start():
                 self._account()
-                self._in_flight.add(slot := Slot(len(self._in_flight) + 1, now, self.num_answers))
+                self._in_flight.add(slot := Slot(len(self._in_flight) + 1, now, self.num_answers, call.share))
                 self.requests.take(1, now)
-                self.tokens.take(tokens, now)
-                admitted.set_result(slot)
+                self.tokens.take(call.tokens, now)
+                call.admitted.set_result(slot)
 
     def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import httpx
 
+from valueflow.callers import Slots
 from valueflow.console import HIDDEN, without_secrets
 from valueflow.errors import InputError
 from valueflow.llm.admission import AdaptiveConcurrency, BudgetLedger, Slot, TokenBucket, Tokens
@@ -114,7 +115,8 @@ class Endpoint:
             config.timeout,
         )  # fmt: skip
         self._calls = self._paid = self._retries = 0
-        self._files = ThreadPoolExecutor(min(32, config.concurrency), "call-cache")
+        num_threads = min(32, config.concurrency)
+        self._files, self._lookups = ThreadPoolExecutor(num_threads, "call-cache"), Slots(num_threads)
         self._certificates = httpx.create_ssl_context()
         self._idle: list[httpx.AsyncClient] = []
         self._misconfigured: InputError | None = None
@@ -129,7 +131,7 @@ class Endpoint:
         return Stats(self._calls, self._paid, self._retries, refusals, concurrency, seconds)
 
     async def ask(self, question: Question, round_: int) -> Reply | None:
-        """Return the cached or new reply to a question; None if the budget does not allow the call, which was not sent.
+        """Return the cached or new reply to a question of the `CALLER` of the context; None if the budget does not allow the call, which was not sent.
 
         Args:
             question: of a constrained or free answer.
@@ -142,7 +144,7 @@ class Endpoint:
         body = request_body(question, self.config)
         sampling = {name: value for name, value in body.items() if name not in ("model", "messages")}
         key = call_key(body["model"], self.config.revision, body["messages"], sampling, round_)
-        if self.cache and (cached := await self._in_thread(self.cache.get, key)):
+        if cached := await self._look_up(key):
             return cached
         if question.needs_logprobs and question.messages != PROBE:
             await self._check_logprobs(question)
@@ -199,6 +201,12 @@ class Endpoint:
         for client in self._idle:
             await client.aclose()
         self._files.shutdown()
+
+    async def _look_up(self, key: str) -> Reply | None:
+        if not self.cache:
+            return None
+        async with self._lookups.slot():
+            return await self._in_thread(self.cache.get, key)
 
     async def _in_thread(self, function: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._files, function, *args)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from valueflow import api
+from valueflow.callers import calling
 from valueflow.errors import InputError, of_the_operator
 from valueflow.evaluation.comparison import TextScore, probability_higher, to_api
 from valueflow.evaluation.regression import IntensityRegression
@@ -26,7 +27,6 @@ from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
 from valueflow.judging.kind import Ask
 from valueflow.judging.kinds import kind_of
-from valueflow.judging.turns import calling
 from valueflow.llm.configs import LlmModel
 from valueflow.profiles.requested import profiles
 from valueflow.records import ValueId, clean, text_id
