@@ -26,10 +26,15 @@ HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"
 
 
 def log_in_replica() -> None:
-    """Write the lines of requests to stdout and warnings to stderr: Ray Serve sets up its own loggers only."""
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    for logger, stream in ((log, sys.stdout), (logging.getLogger(__package__), sys.stderr)):
+    """Write the lines of requests to stdout, and to stderr what is asked beyond them and warnings.
+
+    Ray Serve sets up its own loggers only.
+    """
+    service = logging.getLogger("valueflow.service")
+    log.propagate = service.propagate = False
+    for logger in (log, service):
+        logger.setLevel(logging.INFO)
+    for logger, stream in ((log, sys.stdout), (service, sys.stderr), (logging.getLogger(__package__), sys.stderr)):
         if not logger.handlers:
             logger.addHandler(log_handler(stream))
 

@@ -87,7 +87,7 @@ class AdmissionQueue:
 
     @contextlib.asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait for a slot for the `CALLER` of the context and hold it; the time held updates the mean that Retry-After is computed from."""
+        """Wait for a slot for the `CALLER` of the context and hold it; Retry-After is computed from the mean time held."""
         async with self._slots.slot():
             started = time.monotonic()
             with self._counted(working=1):

@@ -54,6 +54,7 @@ from valueflow.theories import operational
 
 if TYPE_CHECKING:
     from valueflow.service.service import Service
+    from valueflow.service.work import Plan
 
 log = logging.getLogger(__name__)
 
@@ -262,14 +263,31 @@ def admit(request: Request, body: ScoringRequest | ExtractRequest, texts: list[s
     if len(texts[longest]) > settings.max_chars:
         size = f"texts[{longest}] with {len(texts[longest])} characters"
         raise over_limit("max_chars", size, settings.max_chars, "shorten the text or split it")
-    if call.num_units > settings.max_units:
-        size, advice = f"{len(texts)} texts", "send fewer texts at a time"
-        if isinstance(body, ScoringRequest):
-            number = f"{len(values)} value{'s' * (len(values) > 1)}"
-            windows = f" (m = {body.m}: {call.num_units * body.m} windows)" if body.mode == "ranked" else ""
-            size, advice = f"{size} x {number} = {call.num_units} scores{windows}", f"{advice}, or fewer values"
-        raise over_limit("max_units", size, settings.max_units, advice)
+    if isinstance(body, ScoringRequest):
+        check_scores(service.questions(body, len(texts), values), body.m, settings.max_units)
+    elif call.num_units > settings.max_units:
+        raise over_limit("max_units", f"{len(texts)} texts", settings.max_units, "send fewer texts at a time")
     return AdmittedRequest(service, values, call)
+
+
+def check_scores(plan: "Plan", m: int, most: int) -> None:
+    """Check the number of scores of a request; the windows that it takes beyond them count as 1/m of a score.
+
+    Raises:
+        Refused: 422, there are more than `most`.
+    """
+    num_scores, sharpness = plan.texts * len(plan.values), sum(plan.sharpness.values())
+    if num_scores + sharpness / m <= most:
+        return
+    size = f"{plan.texts} texts x {len(plan.values)} value{'s' * (len(plan.values) > 1)} = {num_scores} scores"
+    if plan.windows:
+        relevance = f", and {plan.relevance} questions about relevance" * bool(plan.relevance)
+        size += f" (m = {m}: {plan.windows} windows{relevance})"
+    advice = "send fewer texts at a time, or fewer values"
+    if sharpness:
+        size += f", and once {sharpness} windows that show how sharply the judge tells texts apart, each 1/{m} of a score"
+        advice += ", or a larger m"
+    raise over_limit("max_units", size, most, advice)
 
 
 def over_limit(name: str, size: str, limit: int, advice: str = "send several requests") -> Refused:

@@ -36,7 +36,7 @@ class HttpConfig(Config):
     max_chars: int = Field(20_000, ge=1, description="characters per text")
     max_texts: int = Field(MAX_TEXTS, ge=1, le=MAX_TEXTS)
     max_streamed: int = Field(10_000, ge=1, le=MAX_STREAMED, description="texts per stream")
-    max_units: int = Field(32_000, ge=1, description="texts times values per request")
+    max_units: int = Field(32_000, ge=1, description="texts times values per request, that is, scores")
     max_in_flight: int = Field(16, ge=1, description="requests processed at the same time")
     max_queued: int = Field(64, ge=0, description="requests waiting for a slot; more are refused with 429")
     body_seconds: float = Field(30, gt=0, description="time to receive a body")

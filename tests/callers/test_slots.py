@@ -6,7 +6,7 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from valueflow.callers import CallQueue, Caller, Slots, calling, share_of_caller
+from valueflow.callers import Caller, CallQueue, Slots, calling, share_of_caller
 
 
 class Work:

@@ -21,11 +21,13 @@ import pytest
 from fakes.server import FakeServer, problem, running, stream_lines
 from fakes.service import JUDGE, VERSION, FakeService, anchors, fake_score, probability
 from fastapi.responses import StreamingResponse
+from foreign import foreign_version
 
 from valueflow import api, store
 from valueflow.cli.main import main
 from valueflow.console import printable
 from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
+from valueflow.models import MINILM
 from valueflow.records import SCHEMAS
 from valueflow.vidb.anchor_files import import_version
 
@@ -333,7 +335,7 @@ def test_the_real_service_scores_in_this_process(run, table, tmp_path, monkeypat
     assert [float(row["intensity"]) for row in csv.DictReader(io.StringIO(out))] == [score.intensity for score in expected]
 
 
-def test_mode_fast_needs_no_server(run, tmp_path, monkeypatch):
+def test_mode_fast_needs_no_server(run, tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("VALUEFLOW_SERVER", raising=False)
     anchors, judge = tmp_path / "benevolence_svt.csv", tmp_path / "judge.yaml"
     anchors.write_text("text,final_rating\n" + "".join(f"I did thing {i} for them.,{i / 15 - 5}\n" for i in range(150)))
@@ -345,6 +347,16 @@ def test_mode_fast_needs_no_server(run, tmp_path, monkeypatch):
     (row,) = json.loads(out)["rows"]
     assert row["low"] <= row["intensity"] <= row["high"]
     assert row["num_windows"] == 0
+    assert [line for line in caplog.messages if "loading" in line] == [f"loading the encoder {MINILM!r}, for mode fast …"]
+
+
+def test_that_a_judge_is_loaded_is_said_before(run, tmp_path, monkeypatch, caplog):
+    monkeypatch.delenv("VALUEFLOW_SERVER", raising=False)
+    said = []
+    monkeypatch.setattr("valueflow.service.local.online_judge", lambda judge, cache: said.extend(caplog.messages))
+    foreign_version(tmp_path, None)
+    assert run("score", "I helped her.", "--dry-run", "--root", tmp_path)[0] == 0
+    assert said[-1] == f"loading the judge {EncoderJudge().name!r} …"
 
 
 @pytest.mark.parametrize(

@@ -392,6 +392,15 @@ def test_a_list_beyond_the_servers_limits_is_asked_in_parts(ask, fake, limit, va
     assert got.rows()[-1]["text"] == texts[-1]
 
 
+@pytest.mark.parametrize(
+    ("settings", "sizes"), [({}, [3, 3, 3, 1]), ({"m": 6}, [5, 5]), ({"mode": "fast"}, [7, 3])]
+)  # fmt: skip
+def test_parts_leave_room_for_what_the_first_request_on_a_value_takes(ask, fake, settings, sizes):
+    fake.service.limits, fake.service.sharpness = LIMITS.model_copy(update={"max_units": 7}), {"svt:power": 12}
+    ask("score", [f"t{i}" for i in range(10)], ["svt:power"], **settings)
+    assert [len(call.body["texts"]) for call in fake.posts] == sizes
+
+
 def test_nodes_of_a_long_list_are_asked_in_parts(ask, fake):
     fake.service.limits = LIMITS.model_copy(update={"max_texts": 4})
     got = ask("extract", [f"t{i}" for i in range(10)])

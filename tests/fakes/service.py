@@ -15,6 +15,7 @@ from valueflow.profiles.requested import profiles
 from valueflow.ranking.content_error import ContentError
 from valueflow.records import ValueId
 from valueflow.service.steering import steering_of
+from valueflow.service.work import Plan
 from valueflow.theories import operational, resolve, theories
 
 VERSION, JUDGE, ENCODER = "3f0c2ab94d17e6aa", "qwen3-8b", "minilm"
@@ -85,6 +86,8 @@ class FakeService:
         self.fixed_values, self.version, self.request_id, self.remark = values, version, request_id, remark
         self.limits = LIMITS
         self.modes: list[api.Mode] = ["ranked"]
+        # What a judge is asked beyond the windows: of each text and value, and by value.
+        self.relevance, self.sharpness = False, dict[str, int]()
         self.seconds = 0.0  # before a response, and before each score of a stream
         self.error: Exception | None = None
         self.check: Callable[[], Awaitable[None]] = _well
@@ -103,6 +106,13 @@ class FakeService:
 
     def resolve(self, request: api.ScoringRequest) -> list[ValueId]:
         return self.values(request.values)
+
+    def questions(self, request: api.ScoringRequest, num_texts: int, values: list[ValueId]) -> Plan:
+        if request.mode == "fast":
+            return Plan(num_texts, values, 0, 0, {})
+        sharpness = {value: self.sharpness[value] for value in values if value in self.sharpness}
+        scores = num_texts * len(values)
+        return Plan(num_texts, values, scores * request.m, scores * self.relevance, sharpness)
 
     async def score(self, request, request_id, values=None):
         await self._work(request)
@@ -203,7 +213,7 @@ class FakeService:
             version=self.version, judge=JUDGE, modes=self.modes, extract=True,
             values={str(value): len(anchors(str(value))) for value in operational()}, num_texts=2485,
             licenses={"CC-BY-4.0": 2485}, lineage=[], created="2026-11-21T12:40:00+00:00", valueflow="1.0",
-            limits=self.limits,
+            limits=self.limits, relevance=self.relevance, sharpness=self.sharpness,
         )  # fmt: skip
 
     async def _work(self, request) -> None:

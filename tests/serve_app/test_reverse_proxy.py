@@ -1,5 +1,6 @@
 """The shipped reverse proxy before the application: what it refuses never gets further, the rest passes as it is."""
 
+import contextlib
 import json
 import logging
 import socket
@@ -199,6 +200,46 @@ def test_without_the_service_it_is_502_with_a_time(tmp_path):
         answer = httpx.post(f"http://127.0.0.1:{proxy}/v1/score", json=REQUEST)
         refused(answer, 502, "proxy")
         assert answer.headers["retry-after"] == "5"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("accepts", [True, False], ids=["held", "unanswered"])
+def test_a_probe_is_503_soon_when_no_replica_answers(tmp_path, method, accepts):
+    """Ray's proxy takes a request and holds it while there is no replica; a full backlog does not even take it."""
+    with socket.socket() as silent, contextlib.ExitStack() as full:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64 if accepts else 0)
+        for _ in range(0 if accepts else 8):
+            one = full.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(silent.getsockname())
+        with reverse_proxy(tmp_path, silent.getsockname()[1]) as proxy:
+            start = time.monotonic()
+            answer = httpx.request(method, f"http://127.0.0.1:{proxy}/readyz", timeout=20)
+            assert time.monotonic() - start < 3
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert answer.headers["content-type"] == "application/problem+json"
+            if method == "GET":
+                refused(answer, 503, "proxy")
+            else:
+                assert answer.content == b""
+
+
+def test_a_probe_without_a_service_is_503(tmp_path):
+    with reverse_proxy(tmp_path, free_port()) as proxy:
+        refused(httpx.get(f"http://127.0.0.1:{proxy}/readyz"), 503, "proxy")
+
+
+def test_the_answers_to_probes_pass(behind):
+    assert behind.proxy.get("/readyz").text == "ready\n"
+    assert behind.proxy.head("/readyz").status_code == 200
+    behind.service.check = unreachable
+    eventually(lambda: behind.proxy.get("/readyz").status_code == 503, 20)
+    refused(behind.proxy.get("/readyz"), 503, "not-ready")
+
+
+async def unreachable() -> None:
+    raise ConnectionError("no judge")
 
 
 def test_a_client_that_leaves_ends_its_request(behind):

@@ -270,3 +270,19 @@ def test_a_replica_writes_one_line_a_request_to_its_output(capsys, monkeypatch):
     (line,) = capsys.readouterr().out.splitlines()
     assert (json.loads(line)["route"], json.loads(line)["status"], json.loads(line)["num_texts"]) == ("/v1/score", 200, 2)
     assert REQUEST["texts"][0] not in line
+
+
+def test_a_replica_says_what_a_request_takes_beyond_its_windows(capsys, monkeypatch):
+    service = logging.getLogger("valueflow.service")
+    for name, fresh in (("handlers", []), ("level", logging.NOTSET), ("propagate", True)):
+        monkeypatch.setattr(service, name, fresh)
+    child = logging.getLogger("valueflow.service.service")
+    try:
+        child.info("before")
+        access_log.log_in_replica()
+        access_log.log_in_replica()
+        child.info("60 calls about anchors")
+        assert capsys.readouterr().err.splitlines() == ["60 calls about anchors"]
+    finally:
+        monkeypatch.undo()
+        service.setLevel(service.level)  # forgets which levels are enabled

@@ -94,6 +94,32 @@ def test_scores_of_a_comparison_and_texts_of_an_extraction(few_scores):
     assert "windows" not in over(few_scores, "extract", body("extract", ["a"] * 7), "max_units, 6")
 
 
+@pytest.fixture
+def first_request():
+    """A server whose judge did not build the version: the first request on a value takes 12 windows more, at m = 3 4 scores."""
+    with serving(max_units=10) as served:
+        served.service.sharpness, served.service.relevance = {"svt:power": 12}, True
+        yield served
+
+
+@pytest.mark.parametrize("route", ["score", "score/stream", "profile"])
+def test_what_the_first_request_on_a_value_takes_beyond_its_windows_is_told_and_counted(first_request, route):
+    told = first_request.http.get("/v1/vidb").json()
+    assert (told["sharpness"], told["relevance"]) == ({"svt:power": 12}, True)
+    answered(first_request, route, body(route, ["a"] * 6, m=3))
+    detail = over(first_request, route, body(route, ["a"] * 7, m=3), "max_units, 10")
+    assert all(number in detail for number in ("7 scores", "21 windows", "7 questions about relevance", "12 windows", "1/3"))
+    answered(first_request, route, body(route, ["a"] * 8, m=6))
+    answered(first_request, route, body(route, ["a"] * 10, ["svt:face"], m=3))
+    first_request.service.sharpness = {}
+    answered(first_request, route, body(route, ["a"] * 10, m=3))
+
+
+def test_mode_fast_takes_no_windows(first_request):
+    answered(first_request, "score", body("score", ["a"] * 10, mode="fast"))
+    assert "windows" not in over(first_request, "score", body("score", ["a"] * 11, mode="fast"), "max_units, 10")
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_bytes_of_a_body(small, route):
     content = json.dumps(body(route, ["a"]))

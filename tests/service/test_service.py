@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from valueflow.judging.simulated import true_theta
 from valueflow.llm.configs import EndpointModel, VllmModel
 from valueflow.records import ValueId, text_id
 from valueflow.service.local import LOCAL_LIMITS, local_service
-from valueflow.service.service import EmbeddingBackend, Service
+from valueflow.service.service import PROBES, EmbeddingBackend, Service
 from valueflow.store import current, publish
 
 VALUES = [ValueId("svt:power"), ValueId("mft:care-harm")]
@@ -402,6 +403,18 @@ def test_questions_about_relevance_are_counted(asked, service):
     request = api.StreamRequest(texts=[*TEXTS, TEXTS[0]], m=2)
     assert asked.plan(request, request.texts)[2:4] == (2 * 2 * len(TEXTS), 2 * len(TEXTS))
     assert service.plan(request, request.texts).relevance == 0
+
+
+def test_the_version_tells_what_the_first_request_on_a_value_takes_beyond_its_windows(root, asked, tmp_path):
+    shutil.copytree(root, tmp_path / "root")
+    service = local_service(str(tmp_path / "root"), judge=SimulatedJudge(spread=3.0, seed=77))
+    told = service.vidb()
+    assert (told.sharpness, told.relevance) == (dict.fromkeys(VALUES, PROBES), False)
+    calls = service.questions(api.ScoreRequest(texts=TEXTS, m=2), len(TEXTS), VALUES)
+    assert (calls.windows, calls.relevance, calls.sharpness) == (2 * 2 * len(TEXTS), 0, told.sharpness)
+    scores(service, TEXTS[:1], values=VALUES[:1])
+    assert service.vidb().sharpness == {VALUES[1]: PROBES}
+    assert asked.vidb().relevance
 
 
 @pytest.mark.parametrize("least", [0.0, 0.5])

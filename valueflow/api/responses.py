@@ -269,7 +269,7 @@ class Limits(BaseModel):
     max_streamed: int = Field(description="texts of a stream")
     max_chars: int = Field(description="characters per text")
     max_values: int = Field(MAX_VALUES, description="names in `values`")
-    max_units: int = Field(description="texts times values, that is, scores")
+    max_units: int = Field(description="texts times values, that is, scores; a window of `sharpness` counts as 1/m of one")
     max_m: int = Field(MAX_M, description="windows per text and value")
     max_body_bytes: int
 
@@ -289,6 +289,14 @@ class VidbResponse(BaseModel):
     valueflow: str = Field(description="ValueFlow version that built it")
     max_chars: int | None = Field(None, description="characters of a text that the judge in use reads; null: all")
     truncated: int = Field(0, description="texts of the version of which its judge read the beginning only")
+    relevance: bool = Field(
+        False, description="whether each score takes one question beyond its m windows: how far the text concerns the value"
+    )
+    sharpness: dict[str, int] = Field(
+        {},
+        description="by value, the windows of anchors that the first request on it takes beyond its own, since the judge did "
+        "not build the version; values whose estimate is kept are absent",
+    )
     limits: Limits
 
 

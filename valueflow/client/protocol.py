@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import os
 import uuid
 from collections import Counter
@@ -13,7 +14,7 @@ import httpx
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from valueflow import api
+from valueflow import api, defaults
 from valueflow.client.address import KEY_ENV, SERVER, SERVER_ENV, address, on_this_machine, stripped
 from valueflow.console import one_line
 from valueflow.errors import InputError, allowed
@@ -273,7 +274,7 @@ class ClientProtocol:
         max_texts, max_bytes = api.MAX_STREAMED if streamed else api.MAX_TEXTS, float("inf")
         if self.vidb:
             limits = self.vidb.limits
-            by_units = limits.max_units // num_values(options["values"]) if "values" in options else max_texts
+            by_units = units_limit(self.vidb, options) if "values" in options else max_texts
             max_texts = max(1, min(max_texts, limits.max_streamed if streamed else limits.max_texts, by_units))
             max_bytes = limits.max_body_bytes - len(to_json(options)) - len('{"texts":[],}')
         sizes = itertools.accumulate(len(to_json(text)) + 1 for text in itertools.islice(texts, start, start + max_texts))
@@ -397,6 +398,12 @@ class ResumableStream:
 
     def _protocol_error(self, message: str) -> ValueFlowError:
         return self._protocol.protocol_error(self._call, message)
+
+
+def units_limit(vidb: api.VidbResponse, options: dict[str, Any]) -> int:
+    """Return the texts of one request on some values that `max_units` allows, see `api.Limits`; less than 1: none."""
+    windows = 0 if options.get("mode") == "fast" else max(vidb.sharpness.values(), default=0)
+    return math.floor(vidb.limits.max_units / num_values(options["values"]) - windows / options.get("m", defaults.M))
 
 
 def num_values(names: list[str]) -> int:

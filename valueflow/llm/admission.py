@@ -117,7 +117,9 @@ class AdaptiveConcurrency:
         self._accounted_until = 0.0
 
     async def acquire(self, since: float, tokens: int) -> Slot | None:
-        """Wait for a slot and take it; those of one caller are admitted in the order of `since`, so a repeated call keeps its place.
+        """Wait for a slot and take it, for the `CALLER` of the context.
+
+        Calls of one caller are admitted in the order of `since`, so that a repeated call keeps its place.
 
         Args:
             since: time at which the question was first put, on the clock of the event loop.

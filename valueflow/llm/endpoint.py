@@ -131,7 +131,7 @@ class Endpoint:
         return Stats(self._calls, self._paid, self._retries, refusals, concurrency, seconds)
 
     async def ask(self, question: Question, round_: int) -> Reply | None:
-        """Return the cached or new reply to a question of the `CALLER` of the context; None if the budget does not allow the call, which was not sent.
+        """Return the cached or new reply to a question; None if the budget does not allow the call, which was not sent.
 
         Args:
             question: of a constrained or free answer.

@@ -99,6 +99,6 @@ def _minilm(version: Vidb) -> EmbeddingBackend:
     from valueflow.hives.encoder import Encoder
     from valueflow.service.embedding import ThreadEncoder
 
+    log.info("loading the encoder %r, for mode fast …", MINILM)
     encoder = Encoder.load(MINILM)
-
     return EmbeddingBackend(MINILM, ThreadEncoder(encoder), load_or_fit(version, MINILM, encoder.embed))

@@ -209,7 +209,8 @@ class Service(Catalog):
             lineage=[f"{table}/{build}" for table, build in details.builds.items()]
             or [source.url for source in manifest.inputs],
             created=manifest.created, valueflow=manifest.code_version, limits=self.limits, max_chars=self._max_chars,
-            truncated=details.truncated,
+            truncated=details.truncated, relevance=self._relevance != "none",
+            sharpness={str(value): count for value, count in self._missing(list(self.version.calibrations)).items()},
         )  # fmt: skip
 
     def resolve(self, request: api.ScoringRequest) -> list[ValueId]:
@@ -246,8 +247,10 @@ class Service(Catalog):
         Raises:
             InputError: see `resolve`.
         """
-        values = self.resolve(request)
-        num_texts = len({text_id(text) for text in texts if not flaw_of(text)})
+        return self.questions(request, len({text_id(text) for text in texts if not flaw_of(text)}), self.resolve(request))
+
+    def questions(self, request: api.ScoringRequest, num_texts: int, values: list[ValueId]) -> Plan:
+        """Return what the judge will be asked to score so many distinct texts on `values`, the result of `resolve`."""
         if request.mode == "fast":
             return Plan(num_texts, values, 0, 0, {})
         num_scores = num_texts * len(values)
