@@ -262,8 +262,21 @@ def test_a_client_that_leaves_within_its_body_is_no_error_of_the_server(path, fa
 # The log of a replica
 
 
-def test_a_replica_writes_one_line_a_request_to_its_output(capsys, monkeypatch):
-    monkeypatch.setattr(access_log, "log", logging.Logger("a replica's"))  # without level or handler, as Ray Serve leaves it
+@pytest.fixture
+def bare_loggers(monkeypatch):
+    """Loggers without level or handler, as Ray Serve leaves them; they are as before at the end."""
+    monkeypatch.setattr(access_log, "log", logging.Logger("a replica's"))
+    loggers = [logging.getLogger(name) for name in ("serve", "valueflow.service")]
+    before = [(one.handlers, one.level, one.propagate) for one in loggers]
+    for one in loggers:
+        one.handlers = []
+    yield
+    for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        one.handlers, one.propagate = handlers, propagate
+        one.setLevel(level)
+
+
+def test_a_replica_writes_one_line_a_request_to_its_output(capsys, bare_loggers):
     access_log.log_in_replica()
     access_log.log_in_replica()
     asyncio.run(post(create(FakeService, HttpConfig()), "/v1/score", json.dumps(REQUEST).encode()))
@@ -272,17 +285,10 @@ def test_a_replica_writes_one_line_a_request_to_its_output(capsys, monkeypatch):
     assert REQUEST["texts"][0] not in line
 
 
-def test_a_replica_says_what_a_request_takes_beyond_its_windows(capsys, monkeypatch):
-    service = logging.getLogger("valueflow.service")
-    for name, fresh in (("handlers", []), ("level", logging.NOTSET), ("propagate", True)):
-        monkeypatch.setattr(service, name, fresh)
-    child = logging.getLogger("valueflow.service.service")
-    try:
-        child.info("before")
-        access_log.log_in_replica()
-        access_log.log_in_replica()
-        child.info("60 calls about anchors")
-        assert capsys.readouterr().err.splitlines() == ["60 calls about anchors"]
-    finally:
-        monkeypatch.undo()
-        service.setLevel(service.level)  # forgets which levels are enabled
+def test_a_replica_says_what_a_request_takes_beyond_its_windows(capsys, bare_loggers):
+    service = logging.getLogger("valueflow.service.service")
+    service.info("before")
+    access_log.log_in_replica()
+    access_log.log_in_replica()
+    service.info("60 calls about anchors")
+    assert capsys.readouterr().err.splitlines() == ["60 calls about anchors"]
