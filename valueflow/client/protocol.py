@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import math
 import os
 import uuid
 from collections import Counter
@@ -402,8 +401,10 @@ class ResumableStream:
 
 def units_limit(vidb: api.VidbResponse, options: dict[str, Any]) -> int:
     """Return the texts of one request on some values that `max_units` allows, see `api.Limits`; less than 1: none."""
-    windows = 0 if options.get("mode") == "fast" else max(vidb.sharpness.values(), default=0)
-    return math.floor(vidb.limits.max_units / num_values(options["values"]) - windows / options.get("m", defaults.M))
+    most, m = vidb.limits.max_units // num_values(options["values"]), options.get("m", defaults.M)
+    if options.get("mode") == "fast" or not isinstance(m, int) or m < 1:  # such an m is refused later
+        return most
+    return most + -max(vidb.sharpness.values(), default=0) // m
 
 
 def num_values(names: list[str]) -> int:
