@@ -18,7 +18,7 @@ import httpx
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from serve.app import builder
+from serve.app import absolute, builder
 from valueflow.distributed.cluster import ClusterConfig, session
 
 PORT, REMARKS = 8000, itertools.count()
@@ -78,7 +78,7 @@ def measure(mode: str, name: str) -> None:
 
 
 def main() -> None:
-    root, more = sys.argv[1], dict(word.split("=", 1) for word in sys.argv[2:])
+    root, more = absolute(sys.argv[1]), dict(word.split("=", 1) for word in sys.argv[2:])
     with session(ClusterConfig(num_cpus=8)):
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=PORT))
         serve.run(builder({"root": root, **more}), name="default")

@@ -28,7 +28,7 @@ import psutil
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from serve.app import builder
+from serve.app import absolute, builder
 from valueflow import vidb
 from valueflow.client import AsyncClient, ValueFlowError
 from valueflow.distributed.cluster import ClusterConfig, session
@@ -192,7 +192,7 @@ async def phases(root: str, overload: float) -> None:
 
 
 def main() -> None:
-    root, seconds = sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 60.0
+    root, seconds = absolute(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 60.0
     more = dict(word.split("=", 1) for word in sys.argv[3:])
     with session(ClusterConfig(num_cpus=8)):
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=8000))
