@@ -119,6 +119,24 @@ def test_texts_that_the_judge_reads_in_part_are_said_on_standard_error(root, tmp
         assert "max_chars" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("status", ["500", "prose"])  # calls that are lost, calls that are paid for
+def test_a_judge_that_answers_nothing_about_the_first_texts_is_asked_no_more(root, tmp_path, capsys, status):
+    (tmp_path / "in.txt").write_text("".join(f"text {i}\n" for i in range(640)))
+    with fault_server.start() as server:
+        server.reset(key="", faults={status: 1.0}, times=10**6)
+        settings = {"kind": "openai", "name": "llm", "model": "m", "url": server.url, "key_env": "", "retries": 0}
+        (tmp_path / "judge.yaml").write_text(json.dumps(settings))
+        words = ["--root", str(root), "--judge", str(tmp_path / "judge.yaml"), "--m", "2", "--k", "3", "--format", "csv"]
+        code = main(["score", str(tmp_path / "in.txt"), *words])
+        out, err = capsys.readouterr()
+        assert sum(server.seen()["seen"].values()) < 640  # of 1,280 windows and the estimate of the sharpness
+    assert code == 2
+    assert len(list(csv.DictReader(io.StringIO(out)))) == 64
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert "nothing was scored; 128 of 128 windows failed, after 64 of 640 scores (first: text 1, svt:benevolence: " in line
+    assert "status 500" in line or status == "prose"
+
+
 DAMAGED = (b"", b"{", b"[1]", b"3", b"\xff\x00", b'{"svt:benevolence": -1}', b'{"svt:benevolence": NaN}')
 
 

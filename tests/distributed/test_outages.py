@@ -57,8 +57,8 @@ def mended(server, **more: object) -> None:
     server.reset(key="", **more)
 
 
-def requests(server) -> int:
-    return sum(server.seen()["seen"].values())
+def requests(server, only: str = "") -> int:
+    return sum(count for prompt, count in server.seen()["seen"].items() if only in prompt)
 
 
 def answers(build: Build) -> list[dict]:
@@ -233,15 +233,24 @@ def test_votes_lost_in_a_step_that_is_decided_stay_lost(root, server):
     assert {row["vote_id"]: row for row in answers(at.votes["faulty"])} == expected
 
 
+def assert_stopped_early(server, stop: pytest.ExceptionInfo, what: str, setting: str, only: str = "") -> None:
+    """The message says after how many questions, less than half of which were put."""
+    message = rf"{what}: \d+ of (\d+) questions got no answer, {setting} is \d+\.0%, after (\d+) of (\d+)\. .* status 500"
+    answered, after, total = map(int, re.search(message, str(stop.value)).groups())
+    assert 0 < answered == after == requests(server, only) < total / 2
+
+
 def test_an_audit_that_got_no_answers_is_none(root, server):
     exam = {"triples": 4, "repeats": 2}
     path = root / "audit.yaml"
-    settings = {"root": str(root), "judge": openai(server), "values": ["svt:benevolence"], "exam": exam}
+    judge = openai(server, concurrency=4, batch_size=4)
+    settings = {"root": str(root), "judge": judge, "values": ["svt:benevolence"], "exam": exam}
     path.write_text(yaml.safe_dump(settings | {"cluster": {"num_cpus": 8}}))
     config = load(audit_judge.SCHEMA, str(path), [])
     down(server)
-    with pytest.raises(InputError, match="status 500"):
+    with pytest.raises(InputError) as stop:
         audit_judge.main(config)
+    assert_stopped_early(server, stop, "audit", "exam.max_broken")
     assert not list(root.glob("audits/**/*.json"))
     mended(server)
     result = audit_judge.main(config)
@@ -256,21 +265,24 @@ def test_a_validity_record_that_got_no_answers_is_none(built, tmp_path, server):
     settings = {"judge": openai(server), "anchors": f"{root}/rated.jsonl", "values": ["svt:benevolence"]}
     config = job_config(audit_judge, root, "vidb=current", **settings)
     down(server)
-    with pytest.raises(InputError, match=r"validity: .* got no answer, exam\.max_broken .* status 500"):
+    with pytest.raises(InputError) as stop:
         measure_validity(config)
+    assert_stopped_early(server, stop, r"validity round 1/\d+", "exam.max_broken")
     assert not store.finished(str(root), "rankings")[1:]  # those of the version alone
     assert not list(root.glob("validity/*"))
 
 
 def test_a_comparison_of_ratings_that_got_no_answers_is_none(root, server):
-    path = panel(root, [openai(server)], values=["svt:benevolence"], repeats=2, windows={"k": 2, "m": 4})
+    judge = openai(server, concurrency=4, batch_size=4)
+    path = panel(root, [judge], values=["svt:benevolence"], repeats=2, windows={"k": 2, "m": 4})
     config = load(compare_rating.SCHEMA, str(path), [])
     down(server)
     with pytest.raises(InputError, match="status 500"):
         compare_rating.main(config)
     down(server, only="Which text supports")  # the ratings are given, the rankings are not
-    with pytest.raises(InputError, match="status 500"):
+    with pytest.raises(InputError) as stop:
         compare_rating.main(config)
+    assert_stopped_early(server, stop, "rank, faulty", "panel.max_error_share", "Which text supports")
     mended(server)
     compare_rating.main(config)
     (out,) = (Build(str(root), "rankings", build_id) for build_id in store.finished(str(root), "rankings"))

@@ -50,11 +50,13 @@ class AnswerStage:
         journal: its committed parts.
         done: ids with an answer, for the tasks that read the plan.
         limit: of the stage's errors, all rounds included.
+        lost_setting: name of the setting of the limit, where it is one of lost answers alone.
     """
 
     def __init__(
-        self, out: Build, task: Task, max_error_share: float, total: int, errors: Callable[[], int] | None = None
-    ) -> None:
+        self, out: Build, task: Task, max_error_share: float, total: int, errors: Callable[[], int] | None = None,
+        lost_setting: str = "",
+    ) -> None:  # fmt: skip
         """Take over the answers of earlier runs.
 
         Questions that got no answer and cost nothing are open again; a finished build stays as it is.
@@ -65,11 +67,14 @@ class AnswerStage:
             max_error_share: share of questions without a valid answer above which the stage fails.
             total: questions of all rounds of the stage.
             errors: returns those in the answers so far; None: all in `out`.
+            lost_setting: for a stage that measures invalid answers: name of the setting of `max_error_share`. Only answers
+                that never came count (`store.without_answer`): they tell of a server that is down and not of the judge.
         """
-        self.out, self.task = out, task
+        self.out, self.task, self.lost_setting = out, task, lost_setting
         self.journal = store.Journal(out, task.id_column)
         self.done = Done.of(self.journal.load(functools.partial(_read_records, out, task.id_column, True)))
-        self.limit = error_limit(max_error_share, total, errors() if errors else self.journal.totals.errors)
+        earlier = errors() if errors else 0 if lost_setting else self.journal.totals.errors  # lost ones are open again
+        self.limit = error_limit(max_error_share, total, earlier, bool(lost_setting))
 
     def totals(self) -> AnswerTotals:
         """Return the totals, with what other attempts have committed meanwhile."""
@@ -201,27 +206,33 @@ def check_error_share(
         )
 
 
-def check_lost_calls(stage: AnswerStage, max_share: float, setting: str, what: str) -> None:
-    """Refuse answers that tell of a server that is down and not of the judge; for stages that measure invalid answers.
+def check_lost_calls(stage: AnswerStage, what: str) -> None:
+    """Refuse answers that tell of a server that is down and not of the judge; for stages with a `lost_setting`.
 
     Raises:
-        TooManyErrors: too many questions got no answer; `setting` names where `max_share` is set.
+        TooManyErrors: too many questions got no answer.
     """
     reasons: Counter[str] = Counter()
     for path in stage.journal.files:
         part = store.read_part(stage.out, path, ["error", "reply", "tokens_in", "tokens_out"])
         reasons.update(part.filter(store.without_answer(part))["error"].to_pylist())
-    total = stage.answered()
-    if reasons.total() > max_share * total:
+    answered, share = stage.answered(), stage.limit.share
+    planned = max(stage.limit.total, answered)
+    if reasons.total() > share * planned:
+        after = f", after {answered:,} of {planned:,}" if planned > answered else ""
         common = "; ".join(f"{n}x {r}" for r, n in reasons.most_common(3))
         raise TooManyErrors(
-            f"{what}: {reasons.total()} of {total} questions got no answer, {setting} is {max_share:.1%}. Most common: "
-            f"{common}. Mend the server or its settings and rerun: these are asked again"
+            f"{what}: {reasons.total()} of {answered} questions got no answer, {stage.lost_setting} is {share:.1%}{after}. "
+            f"Most common: {common}. Mend the server or its settings and rerun: these are asked again"
         )
 
 
 def _check_limit(limit: ErrorLimit, stage: AnswerStage, what: str) -> None:
-    if limit.exceeded():
+    if not limit.exceeded():
+        return
+    if limit.lost_only:
+        check_lost_calls(stage, what)
+    else:
         check_error_share(stage.totals(), limit.share, what, stage.out.url, stage.journal.totals.reasons, limit.total)
 
 

@@ -75,12 +75,13 @@ def audit_judge(config: AuditJudgeConfig) -> tuple[AuditResult, str]:
     out = Build(config.root, "rankings", f"a-{build_id}")
     manifest = store.reusable(out)
     if not manifest:
-        stage = AnswerStage(out, RANK, 1.0, windows.num_rows)  # invalid answers are what an audit measures
+        # Invalid answers are what an audit measures.
+        stage = AnswerStage(out, RANK, config.exam.max_broken, windows.num_rows, lost_setting="exam.max_broken")
         started, before = time.monotonic(), stage.answered()
         collect_answers(config.judge, stage, functools.partial(unanswered, windows), windows.num_rows, "audit")
         seconds = time.monotonic() - started if not before else 0.0
         totals = check_answers(stage, windows.num_rows, 1.0, "audit")
-        check_lost_calls(stage, config.exam.max_broken, "exam.max_broken", "audit")
+        check_lost_calls(stage, "audit")
         settings = {"judge": config.judge.public(), "fingerprint": fingerprint(config.judge), "seconds": seconds}
         manifest = store.commit(out, rankings_details(totals, **settings), files=stage.finish())
     seconds = manifest.details(RankingsDetails).seconds

@@ -6,7 +6,10 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
+
+from valueflow import store
 
 
 class ErrorCounter:
@@ -26,18 +29,20 @@ class ErrorLimit(NamedTuple):
 
     share: of `total`; 1 and more: no limit.
     total: questions of the stage, those not asked yet included.
+    lost_only: count only answers that never came (`store.without_answer`), for stages that measure invalid ones.
     stage: key of its errors in `counter`.
     counter: the actor that counts them; None without a limit.
     """
 
     share: float
     total: int
+    lost_only: bool = False
     stage: str = ""
     counter: Any = None
 
     def add(self, answers: pa.Table) -> None:
         """Count the errors among answers."""
-        if self.counter is not None and (errors := _errors(answers)):
+        if self.counter is not None and (errors := self._errors(answers)):
             ray.get(self.counter.add.remote(self.stage, errors))
 
     def exceeded(self) -> bool:
@@ -48,25 +53,26 @@ class ErrorLimit(NamedTuple):
         """Count the errors among answers, and return whether there are more than allowed."""
         if self.counter is None:
             return False
-        return self._exceeded_by(await self.counter.add.remote(self.stage, _errors(answers) if answers else 0))
+        return self._exceeded_by(await self.counter.add.remote(self.stage, self._errors(answers) if answers else 0))
 
     def _exceeded_by(self, errors: int) -> bool:
         return errors > self.share * self.total
 
-
-def _errors(answers: pa.Table) -> int:
-    return answers.num_rows - answers["error"].null_count
+    def _errors(self, answers: pa.Table) -> int:
+        if self.lost_only:
+            return pc.sum(store.without_answer(answers)).as_py() or 0
+        return answers.num_rows - answers["error"].null_count
 
 
 NO_LIMIT = ErrorLimit(1.0, 0)
 
 
-def error_limit(share: float, total: int, errors: int) -> ErrorLimit:
-    """Return the limit of a stage that has so many errors already."""
+def error_limit(share: float, total: int, errors: int, lost_only: bool = False) -> ErrorLimit:
+    """Return the limit of a stage that has so many errors (if `lost_only`: lost answers) already."""
     if share >= 1:
         return NO_LIMIT
     context = ray.get_runtime_context()
-    limit = ErrorLimit(share, total, uuid.uuid4().hex, _counter(context.get_node_id(), context.get_job_id()))
+    limit = ErrorLimit(share, total, lost_only, uuid.uuid4().hex, _counter(context.get_node_id(), context.get_job_id()))
     ray.get(limit.counter.add.remote(limit.stage, errors))
     return limit
 

@@ -138,10 +138,11 @@ def _ranked(config: CompareRatingConfig, rows: list[dict], value_T: np.ndarray, 
     table = _windows(config, rows, value_T)
     out = Build(config.root, "rankings", f"r-{digest(__version__, table['window_id'].to_pylist(), fingerprint(judge))}")
     if not store.reusable(out):
-        what, stage = f"rank, {judge.name}", AnswerStage(out, RANK, 1.0, table.num_rows)
+        what, share = f"rank, {judge.name}", config.panel.max_error_share
+        stage = AnswerStage(out, RANK, share, table.num_rows, lost_setting="panel.max_error_share")
         collect_answers(judge, stage, functools.partial(unanswered, table), table.num_rows, what)
         totals = check_answers(stage, table.num_rows, 1.0, what)
-        check_lost_calls(stage, config.panel.max_error_share, "panel.max_error_share", what)
+        check_lost_calls(stage, what)
         store.commit(out, rankings_details(totals, judge=judge.public()), files=stage.finish())
     neutral_T = np.array([row["rating"] == 0 for row in rows])
     score_RT = np.full((config.repeats, len(rows)), np.nan)

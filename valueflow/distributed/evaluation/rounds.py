@@ -65,9 +65,12 @@ class Evaluation(NamedTuple):
 
 
 def rank_chunks(
-    evaluation: Evaluation, judge: AnyJudge, chunks: list[EvaluationChunk], max_error_share: float, stage: str
-) -> tuple[dict[ValueId, float], AnswerStage]:
+    evaluation: Evaluation, judge: AnyJudge, chunks: list[EvaluationChunk], max_error_share: float, stage: str,
+    lost_setting: str = "",
+) -> tuple[dict[ValueId, float], AnswerStage]:  # fmt: skip
     """Answer the windows of all rounds, and return the judge's sharpness by value and the answers.
+
+    `max_error_share` and `lost_setting` are those of `AnswerStage`.
 
     Where the sharpness is not known, it is estimated from the first round and fixed from then on.
 
@@ -84,7 +87,8 @@ def rank_chunks(
             "VIDB; set evaluator.k to 3 or more, or evaluator.sharpness to the judge's nats per unit of theta"
         )
     sharpness = {value: beta or 1.0 for value, beta in stored.items()}
-    answers = AnswerStage(evaluation.rankings, RANK, max_error_share, evaluation.windows(chunks, config.m))
+    total = evaluation.windows(chunks, config.m)
+    answers = AnswerStage(evaluation.rankings, RANK, max_error_share, total, lost_setting=lost_setting)
     with warm_pools([judge], RANK):
         for round_ in range(config.m):
             questions = functools.partial(_questions, evaluation, chunks, round_, sharpness)

@@ -47,11 +47,11 @@ def measure_validity(config: AuditJudgeConfig) -> tuple[ValidityRecord, str] | N
     for value in by_value:
         check_anchors(version.anchors(value), evaluator)
     evaluation, chunks = _evaluation(version, judge, rated, by_value, evaluator)
-    sharpness, answers = rank_chunks(evaluation, judge, chunks, 1.0, "validity")
+    sharpness, answers = rank_chunks(evaluation, judge, chunks, config.exam.max_broken, "validity", "exam.max_broken")
     total = evaluator.m * sum(len(chunk.text_ids) for chunk in chunks)
     answered = check_answers(answers, total, 1.0, "validity")
     if not store.reusable(evaluation.rankings):
-        check_lost_calls(answers, config.exam.max_broken, "exam.max_broken", "validity")
+        check_lost_calls(answers, "validity")
         settings = {"judge": judge.public(), "fingerprint": fingerprint(judge), "vidb_version": version.build.build_id}
         store.commit(evaluation.rankings, rankings_details(answered, **settings), [version.build], answers.finish())
     texts = {value: _rated(evaluation, chunks, sharpness[value], value, by_value[value]) for value in by_value}
