@@ -2,7 +2,6 @@
 
 import errno
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from valueflow.evaluation.regression import (
 )
 from valueflow.hives.near_duplicates import near_duplicates
 from valueflow.records import ValueId, text_id
-from valueflow.store import Build
+from valueflow.store import Build, RegressionDetails
 
 D = 16
 CARE, LOYALTY, POWER = "mft:care-harm", "svt:benevolence", "svt:power"
@@ -240,13 +239,42 @@ def test_a_root_that_cannot_be_written_is_said_and_the_fit_is_the_same(version, 
     assert store.finished(version.build.root, "fast") == []
 
 
-def test_a_model_that_makes_other_vectors_under_its_old_name_is_refused(version):
+def test_a_model_that_makes_other_vectors_under_its_old_name_is_fitted_again(version, caplog):
     load_or_fit(version, "toy", Toy())
-    expected = rf"'toy' no longer returns the vectors that {re.escape(str(folder(version)))} was fitted on.*delete that folder"
-    with pytest.raises(InputError, match=expected):
-        load_or_fit(version, "toy", Toy(salt="retrained"))
-    with pytest.raises(InputError, match=expected):
-        load_or_fit(version, "toy", lambda texts: Toy()(texts)[:, :8])
+    for other in (Toy(salt="retrained"), lambda texts: Toy()(texts)[:, :8]):
+        caplog.clear()
+        again = load_or_fit(version, "toy", other)
+        warning = f"'toy' no longer returns the vectors that {folder(version)} was fitted on"
+        assert caplog.text.count(warning) == caplog.text.count("fitted again") == 1
+        shutil.rmtree(folder(version))
+        fresh = load_or_fit(version, "toy", other)
+        assert (again.agreement, again.lines.keys()) == (fresh.agreement, fresh.lines.keys())
+        for value, line in fresh.lines.items():
+            np.testing.assert_array_equal(again.lines[value].weights_D, line.weights_D)
+    assert len(store.finished(version.build.root, "fast")) == 1
+
+
+def edited(out: Build, **details: object) -> None:
+    """Another content under a valid digest, as a program of another version may write it."""
+    manifest = store.require_manifest(out)
+    fields = manifest.details(RegressionDetails).model_dump() | details
+    Path(out.manifest_url).unlink()
+    store.commit(out, RegressionDetails(**fields), [], list(manifest.files))
+
+
+def test_a_fit_whose_numbers_of_regressions_and_values_differ_is_made_again(version, caplog):
+    first = load_or_fit(version, "toy", Toy())
+    (build_id,) = store.finished(version.build.root, "fast")
+    out = Build(version.build.root, "fast", build_id)
+    agreement = store.require_manifest(out).details(RegressionDetails).agreement
+    edited(out, agreement=agreement[1:])
+    embed = Toy()
+    again = load_or_fit(version, "toy", embed)
+    assert f"has {len(agreement)} regressions of {len(agreement) - 1} values; it is set aside and fitted again" in caplog.text
+    assert len(embed.calls) == 2  # the probe, and all texts
+    assert same(first, again, CARE)
+    assert again.agreement == first.agreement
+    assert len(load_or_fit(version, "toy", Toy()).lines) == len(agreement)
 
 
 def test_each_model_and_version_has_a_separate_fit(version, tmp_path):

@@ -20,6 +20,7 @@ essays). The caller adds the distance of the judge from people (`scoring.totals`
 Shapes: N distinct texts, M texts of a value, T texts to score, D dimensions, V values, B folds, L pairs of penalties.
 """
 
+import contextlib
 import io
 import logging
 import math
@@ -34,7 +35,7 @@ from scipy.stats import spearmanr
 
 from valueflow import __version__, store
 from valueflow.api import Agreement
-from valueflow.errors import InputError, StorageError, allowed
+from valueflow.errors import DamageError, InputError, StorageError, allowed
 from valueflow.hives.near_duplicates import near_duplicates
 from valueflow.models import content_hash, fetch
 from valueflow.records import LIMIT, digest
@@ -115,25 +116,35 @@ def load_or_fit(version: Vidb, model: str, embed: Embed) -> IntensityRegression:
         embed: texts -> vectors, one row per text; called with one text, and with all texts if nothing is stored.
 
     Raises:
-        InputError: the stored fit is damaged or was fitted on other vectors than `embed` returns, or a vector is not finite.
+        InputError: a vector is not finite.
+        StorageError: the stored fit, or a text, cannot be read.
     """
     source = version.build
     out = Build(source.root, "fast", digest(__version__, source.build_id, content_hash(fetch(model))))
     probe_D = _embedded([PROBE], embed)[0]
-    if not store.reusable(out):
-        texts, training = training_texts(version)
-        log.info("mode fast: embedding %s texts of VIDB %s with %s", f"{len(texts):,}", source.build_id, model)
-        fits = fit(_embedded(texts, embed), near_duplicates(texts), training, int(digest(source.build_id), 16))
-        too_few = ", ".join(value for value in training if value not in fits)
-        if too_few:
-            log.warning("mode fast leaves out %s: fewer than %d texts in VIDB %s", too_few, MIN_TEXTS, source.build_id)
+    manifest = store.reusable(out)
+    if manifest:
         try:
-            _save(out, version, model, probe_D, fits)
-        except StorageError as error:
-            log.warning("%s. Mode fast is fitted for this process alone", error)
-            lines, agreement = {v: line for v, (line, _) in fits.items()}, {v: a for v, (_, a) in fits.items()}
-            return IntensityRegression(model, source.build_id, lines, agreement)
-    return _load(out, version, model, probe_D)
+            return _load(out, manifest, version, model, probe_D)
+        except InputError as error:
+            if isinstance(error, StorageError) and not isinstance(error, DamageError):
+                raise
+            # The texts and the encoder are there.
+            log.warning("%s; it is set aside and fitted again", error)
+            with contextlib.suppress(StorageError):  # said below
+                store.withdraw(out, manifest.files[0].path)
+    texts, training = training_texts(version)
+    log.info("mode fast: embedding %s texts of VIDB %s with %s", f"{len(texts):,}", source.build_id, model)
+    fits = fit(_embedded(texts, embed), near_duplicates(texts), training, int(digest(source.build_id), 16))
+    too_few = ", ".join(value for value in training if value not in fits)
+    if too_few:
+        log.warning("mode fast leaves out %s: fewer than %d texts in VIDB %s", too_few, MIN_TEXTS, source.build_id)
+    try:
+        _save(out, version, model, probe_D, fits)
+    except StorageError as error:
+        log.warning("%s. Mode fast is fitted for this process alone", error)
+    lines, agreement = {v: line for v, (line, _) in fits.items()}, {v: a for v, (_, a) in fits.items()}
+    return IntensityRegression(model, source.build_id, lines, agreement)
 
 
 def training_texts(version: Vidb) -> tuple[list[str], dict[str, TrainingTexts]]:
@@ -356,20 +367,19 @@ def _arrays(content: bytes) -> tuple[np.ndarray, ...]:
     return arrays
 
 
-def _load(out: Build, version: Vidb, model: str, probe_D: np.ndarray) -> IntensityRegression:
-    manifest = store.require_manifest(out)
+def _load(out: Build, manifest: store.Manifest, version: Vidb, model: str, probe_D: np.ndarray) -> IntensityRegression:
+    """The stored regressions; InputError if they are none, or none of this encoder."""
     errors = (*store.ARCHIVE_ERRORS, TypeError)
     weights_VD, intercept_V, radius_V, stored_D = store.read_listed(out, manifest.files[0].path, _arrays, errors, "a fit")
     norms = np.linalg.norm(probe_D) * np.linalg.norm(stored_D)
     same = probe_D.shape == stored_D.shape and probe_D @ stored_D >= MIN_PROBE_COSINE * norms
     if not same:
-        raise InputError(
-            f"{model!r} no longer returns the vectors that {out.url} was fitted on: its weights, prompt or pooling have "
-            "changed. Restore them, or delete that folder to fit again"
+        raise DamageError(
+            f"{model!r} no longer returns the vectors that {out.url} was fitted on: its weights, prompt or pooling have changed"
         )
     entries = manifest.details(RegressionDetails).agreement
     agreement = {a.value: a for a in (manifest.nested(Agreement, entry, "agreement") for entry in entries)}
     if len(agreement) != len(weights_VD):
-        raise InputError(f"{out.url} has {len(weights_VD)} regressions of {len(agreement)} values; delete it to fit again")
+        raise DamageError(f"{out.url} has {len(weights_VD)} regressions of {len(agreement)} values")
     lines = map(RidgeLine, weights_VD, intercept_V.tolist(), radius_V.tolist())
     return IntensityRegression(model, version.build.build_id, dict(zip(agreement, lines, strict=True)), agreement)

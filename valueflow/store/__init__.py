@@ -44,6 +44,7 @@ from valueflow.store.files import (
     write_bytes,
     write_for_people,
 )
+from valueflow.store.inputs import checksums, download, entry_type, glob, open_bytes, remove_folder, upload
 from valueflow.store.journal import RECORDS, Journal, compact, ids_by_folder, read_records, write_recorded
 from valueflow.store.json_files import read_record, sealed, unsealed, write_record
 from valueflow.store.layout import (
@@ -93,7 +94,7 @@ from valueflow.store.parts import (
 )
 from valueflow.store.pins import pin, pinned, rollback, unpin
 from valueflow.store.pointer import Pointer, current, publish, replaceable
-from valueflow.store.repair import finished_manifest, reusable, reusable_together, verify
+from valueflow.store.repair import finished_manifest, reusable, reusable_together, verify, withdraw
 
 __all__ = [
     "ARCHIVE_ERRORS",
@@ -135,23 +136,28 @@ __all__ = [
     "build_of_model",
     "cache_url",
     "checkpoints_url",
+    "checksums",
     "commit",
     "committed_ids",
     "compact",
     "current",
     "details_of",
+    "download",
     "drop_duplicates",
+    "entry_type",
     "exists",
     "export_url",
     "file_texts_root",
     "filesystem",
     "finished",
     "finished_manifest",
+    "glob",
     "ids_by_folder",
     "ingested",
     "manifest",
     "missing_from",
     "npz_url",
+    "open_bytes",
     "part_paths",
     "people_url",
     "pin",
@@ -167,6 +173,7 @@ __all__ = [
     "read_record",
     "read_records",
     "read_table",
+    "remove_folder",
     "remove_unfinished",
     "replaceable",
     "report_url",
@@ -182,10 +189,12 @@ __all__ = [
     "under",
     "unpin",
     "unsealed",
+    "upload",
     "use",
     "validity_url",
     "value_folder",
     "verify",
+    "withdraw",
     "without_answer",
     "write_bytes",
     "write_file",
