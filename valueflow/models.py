@@ -94,16 +94,16 @@ def fetch(model: str) -> str:
     _verify(model)
     if "://" not in model:
         return locate(model)
-    fs, path = store.filesystem(model)
-    if not fs.isdir(path):
+    if store.entry_type(model) != "directory":
         raise InputError(f"model folder {model!r} does not exist")
+    fs, path = store.filesystem(model)
     if isinstance(fs, LocalFileSystem):
         return path
-    files = [[file, str(fs.checksum(file))] for file in sorted(fs.find(path))]
+    files = store.checksums(model)
     target = cache_folder() / f"fetched-{digest(model, files)}"
     if not target.exists():
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        fs.get(f"{path.rstrip('/')}/", f"{temporary}/", recursive=True)
+        store.download(model, list(files), str(temporary))
         _move_into_place(temporary, target)
     return str(target)
 

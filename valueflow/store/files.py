@@ -51,6 +51,8 @@ _swept: set[str] = set()
 def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     """Return the file system and path of a URL (`s3://…`, `file://…`, a plain path); listings are never cached."""
     check_no_password(url)
+    if "\0" in url:  # of which file systems raise what they like
+        raise InputError(f"{url!r} holds a NUL character")
     try:
         fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ValueError, ImportError) as error:

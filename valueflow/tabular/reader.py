@@ -14,7 +14,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,12 +61,13 @@ def urls(url: str) -> list[str]:
 
     Raises:
         InputError: there is none.
+        StorageError: a folder cannot be read, so nobody knows.
     """
-    fs, path = store.filesystem(url)
-    if fs.isfile(path):
+    kind = store.entry_type(url)
+    if kind == "file":
         return [url]
-    matches = [fs.unstrip_protocol(p) for p in sorted(fs.glob(path))] if any(sign in path for sign in "*?[") else []
-    if not matches and fs.isdir(path):
+    matches = store.glob(url)
+    if not matches and kind == "directory":
         raise InputError(f"file {url!r} is a folder; name a file or a glob such as {url.rstrip('/')}/*.csv")
     if not matches:
         raise InputError(f"file {url!r} does not exist")
@@ -251,11 +252,10 @@ def _readable(url: str, kind: str) -> Iterator[None]:
         raise InputError(f"{url} is not readable as {kind} ({reason})") from error
 
 
-def _open(url: str) -> Any:
-    fs, path = store.filesystem(url)
+def _open(url: str) -> BinaryIO:
     try:
-        return fs.open(path, "rb")
-    except (FileNotFoundError, IsADirectoryError):
+        return store.open_bytes(url)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise InputError(f"{url} does not exist or is not a file") from None
 
 

@@ -89,12 +89,8 @@ def reasons_of(rejected: Build) -> Counter[str]:
 def _content_hash(url: str) -> list[str]:
     hashes = []
     for file_url in urls(url):
-        running = hashlib.sha256()
-        fs, path = store.filesystem(file_url)
-        with fs.open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                running.update(block)
-        hashes.append(running.hexdigest())
+        with store.open_bytes(file_url) as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
     return hashes
 
 

@@ -76,7 +76,7 @@ def train_hives(config: TrainHivesConfig) -> TrainingResult:
         store.commit(build, details, [*sources.inputs, *_start_input(config.root, *start)], outcome.files)
     else:
         log.info("train_hives: %s, done before", build.build_id)
-    _remove(checkpoints)  # not needed once the encoder is committed
+    store.remove_folder(checkpoints)  # not needed once the encoder is committed
     return TrainingResult(build, read_metrics(build))
 
 
@@ -85,12 +85,6 @@ def _start_input(root: str, url: str, build_id: str) -> list[Build | str]:
     if not url:
         return []
     return [Build(root, "hives", build_id)] if build_id in store.finished(root, "hives") else [url]
-
-
-def _remove(url: str) -> None:
-    fs, path = store.filesystem(url)
-    with contextlib.suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)
 
 
 def _prepare(config: TrainHivesConfig, sources: DataSources) -> tuple[TrainingData, dict[str, Any]]:
@@ -158,7 +152,7 @@ def _check_workers(config: TrainHivesConfig, checkpoints: str) -> None:
     try:
         store.read_parsed(f"{checkpoints}/{CHECKPOINT_LIST}", json.loads, (ValueError,), "a list of checkpoints")
     except FileNotFoundError:
-        _remove(checkpoints)  # parts of an incomplete checkpoint
+        store.remove_folder(checkpoints)  # parts of an incomplete checkpoint
         return
     before = _num_workers(f"{checkpoints}/{RUN_FILE}")
     if before != num:

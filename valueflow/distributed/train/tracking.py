@@ -44,8 +44,7 @@ class Tracker:
         """Upload TensorBoard's files to the build."""
         self.writer.flush()
         if self.temporary:
-            fs, path = store.filesystem(self.url)
-            fs.put(f"{self.temporary.name}/", f"{path}/", recursive=True)
+            store.upload(self.temporary.name, self.url)
 
     def close(self) -> None:
         """Finish the curves."""
