@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import logging
+import os
 import re
 import sys
 import traceback
@@ -104,6 +105,16 @@ def one_line(text: str) -> str:
 def say(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
     """Print a text; `stream` is standard output by default."""
     print(printable(text), file=stream, end=end, flush=not end)
+
+
+def unwritten() -> OSError | None:
+    """Flush standard output; return why that fails, and drop what is left there: the flush at exit must not fail again."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
 
 
 def json_text(value: object, indent: int | None = None) -> str:

@@ -475,6 +475,19 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(server, tmp_path):
     assert running.returncode == 141
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")
+def test_an_output_that_is_full_is_one_line_and_code_2(server, tmp_path):
+    path = write_texts(tmp_path / "in.txt", [f"text {i}" for i in range(50)])
+    scores = [["score", str(path), "--server", server.url, "--format", format_] for format_ in ("table", "json", "jsonl")]
+    with open("/dev/full", "w") as full:
+        running = [program(*words, stdout=full) for words in (*scores, ["--help"])]
+        for process in running:
+            err = process.communicate(timeout=120)[1]
+            assert (process.returncode, err.splitlines()) == (
+                2, ["error: cannot write standard output: [Errno 28] No space left on device"],
+            )  # fmt: skip
+
+
 def test_help_needs_nothing_heavy():
     code = (
         "import sys; from valueflow.cli.main import main\n"

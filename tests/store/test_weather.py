@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,14 +17,17 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from valueflow import retry, store
+from jobs import import_vidb
+from valueflow import store
 from valueflow.errors import DamageError, StorageError
+from valueflow.job import run_job
 from valueflow.llm.cache import CallCache, Reply
 from valueflow.records import text_id
 from valueflow.store import Build, ResponsesDetails
 from valueflow.store.files import write_for_people
 
 REPOSITORY = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("no_delay")
 
 
 def responses(*ids: str) -> pa.Table:
@@ -36,36 +39,12 @@ def files_of(folder: Path | str) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
-@pytest.fixture(autouse=True)
-def no_delay(monkeypatch):
-    monkeypatch.setattr(retry, "BACKOFF", 0.0)
-
-
 @pytest.fixture
 def build(tmp_path) -> Build:
     build = Build(str(tmp_path), "responses", "b1")
     store.write_part(build, responses("a", "b"), "0")
     store.write_part(build, responses("c"), "1", "theory=svt/value=power")
     return build
-
-
-@pytest.fixture
-def faults(monkeypatch) -> Iterator[Callable[..., list[str]]]:
-    """`faults(method, error, times)`: the method of the local file system fails so often; returns the paths of all calls."""
-
-    def inject(method: str, error: Exception, times: int = 1) -> list[str]:
-        real, calls = getattr(LocalFileSystem, method), []
-
-        def failing(self, path, *args, **kwargs):
-            calls.append(str(path))
-            if len(calls) <= times:
-                raise error
-            return real(self, path, *args, **kwargs)
-
-        monkeypatch.setattr(LocalFileSystem, method, failing)
-        return calls
-
-    return inject
 
 
 PASSING = [
@@ -380,11 +359,16 @@ IMPORT = textwrap.dedent(
 )
 
 
-def import_job(root: Path, folder: Path) -> subprocess.CompletedProcess:
+def import_command(root: Path, folder: Path) -> list[str]:
+    """The arguments of a job that imports 300 texts."""
     texts = "".join(f'{{"theory": "svt", "value": "power", "text": "I lead {i}.", "intensity": 1}}\n' for i in range(300))
     (folder / "rated.jsonl").write_text(texts)
     (folder / "import.yaml").write_text(f"{{root: {root}, files: [{folder}/rated.jsonl], license: MIT}}")
-    command = [sys.executable, "-c", IMPORT, f"{folder}/import.yaml"]
+    return ["import_vidb", f"{folder}/import.yaml"]
+
+
+def import_job(root: Path, folder: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", IMPORT, *import_command(root, folder)[1:]]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -408,6 +392,39 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half(small_disk, tmp_path):
     version = store.current(str(small_disk / "root")).version
     assert version is not None
     store.verify(Build(str(small_disk / "root"), "vidb", version))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")
+def test_a_job_whose_output_is_full_is_one_line(tmp_path):
+    command = [sys.executable, "-c", IMPORT, *import_command(tmp_path / "root", tmp_path)[1:]]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=REPOSITORY, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert one_line(done) == "error: cannot write standard output: [Errno 28] No space left on device"
+    assert store.current(str(tmp_path / "root")).version is not None
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "no space"), (errno.EROFS, "read-only")])
+def test_a_disk_that_refuses_writes_is_one_line_and_leaves_nothing_half(tmp_path, monkeypatch, capsys, number, remedy):
+    """Without permission to mount a disk: the job in this process, whose bytes never reach the disk."""
+
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(sys, "argv", import_command(tmp_path / "root", tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(SystemExit) as end:
+            run_job(import_vidb.SCHEMA, import_vidb.main)
+    assert end.value.code == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("error: cannot write ")
+    assert remedy in line
+    assert store.current(str(tmp_path / "root")).version is None
+    assert not [name for name in files_of(tmp_path / "root") if name.endswith((".tmp", ".parquet", "_manifest.json"))]
+    run_job(import_vidb.SCHEMA, import_vidb.main)
+    version = store.current(str(tmp_path / "root")).version
+    assert version is not None
+    store.verify(Build(str(tmp_path / "root"), "vidb", version))
 
 
 def test_a_read_only_disk_is_one_line_and_can_be_read(small_disk, tmp_path):

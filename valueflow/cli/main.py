@@ -10,7 +10,7 @@ import sys
 from collections.abc import Coroutine
 
 from valueflow.cli.options import parser
-from valueflow.console import one_line, say, start
+from valueflow.console import one_line, say, start, unwritten
 from valueflow.errors import InputError
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -18,7 +18,12 @@ INTERRUPTED, PIPE_CLOSED = 130, 141
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake is one line on stderr and code 2."""
-    args = parser().parse_args(argv)
+    try:
+        args = parser().parse_args(argv)
+    except SystemExit:  # after --help, or a mistake
+        if error := unwritten():
+            return _failed(error)
+        raise
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # no progress bars while an encoder loads
     start(logging.WARNING)
     for name in ("valueflow.client.protocol", "valueflow.service.local", "valueflow.service.service"):
@@ -33,15 +38,20 @@ def main(argv: list[str] | None = None) -> int:
             code = _run(work) if work else 0
             sys.stdout.flush()
             return code or 0
-        except BrokenPipeError:
-            # The reader of the output has closed the pipe; flushing at exit must not fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return PIPE_CLOSED
         except (InputError, ValueFlowError, OSError) as error:
-            say(f"error: {one_line(str(error))}", sys.stderr)
-            return 2
+            return _failed(error)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong, and return the exit code."""
+    of_output = unwritten()
+    if isinstance(error, BrokenPipeError):  # the reader of the output has enough
+        return PIPE_CLOSED
+    same = of_output and isinstance(error, OSError) and error.errno == of_output.errno
+    say(f"error: {'cannot write standard output: ' if same else ''}{one_line(str(error))}", sys.stderr)
+    return 2
 
 
 def _run(work: Coroutine[None, None, int | None]) -> int | None:

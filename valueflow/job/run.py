@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from valueflow import __version__
 from valueflow.config import Config, load, shown
-from valueflow.console import say, start
+from valueflow.console import say, start, unwritten
 from valueflow.errors import InputError, of_storage, storage_error
 from valueflow.job.work import work_of
 from valueflow.store.attempts import attempt
@@ -51,6 +51,8 @@ def exit_codes() -> Iterator[None]:
     """End the process with one line and its exit code on what a user can mend."""
     try:
         yield
+        if error_of_output := unwritten():
+            raise InputError(f"cannot write standard output: {error_of_output}")
         return
     except InputError as error:
         message, code = str(error), error.exit_code
@@ -59,4 +61,5 @@ def exit_codes() -> Iterator[None]:
             raise
         message, code = str(storage_error(error)), InputError.exit_code
     say(f"error: {message}", sys.stderr)
+    unwritten()
     sys.exit(code)
