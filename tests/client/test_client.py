@@ -243,7 +243,9 @@ def test_a_refused_connection_on_this_machine_is_tried_twice(ask, waits, monkeyp
         url = f"http://{host}:{socket_.getsockname()[1]}"
     for call in (("theories",), ("score", "a"), ("stream", ["a"])):
         waits.clear()
-        with pytest.raises(ValueFlowError, match=r"serve run serve\.app:builder.*--server.*VALUEFLOW_SERVER.*--root") as error:
+        with pytest.raises(
+            ValueFlowError, match=r"python -m serve\.local root=FOLDER.*--server.*VALUEFLOW_SERVER.*--root"
+        ) as error:
             ask(*call, options={"url": url})
         assert len(waits) == 1
         assert "\n" not in str(error.value)

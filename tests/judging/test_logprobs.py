@@ -314,7 +314,8 @@ def test_the_way_to_answer_is_part_of_the_fingerprint_and_the_default_is_not():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"answer": "rating", "logprobs": True, "structured": "none"}, "logprobs"),
-     ({"answer": "rating"}, "structured"), ({"answer": "logprobs"}, "structured"), ({"answer": "number"}, "answer")],
+     ({"answer": "rating"}, "structured"), ({"answer": "logprobs"}, "structured"), ({"answer": "number"}, "answer"),
+     ({"logprobs": True}, "structured"), ({"logprobs": True, "structured": "json_schema"}, "structured")],
 )  # fmt: skip
 def test_settings_that_contradict_each_other_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):

@@ -1,13 +1,17 @@
 """A Serve config is checked before it is deployed: shipped ones pass with a root of their own, each fault is one sentence."""
 
 import re
+import subprocess
 import sys
+import time
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import yaml
 from foreign import foreign_version
+from moto_bucket import free_port
+from ray_head import BIN, head_node
 
 from serve import check, local
 from serve.app import builder
@@ -157,6 +161,31 @@ def test_a_relative_root_is_refused_where_a_cluster_builds_the_application(root,
     with pytest.raises(InputError, match="'root' is relative"):
         builder(args)
     assert builder(args | {"root": root})._bound_deployment.init_args[0].root == root
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ray_refuses_to_deploy_a_relative_root(tmp_path):
+    """`serve deploy` itself ends with code 0; that the application fails, and why, is in `serve status`."""
+    content = yaml.safe_load((FOLDER / "laptop.yaml").read_text("utf-8"))
+    content["http_options"]["port"] = free_port()
+    (tmp_path / "laptop.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    assert content["applications"][0]["args"]["root"] == "runs/demo"
+    with head_node(tmp_path) as head:
+
+        def command(*words: str) -> str:
+            words = (str(BIN / "serve"), *words, "-a", head.url)
+            done = subprocess.run(words, env=head.environment, capture_output=True, text=True, timeout=120, check=False)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        command("deploy", str(tmp_path / "laptop.yaml"))
+        deadline, application = time.monotonic() + 150, {}
+        while application.get("status") != "DEPLOY_FAILED" and time.monotonic() < deadline:
+            time.sleep(1)
+            application = (yaml.safe_load(command("status")) or {}).get("applications", {}).get("valueflow", {})
+    assert application.get("status") == "DEPLOY_FAILED", application
+    assert "InputError: root 'runs/demo' is relative" in application["message"]
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,7 @@ def test_what_cannot_be_scored_is_refused(service, settings, message):
 
 
 def test_an_engine_needs_a_server():
-    with pytest.raises(InputError, match="serve run"):
+    with pytest.raises(InputError, match=r"python -m serve\.local root="):
         online_judge(VllmModel(name="llm", model="somewhere"))
 
 

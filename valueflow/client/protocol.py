@@ -244,7 +244,7 @@ class ClientProtocol:
         target = f"{call.method} {self.url}{call.path}"
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             message = (
-                f"cannot reach {self.url} ({error}); start a server (serve run serve.app:builder root=FOLDER), set the address "
+                f"cannot reach {self.url} ({error}); start a server (python -m serve.local root=FOLDER), set the address "
                 f"of another with --server, url= or {SERVER_ENV}, or work without one (valueflow … --root FOLDER)"
             )
             if isinstance(error, httpx.ConnectError) and not self.answered and on_this_machine(self.url):

@@ -38,8 +38,8 @@ def online_judge(judge: AnyJudge, cache: str = "") -> OnlineJudge:
         ranker = kind.ranker(judge)
         return ThreadJudge(ranker, ranker.piece_bytes, ranker.read_bytes, ranker.knows)
     raise InputError(
-        f"judge {judge.name!r} is a vLLM engine, which runs under Ray Serve only (serve run serve.app:builder); here, use a "
-        "judge of kind encoder, openai or simulated"
+        f"judge {judge.name!r} is a vLLM engine, which runs under Ray Serve only (python -m serve.local root=FOLDER); here, "
+        "use a judge of kind encoder, openai or simulated"
     )
 
 

@@ -178,6 +178,11 @@ class EndpointModel(LlmModel):
                 f"answer: {self.answer} reads log-probabilities, which structured: json_schema rules out; set structured to "
                 "choice (vLLM) or none"
             )
+        if self.logprobs and self.structured == "json_schema":
+            raise ValueError(
+                "logprobs (true) would get no weights: structured: json_schema (the default) rules out log-probabilities; set "
+                "structured to choice (vLLM) or none, or leave logprobs out"
+            )
         return self
 
     @field_validator("url")
