@@ -105,6 +105,7 @@ SCHEMAS = {
             ("high", F), ("standard_error", F), ("shared_error", F), ("num_texts", N), ("num_clusters", N),
             ("num_left_out", N), ("standardized", F), ("mean_rating", F), ("centred", F), ("centred_low", F),
             ("centred_high", F), ("centred_error", F), ("halves", pa.list_(F)), ("statements", pa.list_(S)),
+            ("threads", pa.list_(S)), ("influence", pa.list_(F)),
         ]
     ),
     "embeddings": pa.schema([("text_id", S), ("embedding", pa.list_(pa.float32()))]),

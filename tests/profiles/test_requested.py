@@ -6,7 +6,8 @@ import pytest
 from valueflow import api
 from valueflow.evaluation.scoring import Total, totals
 from valueflow.numerics.intervals import Z95
-from valueflow.profiles.requested import profiles, unit_texts
+from valueflow.profiles.estimate import UnitTexts
+from valueflow.profiles.requested import profiles
 from valueflow.ranking.content_error import ContentError
 from valueflow.records import ValueId
 
@@ -93,7 +94,7 @@ def test_units_of_another_number_than_the_texts_are_refused():
 
 
 def test_clusters_of_a_unit_are_consecutive_in_the_order_of_the_units():
-    texts = unit_texts(["b", "a", "b", "a"], ["t", "t", "t", ""], np.ones(4))
+    texts = UnitTexts.of(["b", "a", "b", "a"], ["t", "t", "t", ""], np.ones(4))
     assert texts.unit_T.tolist() == [0, 1, 0, 1]
     assert texts.cluster_T.tolist() == [0, 1, 0, 2]
 

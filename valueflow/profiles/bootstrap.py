@@ -29,7 +29,7 @@ def interval(deviation_RG: np.ndarray, weight_RG: np.ndarray, seed: int = 0) -> 
         seed: of the draws.
     """
     num_rows, size = deviation_RG.shape
-    count_GB = _draws(size, seed)
+    count_GB = draws(size, seed)
     level = float(norm.cdf(-np.sqrt(size / (size - 1)) * t.ppf(0.975, size - 1)))
     low_R, high_R = np.empty(num_rows), np.empty(num_rows)
     for start in range(0, num_rows, BLOCK):
@@ -40,8 +40,8 @@ def interval(deviation_RG: np.ndarray, weight_RG: np.ndarray, seed: int = 0) -> 
 
 
 @functools.lru_cache(maxsize=256)
-def _draws(size: int, seed: int) -> np.ndarray:
-    """How often each cluster is in each draw (G, B)."""
+def draws(size: int, seed: int) -> np.ndarray:
+    """Return how often each cluster is in each draw (G, B)."""
     rng = np.random.default_rng([seed, size])
     return rng.multinomial(size, np.full(size, 1 / size), DRAWS).T.astype(np.float32).copy()
 

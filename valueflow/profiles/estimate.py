@@ -48,6 +48,19 @@ class UnitTexts(NamedTuple):
     cluster_T: np.ndarray
     weight_T: np.ndarray
 
+    @classmethod
+    def of(cls, names: Sequence[str], threads: Sequence[str] | None, weight_T: np.ndarray) -> "UnitTexts":
+        """Return the codes of texts in any order, by the names of their units and threads; one without a thread is its own."""
+        units = {name: u for u, name in enumerate(dict.fromkeys(names))}
+        unit_T = np.array([units[name] for name in names], int)
+        thread_T = (
+            [thread or f"\n{i}" for i, thread in enumerate(threads)] if threads else [f"\n{i}" for i in range(len(names))]
+        )
+        clusters = sorted(dict.fromkeys(zip(unit_T.tolist(), thread_T, strict=True)), key=lambda cluster: cluster[0])
+        code = {cluster: c for c, cluster in enumerate(clusters)}
+        cluster_T = np.array([code[cluster] for cluster in zip(unit_T.tolist(), thread_T, strict=True)], int)
+        return cls(unit_T, cluster_T, weight_T)
+
 
 class TextScores(NamedTuple):
     """The judge's intensity of each text (T, V), nan where there is none, and its relevance, nan where unknown."""

@@ -10,7 +10,7 @@ from valueflow.errors import InputError, allowed
 from valueflow.numerics.missing import finite_or_none
 from valueflow.profiles.bands import band
 from valueflow.profiles.circle import CIRCLE, fit_wave
-from valueflow.profiles.divergence import Side, diverge
+from valueflow.profiles.divergence import Divergence, Side, diverge
 from valueflow.profiles.reliability import over_values
 from valueflow.profiles.table import NUMBERS, UnitProfiles
 from valueflow.records import LIMIT, ValueId
@@ -66,22 +66,33 @@ def rows(profiles: UnitProfiles) -> Iterator[dict[str, Any]]:
             yield {"unit": unit, "theory": value.theory, "value": value.node, "band": words, **numbers}
 
 
-def differences_csv(profiles: UnitProfiles, scale: Mapping[str, float], relative_slope_error: Mapping[str, float]) -> str:
-    """Return the differences of every two units by value: the first less the second.
+def differences(
+    profiles: UnitProfiles, scale: Mapping[str, float], relative_slope_error: Mapping[str, float]
+) -> tuple[np.ndarray, Divergence]:
+    """Return the differences of every two units by value, the first less the second, and the numbers of the units (P, 2).
 
-    Intervals are simultaneous over the values of a pair; p values are corrected by Holm over all pairs and values. The distance
-    of a pair is the root mean square standardized difference.
+    Intervals are simultaneous over the values of a pair; p values are corrected by Holm over all pairs and values. Of models
+    that answered the same queries both hold for all pairs and values, paired by query (max-T).
     """
     pairs = np.array(list(itertools.combinations(range(len(profiles.units)), 2)))
     columns = [profiles.columns[name] for name in ("intensity", "standard_error", "num_clusters")]
     first, second = (Side(*(column[index] for column in columns)) for index in pairs.T)
     scale_V, slope_V = (np.array([of[value] for value in profiles.values]) for of in (scale, relative_slope_error))
-    found = diverge(first, second, scale_V, slope_V)
-    header = ["first", "second", "theory", "value", "difference", "standard_error", "low", "high", "p", "holm_p", "distance"]
-    table = (found.difference_PV, found.standard_error_PV, found.low_PV, found.high_PV, found.p_PV, found.holm_PV)
+    shared = profiles.influence_QUV
+    influence_QPV = None if shared is None else shared[:, pairs[:, 0]] - shared[:, pairs[:, 1]]
+    return pairs, diverge(first, second, scale_V, slope_V, influence_QPV)
+
+
+def differences_csv(profiles: UnitProfiles, scale: Mapping[str, float], relative_slope_error: Mapping[str, float]) -> str:
+    """Return `differences` as a table. The distance of a pair is the root mean square standardized difference."""
+    pairs, found = differences(profiles, scale, relative_slope_error)
+    numbers = ["difference", "standard_error", "low", "high", "p", "adjusted_p", "distance"]
+    header = ["first", "second", "theory", "value", *numbers, "correction"]
+    correction = "Holm" if profiles.influence_QUV is None else "max-T, paired by query"
+    table = (found.difference_PV, found.standard_error_PV, found.low_PV, found.high_PV, found.p_PV, found.adjusted_PV)
     lines = (
         [profiles.units[i], profiles.units[j], value.theory, value.node, *(finite_or_none(x[p, v]) for x in table),
-         finite_or_none(found.distance_P[p])]
+         finite_or_none(found.distance_P[p]), correction]
         for p, (i, j) in enumerate(pairs)
         for v, value in enumerate(profiles.values)
     )  # fmt: skip

@@ -42,7 +42,7 @@ def profiles(
     """
     names = request.units or [""] * len(request.texts)
     units = list(dict.fromkeys(names))
-    texts = unit_texts(names, request.threads, np.ones(len(names)))
+    texts = UnitTexts.of(names, request.threads, np.ones(len(names)))
     judge_TV, relevance_TV = (
         np.array([np.nan if getattr(s, name) is None else getattr(s, name) for s in scores], float).reshape(len(names), -1)
         for name in ("judge_intensity", "relevance")
@@ -64,17 +64,6 @@ def profiles(
             profile.append(_profiled(unit, value, cell, found, relative, (u, v), request))
     summaries = [_summary(u, unit, values, texts, relative, reliability_U[u]) for u, unit in enumerate(units)]
     return {"profile": profile, "units": summaries, "divergence": _divergence(units, values, found, errors_V, scale_V)}
-
-
-def unit_texts(names: Sequence[str], threads: Sequence[str] | None, weight_T: np.ndarray) -> UnitTexts:
-    """Return the codes of units and clusters of texts in any order; texts without threads are clusters of their own."""
-    units = {name: u for u, name in enumerate(dict.fromkeys(names))}
-    unit_T = np.array([units[name] for name in names], int)
-    thread_T = [thread or f"\n{i}" for i, thread in enumerate(threads)] if threads else [f"\n{i}" for i in range(len(names))]
-    clusters = sorted(dict.fromkeys(zip(unit_T.tolist(), thread_T, strict=True)), key=lambda cluster: cluster[0])
-    code = {cluster: c for c, cluster in enumerate(clusters)}
-    cluster_T = np.array([code[cluster] for cluster in zip(unit_T.tolist(), thread_T, strict=True)], int)
-    return UnitTexts(unit_T, cluster_T, weight_T)
 
 
 def _profiled(
@@ -136,7 +125,7 @@ def _divergence(
         api.Diverged(
             value=value, first=units[i], second=units[j], difference=finite_or_none(difference.difference_PV[p, v]),
             low=finite_or_none(difference.low_PV[p, v]),
-            high=finite_or_none(difference.high_PV[p, v]), p=finite_or_none(difference.holm_PV[p, v]),
+            high=finite_or_none(difference.high_PV[p, v]), p=finite_or_none(difference.adjusted_PV[p, v]),
         )
         for p, (i, j) in enumerate(pairs)
         for v, value in enumerate(values)

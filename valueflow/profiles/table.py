@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from valueflow.profiles.centred import Centred, centre
 from valueflow.profiles.estimate import EstimateConfig, Estimates, TextScores, UnitTexts, estimate
-from valueflow.profiles.requested import unit_texts
 from valueflow.ranking.content_error import ContentError
 from valueflow.records import SCHEMAS, ValueId, conform, digest
 
@@ -26,6 +25,7 @@ class Basis(NamedTuple):
     errors: Mapping[ValueId, ContentError]
     scale: Mapping[ValueId, float]
     config: EstimateConfig
+    shared_threads: bool = False  # keep the influence of every thread: units are compared thread by thread
 
 
 def unit_ids(texts: pa.Table) -> dict[str, str]:
@@ -47,7 +47,7 @@ def profile_rows(texts: pa.Table, scores: TextScores, basis: Basis, ids: Mapping
     """
     names, values = texts["unit"].to_pylist(), basis.values
     threads = texts["thread"].to_pylist()
-    coded = unit_texts(names, threads if any(threads) else None, texts["weight"].to_numpy())
+    coded = UnitTexts.of(names, threads if any(threads) else None, texts["weight"].to_numpy())
     scale_V = np.array([basis.scale[value] for value in values])
     found = estimate(coded, scores, [basis.errors[value] for value in values], basis.config)
     relative = centre(
@@ -55,12 +55,26 @@ def profile_rows(texts: pa.Table, scores: TextScores, basis: Basis, ids: Mapping
         [value.theory for value in values],
     )  # fmt: skip
     statements = _statements(coded, scores, found, basis.config.min_relevance, texts["text_id"].to_pylist())
-    return _table(list(dict.fromkeys(names)), values, found, relative, statements, ids)
+    shared = _influences(coded, found, threads) if basis.shared_threads else [([], [])] * found.mean_UV.size
+    return _table(list(dict.fromkeys(names)), values, found, relative, statements, shared, ids)
+
+
+def _influences(texts: UnitTexts, found: Estimates, threads: Sequence[str]) -> list[tuple[list[str], list[float]]]:
+    """By unit and then value, the threads and the influence of each on the mean; nothing where the value is missing."""
+    name_C = np.empty(len(found.unit_C), object)
+    name_C[texts.cluster_T] = threads
+    lists = []
+    for u, mean_V in enumerate(found.mean_UV):
+        of_unit = np.flatnonzero(found.unit_C == u)
+        for v, mean in enumerate(mean_V):
+            of_value = of_unit[found.influence_CV[of_unit, v] != 0] if np.isfinite(mean) else of_unit[:0]
+            lists.append((name_C[of_value].tolist(), found.influence_CV[of_value, v].tolist()))
+    return lists
 
 
 def _table(
     units: Sequence[str], values: Sequence[ValueId], found: Estimates, relative: Centred, statements: list[list[str]],
-    ids: Mapping[str, str],
+    shared: list[tuple[list[str], list[float]]], ids: Mapping[str, str],
 ) -> pa.Table:  # fmt: skip
     numbers = {
         "intensity": found.mean_UV, "low": found.low_UV, "high": found.high_UV, "standard_error": found.standard_error_UV,
@@ -80,6 +94,8 @@ def _table(
         **{name: pa.array(x.ravel().astype(np.int32)) for name, x in counts.items()},
         "halves": pa.array([row.tolist() if ok else [] for row, ok in zip(halves, whole, strict=True)], pa.list_(pa.float64())),
         "statements": pa.array(statements, pa.list_(pa.string())),
+        "threads": pa.array([threads for threads, _ in shared], pa.list_(pa.string())),
+        "influence": pa.array([influence for _, influence in shared], pa.list_(pa.float64())),
     }  # fmt: skip
     return conform(pa.table(table), "profiles")
 
@@ -113,6 +129,7 @@ class UnitProfiles(NamedTuple):
     columns: dict[str, np.ndarray]
     halves_UV2S: np.ndarray
     statements: dict[tuple[str, ValueId], list[str]]
+    influence_QUV: np.ndarray | None = None  # of threads that all units share; 0 where a unit has none
 
     def of(self, unit: str) -> int:
         """Return the number of a unit."""
@@ -144,4 +161,16 @@ def as_arrays(rows: pa.Table) -> UnitProfiles:
     statements = {
         (name, ValueId(pair)): texts for name, pair, texts in zip(names, pairs, rows["statements"].to_pylist(), strict=True)
     }
-    return UnitProfiles(units, values, columns, halves_UV2S, statements)
+    return UnitProfiles(units, values, columns, halves_UV2S, statements, _shared(rows, at, (len(units), len(values))))
+
+
+def _shared(rows: pa.Table, at: tuple[np.ndarray, np.ndarray], shape: tuple[int, int]) -> np.ndarray | None:
+    """The influence of the threads of all rows; None where none is known."""
+    threads = rows["threads"].to_pylist()
+    number = {name: q for q, name in enumerate(dict.fromkeys(name for of_row in threads for name in of_row))}
+    if not number:
+        return None
+    influence_QUV = np.zeros((len(number), *shape))
+    for u, v, names, numbers in zip(*at, threads, rows["influence"].to_pylist(), strict=True):
+        influence_QUV[[number[name] for name in names], u, v] = numbers
+    return influence_QUV

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from valueflow.numerics.intervals import Z95
 from valueflow.profiles.circle import CIRCLE, SECTORS, fit_wave
 from valueflow.profiles.divergence import Side, diverge
-from valueflow.profiles.export import rows, sentence
+from valueflow.profiles.export import differences, rows, sentence
 from valueflow.profiles.reliability import over_values
 from valueflow.profiles.table import UnitProfiles
 from valueflow.records import ValueId
@@ -21,6 +21,7 @@ MAX_UNITS = 12
 SIZE, RADIUS = 420, 130  # of the circle, pixels
 SPAN = 1.5  # standardized: rings at -1.5, 0 and 1.5, unless a profile needs more
 SOME = 3  # most different values that are named
+LISTED = 30  # differences of models that are listed; differences.csv has all
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,43 @@ def profile_page(report: ProfileReport) -> str:
     reference = report.reference or (
         "the only unit" if len(report.profiles.units) == 1 else f"the mean of {len(report.profiles.units)} units"
     )
-    return render("profile.html", report=report, sections=sections, names=names, reference=reference)
+    beside = _side_by_side(report, units, names) if len(units) > 1 else []
+    models = _model_differences(report, names) if report.profiles.influence_QUV is not None and len(units) > 1 else None
+    return render(
+        "profile.html", report=report, sections=sections, names=names, reference=reference, units=units, beside=beside,
+        models=models,
+    )  # fmt: skip
+
+
+def _side_by_side(report: ProfileReport, units: list[str], names: dict[ValueId, str]) -> list[tuple[str, list[str]]]:
+    """By value its name, and mean and interval of each unit."""
+    index = [report.profiles.of(unit) for unit in units]
+    table = [report.profiles.columns[name][index] for name in ("intensity", "low", "high")]
+    return [(name, [_cell(*(x[u, v] for x in table)) for u in range(len(units))]) for v, name in enumerate(names.values())]
+
+
+def _cell(intensity: float, low: float, high: float) -> str:
+    return "missing" if not math.isfinite(intensity) else f"{intensity:+.1f} ({low:+.1f} to {high:+.1f})".replace("-", "−")
+
+
+class ModelDifferences(NamedTuple):
+    """Differences of models that hold for all pairs and values together."""
+
+    number: int
+    of: int
+    lines: list[str]
+
+
+def _model_differences(report: ProfileReport, names: dict[ValueId, str]) -> ModelDifferences:
+    profiles = report.profiles
+    pairs, found = differences(profiles, report.scale, report.relative_slope_error)
+    certain = sorted(zip(*np.nonzero(found.adjusted_PV < 0.05), strict=True), key=lambda at: found.p_PV[at])
+    lines = [
+        f"{names[profiles.values[v]]}: {profiles.units[pairs[p][0]]} less {profiles.units[pairs[p][1]]} "
+        + _cell(found.difference_PV[p, v], found.low_PV[p, v], found.high_PV[p, v])
+        for p, v in certain[:LISTED]
+    ]
+    return ModelDifferences(len(certain), int(np.isfinite(found.difference_PV).sum()), lines)
 
 
 def _section(report: ProfileReport, unit: str, reliability: float) -> UnitSection:
@@ -106,7 +143,7 @@ def _reference_mean(report: ProfileReport, column: str) -> np.ndarray:
 
 
 def _different(report: ProfileReport, u: int) -> list[str]:
-    """The values on which a unit differs most from the reference, corrected by Holm over its values."""
+    """The values on which a unit differs most from the reference, corrected over its values."""
     profiles = report.profiles
     if report.reference == profiles.units[u] or len(profiles.units) < 2:
         return []
@@ -117,15 +154,27 @@ def _different(report: ProfileReport, u: int) -> list[str]:
         clusters = profiles.columns["num_clusters"][profiles.of(report.reference)][None]
     else:  # the mean over units is known better than any of them
         error = np.nanstd(profiles.columns["intensity"], 0)[None] / math.sqrt(len(profiles.units))
-        clusters = np.full(mean.shape, float(len(profiles.units)))
+        clusters = columns[2] if profiles.influence_QUV is not None else np.full(mean.shape, float(len(profiles.units)))
     scale_V, slope_V = (np.array([of[v] for v in profiles.values]) for of in (report.scale, report.relative_slope_error))
-    found = diverge(Side(*columns), Side(mean, error, clusters), scale_V, slope_V)
-    order = sorted(np.flatnonzero(found.holm_PV[0] < 0.05), key=lambda v: found.p_PV[0, v])[:SOME]
+    found = diverge(Side(*columns), Side(mean, error, clusters), scale_V, slope_V, _influence_on_difference(report, u))
+    order = sorted(np.flatnonzero(found.adjusted_PV[0] < 0.05), key=lambda v: found.p_PV[0, v])[:SOME]
     return [
         f"{theories()[profiles.values[v].theory].node(profiles.values[v].node).name}: {found.difference_PV[0, v]:+.1f} points "
         f"({found.low_PV[0, v]:+.1f} to {found.high_PV[0, v]:+.1f})"
         for v in order
     ]
+
+
+def _influence_on_difference(report: ProfileReport, u: int) -> np.ndarray | None:
+    """The influence of common queries on the difference of a model and the reference (Q, 1, V); None without common ones."""
+    profiles = report.profiles
+    if profiles.influence_QUV is None:
+        return None
+    if report.reference:
+        reference_QV = profiles.influence_QUV[:, profiles.of(report.reference)]
+    else:  # a unit without the value has no influence, and is not in the mean
+        reference_QV = profiles.influence_QUV.sum(1) / np.maximum(np.isfinite(profiles.columns["intensity"]).sum(0), 1)
+    return (profiles.influence_QUV[:, u] - reference_QV)[:, None]
 
 
 def _circle(report: ProfileReport, u: int) -> Markup:

@@ -35,7 +35,7 @@ def profile_models(config: ProfileModelConfig) -> Build:
     """
     builds = _asked(config) if config.models else finished_generations(config.root, config.generations or LATEST)
     texts = ray.get(ray.remote(replies).options(num_cpus=1).remote(builds, config.outcomes, config.root))
-    return profile_texts(config, texts)
+    return profile_texts(config, texts, shared_threads=True)
 
 
 def _asked(config: ProfileModelConfig) -> list[Build]:

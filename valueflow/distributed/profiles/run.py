@@ -32,6 +32,7 @@ from valueflow.vidb import validity
 from valueflow.vidb.candidates import ALL
 
 log = logging.getLogger(__name__)
+KEPT = 100_000  # distinct texts whose scores a worker keeps: 50 MB on 32 values
 
 
 class _Plan(NamedTuple):
@@ -55,13 +56,21 @@ def build_profiles(config: BuildProfileConfig) -> Build:
     return profile_texts(config, texts)
 
 
-def profile_texts(config: ProfileConfig, texts: Build) -> Build:
+def profile_texts(config: ProfileConfig, texts: Build, shared_threads: bool = False) -> Build:
     """Return the build of the profiles; a finished one is returned as it is, an unfinished one is continued.
+
+    Args:
+        config: settings.
+        texts: build of `unit_texts`.
+        shared_threads: the units wrote about the same threads, by which they are compared: few units, such as models.
 
     Raises:
         InputError: a value or an evaluation is missing, or no text of any unit has a score.
     """
     plan = _ranked(config) if config.evaluation else _fast(config)
+    if shared_threads:
+        basis = plan.basis._replace(shared_threads=True)
+        plan = plan._replace(basis=basis, basis_id=digest(plan.basis_id, "shared threads"))
     out = Build(config.root, "profiles", digest(texts.build_id, plan.basis_id))
     if store.reusable(out):
         log.info("profiles: %s rows, done before", f"{store.require_manifest(out).num_rows:,}")
@@ -170,7 +179,16 @@ def _labelled_theories(texts: Build, labels: Build) -> list[str]:
 
 def _basis_id(mode: str, settings: list[Any], basis: Basis) -> str:
     errors = {value: basis.errors[value].model_dump(exclude={"source"}) for value in basis.values}
-    return digest(__version__, mode, settings, list(basis.values), errors, dict(basis.scale), basis.config.model_dump())
+    return digest(
+        __version__,
+        SCHEMAS["profiles"].names,
+        mode,
+        settings,
+        list(basis.values),
+        errors,
+        dict(basis.scale),
+        basis.config.model_dump(),
+    )
 
 
 def _earlier(root: str, basis: str) -> Build | None:
@@ -216,6 +234,7 @@ class ShardProfiler:
     def __init__(self, basis: Basis, scorer: Any, texts: Build, earlier: Build | None, out: Build) -> None:
         self.basis, self.texts, self.earlier, self.out, self._make = basis, texts, earlier, out, scorer
         self._scorer: Scorer | None = None
+        self._known: dict[str, np.ndarray] = {}  # judge and relevance (2, V) by text id
         self.earlier_paths = set(store.part_paths(earlier)) if earlier else set()
 
     @property
@@ -251,11 +270,15 @@ class ShardProfiler:
         return rows.filter(pc.is_in(rows["unit_id"], pa.array(sorted(ids), pa.string())))
 
     def _scores(self, rows: pa.Table) -> TextScores:
-        """Scores of the texts, each distinct one once."""
-        distinct = pc.unique(rows["text"])
-        place_T = pc.index_in(rows["text"], distinct).to_numpy()
-        scores = self.scorer(distinct.to_pylist())
-        return TextScores(*(x_TV[place_T] for x_TV in scores))
+        """Scores of the texts, each distinct one once, also where units of several shards have it, such as an option's text."""
+        ids = rows["text_id"].to_pylist()
+        new = {i: text for i, text in zip(ids, rows["text"].to_pylist(), strict=True) if i not in self._known}
+        if new:
+            self._known.update(zip(new, np.stack(self.scorer(list(new.values())), 1), strict=True))
+        judge_TV, relevance_TV = np.stack([self._known[i] for i in ids], 1)
+        if len(self._known) > KEPT:
+            self._known = {}
+        return TextScores(judge_TV, relevance_TV)
 
 
 def _scored(out: Build, path: str) -> bool:
