@@ -55,7 +55,9 @@ def profile_rows(texts: pa.Table, scores: TextScores, basis: Basis, ids: Mapping
         [value.theory for value in values],
     )  # fmt: skip
     statements = _statements(coded, scores, found, basis.config.min_relevance, texts["text_id"].to_pylist())
-    shared = _influences(coded, found, threads) if basis.shared_threads else [([], [])] * found.mean_UV.size
+    shared: list[tuple[list[str], list[float]]] = [([], [])] * found.mean_UV.size
+    if basis.shared_threads:
+        shared = _influences(coded, found, threads)
     return _table(list(dict.fromkeys(names)), values, found, relative, statements, shared, ids)
 
 
@@ -63,7 +65,7 @@ def _influences(texts: UnitTexts, found: Estimates, threads: Sequence[str]) -> l
     """By unit and then value, the threads and the influence of each on the mean; nothing where the value is missing."""
     name_C = np.empty(len(found.unit_C), object)
     name_C[texts.cluster_T] = threads
-    lists = []
+    lists: list[tuple[list[str], list[float]]] = []
     for u, mean_V in enumerate(found.mean_UV):
         of_unit = np.flatnonzero(found.unit_C == u)
         for v, mean in enumerate(mean_V):
