@@ -1,31 +1,33 @@
-"""Check a file of OpinionQA: damage, a split without leaks, and the baselines that any model must beat.
+"""OpinionQA: damage in the file, a split without leaks, baselines, and how models answer that are told of a group.
 
-python -m jobs.opinionqa conf/opinionqa/public.yaml
+python -m jobs.opinionqa conf/opinionqa/public.yaml items=steerable_dev.json
 """
 
-from pydantic import Field
-
-from valueflow.config import Config
 from valueflow.console import say
+from valueflow.distributed.cluster import session
+from valueflow.distributed.opinionqa import OpinionQaConfig, OpinionQaResult, ask
 from valueflow.job import run_job
 from valueflow.profiles.opinionqa.baseline_table import Baselines, baselines
-
-
-class OpinionQaConfig(Config):
-    """The file and its split."""
-
-    items: str = Field(description="JSON list of items in the public format")
-    seed: int = Field(0, ge=0, description="of the split by battery")
-
+from valueflow.profiles.opinionqa.sides import read_sides
+from valueflow.report.opinionqa_page import measure_table, write_opinionqa
+from valueflow.store import answers_url
 
 SCHEMA = OpinionQaConfig
 
 
-def main(config: OpinionQaConfig) -> Baselines:
-    """Print what is damaged and the table of the baselines."""
-    found = baselines(config.items, config.seed)
+def main(config: OpinionQaConfig) -> Baselines | OpinionQaResult:
+    """Print what is damaged and the baselines; let the models answer, print their table and where page and tables are."""
+    sides = read_sides(config.items, config.seed)
+    found = baselines(sides, config.seed)
     say("\n".join(found.lines()))
-    return found
+    if not config.models:
+        return found
+    with session(config.cluster):
+        result = ask(config, sides)
+    page = write_opinionqa(result)
+    say(measure_table(result))
+    say(f"tables: {answers_url(config.root, result.study_id)}\nreport: {page}")
+    return result
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ FOLDER, OTHER = "theory=svt/value=power", "theory=svt/value=achievement"
 COUNTS: dict[str, dict[str, Any]] = {
     "texts": {"texts": 5}, "windows": {"windows": 5}, "rankings": {"windows": 5}, "votes": {"questions": 5},
     "embeddings": {"texts": 5}, "responses": {"responses": 5}, "names": {"questions": 5},
-    "generations": {"generations": 5},
+    "generations": {"generations": 5}, "choices": {"questions": 5},
 }  # fmt: skip
 VALUES = ("candidates", "utilities", "vidb")
 TABLES = sorted(set(SCHEMAS) - {"hives"})
@@ -45,6 +45,7 @@ def row(schema: pa.Schema, number: int, folder: str = FOLDER) -> dict[str, Any]:
         "theory": theory, "value": value, "direction": number % 3 - 1, "text_ids": [f"{number:016x}", f"{number + 1:016x}"],
         "order": [number % 2, 1 - number % 2], "error": None, "weight": number / 8, "agreement": number / 8,
         "confidence": number / 8, "relevance": number / 8, "rank": number + 1, "requested": number / 8,
+        "shares": [number / 8, 1 - number / 8],
     }  # fmt: skip
     if schema.equals(SCHEMAS["rankings"]) and number % 5 == 4:
         known |= {"order": None, "error": "no order"}

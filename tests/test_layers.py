@@ -35,7 +35,7 @@ LAYERS = (
     {"vidb"},
     {"people"},
     {"hives"},
-    {"judging"},
+    {"judging", "choices"},
     {"evaluation"},
     {"steering"},
     {"profiles"},

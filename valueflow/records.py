@@ -98,6 +98,13 @@ SCHEMAS = {
             ("tokens_in", N), ("tokens_out", N), ("reasoning_tokens", N), ("cost", F),
         ]
     ),
+    "choices": pa.schema(
+        [
+            ("choice_id", S), ("prompt_id", S), ("model", S), ("reading", S), ("reverse", pa.bool_()), ("options", pa.list_(S)),
+            ("shares", pa.list_(F)), ("unread", S), ("error", S), ("reply", S), ("tokens_in", N), ("tokens_out", N),
+            ("cost", F),
+        ]
+    ),
     "unit_texts": pa.schema([("row_id", S), ("unit", S), ("text_id", S), ("text", S), ("thread", S), ("weight", F)]),
     "profiles": pa.schema(
         [

@@ -22,7 +22,7 @@ from valueflow.errors import InputError
 from valueflow.judging.logprobs import LogprobJudge, reads_logprobs
 from valueflow.llm.cache import CallCache, Reply
 from valueflow.llm.configs import VllmModel
-from valueflow.llm.question import Question, Task, option_probability, replies_of, with_replies
+from valueflow.llm.question import Question, Task, option_logprobs, option_probability, replies_of, with_replies
 from valueflow.llm.vllm import (
     NEEDS_VLLM,
     engine_settings,
@@ -186,6 +186,7 @@ class _Postprocess:
             "tokens_out": int(row.get("num_generated_tokens") or 0),
             # nan and not None: a column of nothing but nulls has no type.
             "first_probability": math.nan if probability is None else probability,
+            "logprobs": (option_logprobs(tokens, text, options) if options else None) or [math.nan],
             "finish_reason": finish_reason(self.config, int(row["max_tokens"]), tokens_in, token_ids) if ends else "",
         }
 
@@ -198,6 +199,8 @@ def _read_replies(batch: pa.Table, config: VllmModel, task: Task, cache: str, li
     name = "first_probability"
     probabilities = [None if math.isnan(p) else p for p in batch[name].to_pylist()]
     batch = batch.set_column(batch.column_names.index(name), name, pa.array(probabilities, pa.float64()))
+    logprobs = [None if math.isnan(of_options[0]) else of_options for of_options in batch["logprobs"].to_pylist()]
+    batch = batch.set_column(batch.column_names.index("logprobs"), "logprobs", pa.array(logprobs, pa.list_(pa.float64())))
     batch = batch.append_column("reasoning_tokens", pa.nulls(batch.num_rows, pa.int32()))
     if cache:
         calls = CallCache(cache)

@@ -15,7 +15,7 @@ from valueflow.llm.configs import AnyLlm
 REPLY = {
     "reply": pa.string(), "failure": pa.string(), "tokens_in": pa.int32(), "tokens_out": pa.int32(),
     "first_probability": pa.float64(), "finish_reason": pa.string(), "prompt_hash": pa.string(),
-    "reasoning_tokens": pa.int32(),
+    "reasoning_tokens": pa.int32(), "logprobs": pa.list_(pa.float64()),
 }  # fmt: skip
 _ATTRIBUTES = {"reply": "text", "failure": "error"}  # of `cache.Reply`, where the column has another name
 # The end of an answer or of a turn, which some servers list among the tokens of an answer.
@@ -68,7 +68,7 @@ def with_replies(batch: pa.Table, replies: list[Reply]) -> pa.Table:
 
 
 def replies_of(batch: pa.Table) -> list[Reply]:
-    """Return the replies in the columns of a batch, without log-probabilities."""
+    """Return the replies in the columns of a batch."""
     columns = [batch[name].to_pylist() for name in REPLY]
     names = [_ATTRIBUTES.get(name, name) for name in REPLY]
     return [Reply(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]

@@ -14,7 +14,6 @@ from valueflow.store.details import (
     EvaluationsDetails,
     ExtractedDetails,
     FitSummary,
-    GenerationsDetails,
     HivesDetails,
     IndividualsDetails,
     IngestDetails,
@@ -22,12 +21,10 @@ from valueflow.store.details import (
     JudgeSharpness,
     LabelsDetails,
     NamesDetails,
-    ProfilesDetails,
     QueueDetails,
     RankingsDetails,
     RegressionDetails,
     ResponsesDetails,
-    UnitTextsDetails,
     UtilitiesDetails,
     VidbDetails,
     VotesDetails,
@@ -49,6 +46,7 @@ from valueflow.store.journal import RECORDS, Journal, compact, ids_by_folder, re
 from valueflow.store.json_files import read_record, sealed, unsealed, write_record
 from valueflow.store.layout import (
     Build,
+    answers_url,
     audit_url,
     build_of_model,
     cache_url,
@@ -95,6 +93,7 @@ from valueflow.store.parts import (
 from valueflow.store.pins import pin, pinned, rollback, unpin
 from valueflow.store.pointer import Pointer, current, publish, replaceable
 from valueflow.store.repair import finished_manifest, reusable, reusable_together, verify, withdraw
+from valueflow.store.study_details import ChoicesDetails, GenerationsDetails, ProfilesDetails, UnitTextsDetails
 
 __all__ = [
     "ARCHIVE_ERRORS",
@@ -104,6 +103,7 @@ __all__ = [
     "BallotsDetails",
     "Build",
     "CandidatesDetails",
+    "ChoicesDetails",
     "Details",
     "EmbeddingsDetails",
     "EvaluationsDetails",
@@ -132,6 +132,7 @@ __all__ = [
     "VidbDetails",
     "VotesDetails",
     "WindowsDetails",
+    "answers_url",
     "audit_url",
     "build_of_model",
     "cache_url",

@@ -38,11 +38,12 @@ TABLES = (*SCHEMAS, *FILE_TABLES)
 COMPANIONS = (("texts", "source_labels", "rejected"), ("anchors", "anchored"), ("labels", "queue"))
 RESULTS = (
     "evaluations", "generations", "labels", "queue", "anchors", "anchored", "individuals", "extracted", "hives", "profiles",
+    "choices",
 )  # fmt: skip
 # Made again from what it belongs to: kept as long as that is.
 DERIVED = "fast"
 # Rows that cost calls: said in the listing.
-CALLS = ("rankings", "votes", "names", "generations")
+CALLS = ("rankings", "votes", "names", "generations", "choices")
 FOR_PEOPLE = "human_queue.csv"
 
 Key = tuple[str, str]  # table, build id

@@ -117,6 +117,11 @@ def study_url(root: str, study: str) -> str:
     return under(root, "steerability", study)
 
 
+def answers_url(root: str, study: str) -> str:
+    """Return the folder of the results of a study of answers to questions with options."""
+    return under(root, "answers", study)
+
+
 def checkpoints_url(root: str, settings: str) -> str:
     """Return the folder of the checkpoints of a training, by the hash of its settings."""
     return under(root, "checkpoints", settings)

@@ -42,6 +42,7 @@ UNLISTED = "is not in its manifest"
 ROWS = {
     "texts": "texts", "windows": "windows", "rankings": "windows", "votes": "questions", "responses": "responses",
     "embeddings": "texts", "names": "questions", "generations": "generations",
+    "choices": "questions",
 }  # fmt: skip
 # What Arrow raises on bytes that are no parquet; its OSErrors are about bytes in memory here.
 PARQUET_ERRORS = (pa.ArrowException, OSError)

@@ -19,7 +19,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "texts": ("text_id",), "candidates": ("text_id",), "windows": ("window_id",), "utilities": ("text_id",),
     "vidb": ("text_id",), "responses": ("response_id",), "evaluations": ("response_id", *VALUE), "embeddings": ("text_id",),
     "labels": ("text_id", "theory"), "anchors": ("anchor_id",), "anchored": ("text_id",), "individuals": ("text_id", "theory"),
-    "generations": ("generation_id",),
+    "generations": ("generation_id",), "choices": ("choice_id",),
     "unit_texts": ("row_id",), "profiles": ("profile_id",),
 }  # fmt: skip
 TOKENS = ("tokens_in", "tokens_out")  # null counts as 0
@@ -36,6 +36,7 @@ NULLS: dict[str, set[str]] = {
         "flags", "human_mean", "direction",
     },
     "generations": {"requested"},
+    "choices": {*TOKENS},
     "evaluations": {"intensity", "low", "high", "judge_intensity", "judge_low", "judge_high"},
     "profiles": {
         "intensity", "low", "high", "standard_error", "shared_error", "standardized", "mean_rating", "centred", "centred_low",
@@ -47,7 +48,7 @@ _POINTS, _SHARE, _COUNT = (-LIMIT, LIMIT), (0.0, 1.0), (0.0, np.inf)
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("intensity", "low", "high", "judge_intensity", "judge_low", "judge_high", "requested"), _POINTS),
     **dict.fromkeys(("human_mean", "final_rating"), _POINTS),
-    **dict.fromkeys(("weight", "agreement", "confidence", "relevance"), _SHARE),
+    **dict.fromkeys(("weight", "agreement", "confidence", "relevance", "shares"), _SHARE),
     **dict.fromkeys(("standard_error", "num_windows", "num_failed", "wins", "component", "flags", "round"), _COUNT),
     **dict.fromkeys(("shared_error", "centred_error", "num_clusters", "num_left_out"), _COUNT),
     **dict.fromkeys((*TOKENS, "cost", "num_texts", "annotators", "k", "m"), _COUNT),
@@ -117,6 +118,8 @@ def _check_lists(name: str, column: pa.ChunkedArray) -> None:
         raise ValueError(f"column {name!r} has nulls in a list")
     if pa.types.is_list(inside.type):
         _check_lists(name, inside)
+    elif name == "shares":
+        _check_numbers(name, inside)
     elif name == "embedding":
         sizes = pc.unique(pc.list_value_length(column))
         if len(sizes) > 1 or (len(sizes) and sizes[0].as_py() == 0):

@@ -7,6 +7,7 @@ import pytest
 
 from valueflow.errors import InputError
 from valueflow.profiles.opinionqa.baseline_table import ORACLE, baselines
+from valueflow.profiles.opinionqa.sides import read_sides, whole_questions
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def file(tmp_path):
 
 
 def test_every_baseline_is_there_and_the_oracle_wins(file):
-    found = baselines(file)
+    found = baselines(read_sides(file))
     assert (found.items, found.duplicates, found.damaged) == (180, 1, {})
     assert set(found.sides) == {"profile", "validation", "test"}
     oracle = found.clean[ORACLE]
@@ -45,9 +46,20 @@ def test_a_file_of_one_battery_cannot_be_split(tmp_path):
     path = tmp_path / "one.json"
     path.write_text(json.dumps([gold | {"question": "Is it so?"}]), "utf-8")
     with pytest.raises(InputError, match="batteries"):
-        baselines(str(path))
+        read_sides(str(path))
 
 
 def test_another_seed_is_another_split_of_the_same_file(file):
-    assert baselines(file, 1).sides != baselines(file, 2).sides
-    assert baselines(file, 1).whole_file == baselines(file, 2).whole_file
+    one, other = (baselines(read_sides(file, seed), seed) for seed in (1, 2))
+    assert one.sides != other.sides
+    assert one.whole_file == other.whole_file
+
+
+def test_items_are_drawn_by_whole_questions(file):
+    test = read_sides(file).of("test")
+    drawn = whole_questions(test, 10, 0)
+    assert 10 <= len(drawn) < 13
+    of_question = {item.question_id for item in drawn}
+    assert sum(item.question_id in of_question for item in test) == len(drawn)
+    assert whole_questions(test, None, 0) == test
+    assert whole_questions(test, 10, 1) != drawn

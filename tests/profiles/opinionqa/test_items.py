@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from valueflow.errors import InputError
-from valueflow.profiles.opinionqa.arms import ARMS, LABELS, letter_echoes, preamble, question_text, shuffled
+from valueflow.profiles.opinionqa.arms import ARMS, LABELS, letter_echoes, preamble, shuffled
 from valueflow.profiles.opinionqa.baselines import (
     best_constant,
     constant,
@@ -164,13 +164,6 @@ def test_arms_differ_in_what_they_say_and_have_the_length_of_the_profile(public)
     assert abs(len(said["irrelevant text"]) - len(said["profile"])) <= 2
     with pytest.raises(InputError, match="one group"):
         shuffled(["RELIG_Hindu"], 0)
-
-
-def test_a_prompt_has_the_options_in_both_orders():
-    one = item("Is it?", options=("Yes", "No", "Maybe"), gold=(0.2, 0.3, 0.5))
-    assert "A. Yes\nB. No\nC. Maybe" in question_text(one, "", False)
-    assert "A. Maybe\nB. No\nC. Yes" in question_text(one, "", True)
-    assert question_text(one, "Before.", False).startswith("Before.\n\nQuestion: Is it?")
 
 
 def test_an_option_that_a_profile_repeats_is_named():

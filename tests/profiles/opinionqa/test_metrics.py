@@ -2,29 +2,10 @@
 
 import numpy as np
 import pytest
+from profiles.opinion_world import SCALE, softmax, world
 
 from valueflow.profiles.opinionqa.items import Item
-from valueflow.profiles.opinionqa.metrics import _draws, distance, jsd, measures, paired, reliability_curve
-
-SCALE = ("A great deal", "A fair amount", "Not too much", "None at all")
-
-
-def world(seed: int = 0, num_questions: int = 120, groups: int = 6):
-    """Questions with a pole each; groups have a value, and answer by question and value."""
-    rng = np.random.default_rng(seed)
-    value_G, pole_Q = rng.normal(size=groups), rng.choice([-1.0, 1.0], num_questions)
-    base_QO = rng.normal(size=(num_questions, 4))
-    items = []
-    for q in range(num_questions):
-        for g in range(groups):
-            logit = base_QO[q] + 0.5 * pole_Q[q] * value_G[g] * np.array([1.5, 0.5, -0.5, -1.5]) + 0.15 * rng.normal(size=4)
-            gold = np.exp(logit) / np.exp(logit).sum()
-            items.append(Item(f"{q}/{g}", f"q{q}", f"question {q}", SCALE, f"ATTR{g % 3}", str(g), tuple(gold)))
-    return items, value_G, pole_Q, base_QO, {f"q{q}": f"b{q // 3}" for q in range(num_questions)}
-
-
-def softmax(logit):
-    return np.exp(logit) / np.exp(logit).sum()
+from valueflow.profiles.opinionqa.metrics import distance, jsd, measures, paired, reliability_curve
 
 
 def test_a_model_that_knows_only_the_question_earns_no_contrast():
@@ -98,7 +79,8 @@ def test_intervals_are_wider_where_batteries_are_larger():
     together = paired(x_N, np.zeros(200), items, {f"q{n}": str(b) for n, b in enumerate(battery_N)})
     apart = paired(x_N, np.zeros(200), items, {f"q{n}": str(n) for n in range(200)})
     assert together.high - together.low > 2 * (apart.high - apart.low)
-    assert _draws(battery_N, 0).shape == (2000, 200)
+    assert together.p > 0
+    assert paired(np.ones(200), np.zeros(200), items, {f"q{n}": str(n) for n in range(200)}).p < 0.01
 
 
 def test_the_curve_of_calibrated_probabilities_is_the_diagonal():

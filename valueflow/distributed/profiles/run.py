@@ -1,6 +1,7 @@
 """Profiles of units: read their texts, score shard by shard, estimate; units whose texts are as before are taken over."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,6 +150,17 @@ def _fast(config: ProfileConfig) -> _Plan:
     scorer = (config, version.build.build_id, values, extractor)
     inputs = [version.build, *labelled]
     return _Plan(version, basis, _basis_id("fast", settings, basis), inputs, config.encoder.model, scorer)
+
+
+def relevance_of(config: ProfileConfig, texts: Sequence[str]) -> np.ndarray:
+    """Return how far texts concern each value of the profiles, from 0 to 1 (T, V); nan where `relevance.by` is none."""
+    of_text: np.ndarray = ray.get(ray.remote(_relevance).options(num_cpus=1).remote(_fast(config).scorer, list(texts)))
+    return of_text
+
+
+def _relevance(scorer: tuple[Any, ...], texts: list[str]) -> np.ndarray:
+    config, version, values, extractor = scorer
+    return FastScorer(config, version, values, extractor[0] if extractor else None)(texts).relevance_TV
 
 
 def _fit(config: ProfileConfig, version: str, values: tuple[ValueId, ...], extractor: "Any") -> IntensityRegression:

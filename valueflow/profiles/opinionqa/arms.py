@@ -7,7 +7,6 @@ import numpy as np
 
 from valueflow.errors import InputError
 from valueflow.profiles.opinionqa.items import Item
-from valueflow.profiles.opinionqa.letters import LETTERS
 from valueflow.records import digest
 
 Arm = Literal[
@@ -88,14 +87,6 @@ def irrelevant(length: int) -> str:
     while len(text) < length:
         text += IRRELEVANT[len(text) // 40 % len(IRRELEVANT)] + " "
     return text[:length].strip()
-
-
-def question_text(item: Item, before: str, reverse: bool) -> str:
-    """Return the prompt of an item; with `reverse`, the options in the other order (letters stay in theirs)."""
-    options = item.options[::-1] if reverse else item.options
-    lines = [f"{LETTERS[i]}. {option}" for i, option in enumerate(options)]
-    task = f"Answer with the letter of one option: {', '.join(LETTERS[: len(options)])}."
-    return "\n".join([*([before, ""] if before else []), f"Question: {item.wording}", *lines, task])
 
 
 def letter_echoes(profile: str, items: Sequence[Item]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The baselines of a file of OpinionQA on its test side, beside what is damaged in it."""
+"""The baselines of a file of OpinionQA on its test side."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,18 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from valueflow.errors import InputError
+from valueflow.choices.letters import LETTERS
 from valueflow.profiles.opinionqa.baselines import (
     best_constant,
     constant,
     groups_disagree,
     leave_one_group_out,
     nearest_questions,
+    uniform_accuracy,
 )
-from valueflow.profiles.opinionqa.batteries import batteries, check_no_leak, split
-from valueflow.profiles.opinionqa.items import Item, by_question, read_items
-from valueflow.profiles.opinionqa.letters import LETTERS
+from valueflow.profiles.opinionqa.batteries import SIDES
+from valueflow.profiles.opinionqa.items import Item
 from valueflow.profiles.opinionqa.metrics import Measured, Measures, measures
+from valueflow.profiles.opinionqa.sides import Sides
 
 ORACLE = "leave one group out (oracle: sees other groups' answers to the question)"
 
@@ -68,40 +69,39 @@ class Baselines(NamedTuple):
         return lines
 
 
-def baselines(url: str, seed: int = 0) -> Baselines:
-    """Return the baselines of a file.
+def baselines(file: Sides, seed: int = 0) -> Baselines:
+    """Return the baselines of a file on the clean items of its test side, which are known by more than one group."""
+    test = file.comparable("test")
+    predictions, flat = predicted(test, file.clean("profile")), uniform(test)
+    clean = {name: measures(test, of, flat, file.battery_of, seed) for name, of in predictions.items()}
+    clean["uniform"] = guessed(clean["uniform"], test)
+    kinds = Counter[str](file.items.damaged.values())
+    ties = float(np.mean([item.is_near_tie for item in file.items.items]))
+    whole, disagreement = _whole(file.items.items)
+    numbers: dict[str, int] = {side: len(file.clean(side)) for side in SIDES}
+    return Baselines(
+        len(file.items.items), dict(kinds), len(file.items.duplicates), ties, numbers, clean, whole, disagreement
+    )  # fmt: skip
 
-    Raises:
-        InputError: the file is no list of items, or the split leaks.
-    """
-    found = read_items(url)
-    battery_of = batteries(found.items)
-    side_of = split(battery_of, seed)
-    check_no_leak(found.items, side_of)
-    sides: dict[str, list[Item]] = {}
-    for item in found.clean:
-        sides.setdefault(side_of[item.question_id], []).append(item)
-    if lacking := [side for side in ("profile", "test") if side not in sides]:
-        raise InputError(
-            f"{url} has {len(set(battery_of.values()))} batteries of near-twin questions, too few for a split: the side "
-            f"{lacking[0]} has no item without damage; take another seed or more questions"
-        )
-    known = {question for question, of in by_question(sides["test"]).items() if len(of) > 1}
-    test = [item for item in sides["test"] if item.question_id in known]  # the oracle needs another group
-    flat = [np.full(len(item.options), 1 / len(item.options)) for item in test]
-    letter = best_constant(sides["profile"])
-    predictions: dict[str, Sequence[np.ndarray | None]] = {
-        "uniform": flat, f"always {LETTERS[letter]}": constant(test, letter),
-        "nearest questions": nearest_questions(test, sides["profile"]), ORACLE: leave_one_group_out(test),
+
+def predicted(test: Sequence[Item], profile: Sequence[Item]) -> dict[str, Sequence[np.ndarray | None]]:
+    """Return by name the predictions of all baselines for items of the test side."""
+    letter = best_constant(profile)
+    return {
+        "uniform": uniform(test), f"always {LETTERS[letter]}": constant(test, letter),
+        "nearest questions": nearest_questions(test, profile), ORACLE: leave_one_group_out(test),
     }  # fmt: skip
-    clean = {name: measures(test, of, flat, battery_of, seed) for name, of in predictions.items()}
-    guess = float(np.mean([1 / len(item.options) for item in test]))  # of equal probabilities, the first is no better
-    clean["uniform"] = clean["uniform"]._replace(accuracy=Measured(guess, guess, guess))
-    kinds = Counter[str](found.damaged.values())
-    ties = float(np.mean([item.is_near_tie for item in found.items]))
-    whole, disagreement = _whole(found.items)
-    numbers = {side: len(of) for side, of in sides.items()}
-    return Baselines(len(found.items), dict(kinds), len(found.duplicates), ties, numbers, clean, whole, disagreement)
+
+
+def uniform(items: Sequence[Item]) -> list[np.ndarray]:
+    """Return equal probabilities of the options."""
+    return [np.full(len(item.options), 1 / len(item.options)) for item in items]
+
+
+def guessed(of: Measures, items: Sequence[Item]) -> Measures:
+    """Return the measures of equal probabilities, of which the first is no better: their accuracy is that of a guess."""
+    guess = uniform_accuracy(items)
+    return of._replace(accuracy=Measured(guess, guess, guess))
 
 
 def _whole(items: Sequence[Item]) -> tuple[dict[str, float], tuple[float, int]]:

@@ -3,7 +3,7 @@
 Shapes: N items, O options of an item; predictions are lists of arrays (O,), one per item.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +55,7 @@ class Measures(NamedTuple):
 
 
 def measures(
-    items: Sequence[Item], predicted: Sequence[np.ndarray | None], without_group: Distributions, battery_of: dict[str, str],
+    items: Sequence[Item], predicted: Sequence[np.ndarray | None], without_group: Distributions, battery_of: Mapping[str, str],
     seed: int = 0,
 ) -> Measures:  # fmt: skip
     """Return the measures of an arm.
@@ -72,12 +72,11 @@ def measures(
     share = np.array([0.0 if p is None else i.gold[int(p.argmax())] for i, p in zip(items, predicted, strict=True)])
     divergence = np.array([jsd(p, np.array(i.gold)) for i, p in zip(items, filled, strict=True)])
     clear = np.array([not item.is_near_tie for item in items])
-    battery_N = np.unique([battery_of[item.question_id] for item in items], return_inverse=True)[1]
     groups = {name: right[[g == name for g in map(_group, items)]].mean() for name in sorted(set(map(_group, items)))}
     attributes = sorted({item.attribute for item in items})
     by_attribute = [right[[item.attribute == a for item in items]].mean() for a in attributes]
     worst = min(groups, key=lambda name: groups[name])
-    weights_DN = _draws(battery_N, seed)
+    weights_DN = battery_draws(items, battery_of, seed)
     return Measures(
         mean_over(right, weights_DN), float(right[clear].mean()) if clear.any() else float("nan"), mean_over(share, weights_DN),
         float(np.mean([max(item.gold) for item in items])), mean_over(divergence, weights_DN),
@@ -88,12 +87,24 @@ def measures(
     )  # fmt: skip
 
 
+class Paired(NamedTuple):
+    """A mean difference with its 95 % interval and two-sided p value by a bootstrap of whole batteries."""
+
+    estimate: float
+    low: float
+    high: float
+    p: float
+
+
 def paired(
-    first_N: np.ndarray, second_N: np.ndarray, items: Sequence[Item], battery_of: dict[str, str], seed: int = 0
-) -> Measured:
-    """Return the mean difference of two arms on the same items, with an interval over batteries."""
-    battery_N = np.unique([battery_of[item.question_id] for item in items], return_inverse=True)[1]
-    return mean_over(np.asarray(first_N, float) - np.asarray(second_N, float), _draws(battery_N, seed))
+    first_N: np.ndarray, second_N: np.ndarray, items: Sequence[Item], battery_of: Mapping[str, str], seed: int = 0
+) -> Paired:
+    """Return the mean difference of two arms on the same items."""
+    difference_N = np.asarray(first_N, float) - np.asarray(second_N, float)
+    weights_DN = battery_draws(items, battery_of, seed)
+    draws = weights_DN @ difference_N / weights_DN.sum(1)
+    p = min(1.0, 2 * (1 + min((draws <= 0).sum(), (draws >= 0).sum())) / (1 + len(draws)))
+    return Paired(*_measured(float(difference_N.mean()), draws), p)
 
 
 def mean_over(x_N: np.ndarray, weights_DN: np.ndarray) -> Measured:
@@ -169,8 +180,9 @@ def _group(item: Item) -> str:
     return f"{item.attribute}_{item.group}"
 
 
-def _draws(battery_N: np.ndarray, seed: int) -> np.ndarray:
-    """How often each item is in each draw of whole batteries (D, N)."""
+def battery_draws(items: Sequence[Item], battery_of: Mapping[str, str], seed: int) -> np.ndarray:
+    """Return how often each item is in each draw of whole batteries (D, N)."""
+    battery_N = np.unique([battery_of[item.question_id] for item in items], return_inverse=True)[1]
     number = int(battery_N.max()) + 1
     counts = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), DRAWS)
     return counts[:, battery_N].astype(float)

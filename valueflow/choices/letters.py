@@ -57,7 +57,11 @@ def parse_letter(reply: str, options: Sequence[str]) -> Choice:
 
 
 def _says(text: str, option: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(option.lower().rstrip('.'))}(?!\w)", text.lower()) is not None
+    """Whether a reply says an option; one word of it must begin or end the reply: "no idea" is not "No"."""
+    words = re.escape(option.lower().rstrip("."))
+    if " " in option:
+        return re.search(rf"(?<!\w){words}(?!\w)", text.lower()) is not None
+    return re.search(rf"^\W*{words}(?=\W*$|\s*[.,;:!–—-])|(?<!\w){words}\W*$", text.lower()) is not None
 
 
 def _checked(letters: set[str], allowed: str) -> Choice:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from valueflow.profiles.opinionqa.letters import parse_letter
+from valueflow.choices.letters import parse_letter
 
 SCALE = ("A great deal", "A fair amount", "Not too much", "None at all")
 YES = ("Yes", "No")
