@@ -38,7 +38,7 @@ LAYERS = (
     {"judging", "choices"},
     {"evaluation"},
     {"steering"},
-    {"profiles"},
+    {"profiles", "questionnaires"},
     {"report"},
     {"service", "client"},
     {"distributed"},

@@ -71,6 +71,8 @@ REPLIES = [
     ("A", YES, 0),
     ("I would say no", YES, 1),
     ("Yes and no", YES, None),
+    ("no idea", YES, None),
+    ("I would say yes.", YES, 0),
     ("Nobody knows", YES, None),
     ("C", YES, None),
     ("A. Yes", YES, 0),

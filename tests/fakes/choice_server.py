@@ -23,8 +23,10 @@ class ChoiceServer:
         self.calls += 1
         before, _, question = body["messages"][-1]["content"].rpartition("Question: ")
         options = re.findall(r"^[A-Z]\. (.*)$", question, re.MULTILINE)
-        shares = self.planted(before, options)
-        letters = [chr(65 + i) for i in range(len(options))]
+        if not options:  # of a client that tries whether the server lists log-probabilities: 1 or 2
+            shares, letters = [0.1, 0.9], ["1", "2"]
+        else:
+            shares, letters = self.planted(before, options), [chr(65 + i) for i in range(len(options))]
         best = letters[max(range(len(shares)), key=shares.__getitem__)]
         message, logprobs = {"role": "assistant", "content": f"I would choose {best}."}, None
         if body.get("logprobs"):

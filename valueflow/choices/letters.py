@@ -46,22 +46,28 @@ def parse_letter(reply: str, options: Sequence[str]) -> Choice:
         return _checked(marked & set(allowed), allowed)
     if _REFUSAL.search(text):
         return Choice(None, "a refusal")
-    named = [i for i, option in enumerate(options) if _says(text, option)]
     # "Not important" also contains "Important": the longest counts.
+    named = [i for i, option in enumerate(options) if _contains(text, option)]
     named = [i for i in named if not any(i != j and options[i].lower() in options[j].lower() for j in named)]
-    if len(named) == 1:
+    if len(named) == 1 and _says(text, options[named[0]]):
         return Choice(named[0])
     if marked:
         return _checked(marked, allowed)
     return Choice(None, f"{len(named)} options are named" if named else "no letter and no option")
 
 
+def _contains(text: str, option: str) -> bool:
+    return re.search(rf"(?<!\w){_words(option)}(?!\w)", text.lower()) is not None
+
+
 def _says(text: str, option: str) -> bool:
-    """Whether a reply says an option; one word of it must begin or end the reply: "no idea" is not "No"."""
-    words = re.escape(option.lower().rstrip("."))
-    if " " in option:
-        return re.search(rf"(?<!\w){words}(?!\w)", text.lower()) is not None
-    return re.search(rf"^\W*{words}(?=\W*$|\s*[.,;:!–—-])|(?<!\w){words}\W*$", text.lower()) is not None
+    """Whether a reply that contains an option says it; one word of it begins or ends the reply: "no idea" is not "No"."""
+    words = _words(option)
+    return " " in option or re.search(rf"^\W*{words}(?=\W*$|\s*[.,;:!–—-])|{words}\W*$", text.lower()) is not None
+
+
+def _words(option: str) -> str:
+    return re.escape(option.lower().rstrip("."))
 
 
 def _checked(letters: set[str], allowed: str) -> Choice:

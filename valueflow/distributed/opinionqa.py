@@ -129,7 +129,7 @@ def _clean(sides: Sides, asked: _Asked) -> list[Item]:
 def _facts(sides: Sides, asked: _Asked) -> dict[str, Any]:
     clean = _clean(sides, asked)
     return {
-        "items": len(asked.test), "clean": len(clean), "validation": len(asked.validation),
+        "num_items": len(asked.test), "clean": len(clean), "validation": len(asked.validation),
         "questions": len(by_question(clean)), "batteries": len({sides.battery_of[item.question_id] for item in clean}),
         "groups": len({f"{item.attribute}_{item.group}" for item in clean}),
         "near_ties": float(np.mean([item.is_near_tie for item in clean])), "duplicates": len(sides.items.duplicates),

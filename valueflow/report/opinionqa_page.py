@@ -7,9 +7,9 @@ from valueflow import store
 from valueflow.profiles.opinionqa.study import OpinionQaResult, Row
 from valueflow.report.formatting import interval, percent, signed
 from valueflow.report.plots import FIRST, GRID, INK, SECOND, Plot, resize, svg
+from valueflow.report.study_files import write_tables
 from valueflow.report.templates import render
 from valueflow.report.terminal import Column, text_table
-from valueflow.tabular.csv_writer import csv_text
 
 # What each arm shows a model before the question, as the page says it.
 ARM_TEXTS = {
@@ -26,12 +26,7 @@ READING_TEXTS = {
 def write_opinionqa(result: OpinionQaResult) -> str:
     """Write a CSV file per table and the page under the root; return the URL of the page."""
     folder = store.answers_url(result.root, result.study_id)
-    for name, rows in result.tables.items():
-        header = list(dict.fromkeys(key for row in rows for key in row))
-        cells = ([row.get(key) for key in header] for row in rows)
-        store.write_bytes(f"{folder}/{name}.csv", csv_text(header or ["empty"], cells).encode())
-    content = {"study": result.study_id, "facts": result.facts, "config": result.settings, "tables": result.tables}
-    store.write_bytes(f"{folder}/study.json", store.sealed(content))
+    write_tables(folder, result.study_id, result.tables, result.facts, result.settings)
     url = store.report_url(result.root, f"opinionqa-{result.study_id}")
     store.write_bytes(url, opinionqa_page(result).encode())
     return url

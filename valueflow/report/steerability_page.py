@@ -13,11 +13,11 @@ from valueflow.report.dataset_card import markdown_table
 from valueflow.report.formatting import interval, percent, signed
 from valueflow.report.plots import Plot
 from valueflow.report.steerability_figures import Row, name_of
+from valueflow.report.study_files import write_tables
 from valueflow.report.templates import render
 from valueflow.report.terminal import Column, text_table
 from valueflow.steering.study.conditions import NOT_SCORED
 from valueflow.steering.study.run import StudyResult
-from valueflow.tabular.csv_writer import csv_text
 
 ARM = ("model", "turn", "regime", "judge")
 REGIMES = {
@@ -60,13 +60,7 @@ class ArmSection(NamedTuple):
 def write_study(result: StudyResult) -> str:
     """Write JSON, CSV, model card fragment and page under the root; return the URL of the page."""
     root, folder = result.config.root, store.study_url(result.config.root, result.study_id)
-    for name, rows in result.tables.items():
-        header = list(dict.fromkeys(key for row in rows for key in row))
-        cells = ([row.get(key) for key in header] for row in rows)
-        store.write_bytes(f"{folder}/{name}.csv", csv_text(header or ["empty"], cells).encode())
-    settings = result.config.public()
-    content = {"study": result.study_id, "facts": result.facts, "config": settings, "tables": result.tables}
-    store.write_bytes(f"{folder}/study.json", store.sealed(content))
+    write_tables(folder, result.study_id, result.tables, result.facts, result.config.public())
     store.write_bytes(f"{folder}/model_card.md", model_card_fragment(result).encode())
     url = store.report_url(root, f"steerability-{result.study_id}")
     store.write_bytes(url, steerability_page(result).encode())

@@ -2,15 +2,16 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from configs import job_config
 from fakes import choice_server
-from roots import with_version_of
+from roots import with_texts_of, with_version_of
 
-from jobs import opinionqa
+from jobs import build_vidb, opinionqa
 from valueflow import store
 from valueflow.errors import InputError
 from valueflow.store import Build, ChoicesDetails
@@ -35,28 +36,41 @@ def items(tmp_path_factory) -> str:
     rng = np.random.default_rng(0)
     entries = []
     for number in range(60):
-        words = " ".join("".join(rng.choice(list("abcdefghij"), 5)) for _ in range(6))
+        word = "".join(rng.choice(list("abcdefghij"), 8))  # no two wordings are alike, and the options say everything
         pair = [KIND[number % len(KIND)], HARD[number % len(HARD)]]
         kind_first = bool(rng.random() < 0.5)
         for group, kind in (("Kind", 0.9), ("Hard", 0.1)):
             shares = [kind, 1 - kind] if kind_first else [1 - kind, kind]
-            entry = {"question": f"Question: {words}?", "options": pair if kind_first else pair[::-1]}
+            entry = {"question": f"Question: {word}?", "options": pair if kind_first else pair[::-1]}
             entries.append(entry | {"attribute": f"LEAN_{group}", "gold_distribution": shares})
     path = tmp_path_factory.mktemp("items") / "items.json"
     path.write_text(json.dumps(entries), "utf-8")
     return str(path)
 
 
+MIDDLE = 3.5  # of the profiles of the two groups and the population, which the encoder judge puts at +2, +5 and +4
+
+
 def by_profile(before: str, options: list[str]) -> list[float]:
     """A model that believes what a profile says of benevolence, and prefers the first letter a little."""
-    p = 0.85 if "care" in before else 0.15 if "little weight" in before or "turn against" in before else 0.5
+    said = re.search(r"benevolence \(([+-]\d+) of 10\)", before)
+    p = 1 / (1 + np.exp(MIDDLE - float(said[1]))) if said else 0.5
     shares = np.array([p if option in KIND else 1 - p for option in options]) * np.array([1.3, 1.0])
     return (shares / shares.sum()).tolist()
 
 
+@pytest.fixture(scope="module")
+def read_by_encoder(ingested, tmp_path_factory) -> Path:
+    """A root whose version a judge has made that reads the texts, so that profiles follow them."""
+    root = with_texts_of(ingested, tmp_path_factory.mktemp("encoder"))
+    judge = {"kind": "encoder", "name": "minilm-encoder"}
+    build_vidb.main(job_config(build_vidb, root, "candidates.values=[svt:benevolence]", judge=judge))
+    return root
+
+
 @pytest.fixture
-def asked(built, cluster, items, tmp_path):
-    root = with_version_of(built.root, tmp_path)
+def asked(read_by_encoder, items, tmp_path):
+    root = with_version_of(read_by_encoder, tmp_path)
 
     def run(url: str, *overrides: str, **settings: object):
         model = {"kind": "openai", "name": "stub", "model": "m", "url": url, "key_env": "", "structured": "none"}
@@ -101,7 +115,7 @@ def test_a_model_that_reads_only_the_question_earns_none(asked):
     rows = {row["arm"]: row for row in result.tables["measures"]}
     assert set(rows) == {"default", "profile", "shuffled profile"}
     assert rows["profile"]["contrast"] == 0
-    assert result.facts["items"] == 20
+    assert result.facts["num_items"] == 20
     page = Path(result.root, "reports", f"opinionqa-{result.study_id}.html").read_text("utf-8")
     assert "Nothing shows that the model uses what the profile says" in page
 

@@ -98,6 +98,17 @@ def test_refusals_that_decide_the_verdict_are_named(tmp_path):
     assert verdict["refusals_plus"] == "moved"
     refused = [row for row in tables["outcomes"] if row["level"] == "-2"]
     assert refused[0]["refusal"] == pytest.approx(0.4)
+    assert "no_answer" not in refused[0]
+    detector = {"sensitivity": [80, 100], "specificity": [95, 100]}
+    corrected = study(config_of(tmp_path, detector=detector)).tables["outcomes"]
+    (row,) = [row for row in corrected if row["level"] == "-2"]
+    assert row["no_answer"] == pytest.approx((0.4 + 0.95 - 1) / (0.8 + 0.95 - 1))
+    assert row["no_answer_low"] < 0.4 < row["no_answer_high"]
+
+
+def test_a_detector_is_counts_of_labelled_responses(tmp_path):
+    with pytest.raises(ValueError, match="are no counts"):
+        config_of(tmp_path, detector={"sensitivity": [9, 8], "specificity": [1, 2]})
 
 
 def test_judges_are_reported_beside_each_other_and_pooled(tmp_path):

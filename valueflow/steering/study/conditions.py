@@ -15,6 +15,7 @@ from valueflow.steering.study.composition import Composition, compose
 from valueflow.steering.study.config import StudyConfig
 from valueflow.steering.study.data import STEERED, Cell, Scores, Study
 from valueflow.steering.study.effects import SCALE, stratified
+from valueflow.steering.study.refusals import rogan_gladen
 from valueflow.steering.study.side_effects import dose_curve, goal, side_effects
 from valueflow.steering.study.simultaneous import draw_queries
 
@@ -49,8 +50,11 @@ def spreads(study: Study, arm: Arm, scores: Scores) -> np.ndarray:
     return np.where(spread_W > 0, spread_W, np.nan)
 
 
-def outcome_rows(study: Study) -> list[Row]:
-    """Return the shares of the four outcomes and of truncated replies, and the mean length, by condition and level."""
+def outcome_rows(study: Study, config: StudyConfig) -> list[Row]:
+    """Return the shares of the four outcomes and of truncated replies, and the mean length, by condition and level.
+
+    With `config.detector` also the share of non-answers behind the detector's errors (Rogan and Gladen), with its interval.
+    """
     finish = study.generations["finish_reason"].to_pylist()
     tokens = study.generations["tokens_out"].fill_null(0).to_numpy()
     groups: dict[tuple[str, str, str, str, str], list[np.ndarray]] = defaultdict(list)
@@ -61,10 +65,16 @@ def outcome_rows(study: Study) -> list[Row]:
     for (model, turn, regime, condition, level), parts in sorted(groups.items(), key=lambda g: (*g[0][:4], int(g[0][4] or 0))):
         rows = np.concatenate(parts)
         counts = Counter(study.outcomes[rows].tolist())
+        corrected: Row = {}
+        if config.detector:
+            found = sum(counts[outcome] for outcome in config.non_answers)
+            rate = rogan_gladen(found, len(rows), config.detector.sensitivity, config.detector.specificity)
+            corrected = {"no_answer": rate.estimate, "no_answer_low": rate.low, "no_answer_high": rate.high}
         table.append({
             "model": model, "turn": turn, "regime": regime, "condition": condition, "level": level, "responses": len(rows),
             **{outcome: counts[outcome] / len(rows) for outcome in OUTCOMES},
             "truncated": float(np.mean([finish[row] == "length" for row in rows])), "tokens_out": float(tokens[rows].mean()),
+            **corrected,
         })  # fmt: skip
     return table
 

@@ -2,11 +2,25 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from valueflow.config import Config
 from valueflow.steering.generation import LATEST
 from valueflow.steering.study.planner import PlanConfig
+
+
+class DetectorConfig(Config):
+    """How often the detector of outcomes is right about non-answers, counted on responses that a person has labelled."""
+
+    sensitivity: tuple[int, int] = Field(description="of labelled non-answers, how many it recognizes, and how many there are")
+    specificity: tuple[int, int] = Field(description="of labelled answers, how many it leaves, and how many there are")
+
+    @field_validator("sensitivity", "specificity")
+    @classmethod
+    def _counts(cls, counts: tuple[int, int]) -> tuple[int, int]:
+        if not 0 <= counts[0] <= counts[1] or not counts[1]:
+            raise ValueError(f"{list(counts)} are no counts: the first of the two is at most the second, which is above 0")
+        return counts
 
 
 class StudyConfig(Config):
@@ -32,6 +46,9 @@ class StudyConfig(Config):
     regime_labels: list[str] = Field(["hardly steerable", "partly steerable", "steerable"], description="one more than edges")
     non_answers: list[Literal["hedge", "refusal", "broken"]] = Field(
         ["refusal", "broken"], description="outcomes that are no answer"
+    )
+    detector: DetectorConfig | None = Field(
+        None, description="of a hand-labelled sample: shares of non-answers are corrected for the detector's errors; null: not"
     )
     reach_quantile: float = Field(0.975, gt=0.5, le=1, description="quantile of the anchors that is the end of the scale")
     draws: int = Field(1000, ge=100, description="bootstrap draws of the queries")

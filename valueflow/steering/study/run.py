@@ -53,7 +53,7 @@ def study(config: StudyConfig) -> StudyResult:
     loaded = load(config)
     reach = reaches(loaded, config)
     tables: dict[str, list[Row]] = {name: [] for name in TABLES}
-    tables["outcomes"] = outcome_rows(loaded)
+    tables["outcomes"] = outcome_rows(loaded, config)
     drawn = [
         anchors.redrawn(judge, _steered(loaded), config.anchor_draws, config.seed, config.score) if config.anchor_draws else {}
         for judge in loaded.judges
