@@ -212,7 +212,7 @@ def _answers(
     config: OpinionQaConfig, asked: _Asked, told: Told, relevance: dict[str, float], answered: dict[str, Answered]
 ) -> tuple[dict[str, ArmAnswers], float | None]:
     """The answers of each arm on the test side, and the threshold of adaptive."""
-    test = {arm: arm_answers(arm, asked.test, told, answered) for arm in put_arms(config.arms)}
+    test: dict[str, ArmAnswers] = {a: arm_answers(a, asked.test, told, answered) for a in put_arms(config.arms)}
     if "adaptive" not in config.arms:
         return test, None
     default, profile = (arm_answers(arm, asked.validation, told, answered) for arm in TUNED_ARMS)

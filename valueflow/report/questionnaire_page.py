@@ -46,7 +46,7 @@ def condition_name(row: Row) -> str:
     """Return what a condition is called on the page."""
     if row["condition"] == "value":
         return f"{row['value']} {signed(row['level'], 0)}"
-    return CONDITIONS.get(row["condition"], row["condition"])
+    return CONDITIONS.get(row["condition"]) or str(row["condition"])
 
 
 def scale_table(result: QuestionnaireResult) -> str:
