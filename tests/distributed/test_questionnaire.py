@@ -12,7 +12,7 @@ pytestmark = pytest.mark.ray
 
 def steerable(before: str, options: list[str]) -> list[float]:
     """A model that agrees with everything, and more of the options' end under a persona that holds the value."""
-    middle = (len(options) - 1) * 0.7
+    middle = len(options) - 2
     ranks = range(len(options)) if options[0].startswith("not like me at all") else range(len(options) - 1, -1, -1)
     weights = [2.0 ** -abs(rank - middle) for rank in ranks]
     return [weight / sum(weights) for weight in weights]
