@@ -59,13 +59,14 @@ def simulated_anchors(seed: int = 0) -> Anchors:
 
 
 def simulate(
-    anchors: Anchors, truth_R: np.ndarray, noise: float, sampling: str, bias: float = 0.0, k: int = 6, m: int = 3, seed: int = 0
-) -> Simulation:
+    anchors: Anchors, truth_R: np.ndarray, noise: float, sampling: str, bias: float = 0.0, k: int = 6, m: int = 3,
+    seed: int = 0, neutral_share: float = 0.0,
+) -> Simulation:  # fmt: skip
     """Plan, answer and score m rounds, as the batch job does.
 
     The sharpness is estimated from the first round's answers, as the job does.
     """
-    config = EvaluatorConfig(k=k, m=m, sampling=sampling, seed=seed)
+    config = EvaluatorConfig(k=k, m=m, sampling=sampling, seed=seed, neutral_share=neutral_share)
     rng = np.random.default_rng(seed + 1)
     units = [f"response {i}" for i in range(len(truth_R))]
     used: list[set[int]] = [set() for _ in units]

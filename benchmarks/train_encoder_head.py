@@ -1,225 +1,29 @@
 """Fit the head of the encoder judge to labelled corpora, and measure it on texts that it has not learned from.
 
-python -m benchmarks.train_encoder_head FOLDER [write]    # FOLDER: ../shared/data; write: the weights that ship
+python -m benchmarks.train_encoder_head FOLDER [MODEL] [write]
 
-It learns from the project's exemplars and from ValueEval and MFRC (CC BY 4.0), ETHICS and FULCRA (MIT); nothing else. Texts of
-`vidb_anchors/dev.jsonl` and of the sample corpus are removed from all of them. Vectors of texts are cached.
+FOLDER: ../shared/data. MODEL: another encoder than all-MiniLM-L6-v2, as `judge.model`. write: the weights that ship.
 
-Figures: cross-validation in 3 folds, with arguments of one conclusion, variations of one scenario and equal texts in one fold.
-The head that ships is measured on texts that it has not learned from: `vidb_anchors`, and the samples of the demo.
+Figures: nested cross-validation in 3 outer folds, with arguments of one conclusion, variations of one scenario and equal
+texts in one fold; within the training part of each, 2 inner folds choose among CANDIDATES. The head that ships is measured on
+texts that it has not learned from: `vidb_anchors`, and the samples of the demo. `encoder_head_corpora` has what it learns from.
 """
 
-import csv
 import hashlib
-import json
-import re
 import sys
+import time
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from valueflow.corpora.reader import CorpusConfig, read
+from benchmarks.encoder_head_corpora import COLUMNS, VALUES, CachedFeatures, Material, dev, material, sample
 from valueflow.judging import value_head
-from valueflow.judging.encoder import LayerEncoder
-from valueflow.judging.value_head import Examples, Labels, ValueHead, exemplars
-from valueflow.models import MINILM, cache_folder
-from valueflow.numerics.hashing import fold64
-from valueflow.records import ValueId, digest
+from valueflow.judging.value_head import Basis, Inputs, Settings, ValueHead
+from valueflow.models import MINILM
+from valueflow.records import ValueId
 from valueflow.theories import operational, theories
-
-VALUES = {value: i for i, value in enumerate(operational())}
-COLUMNS = {t: [i for v, i in VALUES.items() if v.theory == t] for t in theories()}
-LABELLED_FOUNDATIONS = [i for v, i in VALUES.items() if v.theory == "mft" and v.node != "liberty-oppression"]
-FOLDS = 3
-
-
-class Corpus(NamedTuple):
-    """Texts with their groups; direction_NV: nan where a value is not mentioned, 2 where it is without a direction."""
-
-    texts: list[str]
-    groups: list[str]
-    direction_NV: np.ndarray
-
-
-class Weights(NamedTuple):
-    """How much an example of a corpus counts for relevance and for direction."""
-
-    relevance: float
-    direction: float
-
-
-# Columns that a corpus labels, most texts of it that are used, weights.
-PLAN: dict[str, tuple[list[int], int, Weights]] = {
-    "valueeval": (COLUMNS["svt"], 4000, Weights(0.3, 0.02)),
-    "mfrc": (LABELLED_FOUNDATIONS, 2000, Weights(0.5, 0.0)),
-    "fulcra": (COLUMNS["svt"], 300, Weights(0.3, 0.0)),
-    "virtue": ([], 2500, Weights(1.0, 0.3)),
-    "justice": ([], 600, Weights(0.06, 0.0)),
-}
-CONDUCT = 2000  # most texts of ETHICS' commonsense that are used
-CONDUCT_WEIGHT = 0.15
-OTHERS, UNLABELLED = 3.0, 0.3
-
-
-def normal(text: str) -> str:
-    """Return what equal texts share."""
-    return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
-
-
-def corpora(folder: str) -> dict[str, Corpus]:
-    """Return the corpora of PLAN without the texts that figures are reported on."""
-    reserved = {normal(text) for text in [*dev(folder)[0], *sample("corpus.csv")["text"]]}
-    arguments = f"{folder}/valueeval23/arguments-*.tsv"
-    configs: dict[str, list[dict[str, Any]]] = {
-        "valueeval": [{"format": "valueeval", "path": arguments, "labels": f"{folder}/valueeval23/labels-*.tsv"}],
-        "mfrc": [{"format": "mfrc", "path": f"{folder}/mfrc/mfrc.tsv"}],
-        "fulcra": [{"format": "fulcra", "path": f"{folder}/fulcra/dev.jsonl"}],
-        "virtue": [{"format": "ethics", "path": f"{folder}/ethics/virtue_train.csv"}],
-        "justice": [{"format": "ethics", "path": f"{folder}/ethics/justice_train.csv"}],
-    }  # fmt: skip
-    return {name: _corpus(configs[name], reserved, limit) for name, (_, limit, _) in PLAN.items()}
-
-
-def _corpus(configs: list[dict[str, Any]], reserved: set[str], limit: int) -> Corpus:
-    texts: dict[str, tuple[str, str]] = {}
-    labels: dict[str, list[dict]] = {}
-    for config in configs:
-        for text_table, label_table, _ in read(CorpusConfig.model_validate(config)):
-            for row in text_table.to_pylist():
-                if normal(row["text"]) not in reserved:
-                    texts[row["text_id"]] = (row["group_id"], row["text"])
-            for row in label_table.to_pylist():
-                labels.setdefault(row["text_id"], []).append(row)
-    chosen = sorted(texts, key=lambda i: (digest(texts[i][0]), i))[:limit]  # groups in random order, as a whole
-    direction_NV = np.full((len(chosen), len(VALUES)), np.nan)
-    for row, identifier in enumerate(chosen):
-        for label in labels.get(identifier, []):
-            for column in operational_columns(label["theory"], label["node"]):
-                direction_NV[row, column] = 2 if label["direction"] is None else label["direction"]
-    return Corpus([texts[i][1] for i in chosen], [texts[i][0] for i in chosen], direction_NV)
-
-
-def operational_columns(theory: str, node: str) -> list[int]:
-    """Return the columns of the operational values at or above a node."""
-    value = ValueId.of(theory, node)
-    if value in VALUES:
-        return [VALUES[value]]
-    return sorted(
-        {column for parent in theories()[theory].node(node).parents for column in operational_columns(theory, parent)}
-    )
-
-
-def conduct(folder: str, reserved: set[str]) -> tuple[list[str], list[str], np.ndarray]:
-    """Return texts, groups and 1 (right) or 0 (wrong) of ETHICS' commonsense, which names no value."""
-    with open(f"{folder}/ethics/commonsense.csv", newline="") as file:
-        rows = [
-            (row["input"], f"pair {number // 2}", 1.0 - float(row["label"]))
-            for number, row in enumerate(csv.DictReader(file))
-            if row["is_short"] == "True" and normal(row["input"]) not in reserved
-        ]
-    texts, groups, right = zip(*sorted(rows, key=lambda r: digest(r[1]))[:CONDUCT], strict=True)
-    return list(texts), list(groups), np.array(right)
-
-
-def dev(folder: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return texts, columns of their values and intensities of the published anchors."""
-    rows = [json.loads(line) for line in Path(folder, "vidb_anchors/dev.jsonl").read_text("utf-8").splitlines()]
-    columns = [VALUES[ValueId.of(row["theory"], row["value"].replace("_", "-"))] for row in rows]
-    return [row["text"] for row in rows], np.array(columns), np.array([row["intensity"] for row in rows])
-
-
-def sample(name: str) -> dict[str, list[str]]:
-    """Return the columns of a file of the demo."""
-    rows = list(csv.DictReader(resources.files("valueflow.samples").joinpath(name).read_text("utf-8").splitlines()))
-    return {column: [row[column] for row in rows] for column in rows[0]}
-
-
-class Material(NamedTuple):
-    """All examples with the name of their source and their group, and the features that every head needs."""
-
-    examples: Examples
-    source_N: np.ndarray
-    fold_N: np.ndarray
-    group_N: np.ndarray
-    exemplar_features_ED: np.ndarray
-    phrase_features_PVD: np.ndarray
-    width: int
-
-
-class CachedFeatures:
-    """Features of texts by an encoder, stored by content."""
-
-    def __init__(self, model: str) -> None:
-        self.model, self.encoder = model, LayerEncoder(model)
-
-    def __call__(self, texts: list[str]) -> np.ndarray:
-        """Return float32 features, shape (texts, layers * width), rounded to 16 bits."""
-        path = cache_folder() / f"training-{digest(self.model, texts)}.npy"
-        if not path.exists():
-            np.save(path, self.encoder(texts).astype(np.float16))
-        return np.load(path).astype(np.float32)
-
-
-def material(folder: str, features: CachedFeatures) -> Material:
-    """Return everything to learn from."""
-    exemplar_features_ED, phrase_features_PVD = value_head.exemplar_features(features)
-    concern, side = value_head.exemplar_labels(phrase_features_PVD, exemplars())
-    blocks = [Examples(exemplar_features_ED, concern, side)]
-    sources, groups = ["exemplars"] * len(exemplars()), [normal(row["text"]) for row in exemplars()]
-    for name, corpus in corpora(folder).items():
-        concern, side = corpus_labels(corpus.direction_NV, PLAN[name][0], PLAN[name][2])
-        blocks.append(Examples(features(corpus.texts), concern, side))
-        sources += [name] * len(corpus.texts)
-        groups += corpus.groups
-    reserved = {normal(text) for text in [*dev(folder)[0], *sample("corpus.csv")["text"]]}
-    texts, of_texts, right_N = conduct(folder, reserved)
-    side_NK, weight_NK = (np.zeros((len(texts), len(VALUES) + 1)) for _ in range(2))
-    side_NK[:, -1], weight_NK[:, -1] = right_N, CONDUCT_WEIGHT
-    nothing = Labels(side_NK[:, :-1] * 0, weight_NK[:, :-1] * 0)
-    blocks.append(Examples(features(texts), nothing, Labels(side_NK, weight_NK)))
-    sources += ["commonsense"] * len(texts)
-    groups += of_texts
-    group_N = np.unique(groups, return_inverse=True)[1]
-    hashes = np.array([int(digest(group), 16) for group in groups], np.uint64)
-    return Material(
-        joined(blocks), np.array(sources), fold64(hashes, FOLDS), group_N, exemplar_features_ED, phrase_features_PVD,
-        features.encoder.model.config.hidden_size,
-    )  # fmt: skip
-
-
-def corpus_labels(direction_NV: np.ndarray, columns: list[int], weights: Weights) -> tuple[Labels, Labels]:
-    """Return what a corpus says: a value that it labels (`columns`) and that a text does not have is not concerned.
-
-    Rare and frequent values weigh the same, and so do texts that concern a value against OTHERS times those that do not: how
-    often a corpus speaks of a value says nothing about other texts.
-    """
-    concerns_NV, count_V = ~np.isnan(direction_NV), (~np.isnan(direction_NV)).sum(0)
-    weight_NV = np.where(concerns_NV, weights.relevance, 0.0)
-    labelled = [column for column in columns if count_V[column]]
-    typical = np.exp(np.log(count_V[labelled]).mean()) if labelled else 1.0
-    for column in labelled:
-        weight = weights.relevance * np.clip(typical / count_V[column], 0.2, 4)
-        others = weight * OTHERS * count_V[column] / max((~concerns_NV[:, column]).sum(), 1)
-        weight_NV[:, column] = np.where(concerns_NV[:, column], weight, others)
-    if columns:  # texts in which people saw none of its values concern, most likely, no other value either
-        weight_NV[~concerns_NV.any(1)] = np.maximum(weight_NV[~concerns_NV.any(1)], UNLABELLED * weights.relevance)
-    directed_NV = np.isin(direction_NV, (-1, 1))
-    side_NK, weight_NK = (np.zeros((len(direction_NV), len(VALUES) + 1)) for _ in range(2))
-    side_NK[:, :-1] = np.where(directed_NV, (1 + direction_NV) / 2, 0.5)
-    weight_NK[:, :-1] = weights.direction * directed_NV
-    return Labels(concerns_NV.astype(float), weight_NV), Labels(side_NK, weight_NK)
-
-
-def joined(blocks: list[Examples]) -> Examples:
-    """Return the rows of all blocks."""
-    labels = [
-        Labels(*(np.concatenate([getattr(getattr(b, part), field) for b in blocks]) for field in Labels._fields))
-        for part in ("concern", "side")
-    ]
-    return Examples(np.concatenate([b.features_ND for b in blocks]), *labels)
 
 
 def trained(m: Material, use_N: np.ndarray, members: int = value_head.MEMBERS) -> ValueHead:
@@ -269,40 +73,158 @@ def macro_f1(choice_N: np.ndarray, truth_NV: np.ndarray) -> float:
     return float(np.mean(scores))
 
 
-def cross_validated(m: Material) -> None:
-    """Print what heads of two members say about the folds that they have not learned from, beside the zero-shot baseline."""
-    relevance_NV = np.zeros((len(m.source_N), len(VALUES)))
-    score_NV = np.zeros_like(relevance_NV)
-    for fold in range(FOLDS):
-        held_N = m.fold_N == fold
-        judged = trained(m, ~held_N, 2)(m.examples.features_ND[held_N])
-        relevance_NV[held_N], score_NV[held_N] = judged[0].mean(0), value_head.support(*judged).mean(0)
-    center_D = m.exemplar_features_ED.mean(0)
-    nearest_NV = value_head.unit((m.examples.features_ND - center_D)[:, -m.width :]) @ (
-        value_head.unit((m.phrase_features_PVD[0] - center_D)[:, -m.width :]).T
-    )
+class Candidate(NamedTuple):
+    """A setting among which the inner folds choose: a factor on the weights of the corpora, and settings of the fit."""
+
+    name: str
+    corpora: float = 1.0
+    settings: Settings = value_head.SHIPPED
+
+
+CANDIDATES = (
+    Candidate("as shipped"),
+    Candidate("exemplars alone", corpora=0.0),
+    Candidate("corpora times 3", corpora=3.0),
+    Candidate("penalties / 3", settings=Settings(value_head.PENALTY_RELEVANCE / 3, value_head.PENALTY_DIRECTION / 3)),
+    Candidate("penalties times 3", settings=Settings(value_head.PENALTY_RELEVANCE * 3, value_head.PENALTY_DIRECTION * 3)),
+    Candidate("no ridge regression", settings=Settings(ridge_share=0.0)),
+)
+
+
+class Shared(NamedTuple):
+    """What all fits of a material have in common."""
+
+    basis: Basis
+    inputs: Inputs
+
+
+class Judged(NamedTuple):
+    """Relevance and support of every text by a head that has not learned from its group; nan where none was asked."""
+
+    relevance_NV: np.ndarray
+    score_NV: np.ndarray
+
+
+def out_of_fold(
+    m: Material, shared: Shared, use_N: np.ndarray, fold_N: np.ndarray, choose: Callable[[np.ndarray], Candidate], members: int
+) -> Judged:
+    """Return what heads say about each fold of the texts in use, learned from the other folds.
+
+    Args:
+        m: the texts.
+        shared: of all fits.
+        use_N: the texts that are learned from and judged.
+        fold_N: folds of the texts.
+        choose: the candidate for a training part (N,).
+        members: of a head.
+    """
+    judged = Judged(*(np.full((len(m.source_N), len(VALUES)), np.nan) for _ in range(2)))
+    for fold in np.unique(fold_N):
+        held_N, training_N = use_N & (fold_N == fold), use_N & (fold_N != fold)
+        candidate = choose(training_N)
+        head = _fitted(m, shared, training_N, candidate, members)
+        relevance_HNV, direction_HNV = head(m.examples.features_ND[held_N])
+        judged.relevance_NV[held_N] = relevance_HNV.mean(0)
+        judged.score_NV[held_N] = value_head.support(relevance_HNV, direction_HNV).mean(0)
+    return judged
+
+
+def _fitted(m: Material, shared: Shared, training_N: np.ndarray, candidate: Candidate, members: int) -> ValueHead:
+    factor_N = training_N * np.where(m.source_N == "exemplars", 1.0, candidate.corpora)
+    of_members = np.ones((1, len(factor_N))) if members == 1 else value_head.bootstrap(m.group_N)[:members]
+    concern, side = m.examples.concern, m.examples.side
+    return value_head.fit_inputs(*shared, concern, side, of_members * factor_N, candidate.settings)
+
+
+class Question(NamedTuple):
+    """Texts of a corpus of which people said which of some values they concern."""
+
+    rows: np.ndarray
+    columns: list[int]
+    truth_NV: np.ndarray
+    name: str
+    statistic: Callable[[np.ndarray, np.ndarray], float]
+
+
+def questions(m: Material, use_N: np.ndarray) -> list[Question]:
+    """Return the choice of a foundation and of Schwartz values, for the texts in use."""
     concerns_NV = (m.examples.concern.target_NK == 1) & (m.examples.concern.weight_NK > 0)
-    methods = {
-        "head": relevance_NV,
-        "zero-shot, cosine to the definition": nearest_NV,
-        "head, shuffled texts": np.random.default_rng(0).permutation(relevance_NV),
-    }
-    print("\nheld-out folds, 95 % intervals over groups")
+    result = []
     for source, columns, name, statistic in (
         ("mfrc", COLUMNS["mft"], "accuracy of the foundation of six, comments with one", accuracy),
         ("valueeval", COLUMNS["svt"], "macro-F1 over ValueEval's values", macro_f1),
     ):
-        rows = np.flatnonzero((m.source_N == source) & concerns_NV[:, columns].any(1))
-        if source == "mfrc":
-            rows = rows[concerns_NV[rows][:, columns].sum(1) == 1]
-        truth_NV = concerns_NV[np.ix_(rows, columns)]
-        print(f"  {name} ({len(rows)})")
+        number_N = concerns_NV[:, columns].sum(1)
+        rows = np.flatnonzero(use_N & (m.source_N == source) & ((number_N == 1) if source == "mfrc" else (number_N > 0)))
+        result.append(Question(rows, columns, concerns_NV[np.ix_(rows, columns)], name, statistic))
+    return result
+
+
+class Sided(NamedTuple):
+    """Texts of a source with the column of the value that they concern and their side."""
+
+    rows: np.ndarray
+    column_N: np.ndarray
+    truth_N: np.ndarray
+
+
+def sided(m: Material, source: str, use_N: np.ndarray) -> Sided:
+    """Return the texts in use of a source that take a side."""
+    concern, side = m.examples.concern, m.examples.side
+    concerns_NV = (concern.target_NK == 1) & (concern.weight_NK > 0)
+    row, column = np.nonzero((side.weight_NK[:, :-1] > 0) & concerns_NV & (use_N & (m.source_N == source))[:, None])
+    return Sided(row, column, 2 * side.target_NK[row, column] - 1)
+
+
+def merit(m: Material, judged: Judged, use_N: np.ndarray) -> float:
+    """Return the mean of the three measures by which a candidate is chosen: which foundation, which value, which side."""
+    of_choices = [
+        q.statistic(judged.relevance_NV[np.ix_(q.rows, q.columns)].argmax(1), q.truth_NV) for q in questions(m, use_N)
+    ]
+    texts = sided(m, "exemplars", use_N)
+    own, _ = aucs(judged.score_NV[texts.rows], texts.column_N, texts.truth_N)
+    return float(np.mean([*of_choices, own.mean()]))
+
+
+def nested(m: Material) -> None:
+    """Print what heads of two members say about texts that took no part in their fit nor in the choice of its settings."""
+    at = value_head.basis(m.exemplar_features_ED, m.phrase_features_PVD, m.width)
+    shared = Shared(at, at.inputs(m.examples.features_ND))
+
+    def choose(training_N: np.ndarray) -> Candidate:
+        merits = []
+        for candidate in CANDIDATES:
+            judged = out_of_fold(m, shared, training_N, m.inner_N, lambda _, c=candidate: c, 1)
+            merits.append(merit(m, judged, training_N))
+        listed = ", ".join(f"{c.name} {value:.4f}" for c, value in zip(CANDIDATES, merits, strict=True))
+        print(f"  inner folds: {listed}", flush=True)
+        return CANDIDATES[int(np.argmax(merits))]
+
+    print("\nnested cross-validation, 95 % intervals over groups", flush=True)
+    everything_N = np.ones(len(m.source_N), bool)
+    print_figures(m, shared, out_of_fold(m, shared, everything_N, m.fold_N, choose, 2))
+
+
+def print_figures(m: Material, shared: Shared, judged: Judged) -> None:
+    """Print figures of all texts beside the zero-shot baseline and controls."""
+    everything_N = np.ones(len(m.source_N), bool)
+    methods = {
+        "head": judged.relevance_NV,
+        "zero-shot, cosine to the definition": shared.inputs.cosine_PNV[0],
+        "head, shuffled texts": np.random.default_rng(0).permutation(judged.relevance_NV),
+    }
+    for q in questions(m, everything_N):
+        print(f"  {q.name} ({len(q.rows)})")
         for method, of_all in methods.items():
-            print(f"    {method:38}{choices(statistic, of_all[np.ix_(rows, columns)].argmax(1), truth_NV, m.group_N[rows])}")
-    for source in ("exemplars", "virtue"):
-        side = m.examples.side
-        row, column = np.nonzero((side.weight_NK[:, :-1] > 0) & concerns_NV & (m.source_N == source)[:, None])
-        print_aucs(f"  AUC, {source}", score_NV[row], column, 2 * side.target_NK[row, column] - 1)
+            chosen_N = of_all[np.ix_(q.rows, q.columns)].argmax(1)
+            print(f"    {method:38}{choices(q.statistic, chosen_N, q.truth_NV, m.group_N[q.rows])}", flush=True)
+    texts = sided(m, "exemplars", everything_N)
+    score_NV = judged.score_NV[texts.rows]
+    for theory in (*theories(), "all"):
+        at = np.array([theory in ("all", operational()[c].theory) for c in texts.column_N])
+        print_aucs(f"  AUC, exemplars, {theory}", score_NV[at], texts.column_N[at], texts.truth_N[at])
+    texts = sided(m, "virtue", everything_N)
+    print_aucs("  AUC, virtue", judged.score_NV[texts.rows], texts.column_N, texts.truth_N)
 
 
 def choices(statistic: Callable[..., float], choice_N: np.ndarray, truth_NV: np.ndarray, group_N: np.ndarray) -> str:
@@ -357,19 +279,31 @@ def reserved_figures(head: ValueHead, features: CachedFeatures, folder: str) -> 
     print(f"    about another value: exactly 0 {np.mean(off == 0):.2f}; mean size / that about the value {ratio:.2f}")
 
 
+def speed(features: CachedFeatures, num_texts: int = 256) -> None:
+    """Print texts per second of processor time by one thread, for statements of the samples."""
+    texts = sample("corpus.csv")["text"][:num_texts]
+    features.encoder(texts[:32])
+    start = time.process_time()
+    features.encoder(texts)
+    print(f"{features.model}: {num_texts / (time.process_time() - start):.1f} texts per second of processor time")
+
+
 def main() -> None:
-    folder, features = sys.argv[1], CachedFeatures(MINILM)
+    folder, *options = sys.argv[1:]
+    models = [option for option in options if option != "write"]
+    features = CachedFeatures(models[0] if models else MINILM)
+    speed(features)
     m = material(folder, features)
     print({source: int((m.source_N == source).sum()) for source in dict.fromkeys(m.source_N.tolist())})
     head = trained(m, np.ones(len(m.source_N)))
-    if "write" in sys.argv[2:]:
+    if "write" in options:
         path = Path(value_head.__file__).with_name(value_head.WEIGHTS)
         path.write_bytes(value_head.dump(head, features([value_head.PROBE])[0]))
         print(
             f"\n{path}: {path.stat().st_size:,} bytes; SHA256 in value_head.py: {hashlib.sha256(path.read_bytes()).hexdigest()}"
         )
     reserved_figures(head, features, folder)
-    cross_validated(m)
+    nested(m)
 
 
 if __name__ == "__main__":

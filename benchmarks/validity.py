@@ -1,6 +1,6 @@
 """Do the intervals hold people's intensity? Total and judge's own intervals side by side.
 
-python -m benchmarks.validity simulation [SEEDS]
+python -m benchmarks.validity simulation [VALUES] [FIRST_SEED]
 python -m benchmarks.validity relevance
 python -m benchmarks.validity labels ../shared/data/vidb_anchors/dev.jsonl
 
@@ -153,7 +153,7 @@ def own_scores(
     return np.array(scoring.posterior.scores()).T
 
 
-def simulation(num_values: int = 12) -> None:
+def simulation(num_values: int = 12, first_seed: int = 0) -> None:
     """Print coverage, width and error over the grid, for rows of a VIDB and for new texts.
 
     The values of a cell are those of one version: the spread of their neutral texts is pooled, except in `alone`.
@@ -163,16 +163,19 @@ def simulation(num_values: int = 12) -> None:
         for content in (0.5, 1.0, 2.0):
             for sharpness in (0.5, 1.0, 3.0) if tails == "normal" else (1.0,):
                 for k in (2, 5):
-                    for (basis, texts), line in _cell(tails, content, sharpness, k, num_values).items():
+                    for (basis, texts), line in cell(tails, content, sharpness, k, num_values, first_seed).items():
                         total, own = np.split(line, 2)
                         numbers = " | ".join(f"{c:8.3f} {w:5.1f} {e:5.2f}" for c, w, e in (total, own))
                         print(f"{texts:5} {tails:7} {basis:13} {content:7g} {sharpness:9g} {k} |        {numbers}", flush=True)
 
 
-def _cell(tails: str, content: float, sharpness: float, k: int, num_values: int) -> dict[tuple[str, str], np.ndarray]:
-    """Mean figures by what the intervals rest on and by kind of text."""
-    one = {f"v{v}": build(content, sharpness, k, tails, 1, v) for v in range(num_values)}
-    three = {f"v{v}": build(content, sharpness, k, tails, 3, v) for v in range(num_values)}
+def cell(
+    tails: str, content: float, sharpness: float, k: int, num_values: int, first_seed: int = 0
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return mean figures by what the intervals rest on and by kind of text: coverage, width, error, then the judge's own."""
+    seeds = range(first_seed, first_seed + num_values)
+    one = {f"v{v}": build(content, sharpness, k, tails, 1, v) for v in seeds}
+    three = {f"v{v}": build(content, sharpness, k, tails, 3, v) for v in seeds}
     num_neutral, num_anchors = NUM_NEUTRAL * num_values, 5 * (max(k, 3) - 1)
     shares = {value: built.share for value, built in three.items()}
     bases = {

@@ -77,10 +77,28 @@ def test_a_record_of_rated_texts_calibrates_everything_that_the_judge_scores(roo
     assert answer.scores[0].low < answer.scores[0].judge_low
 
 
-def test_a_record_needs_ratings_of_people_in_points(root, tmp_path):
-    for anchors, judge in (("sample", ENCODER), (rated_file(tmp_path), SIMULATED)):
-        with pytest.raises(InputError, match="vidb"):
-            job_config(audit_judge, root, "vidb=current", judge=judge, anchors=anchors)
+def test_a_simulated_judge_has_no_record(root, tmp_path):
+    with pytest.raises(InputError, match="vidb"):
+        job_config(audit_judge, root, "vidb=current", judge=SIMULATED, anchors=rated_file(tmp_path))
+
+
+def test_texts_of_known_direction_are_better_than_neutral_ones_and_worse_than_ratings(root, tmp_path):
+    build_vidb.main(job_config(build_vidb, root, judge=ENCODER))
+    version = vidb.load(str(root))
+    audit_judge.main(job_config(audit_judge, root, "vidb=current", judge=ENCODER, anchors="sample", values=VALUES))
+    judge = job_config(evaluate, root, judge=ENCODER).judge
+    record = validity.load(str(root), fingerprint(judge))
+    assert {error.basis for error in record.content_errors.values()} == {"direction"}
+    assert set(record.content_errors) == set(version.calibrations)
+    assert 90 < record.num_texts < 120  # not the neutral ones
+    assert all("known direction" in error.source for error in record.content_errors.values())
+    assert validity.of_judge(version, fingerprint(judge)) == record.by_value
+
+    audit_judge.main(job_config(audit_judge, root, "vidb=current", judge=ENCODER, anchors=rated_file(tmp_path), values=VALUES))
+    rated = validity.load(str(root), fingerprint(judge))
+    assert {error.basis for error in rated.content_errors.values()} == {"record"}
+    audit_judge.main(job_config(audit_judge, root, "vidb=current", judge=ENCODER, anchors="sample", values=VALUES))
+    assert validity.load(str(root), fingerprint(judge)) == rated
 
 
 def test_several_judges_show_their_content_error_by_disagreement(root, tmp_path):

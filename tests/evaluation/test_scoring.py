@@ -141,6 +141,79 @@ def test_adaptive_windows_close_in_on_the_response():
     assert spread[2] < spread[1] < spread[0]
 
 
+def with_neutral(anchor_set: Anchors, count: int) -> Anchors:
+    """The same anchors, of which `count` near zero are neutral texts."""
+    near = np.flatnonzero(np.abs(anchor_set.theta_A) < 0.5)
+    chosen = np.random.default_rng(0).choice(near, count, replace=False)
+    return anchor_set._replace(neutral_ids=frozenset(anchor_set.text_ids[chosen].tolist()))
+
+
+def mean_size_off_topic(share: float, sampling: str) -> float:
+    """Mean |intensity| of texts about something else, by a judge that likes each more or less than it should.
+
+    The more of the other texts of a window do not concern the value either, the less so: alone among neutral texts it is one of
+    them.
+    """
+    config, anchor_set, rng = (
+        EvaluatorConfig(sampling=sampling, neutral_share=share),
+        with_neutral(ANCHORS, 40),
+        np.random.default_rng(1),
+    )
+    units, liking_U = [f"u{i}" for i in range(200)], rng.normal(0, 4, 200)
+    used: list[set[int]] = [set() for _ in units]
+    posterior = Posterior(anchor_set, len(units), 1.0)
+    for round_ in range(config.m):
+        for unit, window in enumerate(plan_round(posterior, units, units, used, round_, config)):
+            about = np.mean([i not in anchor_set.neutral_ids for i in anchor_set.text_ids[window.anchors]])
+            seen_K = np.insert(anchor_set.theta_A[window.anchors], window.position, about * liking_U[unit])
+            posterior.update(unit, window, np.argsort(-(seen_K + rng.gumbel(size=config.k))).tolist(), None)
+    return float(np.abs([score.intensity for score in posterior.scores()]).mean())
+
+
+@pytest.mark.parametrize("sampling", ["bucket", "adaptive"])
+def test_neutral_anchors_move_texts_about_something_else_towards_zero(sampling):
+    assert mean_size_off_topic(0.4, sampling) < 0.8 * mean_size_off_topic(0.0, sampling)
+
+
+@pytest.mark.parametrize("sampling", ["bucket", "adaptive"])
+def test_neutral_anchors_cost_little_where_the_judge_errs_by_chance_alone(sampling):
+    plain, shared = (
+        simulate(with_neutral(ANCHORS, 40), np.zeros(300), 3, sampling, neutral_share=share) for share in (0.0, 0.6)
+    )
+    assert plain.error < shared.error < 1.1 * plain.error  # it costs, and that is why it is off by default
+    assert shared.coverage >= 0.92
+
+
+@pytest.mark.parametrize(("share", "numbers"), [(0.0, [0, 0, 0]), (0.2, [1, 1, 1]), (0.5, [2, 3, 2]), (1.0, [5, 5, 5])])
+def test_the_share_of_neutral_anchors_is_kept_over_the_rounds(share, numbers):
+    config, anchor_set = EvaluatorConfig(neutral_share=share), with_neutral(ANCHORS, 40)
+    windows = [window for (window,) in plan_all_rounds(["u"], config, anchor_set)]
+    shown = [[i in anchor_set.neutral_ids for i in anchor_set.text_ids[window.anchors]] for window in windows]
+    assert [sum(of_window) for of_window in shown] >= numbers  # an anchor of theta near zero may be neutral too
+    assert [config.neutral_anchors(round_) for round_ in range(3)] == numbers
+    assert len({int(i) for window in windows for i in window.anchors}) == 15
+
+
+def test_without_neutral_anchors_settings_and_windows_are_as_before():
+    assert "neutral_share" not in EvaluatorConfig().model_dump()
+    assert EvaluatorConfig(neutral_share=0.2).model_dump()["neutral_share"] == 0.2
+    same = zip(
+        plan_all_rounds(["u"], EvaluatorConfig(), with_neutral(ANCHORS, 40)),
+        plan_all_rounds(["u"], EvaluatorConfig()),
+        strict=True,
+    )
+    assert all(a[0].anchors.tolist() == b[0].anchors.tolist() for a, b in same)
+
+
+def test_a_share_that_the_neutral_texts_do_not_reach_is_refused():
+    config = EvaluatorConfig(neutral_share=0.4)  # 2 of 5 in 3 rounds, and the text itself may be neutral
+    with pytest.raises(InputError, match=r"6 neutral texts.* needs 7"):
+        check_anchors(with_neutral(ANCHORS, 6), config)
+    check_anchors(with_neutral(ANCHORS, 7), config)
+    with pytest.raises(ValueError, match="neutral_share"):
+        EvaluatorConfig(neutral_share=0.4, sampling="fixed")
+
+
 @pytest.mark.parametrize(("sampling", "enough"), [("adaptive", 16), ("bucket", 16), ("random", 16), ("fixed", 6)])
 def test_too_few_anchors_are_refused_with_the_required_number(sampling, enough):
     config = EvaluatorConfig(sampling=sampling)

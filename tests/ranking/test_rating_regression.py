@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from tests.ranking.content_worlds import World, world
-from valueflow.ranking.rating_regression import MIN_CONFORMAL, RatedTexts, conformal_factor, from_ratings
+from valueflow.ranking.rating_regression import (
+    MIN_CONFORMAL,
+    RatedTexts,
+    conformal_factors,
+    from_ratings,
+    held_out_ratios,
+)
 
 
 def fitted(seed, num_values, count, content, tails="normal"):
@@ -80,8 +86,48 @@ def test_conformal_factors_mend_intervals_of_the_wrong_shape():
     rng = np.random.default_rng(0)
     x = rng.uniform(-8, 8, 400)
     heavy = RatedTexts([str(i) for i in range(400)], x, x, x, np.clip(0.5 * x + 1.5 * rng.choice([-1, 1], 400), -10, 10))
-    assert conformal_factor({"v": heavy}) < 0.65  # two points have no tails
-    assert conformal_factor({"v": heavy.take(np.arange(400) < MIN_CONFORMAL - 1)}) == 1.0
+    assert conformal_factors({"v": heavy}, ["v"])["v"] < 0.65  # two points have no tails
+    assert conformal_factors({"v": heavy.take(np.arange(400) < MIN_CONFORMAL - 1)}, ["v"]) == {"v": 1.0}
+
+
+def of_shape(name, size, draw):
+    """Texts of one value whose ratings lie around the line as `draw(rng, size)` says."""
+    rng = np.random.default_rng(len(name) + size)
+    x = rng.uniform(-8, 8, size)
+    return RatedTexts([f"{name}{i}" for i in range(size)], x, x, x, np.clip(0.5 * x + draw(rng, size), -10, 10))
+
+
+def test_a_value_with_enough_ratings_has_its_own_conformal_factor_and_the_others_share_one():
+    rated = {
+        "two points": of_shape("two points", 300, lambda rng, n: 1.5 * rng.choice([-1, 1], n)),
+        "heavy": of_shape("heavy", 300, lambda rng, n: rng.standard_t(2, n)),
+        "few": of_shape("few", 40, lambda rng, n: rng.normal(size=n)),
+        "fewer": of_shape("fewer", 20, lambda rng, n: rng.normal(size=n)),
+    }
+    factors = conformal_factors(rated, [*rated, "none"])
+    assert factors["few"] == factors["fewer"] == factors["none"]
+    assert factors["two points"] < factors["few"] < factors["heavy"]
+    # The definition: the smallest factor by which at least ceil(0.95 (n + 1)) of the n texts outside the fit are covered.
+    ratios = held_out_ratios(rated)
+    for value, of_value in (*((v, ratios[v]) for v in ("two points", "heavy")), ("none", np.concatenate([*ratios.values()]))):
+        least = np.ceil(0.95 * (len(of_value) + 1))
+        assert (of_value <= factors[value]).sum() >= least > (of_value < factors[value]).sum()
+    errors = from_ratings(rated, [*rated, "none"], "record", "")
+    assert {value: error.factor for value, error in errors.items()} == factors
+
+
+def test_the_own_factor_covers_texts_of_its_value_where_a_shared_one_does_not():
+    shapes = {
+        "a": lambda rng, n: rng.uniform(-3, 3, n),
+        "b": lambda rng, n: rng.standard_t(2, n),
+        "c": lambda rng, n: rng.normal(size=n),
+    }
+    rated = {name: of_shape(name, 200, draw) for name, draw in shapes.items()}
+    errors = from_ratings(rated, list(rated), "ratings", "")
+    for name, draw in shapes.items():
+        new = of_shape(name, 5000, draw)
+        total = errors[name].total(new.intensity_N, new.low_N, new.high_N)
+        assert 0.92 <= ((total.low_T <= new.rating_N) & (new.rating_N <= total.high_T)).mean() <= 0.985, name
 
 
 @pytest.mark.statistics

@@ -12,8 +12,7 @@ from valueflow.records import SCHEMAS
 from valueflow.report.evaluation_page import MAX_ROWS, EvaluationReport, evaluation_page
 
 
-@pytest.fixture
-def report() -> EvaluationReport:
+def sample_report() -> EvaluationReport:
     rows = [
         {
             "response_id": f"{value}{i:03}", "query": f"query {i}", "dataset": "d", "response": f"response {i} of {value}",
@@ -27,6 +26,11 @@ def report() -> EvaluationReport:
     rows[1] |= {"intensity": None, "low": None, "high": None, "num_failed": 3}
     table = pa.Table.from_pylist(rows, SCHEMAS["evaluations"])
     return EvaluationReport(table, "v-1", "j <x>", 6, 3, "adaptive", dict.fromkeys(VALUES, 1.25), {"windows": 420}, "k: 6")
+
+
+@pytest.fixture
+def report() -> EvaluationReport:
+    return sample_report()
 
 
 def test_the_page_holds_no_markup_of_the_data_and_loads_nothing(report: EvaluationReport) -> None:

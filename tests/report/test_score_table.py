@@ -7,7 +7,7 @@ from valueflow import store
 from valueflow.evaluation.responses import OwnValue
 from valueflow.ranking.content_error import ContentError
 from valueflow.records import SCHEMAS, ValueId, text_id
-from valueflow.report.score_table import score_table
+from valueflow.report.score_table import OwnValueFigures, own_value_figures, score_table
 from valueflow.store import Build, EvaluationsDetails
 
 VALUE, OTHER = ValueId("svt:power"), ValueId("svt:security")
@@ -37,11 +37,17 @@ def build(root, error: ContentError) -> Build:
 def test_own_values_come_first_and_signs_and_intervals_are_counted(tmp_path):
     lines = score_table(build(tmp_path, ContentError(sd=4.0, spread=5.0, source="40 texts")), OWN).splitlines()
     assert [line.split()[0] for line in lines[:4]] == ["own", VALUE, VALUE, VALUE]
-    assert "1 of 3 signs are right, 1 intervals exclude the right sign; mean size 4.3" in lines[4]
-    assert "1 of 2 intervals contain zero; mean size 1.2" in lines[5]
+    assert "1 of 3 signs are right, 1 intervals exclude the right sign; mean size 4.33" in lines[4]
+    assert "1 of 2 intervals contain zero; mean size 1.25" in lines[5]
     assert lines[6] == "intervals: 40 texts"
     assert lines[7].startswith("judge: j is weak at best: it shares about 36% of its variance with people")
     assert "7 points wide; a judge that agrees with people would need 2" in lines[7]
+
+
+def test_the_figures_of_the_sentences_are_numbers_too(tmp_path):
+    at = build(tmp_path, ContentError())
+    assert own_value_figures(at, OWN) == OwnValueFigures(3, 1, 1, pytest.approx(13 / 3), 2, 1, 1.25)
+    assert own_value_figures(at, {}) is None
 
 
 def test_without_own_values_each_value_shows_its_highest_middle_and_lowest(tmp_path):

@@ -13,8 +13,7 @@ from valueflow.report.vidb_page import BuildReport, JudgeReport, vidb_page
 from valueflow.store import JudgeEffects
 
 
-@pytest.fixture
-def report() -> BuildReport:
+def sample_report() -> BuildReport:
     reasons = {f"not an order of letters: '<b>{i}'": 1 for i in range(30)} | {"empty reply": 9}
     return BuildReport(
         version="v-0123456789abcdef", created="2026-03-02T10:14:09.120934+00:00", code_version="0.1.0", git_commit="abc",
@@ -26,6 +25,11 @@ def report() -> BuildReport:
         counts={"ingest": {"texts": 1200, "duplicates": 3}}, licenses={"MIT": 40, "CC-BY-4.0": 20},
         config_yaml="windows: {k: 2}", lineage=["texts: 77aa"], warnings=["position 1 wins <62 %>", "two components"],
     )  # fmt: skip
+
+
+@pytest.fixture
+def report() -> BuildReport:
+    return sample_report()
 
 
 def test_the_page_holds_no_markup_of_the_data_and_loads_nothing(report: BuildReport) -> None:

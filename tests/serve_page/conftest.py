@@ -1,30 +1,14 @@
 """The page in a headless Chromium; its tests are skipped where Playwright or Chromium is absent."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chromium import browser  # noqa: F401 a fixture
 from fakes.server import FakeServer, running
 from fakes.service import FakeService
 
 PAGE = Path(__file__).parents[2] / "serve" / "page.html"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")  # not longer: no other event loop can run in this thread meanwhile
-def browser() -> Iterator:
-    playwright_api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    with playwright_api.sync_playwright() as playwright:
-        # Chromium's sandbox does not start for root.
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        playwright_api.expect.set_options(timeout=15_000)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -33,7 +17,7 @@ def server() -> FakeServer:
 
 
 @pytest.fixture
-def page(browser, server, request) -> Iterator:
+def page(browser, server, request) -> Iterator:  # noqa: F811 the fixture
     """The page of a fresh server; at the end no request went elsewhere, and the console has no error of the page."""
     with running(server):
         url = server.url

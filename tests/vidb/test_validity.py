@@ -46,6 +46,18 @@ def test_a_damaged_record_is_refused(tmp_path):
         validity.load(str(tmp_path), "77aa")
 
 
+@pytest.mark.parametrize(
+    ("basis", "uses_record"), [("known", False), ("ratings", False), ("record", False), ("neutral", True), ("judges", True)]
+)
+def test_known_directions_are_better_than_neutral_texts_and_worse_than_any_rating(basis, uses_record):
+    directed = RATED.model_copy(update={"basis": "direction"})
+    own = ContentError(slope=0.7, sd=1.0, basis=basis, source="own")
+    errors = validity.content_errors(
+        version(**{POWER: own}), "77aa", record().model_copy(update={"content_errors": {POWER: directed}})
+    )
+    assert errors[POWER] == (directed if uses_record else own)
+
+
 @pytest.mark.parametrize(("basis", "uses_record"), [("known", False), ("ratings", False), ("neutral", True), ("record", True)])
 def test_a_record_is_better_than_neutral_texts_and_human_ratings_of_the_version_are_better(basis, uses_record):
     own = ContentError(slope=0.7, sd=1.0, basis=basis, source="own")

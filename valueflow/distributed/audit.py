@@ -43,17 +43,18 @@ class AuditJudgeConfig(Config):
     exam: AuditConfig = Field(AuditConfig(), description="size of the audit, and the marks to reach")
     vidb: str = Field(
         "",
-        description="a version, or current: rated texts in points are scored against it too, for the judge's validity record",
+        description="a version, or current: texts rated in points, or of known direction (the sample, or a file of ratings "
+        "-1, 0 and 1), are scored against it too, for the judge's validity record",
     )
     dry_run: bool = Field(False, description="print the estimated cost of the audit, make no calls")
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
-    def _rated_in_points(self) -> "AuditJudgeConfig":
-        if self.vidb and (self.anchors == SAMPLE or self.judge.kind == "simulated"):
+    def _rated_by_people(self) -> "AuditJudgeConfig":
+        if self.vidb and self.judge.kind == "simulated":
             raise ValueError(
-                f"vidb ({self.vidb!r}) needs people's ratings in [-10, 10]: set anchors ({self.anchors!r}) to a file of them, "
-                f"and judge to one that is not simulated (kind {self.judge.kind!r})"
+                f"vidb ({self.vidb!r}) measures how far a judge is from people: set judge to one that is not simulated (kind "
+                f"{self.judge.kind!r})"
             )
         return self
 

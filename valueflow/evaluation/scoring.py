@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from valueflow import defaults
 from valueflow.config import Config
@@ -44,6 +44,24 @@ class EvaluatorConfig(Config):
     sharpness: float | None = Field(
         None, gt=0, description="the judge's nats per unit of theta; null: 1 for the judge that built the VIDB, else estimated"
     )
+    neutral_share: float = Field(
+        0.0, ge=0, le=1, description="share of the anchors shown that are neutral texts, in place of others",
+        exclude_if=lambda share: not share,  # 0 is in no id, so that ids from before the setting hold
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _anchors_of_rounds_differ(self) -> "EvaluatorConfig":
+        if self.neutral_share and self.sampling == "fixed":
+            raise ValueError(
+                f"neutral_share ({self.neutral_share:g}) draws other neutral texts in every round, and sampling "
+                f"({self.sampling!r}) shows the same anchors in all: use another sampling, or neutral_share=0"
+            )
+        return self
+
+    def neutral_anchors(self, round_: int) -> int:
+        """Return how many of the anchors of a window are neutral texts; over the rounds it is the share."""
+        total = self.neutral_share * (self.k - 1)
+        return int(total * (round_ + 1) + 1e-9) - int(total * round_ + 1e-9)
 
 
 class Window(NamedTuple):
@@ -253,8 +271,15 @@ def check_anchors(anchors: Anchors, config: EvaluatorConfig) -> None:
     """Check that a value has enough anchors for the windows.
 
     Raises:
-        InputError: fewer anchors than the windows of one response show.
+        InputError: fewer anchors, or neutral texts among them, than the windows of one response show.
     """
+    shown = sum(map(config.neutral_anchors, range(config.m)))
+    if shown and len(anchors.neutral_ids) < shown + 1:
+        raise InputError(
+            f"{anchors.theory}:{anchors.value} has {len(anchors.neutral_ids)} neutral texts; neutral_share "
+            f"{config.neutral_share:g} with k={config.k}, m={config.m} needs {shown + 1}. Lower evaluator.neutral_share, or "
+            "build the VIDB with a larger candidates.num_neutral"
+        )
     needed = {"fixed": config.k - 1}.get(config.sampling, (config.k - 1) * config.m) + 1
     if len(anchors.theta_A) < needed:
         raise InputError(
@@ -290,10 +315,14 @@ def plan_round(
         target_UL = np.tile(((np.arange(k - 1) + 0.5) / (k - 1) * count).astype(int), (len(unit_ids), 1))
     else:
         target_UL = np.stack([rng.choice(count, k - 1, replace=False) for rng in streams])
+    num_neutral = config.neutral_anchors(round_)
+    neutral = np.flatnonzero([i in anchors.neutral_ids for i in anchors.text_ids]) if num_neutral else np.empty(0, int)
     windows = []
     for i, rng in enumerate(streams):
         unavailable = set() if config.sampling == "fixed" else used[i]
-        chosen = [_take_nearest(int(t), anchors, unavailable, text_ids[i]) for t in target_UL[i]]
+        chosen = _take_neutral(neutral, num_neutral, anchors, unavailable, text_ids[i], rng)
+        target_L = rng.permutation(target_UL[i])[len(chosen) :] if chosen else target_UL[i]
+        chosen += [_take_nearest(int(t), anchors, unavailable, text_ids[i]) for t in target_L]
         position = (starts[i] + round_ * max(1, round(k / config.m))) % k
         windows.append(Window(rng.permutation(chosen), position))
     return windows
@@ -302,6 +331,20 @@ def plan_round(
 def _finer_at_the_ends(level: np.ndarray) -> np.ndarray:
     """Return levels in [0, 1], denser towards 0 and 1: texts are rare there, so equal strata would resolve the ends badly."""
     return (1 - np.cos(np.pi * level)) / 2
+
+
+def _take_neutral(
+    neutral: np.ndarray, count: int, anchors: Anchors, unavailable: set[int], text_id: str, rng: np.random.Generator
+) -> list[int]:
+    """Return the indices of neutral texts drawn among those that are available, and mark them as unavailable."""
+    if not count:
+        return []
+    free = [int(i) for i in neutral if i not in unavailable and anchors.text_ids[i] != text_id]
+    if len(free) < count:
+        raise InputError(f"{anchors.theory}:{anchors.value} has too few unused neutral texts; lower evaluator.neutral_share")
+    chosen = [free[i] for i in rng.choice(len(free), count, replace=False)]
+    unavailable.update(chosen)
+    return chosen
 
 
 def _take_nearest(target: int, anchors: Anchors, unavailable: set[int], text_id: str) -> int:

@@ -38,8 +38,8 @@ SCALE = 8.0  # of features of length 1, so that the penalties are of the order o
 PENALTY_RELEVANCE, PENALTY_DIRECTION = 12.0, 40.0
 # Prior covariance of the weights of two values: a part shared by all, one for similar descriptions, one of the value itself.
 RELEVANCE_PRIOR, DIRECTION_PRIOR = (0.3, 1.0, 1.0), (2.0, 1.0, 1.0)
-# Of the ridge regression on the exemplars' sides, which is half of the direction: penalty, prior covariance, factor to a logit.
-RIDGE, RIDGE_PRIOR, RIDGE_SCALE = 2.0, (4.0, 1.0, 0.5), 2.0
+# Of the ridge regression on the exemplars' sides: penalty, prior covariance, factor to a logit, share in the direction.
+RIDGE, RIDGE_PRIOR, RIDGE_SCALE, RIDGE_SHARE = 2.0, (4.0, 1.0, 0.5), 2.0, 0.5
 OTHER_VALUE = 0.2  # weight of a statement about one value as an example of a text that does not concern another
 STRENGTH = {0: 0.0, 1: 0.5, 2: 0.75, 3: 1.0}  # |direction| of a statement
 POLE_WEIGHT = 3.0  # of the phrases `supports` and `opposes` as examples
@@ -149,6 +149,56 @@ def exemplar_labels(phrase_features_PVD: np.ndarray, rows: list[dict]) -> tuple[
     return concern, Labels(side_NK, side_weight_NK)
 
 
+class Settings(NamedTuple):
+    """What cross-validation may choose; by default that of the weights that ship."""
+
+    penalty_relevance: float = PENALTY_RELEVANCE
+    penalty_direction: float = PENALTY_DIRECTION
+    ridge_share: float = RIDGE_SHARE
+
+
+SHIPPED = Settings()
+
+
+class Basis(NamedTuple):
+    """What a head reads of features: standardization, principal components (D, C), vectors of the phrases; no labels."""
+
+    mean_D: np.ndarray
+    scale_D: np.ndarray
+    axes_DC: np.ndarray
+    vector_PVW: np.ndarray
+    z_ED: np.ndarray
+    z_PVD: np.ndarray
+
+    def inputs(self, features_ND: np.ndarray) -> "Inputs":
+        """Return what the regressions read of texts."""
+        x_NC = SCALE * unit((features_ND - self.mean_D) / self.scale_D) @ self.axes_DC
+        last_NW = unit((features_ND - self.mean_D)[:, -self.vector_PVW.shape[2] :])
+        return Inputs(x_NC, last_NW @ self.vector_PVW.transpose(0, 2, 1))
+
+
+class Inputs(NamedTuple):
+    """Components of texts, and their cosines to the phrases."""
+
+    x_NC: np.ndarray
+    cosine_PNV: np.ndarray
+
+
+def basis(exemplar_features_ED: np.ndarray, phrase_features_PVD: np.ndarray, width: int) -> Basis:
+    """Return the basis of a head.
+
+    Args:
+        exemplar_features_ED: what sets mean, scale and principal components.
+        phrase_features_PVD: features of `phrases()`.
+        width: of the encoder's last layer, the end of the features.
+    """
+    mean_D, scale_D = exemplar_features_ED.mean(0), exemplar_features_ED.std(0) + 1e-6
+    z_ED = unit((exemplar_features_ED - mean_D) / scale_D)
+    axes_DC = _principal_axes(z_ED[:: max(len(z_ED) // SAMPLE, 1)])
+    vector_PVW = unit((phrase_features_PVD - mean_D)[..., -width:])
+    return Basis(mean_D, scale_D, axes_DC, vector_PVW, z_ED, unit((phrase_features_PVD - mean_D) / scale_D))
+
+
 def fit(
     examples: Examples, weight_HN: np.ndarray, exemplar_features_ED: np.ndarray, phrase_features_PVD: np.ndarray, width: int
 ) -> ValueHead:
@@ -157,47 +207,49 @@ def fit(
     Args:
         examples: all texts to learn from, the exemplars first.
         weight_HN: how often each member sees an example.
-        exemplar_features_ED: what sets mean, scale and principal components.
+        exemplar_features_ED: as in `basis`, with the next two.
         phrase_features_PVD: features of `phrases()`.
-        width: of the encoder's last layer, the end of the features.
+        width: of the encoder's last layer.
     """
-    mean_D, scale_D = exemplar_features_ED.mean(0), exemplar_features_ED.std(0) + 1e-6
-    z_ED = unit((exemplar_features_ED - mean_D) / scale_D)
-    axes_DC = _principal_axes(z_ED[:: max(len(z_ED) // SAMPLE, 1)])
-    x_NC = SCALE * unit((examples.features_ND - mean_D) / scale_D) @ axes_DC
-    vector_PVW = unit((phrase_features_PVD - mean_D)[..., -width:])
-    cosine_PNV = unit((examples.features_ND - mean_D)[:, -width:]) @ vector_PVW.transpose(0, 2, 1)
-    z_PVD = unit((phrase_features_PVD - mean_D) / scale_D)
-    alike_VV, pole_VV = _centered_cosine(z_PVD[0] + z_PVD[1]), z_PVD[1] @ z_PVD[1].T
+    at = basis(exemplar_features_ED, phrase_features_PVD, width)
+    return fit_inputs(at, at.inputs(examples.features_ND), examples.concern, examples.side, weight_HN)
+
+
+def fit_inputs(
+    at: Basis, inputs: Inputs, concern: Labels, side: Labels, weight_HN: np.ndarray, settings: Settings = SHIPPED
+) -> ValueHead:
+    """Return the head for inputs that several fits share; else as `fit`."""
+    alike_VV, pole_VV = _centered_cosine(at.z_PVD[0] + at.z_PVD[1]), at.z_PVD[1] @ at.z_PVD[1].T
     shared, alike, same = DIRECTION_PRIOR
     covariance_KK = np.full((len(pole_VV) + 1,) * 2, shared)
     covariance_KK[:-1, :-1] += alike * pole_VV + same * np.eye(len(pole_VV))
     lines = []
     for labels, covariance, penalty in (
-        (examples.concern, RELEVANCE_PRIOR[0] + RELEVANCE_PRIOR[1] * alike_VV + RELEVANCE_PRIOR[2] * np.eye(len(alike_VV)),
-         PENALTY_RELEVANCE),
-        (examples.side, covariance_KK, PENALTY_DIRECTION),
+        (concern, RELEVANCE_PRIOR[0] + RELEVANCE_PRIOR[1] * alike_VV + RELEVANCE_PRIOR[2] * np.eye(len(alike_VV)),
+         settings.penalty_relevance),
+        (side, covariance_KK, settings.penalty_direction),
     ):  # fmt: skip
         members = [
-            _logistic(x_NC, cosine_PNV, labels._replace(weight_NK=labels.weight_NK * w_N[:, None]), covariance, penalty)
+            _logistic(*inputs, labels._replace(weight_NK=labels.weight_NK * w_N[:, None]), covariance, penalty)
             for w_N in weight_HN
         ]
         weights_HCV, phrases_HP, bias_HV = (np.stack(column) for column in zip(*members, strict=True))
-        lines.append(Line((axes_DC @ weights_HCV).astype(np.float32), phrases_HP, bias_HV))
+        lines.append(Line((at.axes_DC @ weights_HCV).astype(np.float32), phrases_HP, bias_HV))
     relevance, direction = lines
-    num_exemplars = len(z_ED)
-    side = Labels(*(array_NK[:num_exemplars, :-1] for array_NK in examples.side))
+    num_exemplars = len(at.z_ED)
+    of_exemplars = Labels(*(array_NK[:num_exemplars, :-1] for array_NK in side))
     covariance_VV = RIDGE_PRIOR[0] + RIDGE_PRIOR[1] * pole_VV + RIDGE_PRIOR[2] * np.eye(len(pole_VV))
     weights_HDV, bias_HV = (
         np.stack(part)
-        for part in zip(*(_ridge(z_ED, side, w_N[:num_exemplars], covariance_VV) for w_N in weight_HN), strict=True)
+        for part in zip(*(_ridge(at.z_ED, of_exemplars, w_N[:num_exemplars], covariance_VV) for w_N in weight_HN), strict=True)
     )
+    own, ridge = 1 - settings.ridge_share, settings.ridge_share * RIDGE_SCALE
     mixed = Line(
-        ((direction.weights_HDV + RIDGE_SCALE * weights_HDV / SCALE) / 2).astype(np.float32),
-        direction.phrases_HP / 2,
-        (direction.bias_HV + RIDGE_SCALE * bias_HV) / 2,
+        (own * direction.weights_HDV + ridge * weights_HDV / SCALE).astype(np.float32),
+        own * direction.phrases_HP,
+        own * direction.bias_HV + ridge * bias_HV,
     )
-    return ValueHead(mean_D, scale_D, vector_PVW, relevance, mixed)
+    return ValueHead(at.mean_D, at.scale_D, at.vector_PVW, relevance, mixed)
 
 
 def _ridge(z_ED: np.ndarray, side: Labels, weight_E: np.ndarray, covariance_VV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

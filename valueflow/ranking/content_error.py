@@ -12,7 +12,7 @@ Shapes: N texts of a pool, T texts with a score, V values, D draws.
 """
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from pydantic import Field
@@ -29,7 +29,8 @@ DRAWS = 4000
 MAX_KURTOSIS = 12.0
 MIN_SHRINKAGE = 0.05  # a posterior mean that its prior has shrunk further says nothing about the spread
 K = TypeVar("K", bound=str)
-Basis = Literal["none", "known", "neutral", "judges", "ratings", "record"]
+# What content errors rest on, the best last.
+Basis = Literal["none", "neutral", "judges", "direction", "record", "ratings", "known"]
 
 
 class TotalScore(NamedTuple):
@@ -55,6 +56,11 @@ class ContentError(Config):
     basis: Basis = "none"
     n: int = Field(0, ge=0, description="texts that it rests on")
     source: str = Field("the judge's own interval; not calibrated to people", description="what it rests on, for readers")
+
+    @property
+    def rank(self) -> int:
+        """How good the basis is, from 0."""
+        return get_args(Basis).index(self.basis)
 
     @property
     def is_exact(self) -> bool:
@@ -225,7 +231,7 @@ def from_neutral(
         zero_variance = np.pi / 2 * float(total_D.mean()) * pool.judge_variance / pool.num_neutral
         of_unit = slope * unit * np.sqrt(2 * mean_share / pool.num_texts)
         result[value] = ContentError(
-            slope=slope, sd=_mixture_sd(np.sqrt(share_D) * spread_D), shared_sd=slope * float(np.sqrt(zero_variance)),
+            slope=slope, sd=mixture_sd(np.sqrt(share_D) * spread_D), shared_sd=slope * float(np.sqrt(zero_variance)),
             slope_sd=float(np.hypot(slope_D.std(), of_unit)), spread=float(spread_D.mean()), anchor_sd=pool.sampling**0.5,
             basis="judges" if shares and value in shares else "neutral", n=pool.num_neutral,
             source=_neutral_source(pool.num_neutral, len(usable), bool(shares and value in shares)),
@@ -306,8 +312,8 @@ def _kurtosis(values: np.ndarray) -> float:
     return float((square**2).mean() / square.mean() ** 2 * (n + 1) / (n - 1)) if square.any() else 3.0
 
 
-def _mixture_sd(sd_D: np.ndarray) -> float:
-    """The half width that holds 95 % of a mixture of normals, divided by 1.96."""
+def mixture_sd(sd_D: np.ndarray) -> float:
+    """Return the half width that holds 95 % of a mixture of normals of mean 0, divided by 1.96."""
     if not sd_D.any():
         return 0.0
     positive_D = np.maximum(sd_D, 1e-9)

@@ -5,7 +5,8 @@ variances s_v² moderated (`content_error.moderated`). So a value with few ratin
 any gets the line of a new value, with its uncertainty. A single value has ordinary least squares.
 
 Intervals. From MIN_CONFORMAL texts on, the half widths are multiplied by the ceil(0.95 (n + 1))-th smallest ratio of error to
-half width among texts that took no part in the fit (cross-conformal prediction, Vovk 2015, doi:10.1007/s10472-013-9368-4).
+half width among texts that took no part in the fit (cross-conformal prediction, Vovk 2015, doi:10.1007/s10472-013-9368-4):
+those of the value where it has so many itself, else those of all values.
 
 Shapes: N rated texts of a value, M of all values, V values, B folds.
 """
@@ -83,32 +84,41 @@ def from_ratings(
         fits = _fit(rated, values)
     else:
         fits = {}
-    factor = conformal_factor(rated) if fits and len(rated) >= MIN_VALUES else 1.0
+    factors = conformal_factors(rated, values) if fits and len(rated) >= MIN_VALUES else {}
     result = {}
     for value, fit in fits.items():
         alone = len(rated) < MIN_VALUES
-        own = factor if not alone else conformal_factor({value: rated[value]})
+        own = conformal_factors({value: rated[value]}, [value])[value] if alone else factors[value]
         n = len(rated[value].ids) if alone else sum(len(texts.ids) for texts in rated.values())
         result[value] = fit.model_copy(update={"factor": own, "basis": basis, "n": n, "source": source.format(n=f"{n:,}")})
     return {value: result[value] for value in values if value in result}
 
 
-def conformal_factor(rated: Mapping[K, RatedTexts]) -> float:
-    """Return the factor on half widths by which 95 % of texts outside the fit are covered; 1 below MIN_CONFORMAL texts."""
+def conformal_factors(rated: Mapping[K, RatedTexts], values: Sequence[K]) -> dict[K, float]:
+    """Return by value the factor on half widths by which 95 % of texts outside the fit are covered.
+
+    A value with MIN_CONFORMAL rated texts has its own; the others share that of all rated texts, or 1 where these are fewer.
+    """
     if sum(len(texts.ids) for texts in rated.values()) < MIN_CONFORMAL:
-        return 1.0
+        return dict.fromkeys(values, 1.0)
     ratios = held_out_ratios(rated)
-    rank = math.ceil(COVERAGE * (len(ratios) + 1))
-    return float(np.sort(ratios)[min(rank, len(ratios)) - 1])
+    shared = _factor(np.concatenate(list(ratios.values())))
+    return {v: _factor(ratios[v]) if v in ratios and len(ratios[v]) >= MIN_CONFORMAL else shared for v in values}
 
 
-def held_out_ratios(rated: Mapping[K, RatedTexts], seed: int = 0) -> np.ndarray:
-    """Return |rating - prediction| / half width of every text (M,), predicted by a fit without its fold."""
+def _factor(ratio_N: np.ndarray) -> float:
+    """The ceil(0.95 (n + 1))-th smallest ratio, or the largest."""
+    rank = math.ceil(COVERAGE * (len(ratio_N) + 1))
+    return float(np.sort(ratio_N)[min(rank, len(ratio_N)) - 1])
+
+
+def held_out_ratios(rated: Mapping[K, RatedTexts], seed: int = 0) -> dict[K, np.ndarray]:
+    """Return |rating - prediction| / half width of the texts of each value, predicted by a fit without their fold."""
     ids = sorted({i for texts in rated.values() for i in texts.ids})
     folds = np.random.default_rng(seed).permutation(len(ids)) % NUM_FOLDS
     fold_of = dict(zip(ids, folds.tolist(), strict=True))
     fold_by = {value: np.array([fold_of[i] for i in texts.ids]) for value, texts in rated.items()}
-    ratios = []
+    ratios: dict[K, list[np.ndarray]] = {}
     for fold in range(NUM_FOLDS):
         training = {value: texts.take(fold_by[value] != fold) for value, texts in rated.items()}
         training = {value: texts for value, texts in training.items() if len(texts.ids)}
@@ -116,8 +126,8 @@ def held_out_ratios(rated: Mapping[K, RatedTexts], seed: int = 0) -> np.ndarray:
         for value, texts in rated.items():
             held_out = texts.take(fold_by[value] == fold)
             if len(held_out.ids):
-                ratios.append(_ratios(fits[value], held_out))
-    return np.concatenate(ratios)
+                ratios.setdefault(value, []).append(_ratios(fits[value], held_out))
+    return {value: np.concatenate(of_folds) for value, of_folds in ratios.items()}
 
 
 def _ratios(fit: ContentError, texts: RatedTexts) -> np.ndarray:

@@ -91,7 +91,8 @@ def validity_line(record: ValidityRecord, url: str) -> str:
     slope = sum(error.slope for error in errors) / len(errors)
     sd = sum(error.factor * error.sd for error in errors) / len(errors)
     coverage = "" if record.held_out_coverage is None else f"; held-out coverage {record.held_out_coverage:.3f}"
+    kind = "texts of known direction" if errors[0].basis == "direction" else "rated texts"
     return (
-        f"validity: {record.num_texts:,} rated texts of {record.num_values} values; mean slope {slope:.2f}, content error "
+        f"validity: {record.num_texts:,} {kind} of {record.num_values} values; mean slope {slope:.2f}, content error "
         f"{sd:.1f} points{coverage}: {url}"
     )

@@ -53,7 +53,8 @@ def content_errors(
     """Return the content error of every value.
 
     Of what is there, the best counts: the known truth of a simulated judge, human ratings of texts of the build, the validity
-    record, the version that is extended, neutral texts. Without any of them the judge's own interval stays, and says so.
+    record, the version that is extended, neutral texts; a record of texts of known direction alone comes after a version that
+    rests on ratings. Without any of them the judge's own interval stays, and says so.
 
     Args:
         values: the values of the build.
@@ -77,7 +78,11 @@ def content_errors(
     errors |= from_neutral(pools, len(neutral_ids), extreme_quantile, shares=knowledge.shares)
     if base and base.details.content_errors:
         errors |= {value: base.content_error(value) for value in pools}
-    errors |= {value: error for value, error in knowledge.record.items() if value in pools}
+    errors |= {
+        value: error
+        for value, error in knowledge.record.items()
+        if value in pools and not (error.basis == "direction" and errors[value].rank > error.rank)
+    }
     return errors | from_ratings(rated, list(pools), "ratings", HUMAN_RATINGS)
 
 

@@ -33,6 +33,11 @@ class ValidityRecord(Config):
         return {ValueId(value): error for value, error in self.content_errors.items()}
 
     @property
+    def rank(self) -> int:
+        """How good its basis is: that of `ContentError.rank`."""
+        return max((error.rank for error in self.content_errors.values()), default=0)
+
+    @property
     def id(self) -> str:
         """Hash of everything that changes scores."""
         return digest({value: error.model_dump() for value, error in self.content_errors.items()})
@@ -65,15 +70,15 @@ def load(root: str, fingerprint: str) -> ValidityRecord | None:
 def content_errors(version: Vidb, fingerprint: str, record: ValidityRecord | None) -> dict[ValueId, ContentError]:
     """Return the content error of a judge that scores texts against a version, by value.
 
-    A known truth and human ratings of the version's own texts are better than the record; the record is better than the rest.
+    The better basis counts (`ContentError.rank`): a known truth and human ratings of the version's own texts before the record
+    of rated texts, then that of texts of known direction, then the rest.
     """
     errors: Mapping[str, ContentError] = record.content_errors if record else {}
     same = fingerprint == version.judge_fingerprint
     result = {}
     for value in version.calibrations:
         own = version.content_error(value)
-        better = same and own.basis in ("known", "ratings")
-        if value in errors and not better:
+        if value in errors and not (same and own.rank > errors[value].rank):
             result[value] = errors[value]
         elif same or own.basis == "none":
             result[value] = own

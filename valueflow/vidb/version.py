@@ -24,6 +24,7 @@ class Anchors(NamedTuple):
     theta_A: np.ndarray
     calibration: Calibration
     content_error: ContentError = ContentError()
+    neutral_ids: frozenset[str] = frozenset()  # only where they are asked for
 
 
 class Vidb(NamedTuple):
@@ -50,8 +51,8 @@ class Vidb(NamedTuple):
         """Return how far intensities on the version's axis are from people's; exact for a version that does not say."""
         return ContentError.model_validate(self.details.content_errors.get(value, {}))
 
-    def anchors(self, value: str) -> Anchors:
-        """Return a value's texts as anchors, sorted by theta.
+    def anchors(self, value: str, with_neutral: bool = False) -> Anchors:
+        """Return a value's texts as anchors, sorted by theta; `with_neutral`: and which of them are neutral.
 
         Raises:
             InputError: the version does not hold the value.
@@ -59,7 +60,18 @@ class Vidb(NamedTuple):
         if value not in self.calibrations:
             raise InputError(f"VIDB {self.build.build_id} has no {value!r}; {allowed(value, self.calibrations)}")
         value_id = ValueId(value)
-        return self.anchors_of(value_id, store.read_table(self.build, ["text_id", "theta"], store.value_folder(value_id)))
+        rows = store.read_table(self.build, ["text_id", "theta"], store.value_folder(value_id))
+        anchors = self.anchors_of(value_id, rows)
+        return anchors._replace(neutral_ids=self.neutral_ids(value_id)) if with_neutral else anchors
+
+    def neutral_ids(self, value: ValueId) -> frozenset[str]:
+        """Return the ids of a value's neutral texts; none for a version whose candidates are not under its root."""
+        candidates = self.details.builds.get("candidates")
+        if candidates is None or candidates not in store.finished(self.build.root, "candidates"):
+            return frozenset()
+        build = Build(self.build.root, "candidates", candidates)
+        pool = store.read_table(build, ["text_id", "neutral"], store.value_folder(value))
+        return frozenset(pool.filter(pool["neutral"])["text_id"].to_pylist())
 
     def anchors_of(self, value: ValueId, rows: pa.Table) -> Anchors:
         """Return the anchors of a value from its rows in the order of the build."""

@@ -131,7 +131,7 @@ def scoring_after(
         `rankings`.
     """
     version = evaluation.version.build
-    anchors = _anchors(version.root, version.build_id, chunk.value)
+    anchors = _anchors(version.root, version.build_id, chunk.value, bool(evaluation.config.neutral_share))
     anchors = anchors._replace(content_error=evaluation.content_errors.get(chunk.value, anchors.content_error))
     scoring = Scoring(anchors, chunk.text_ids, sharpness, evaluation.config, evaluation.relevance)
     unit_of = scoring.window_ids(rounds)
@@ -143,9 +143,9 @@ def scoring_after(
 
 
 @functools.lru_cache(maxsize=64)
-def _anchors(root: str, version: str, value: str) -> Anchors:
+def _anchors(root: str, version: str, value: str, with_neutral: bool) -> Anchors:
     """Kept per worker process: every chunk of a value needs them."""
-    return vidb.load(root, version).anchors(value)
+    return vidb.load(root, version).anchors(value, with_neutral)
 
 
 def _questions(

@@ -77,7 +77,8 @@ def dry_run(config: EvaluateConfig) -> list[CostEstimate]:
     texts = ResponseTexts(responses, version.build)
     sample = []
     for chunk in chunks[:SAMPLED_CHUNKS]:
-        windows = Scoring(version.anchors(chunk.value), chunk.text_ids[:1], 1.0, config.evaluator).plan(0)
+        anchors = version.anchors(chunk.value, bool(config.evaluator.neutral_share))
+        windows = Scoring(anchors, chunk.text_ids[:1], 1.0, config.evaluator).plan(0)
         sample += with_texts(windows, texts(chunk.folder)).to_pylist()
     num_texts = sum(len(chunk.text_ids) for chunk in chunks)
     speed, num_rated = measured_speed(config.root, config.judge), num_texts
@@ -97,7 +98,7 @@ def _inputs(config: EvaluateConfig) -> tuple[Vidb, list[ValueId], Build]:
     version = vidb.load(config.root, config.vidb)
     values = _values(config, list(version.calibrations))
     for value in values:
-        check_anchors(version.anchors(value), config.evaluator)
+        check_anchors(version.anchors(value, bool(config.evaluator.neutral_share)), config.evaluator)
     return version, values, save_responses(config.responses, config.root, config.max_responses, config.pairs == "about")
 
 

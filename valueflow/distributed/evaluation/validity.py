@@ -1,9 +1,11 @@
 """Measure how far a judge is from people: score rated texts against a version and write the judge's validity record."""
 
+import logging
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from valueflow import __version__, store, vidb
 from valueflow.distributed.answer import check_answers, check_lost_calls
@@ -13,20 +15,24 @@ from valueflow.distributed.rank import rankings_details
 from valueflow.distributed.texts import ResponseTexts
 from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, Score, check_anchors
+from valueflow.judging.audit.rated_texts import SAMPLE
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.fingerprint import fingerprint
+from valueflow.ranking.content_error import ContentError
+from valueflow.ranking.known_directions import MIN_TEXTS, DirectedTexts, are_directions, from_directions
 from valueflow.ranking.rating_regression import MIN_CONFORMAL, RatedTexts, from_ratings, held_out_ratios
 from valueflow.records import LIMIT, ValueId, digest
 from valueflow.store import Build, ResponsesDetails
-from valueflow.vidb.validity import ValidityRecord, save
+from valueflow.vidb.validity import ValidityRecord, load, save
 
+log = logging.getLogger(__name__)
 CHUNK = 500  # rated texts of a value planned by one task
 
 
 def measure_validity(config: AuditJudgeConfig) -> tuple[ValidityRecord, str] | None:
     """Score the rated texts of an audit against a version; return the judge's validity record and its URL.
 
-    Without `config.vidb` there is none.
+    Without `config.vidb` there is none. Where only the direction of the texts is known, an earlier record of ratings is kept.
 
     Raises:
         InputError: a rating is outside [-10, 10], the version lacks the values, or there are too few ratings.
@@ -38,6 +44,13 @@ def measure_validity(config: AuditJudgeConfig) -> tuple[ValidityRecord, str] | N
     rating_N = rated["rating"].to_numpy()
     if np.abs(rating_N).max(initial=0.0) > LIMIT:
         raise InputError(f"{ratings}: a rating is {np.abs(rating_N).max():g}; a validity record needs ratings in [-10, 10]")
+    directed = ratings == SAMPLE or are_directions(rating_N)
+    if directed:
+        rated = rated.filter(pc.not_equal(rated["rating"], 0.0))
+        earlier = load(config.root, fingerprint(judge))
+        if earlier and earlier.rank > ContentError(basis="direction").rank:
+            log.info("judge %r keeps its validity record of %s: it rests on ratings", judge.name, earlier.created)
+            return earlier, store.validity_url(config.root, earlier.fingerprint)
     by_value: dict[ValueId, dict[str, float]] = {}
     for row in rated.to_pylist():
         value = ValueId.of(row["theory"], row["value"])
@@ -56,23 +69,35 @@ def measure_validity(config: AuditJudgeConfig) -> tuple[ValidityRecord, str] | N
         store.commit(evaluation.rankings, rankings_details(answered, **settings), [version.build], answers.finish())
     texts = {value: _rated(evaluation, chunks, sharpness[value], value, by_value[value]) for value in by_value}
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    source = f"content error from {{n}} rated texts (validity record of {created[:10]})"
-    errors = from_ratings(texts, list(version.calibrations), "record", source)
     size = sum(len(of_value.ids) for of_value in texts.values())
+    errors = _from_directions(texts, version, created) if directed else _from_ratings(texts, version, created)
     if not errors:
+        enough = f"{MIN_TEXTS} for and against a value" if directed else "20, of one value or of three together"
         raise InputError(
-            f"{ratings} has {size} ratings of values of VIDB {version.build.build_id}; a validity record needs at least 20, of "
-            "one value or of three together"
+            f"{ratings} has {size} rated texts of values of VIDB {version.build.build_id}; a validity record needs at least "
+            f"{enough}"
         )
     coverage = None
-    if size >= MIN_CONFORMAL and len(errors) == len(version.calibrations):
-        factor = next(iter(errors.values())).factor
-        coverage = float((held_out_ratios(texts) <= factor).mean())
+    if not directed and size >= MIN_CONFORMAL and len(errors) == len(version.calibrations):
+        ratios = held_out_ratios(texts)
+        coverage = float(np.concatenate([ratios[value] <= errors[value].factor for value in ratios]).mean())
     record = ValidityRecord(
         judge=judge.name, fingerprint=fingerprint(judge), created=created, vidb_version=version.build.build_id, ratings=ratings,
         num_texts=size, num_values=len(texts), held_out_coverage=coverage, content_errors=errors,
     )  # fmt: skip
     return record, save(config.root, record)
+
+
+def _from_ratings(texts: dict[ValueId, RatedTexts], version: vidb.Vidb, created: str) -> dict[ValueId, ContentError]:
+    source = f"content error from {{n}} rated texts (validity record of {created[:10]})"
+    return from_ratings(texts, list(version.calibrations), "record", source)
+
+
+def _from_directions(texts: dict[ValueId, RatedTexts], version: vidb.Vidb, created: str) -> dict[ValueId, ContentError]:
+    record = f"(validity record of {created[:10]})"
+    source = f"content error from {{n}} texts of known direction {record}; sizes are not calibrated to people"
+    sides = {v: DirectedTexts(at.intensity_N, at.low_N, at.high_N, np.sign(at.rating_N)) for v, at in texts.items()}
+    return from_directions(sides, {value: version.content_error(value) for value in version.calibrations}, source)
 
 
 def _evaluation(

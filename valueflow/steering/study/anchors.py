@@ -85,14 +85,9 @@ def _saved(version: Vidb, rankings: Build, value: ValueId, sharpness: float | No
 def _recalibrate(version: Vidb, value: ValueId, text_ids: np.ndarray) -> Recalibrate | None:
     """The map from redrawn theta to intensity where neutral texts set it; other maps rest on people's ratings and stay."""
     fitted = version.calibrations[value]
-    candidates = version.details.builds.get("candidates")
-    if fitted.mode != "neutral" or candidates is None:
+    if fitted.mode != "neutral":
         return None
-    build = Build(version.build.root, "candidates", candidates)
-    if candidates not in store.finished(build.root, "candidates"):
-        return None
-    pool = store.read_table(build, ["text_id", "neutral"], store.value_folder(value))
-    neutral = set(pool.filter(pool["neutral"])["text_id"].to_pylist())
+    neutral = version.neutral_ids(value)
     is_neutral_A = np.array([i in neutral for i in text_ids])
     quantile = version.details.resolved.get("calibrate", {}).get("extreme_quantile")
     if quantile is None or not is_neutral_A.any():
