@@ -1,17 +1,14 @@
 """A root on S3 whose answers are lost, refused or damaged on the way: a proxy before moto's server fails on purpose."""
 
 import contextlib
-import http.client
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
 
 import fsspec
 import pyarrow as pa
 import pytest
+from s3_proxy import Fault, Proxy
 
 from valueflow import retry, store
 from valueflow.errors import InputError, StorageError
@@ -21,72 +18,16 @@ from valueflow.store import Build, ResponsesDetails, VidbDetails
 pytest.importorskip("s3fs")
 pytestmark = pytest.mark.timeout(180)
 
-Fault = Callable[[str, str, bytes], str]
-
-
-class Proxy(ThreadingHTTPServer):
-    """Passes requests on. `fault(method, path, body)`: "" passes, "lost" passes but drops the answer, else an error's code."""
-
-    daemon_threads = True
-
-    def __init__(self, target: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.target = urlsplit(target)
-        self.fault: Fault = lambda method, path, body: ""
-        self.calls: list[str] = []
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Proxy
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def _pass_on(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.calls.append(f"{self.command} {self.path}")
-        fault = self.server.fault(self.command, self.path, body)
-        if fault and fault not in ("lost", "cut"):
-            status, _, code = fault.partition(" ")
-            content = f"<Error><Code>{code}</Code><Message>on purpose</Message></Error>".encode()
-            return self._answer(int(status), [("Content-Type", "application/xml")], None if self.command == "HEAD" else content)
-        connection = http.client.HTTPConnection(self.server.target.hostname or "", self.server.target.port or 80)
-        connection.request(self.command, self.path, body, dict(self.headers))
-        reply = connection.getresponse()
-        content, headers = reply.read(), [(k, v) for k, v in reply.getheaders() if k.lower() not in ("transfer-encoding",)]
-        if fault == "lost":
-            self.close_connection = True
-            return None
-        if self.command == "HEAD":
-            return self._answer(reply.status, headers, None)
-        return self._answer(reply.status, headers, content, cut=fault == "cut")
-
-    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes | None, cut: bool = False) -> None:
-        self.send_response(status)
-        for name, value in headers:
-            if content is None or name.lower() != "content-length":
-                self.send_header(name, value)
-        if content is not None:
-            self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write((content or b"")[: 5 if cut else None])
-        self.close_connection = self.close_connection or cut
-
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on
-
 
 @pytest.fixture
 def s3(bucket, tmp_path, monkeypatch) -> Iterator[tuple[str, Proxy]]:
     """A root of this test in the bucket, and the proxy that its requests pass."""
-    proxy = Proxy(os.environ["AWS_ENDPOINT_URL"])
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
-    monkeypatch.setattr(retry, "BACKOFF", 0.01)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    yield f"{bucket}/{tmp_path.name}", proxy
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    proxy.shutdown()
+    with Proxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        monkeypatch.setattr(retry, "BACKOFF", 0.01)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield f"{bucket}/{tmp_path.name}", proxy
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def version(root: str, name: str) -> str:
@@ -180,6 +121,20 @@ def test_a_publication_between_any_two_requests_is_not_replaced(s3, number):
     proxy.fault = meanwhile
     publish(names[0])
     assert (*won, 2) == store.current(root)[:2]
+
+
+def test_a_committed_part_takes_at_most_three_requests(s3):
+    """Its file, its record in the journal, and what a rerun reads to know its ids."""
+    root, proxy = s3
+    build, parts = Build(root, "responses", "b1"), 32
+    journal = store.Journal(build, "response_id")
+    for n in range(parts):
+        rows = pa.table({name: [f"{n}"] for name in SCHEMAS["responses"].names})
+        journal.add(store.write_recorded(build, rows, f"{n}", "", "response_id"))
+    journal.save()
+    assert store.Journal(build, "response_id").load()[""].tolist() == sorted(f"{n}".encode() for n in range(parts))
+    assert len(proxy.calls) <= 3 * parts
+    assert sum(call.startswith("PUT") for call in proxy.calls) <= parts + 2
 
 
 @pytest.mark.parametrize("fault", ["500 InternalError", "503 SlowDown", "400 RequestTimeout", "lost", "cut"])
