@@ -190,10 +190,11 @@ class Endpoint:
     async def _try_logprobs(self, question: Question) -> None:
         reply = await self.ask(question._replace(messages=PROBE, constraint={"choice": ["1", "2"]}), 0)
         if reply and reply.error and (reply.text or reply.error.startswith("HTTP 4")):
-            setting = "readings to [letter]" if self.config.answer == "letter" else "answer to letter"
+            letter = self.config.answer == "letter"
+            reader = "readings: [probabilities]" if letter else f"answer: {self.config.answer}"
             self._misconfigured = InputError(
-                f"LLM {self.config.name!r}: {self._url} sends no log-probabilities ({reply.error}), by which answers are "
-                f"read; use a server and model that send them, or set {setting}"
+                f"LLM {self.config.name!r}: {self._url} sends no log-probabilities ({reply.error}), which {reader} reads; use a "
+                f"server and model that send them, or set {'readings to [letter]' if letter else 'answer to letter'}"
             )
             raise self._misconfigured
 
