@@ -1,11 +1,18 @@
 """A questionnaire put to a model behind an endpoint, under personas, on a real cluster."""
 
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
 import pytest
-from configs import job_config
+from configs import job_config, job_yaml
 from fakes import choice_server
+from kills import run_and_kill
 
 from jobs import questionnaire
+from valueflow import store
 from valueflow.errors import InputError
+from valueflow.store import Build, ChoicesDetails
 
 pytestmark = pytest.mark.ray
 
@@ -56,3 +63,29 @@ def test_who_agrees_with_everything_is_told_from_who_holds_a_value(administered,
 def test_bad_settings_are_one_sentence(administered, settings, match):
     with pytest.raises(InputError, match=match):
         administered("http://127.0.0.1:1/v1", **settings)
+
+
+@pytest.mark.llm
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.timeout(1200)  # two engines
+def test_smollm2_in_a_real_engine_that_is_killed_answers_every_question_once(tmp_path):
+    pytest.importorskip("vllm")
+    config = str(job_yaml("questionnaire", tmp_path, "tiny-llm", root=str(tmp_path)))
+    command = [sys.executable, "-m", "jobs.questionnaire", config]
+
+    def rows() -> dict[str, dict]:
+        parts = [pq.read_table(path, partitioning=None) for path in (tmp_path / "choices").rglob("part-*.parquet")]
+        return {row["choice_id"]: row for part in parts for row in part.to_pylist()}
+
+    run_and_kill(command, lambda: len(list((tmp_path / "choices").rglob("part-*.parquet"))) >= 2, 600)
+    before = rows()
+    subprocess.run(command, check=True)
+    after = rows()
+    assert 0 < len(before) < len(after) == 4 * 4 * 10
+    assert {i: after[i] for i in before} == before, "what was committed before the kill is there, bit for bit"
+    assert {row["error"] for row in after.values()} == {None}
+    assert all(len(row["shares"]) == 6 for row in after.values() if row["reading"] == "probabilities")
+    (build,) = store.finished(str(tmp_path), "choices")
+    details = store.details_of(Build(str(tmp_path), "choices", build), ChoicesDetails)
+    assert (details.questions, details.errors) == (160, 0)

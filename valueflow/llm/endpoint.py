@@ -193,8 +193,8 @@ class Endpoint:
             letter = self.config.answer == "letter"
             reader = "readings: [probabilities]" if letter else f"answer: {self.config.answer}"
             self._misconfigured = InputError(
-                f"LLM {self.config.name!r}: {self._url} sends no log-probabilities ({reply.error}), which {reader} reads; use a "
-                f"server and model that send them, or set {'readings to [letter]' if letter else 'answer to letter'}"
+                f"LLM {self.config.name!r}: {self._url} sends no log-probabilities ({reply.error}), which {reader} reads; use "
+                f"a server and model that send them, or set {'readings to [letter]' if letter else 'answer to letter'}"
             )
             raise self._misconfigured
 
