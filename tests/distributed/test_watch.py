@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 from configs import SIMULATED, job_yaml
 
 from valueflow import store
 from valueflow.config import Resources
+from valueflow.distributed.cluster import completed_results, ordered_results, result_of
 from valueflow.distributed.watch import Watch, watched
 from valueflow.errors import DeadlinePassed, NoCapacity, NoProgress
 
@@ -74,3 +76,23 @@ def test_results_and_errors_come_through(cluster):
     assert [next(through) for _ in range(20)] == list(range(20))
     with pytest.raises(KeyError, match="of the worker"):
         next(through)
+
+
+def test_a_task_that_never_ends_or_never_begins(cluster, monkeypatch):
+    monkeypatch.setattr("valueflow.distributed.watch._watch", Watch(no_progress=0.3, capacity=0.3, deadline=None))
+    sleeps = ray.remote(lambda: time.sleep(60)).remote()
+    begins = ray.remote(lambda: 0).options(num_gpus=1).remote()
+    try:
+        with pytest.raises(NoProgress, match=r"regression: nothing was finished for 0\.3 s"):
+            result_of("regression", sleeps)
+        with pytest.raises(NoCapacity, match=r"score: waited 0\.3 s for 1 GPU"):
+            list(completed_results("score", [begins], Resources(1, 1)))
+    finally:
+        ray.cancel(sleeps, force=True)
+        ray.cancel(begins)
+
+
+def test_results_come_in_the_order_of_the_tasks(cluster):
+    task = ray.remote(lambda seconds: (time.sleep(seconds), seconds)[1])
+    seconds = [0.3, 0.0, 0.1, 0.0]
+    assert ordered_results("tally", [task.remote(s) for s in seconds]) == seconds

@@ -10,7 +10,7 @@ from valueflow.judging import llm_judge
 from valueflow.judging.configs import AnyJudge, EncoderJudge, SimulatedJudge
 from valueflow.judging.fingerprint import fingerprint, voter_fingerprint
 from valueflow.judging.kinds import KINDS, kind_of
-from valueflow.llm.configs import EndpointModel, LlmModel, VllmModel
+from valueflow.llm.configs import Budget, EndpointModel, LlmModel, Price, VllmModel
 
 VLLM = VllmModel(
     name="v", model="Qwen/Qwen3-8B", revision="r1", engine={"max_model_len": 4096, "dtype": "bfloat16"}, logprobs=True
@@ -37,6 +37,16 @@ def test_template_arguments_change_the_fingerprint(judge):
     changed = judge.model_copy(update={"chat_template_args": {"enable_thinking": False}})
     assert fingerprint(changed) != fingerprint(judge)
     assert voter_fingerprint(changed) != voter_fingerprint(judge)
+
+
+@pytest.mark.parametrize("judge", [EncoderJudge(), SimulatedJudge(), VLLM, OPENAI], ids=lambda judge: judge.kind)
+def test_budget_and_price_change_no_fingerprint_and_are_saved_only_where_they_are_set(judge):
+    limited = judge.model_copy(update={"budget": Budget(money=1.0, gpu_hours=2.0), "price": Price(hour=3.0)})
+    assert (fingerprint(limited), voter_fingerprint(limited)) == (fingerprint(judge), voter_fingerprint(judge))
+    assert limited.public()["budget"]["gpu_hours"] == 2.0
+    assert "gpu_hours" not in judge.public().get("budget", {})
+    if judge is not OPENAI:  # which had one before
+        assert "budget" not in judge.public()
 
 
 def test_every_kind_of_the_union_has_a_record():

@@ -5,8 +5,8 @@ import pytest
 from valueflow.judging.configs import EncoderJudge, SimulatedJudge
 from valueflow.judging.cost import estimate
 from valueflow.judging.tasks import RANK, VOTE
-from valueflow.llm.configs import EndpointModel, LlmModel, Price, VllmModel
-from valueflow.llm.cost import CostEstimate, MeasuredSpeed, cost_summary
+from valueflow.llm.configs import Budget, EndpointModel, LlmModel, Price, VllmModel
+from valueflow.llm.cost import CostEstimate, MeasuredSpeed, Spent, cost_summary, exceeds
 from valueflow.prompts.render import rank_messages, vote_messages
 from valueflow.records import ValueId
 from valueflow.voting.descend import DIRECTIONS, Ballot
@@ -121,3 +121,33 @@ def test_nothing_to_ask_costs_nothing():
 def test_the_cost_of_a_finished_run(judge, summary):
     model = judge if isinstance(judge, LlmModel) else None
     assert cost_summary(1000, 2_000_000, 4000, 1800.0, model) == summary
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent", "over"),
+    [
+        ({}, Spent(10**9, 10**9, 1e6, 1e6), False),
+        ({"tokens": 100}, Spent(60, 39), False),
+        ({"tokens": 100}, Spent(60, 40), True),
+        ({"money": 5.0}, Spent(1_000_000, 0, 1.0), False),  # 1 for the tokens, 3 for the hour
+        ({"money": 4.0}, Spent(1_000_000, 0, 1.0), True),
+        ({"gpu_hours": 2.0}, Spent(0, 0, 50.0, 1.99), False),
+        ({"gpu_hours": 2.0}, Spent(0, 0, 0.0, 2.0), True),
+    ],
+)
+def test_a_budget_of_tokens_money_or_gpu_hours(budget, spent, over):
+    assert exceeds(Budget(**budget), Price(tokens_in=1.0, hour=3.0), spent) == over
+
+
+@pytest.mark.parametrize(
+    ("judge", "engines", "gpus"),
+    [
+        (EncoderJudge(num_actors=2, max_actors=5, num_gpus=0.5), 5, 2.5),
+        (SimulatedJudge(num_actors=3), 3, 0.0),
+        (vllm(num_engines=2, gpus_per_engine=4), 2, 8.0),
+        (vllm(num_engines=2, max_engines=6, gpus_per_engine=1), 6, 6.0),
+        (openai(), 0, 0.0),
+    ],
+)
+def test_the_engines_and_gpus_that_time_is_counted_for(judge, engines, gpus):
+    assert (judge.most_engines, judge.most_gpus) == (engines, gpus)

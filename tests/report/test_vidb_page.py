@@ -56,6 +56,18 @@ def test_vidb_page_shows_every_value_judge_warning_and_count(report: BuildReport
         assert expected in text, expected
 
 
+def test_vidb_page_shows_the_timeline_of_a_judge(report: BuildReport) -> None:
+    timeline = [(0.0, 1, 0, 0), (10.0, 1, 2, 100), (20.0, 3, 4, 500), (30.0, 4, 4, 1000)]
+    judge = dataclasses.replace(report.judges[0], timeline=timeline)
+    page = vidb_page(dataclasses.replace(report, judges=[judge, report.judges[1]]))
+    check_self_contained(page)
+    check_accessible(page, num_figures=6)
+    text = text_of(page)
+    assert "mean 33.3" in text
+    assert "thin line, 0 to 4" in text
+    assert "dashed, 1 to 4" in text
+
+
 def test_vidb_page_shows_the_effects_of_several_judges(report: BuildReport) -> None:
     rest = {"sharpness_error": 0.05, "places": [0.4, -0.4], "places_error": [0.1, 0.1]}
     judges = [

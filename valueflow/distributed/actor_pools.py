@@ -1,25 +1,22 @@
 """Judges with worker classes (encoder, simulated) in pools of actors."""
 
-import contextlib
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 import ray
 from ray.data import Dataset
 
-from valueflow.config import Resources
-from valueflow.distributed.cluster import STAGE_CPUS
 from valueflow.distributed.error_limit import ErrorLimit
 from valueflow.distributed.worker_deaths import Attempts, attempts
 from valueflow.judging.answers import without_answers
-from valueflow.judging.configs import AnyJudge, WorkerJudge
+from valueflow.judging.configs import WorkerJudge
 from valueflow.judging.kind import Worker
 from valueflow.judging.kinds import kind_of
 from valueflow.judging.tasks import RANK
-from valueflow.llm.configs import LlmModel
 from valueflow.llm.question import Task
 
+# Batches that an actor holds: one in work, which is what its death costs, and one that waits. With fewer, no pool grows.
+TASKS_IN_FLIGHT = 2
 WorkerClass = Callable[[WorkerJudge], Worker]
 Finish = Callable[[pa.Table], pa.Table]
 
@@ -30,31 +27,22 @@ def unchanged(answers: pa.Table) -> pa.Table:
 
 
 def answer_in_actors(config: WorkerJudge, task: Task, limit: ErrorLimit, finish: Finish) -> Callable[[Dataset], Dataset]:
-    """Return the function that answers datasets by the judge's warm pool if there is one, else by actors of its own."""
-    worker, pool = _worker_class(config, task), _POOLS.get(_key(config, task))
+    """Return the function that answers datasets by actors of its own."""
+    arguments = {"worker": worker_class(config, task), "config": config, "id_column": task.id_column}
     cpus, gpus = config.replica_resources
-
-    def answer(questions: Dataset) -> Dataset:
-        if pool:
-            return questions.map_batches(
-                _forward,
-                fn_kwargs={"id_column": task.id_column, "actors": pool.actors(), "limit": limit, "finish": finish},
-                batch_format="pyarrow",
-                batch_size=config.batch_size,
-                num_cpus=STAGE_CPUS,
-            )
-        return questions.map_batches(
-            JudgeActor,
-            fn_constructor_kwargs={"worker": worker, "config": config, "id_column": task.id_column, "attempts": attempts()},
-            fn_kwargs={"limit": limit, "finish": finish},
-            batch_format="pyarrow",
-            batch_size=config.batch_size,
-            compute=ray.data.ActorPoolStrategy(min_size=config.num_actors, max_size=config.most_actors),
-            num_cpus=cpus,
-            num_gpus=gpus,
-        )
-
-    return answer
+    return lambda questions: questions.map_batches(
+        JudgeActor,
+        fn_constructor_kwargs=arguments | {"attempts": attempts(config.name)},
+        fn_kwargs={"limit": limit, "finish": finish},
+        batch_format="pyarrow",
+        batch_size=config.batch_size,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=config.num_actors, max_size=config.most_actors, max_tasks_in_flight_per_actor=TASKS_IN_FLIGHT,
+            max_concurrent_calls_per_actor=1,
+        ),
+        num_cpus=cpus,
+        num_gpus=gpus,
+    )  # fmt: skip
 
 
 class JudgeActor:
@@ -82,66 +70,9 @@ class JudgeActor:
         return without_answers(questions, self.judge, reason)
 
 
-class ActorPool:
-    """The actors of a judge, started when they are first needed."""
-
-    def __init__(self, config: WorkerJudge, worker: WorkerClass, id_column: str) -> None:
-        self.config, self.worker, self.id_column = config, worker, id_column
-        self.started: list = []
-
-    def actors(self) -> list:
-        """Return the actors; a lost one restarts, and its unanswered batches are put to it again."""
-        if not self.started:
-            cpus, gpus = self.config.replica_resources
-            actor = ray.remote(JudgeActor).options(
-                num_cpus=cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
-            )
-            arguments = (self.worker, self.config, self.id_column, attempts())
-            self.started = [actor.remote(*arguments) for _ in range(self.config.num_actors)]
-        return self.started
-
-
-_POOLS: dict[tuple[str, str], ActorPool] = {}
-
-
-@contextlib.contextmanager
-def warm_pools(judges: Sequence[AnyJudge], task: Task) -> Iterator[None]:
-    """Keep the actors of judges alive through a stage of many rounds, which would otherwise start them in each.
-
-    Judges for which the cluster has no room beside the tasks that plan and commit start in each round, and so do pools that
-    grow with the work, and vLLM engines, which belong to `ray.data.llm`.
-    """
-    total, keys = ray.cluster_resources(), []
-    room = Resources(total.get("CPU", 0) - 2, total.get("GPU", 0))
-    for config in judges:
-        needed = config.resources
-        if isinstance(config, LlmModel) or config.max_actors or needed.cpus > room.cpus or needed.gpus > room.gpus:
-            continue
-        kind_of(config).check(config)
-        room = Resources(room.cpus - needed.cpus, room.gpus - needed.gpus)
-        keys.append(_key(config, task))
-        _POOLS[keys[-1]] = ActorPool(config, _worker_class(config, task), task.id_column)
-    try:
-        yield
-    finally:
-        for key in keys:
-            for actor in _POOLS.pop(key).started:
-                ray.kill(actor)
-
-
-def _worker_class(config: WorkerJudge, task: Task) -> WorkerClass:
+def worker_class(config: WorkerJudge, task: Task) -> WorkerClass:
+    """Return the class that answers a task."""
     kind = kind_of(config)
     worker = kind.ranker if task is RANK else kind.voter
     assert worker
     return worker
-
-
-def _key(config: WorkerJudge, task: Task) -> tuple[str, str]:
-    return task.id_column, config.model_dump_json()
-
-
-def _forward(batch: pa.Table, id_column: str, actors: list, limit: ErrorLimit, finish: Finish) -> Iterator[pa.Table]:
-    index = zlib.crc32(str(batch[id_column][0]).encode()) % len(actors)
-    answers = ray.get(actors[index].answer.remote(batch, limit, finish))
-    if answers is not None:
-        yield answers

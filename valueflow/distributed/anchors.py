@@ -11,8 +11,9 @@ from pydantic import Field
 from ray.data import Dataset
 
 from valueflow import __version__, store
+from valueflow.config import Resources
 from valueflow.distributed.answer import AnswerStage, check_answers, collect_answers
-from valueflow.distributed.cluster import require_resources
+from valueflow.distributed.cluster import require_resources, result_of
 from valueflow.distributed.commit import Done
 from valueflow.distributed.embed import (
     Embedder,
@@ -87,7 +88,8 @@ def build_anchors(config: BuildAnchorsConfig) -> AnchorBuilds:
     if not store.reusable(individuals):
         require_resources(config.num_cpus, config.encoder.num_gpus, "assigning individual anchors", "Lower num_cpus")
         task = ray.remote(_write_individuals).options(num_cpus=config.num_cpus, num_gpus=config.encoder.num_gpus)
-        ray.get(task.remote(inputs, config.encoder, config.anchors.min_similarity, individuals))
+        written = task.remote(inputs, config.encoder, config.anchors.min_similarity, individuals)
+        result_of("individual anchors", written, Resources(config.num_cpus, config.encoder.num_gpus))
     if config.namer is None:
         return _anchor_builds(*clusters, individuals)
     named_by = digest(__version__, clusters[0].build_id, namer_fingerprint(config.namer))
@@ -136,7 +138,7 @@ def _anchor_builds(anchors: Build, anchored: Build, individuals: Build) -> Ancho
 
 def _run_task(task: Callable[..., None], num_cpus: float, *args: object) -> None:
     """Run a task that writes both tables, so that vectors and texts stay on a worker."""
-    ray.get(ray.remote(task).options(num_cpus=num_cpus).remote(*args))
+    result_of("anchors", ray.remote(task).options(num_cpus=num_cpus).remote(*args), Resources(num_cpus))
 
 
 def _write_clusters(inputs: _AnchorInputs, config: AnchorsConfig, anchors: Build, anchored: Build) -> None:

@@ -16,14 +16,15 @@ from valueflow.distributed.cluster import STAGE_CPUS, Progress, completed_result
 from valueflow.distributed.commit import Commit, Done, run_writes
 from valueflow.distributed.error_limit import ErrorLimit, error_limit
 from valueflow.distributed.judge import answerer, from_call_cache
+from valueflow.distributed.meter import Meter, spent_on
 from valueflow.distributed.worker_deaths import attempts
 from valueflow.errors import BudgetSpent, InputError, TooManyErrors
 from valueflow.judging.configs import AnyJudge
-from valueflow.llm.configs import LlmModel
-from valueflow.llm.cost import cost_summary
+from valueflow.llm.configs import EndpointModel, LlmModel, Price
+from valueflow.llm.cost import Spent, cost_summary
 from valueflow.llm.question import Task
 from valueflow.prompts.render import truncation
-from valueflow.store import Build, File
+from valueflow.store import Build, File, Sample
 
 log = logging.getLogger(__name__)
 Questions = Callable[[Done], Dataset]
@@ -82,6 +83,10 @@ class AnswerStage:
             self.journal.load(functools.partial(_read_records, self.out, self.task.id_column, False))
         totals = self.journal.totals
         return AnswerTotals(totals.rows, totals.errors, totals.tokens_in, totals.tokens_out, len(totals.truncated))
+
+    def timeline(self) -> list[Sample]:
+        """Return what happened when, of all attempts; to be called before `finish`."""
+        return self.journal.time.timeline()
 
     def finish(self) -> list[File]:
         """Merge the many small parts of the build into few, and return the files for its manifest."""
@@ -146,19 +151,22 @@ def collect_answers(
     if replay:
         stage.done = stage.done.with_records(run_writes(replay(questions(stage.done)), progress, journal, keep=True))
         _check_limit(limit, stage, what)
-    if not replay or has_open():
-        answers = answerer(config, task, cache, _spent(config, stage), limit, commit)(questions(stage.done))
-        run_writes(answers, progress, journal, need=config.resources, deaths=attempts().take_deaths)
-    spent = _spent(config, stage)
+    meter = Meter(config, journal, limit, attempts(config.name))
+    if (not replay or has_open()) and not meter.is_spent:
+        spent = spent_on(config, journal)
+        answers = answerer(config, task, cache, (spent.tokens_in, spent.tokens_out), limit, commit)(questions(stage.done))
+        run_writes(answers, progress, journal, need=config.resources, look=meter.look)
+    spent = spent_on(config, journal)
     model = config if isinstance(config, LlmModel) else None
-    log.info("%s: %s", what, cost_summary(total, *spent, time.monotonic() - started, model))
+    seconds = time.monotonic() - started
+    log.info("%s: %s", what, cost_summary(total, spent.tokens_in, spent.tokens_out, seconds, model))
     if model and (now := len(journal.totals.truncated)) > truncated:
         log.warning("%s: %s", what, truncation(now, model.name, model.max_chars))
     _check_limit(limit, stage, what)
-    if isinstance(config, LlmModel):
-        budget = config.spending_limit
-        if (budget.tokens or budget.money) and has_open():
-            raise _budget_spent(config, stage, total, what, spent)
+    budget = config.spending_limit
+    refused = isinstance(config, EndpointModel) and (budget.tokens or budget.money)  # by the actor that calls it
+    if (refused or meter.is_spent) and has_open():
+        raise _budget_spent(config, stage, total, what, spent)
 
 
 def check_answers(stage: AnswerStage, total: int, max_error_share: float, what: str) -> AnswerTotals:
@@ -236,17 +244,14 @@ def _check_limit(limit: ErrorLimit, stage: AnswerStage, what: str) -> None:
         check_error_share(stage.totals(), limit.share, what, stage.out.url, stage.journal.totals.reasons, limit.total)
 
 
-def _spent(config: AnyJudge, stage: AnswerStage) -> tuple[int, int]:
-    """Tokens in and out of the answers in a build, whether this build paid for them or found them in the cache."""
-    totals = stage.journal.totals
-    return (totals.tokens_in, totals.tokens_out) if isinstance(config, LlmModel) else (0, 0)
-
-
-def _budget_spent(config: LlmModel, stage: AnswerStage, total: int, what: str, spent: tuple[int, int]) -> BudgetSpent:
-    budget = config.spending_limit
+def _budget_spent(config: AnyJudge, stage: AnswerStage, total: int, what: str, spent: Spent) -> BudgetSpent:
+    budget, price = config.spending_limit, config.price or Price()
+    money = price.of(spent.tokens_in, spent.tokens_out, spent.engine_hours)
+    hours = f", {spent.gpu_hours:.3g} GPU hours" if budget.gpu_hours else ""
+    of_hours = f", budget.gpu_hours {budget.gpu_hours}" if budget.gpu_hours else ""
     return BudgetSpent(
-        f"{what}: the budget of judge {config.name!r} is spent: {sum(spent):,} tokens, "
-        f"{config.price.of(*spent):.2f} {config.price.currency} (budget.tokens "
-        f"{budget.tokens}, budget.money {budget.money}); {stage.answered():,} of {total:,} questions are answered and "
-        f"stored in {stage.out.url}. Raise the judge's budget and rerun: no question is put twice"
+        f"{what}: the budget of judge {config.name!r} is spent: {spent.tokens_in + spent.tokens_out:,} tokens, "
+        f"{money:.2f} {price.currency}{hours} (budget.tokens "
+        f"{budget.tokens}, budget.money {budget.money}{of_hours}); {stage.answered():,} of {total:,} questions are answered "
+        f"and stored in {stage.out.url}. Raise the judge's budget and rerun: no question is put twice"
     )

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from pydantic import Field
 
-from valueflow.config import Config
+from valueflow.config import Config, Resources
 from valueflow.distributed import watch
 from valueflow.distributed.address import AUTO, Address, cluster_address
 from valueflow.errors import BudgetSpent, DamageError, InputError, StorageError, of_storage, storage_error
@@ -123,13 +123,32 @@ def require_resources(cpus: float, gpus: float, what: str, remedy: str) -> None:
         )
 
 
-def completed_results(what: str, waiting: list["ray.ObjectRef"]) -> Iterator[Any]:
-    """Yield the results of tasks as they finish, reporting progress; raise as `watch.watched` does."""
+def completed_results(what: str, waiting: list["ray.ObjectRef"], need: Resources = watch.NOTHING) -> Iterator[Any]:
+    """Yield the results of tasks as they finish, reporting progress; raise as `watch.watched` does.
+
+    Args:
+        what: the stage, in messages.
+        waiting: the tasks.
+        need: resources of the largest one.
+    """
     progress = Progress(what, len(waiting))
     while waiting:
-        ready, waiting = watch.first_ready(what, waiting)
+        ready, waiting = watch.first_ready(what, waiting, need)
         yield from ray.get(ready)
         progress.add(len(ready))
+
+
+def ordered_results(what: str, tasks: list["ray.ObjectRef"], need: Resources = watch.NOTHING) -> list[Any]:
+    """Return the results of tasks, which must be small, in their order, as `completed_results` waits for them."""
+    for _ in completed_results(what, tasks, need):
+        pass
+    return ray.get(tasks)
+
+
+def result_of(what: str, task: "ray.ObjectRef", need: Resources = watch.NOTHING) -> Any:
+    """Return the result of one task; raise as `watch.watched` does."""
+    watch.first_ready(what, [task], need)
+    return ray.get(task)
 
 
 class Progress:

@@ -116,14 +116,17 @@ def _pending_rows(
             yield rows
 
 
-def commit_batches(dataset: Dataset, commit: Commit, progress: Progress, journal: Journal) -> None:
-    """Run a dataset to its end, writing every batch as parts of a build."""
-    run_writes(dataset.map_batches(commit, batch_format="pyarrow", batch_size=None, num_cpus=STAGE_CPUS), progress, journal)
+def commit_batches(
+    dataset: Dataset, commit: Commit, progress: Progress, journal: Journal, need: Resources = NOTHING
+) -> None:  # fmt: skip
+    """Run a dataset, whose stages need these resources, to its end, writing every batch as parts of a build."""
+    records = dataset.map_batches(commit, batch_format="pyarrow", batch_size=None, num_cpus=STAGE_CPUS)
+    run_writes(records, progress, journal, need=need)
 
 
 def run_writes(
     records: Dataset, progress: Progress, journal: Journal, keep: bool = False, need: Resources = NOTHING,
-    deaths: Callable[[], list[str]] = list,
+    look: Callable[[], list[str]] = list,
 ) -> list[pa.Table]:  # fmt: skip
     """Run a dataset of records of committed parts to its end, in whatever order they come; enter them in the journal.
 
@@ -133,7 +136,7 @@ def run_writes(
         journal: of the build.
         keep: whether the records are returned.
         need: resources of the stage.
-        deaths: returns a line for each worker that has died since.
+        look: is called every few seconds and at the end; returns a line for each worker that has died since.
 
     Returns:
         The records, if `keep`.
@@ -142,7 +145,7 @@ def run_writes(
     kept = []
     try:
         batches = records.iter_batches(batch_format="pyarrow", batch_size=None)
-        for batch in watched(progress.what, batches, need, deaths):
+        for batch in watched(progress.what, batches, need, look):
             journal.add(batch)
             errors = journal.totals.errors
             progress.add(pc.sum(batch["rows"]).as_py() or 0, f", {errors:,} failed" if errors else "")

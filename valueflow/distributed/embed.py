@@ -12,10 +12,10 @@ from pydantic import Field, model_validator
 from ray.data import Dataset
 
 from valueflow import __version__, store
-from valueflow.config import Config
+from valueflow.config import Config, Resources
 from valueflow.corpora import CorpusConfig
 from valueflow.distributed.build.ingest import ingest
-from valueflow.distributed.cluster import Progress, require_resources
+from valueflow.distributed.cluster import Progress, require_resources, result_of
 from valueflow.distributed.commit import Commit, Done, commit_batches, pending_parts
 from valueflow.distributed.job_config import JobConfig
 from valueflow.errors import DamageError, InputError
@@ -181,7 +181,8 @@ def embed(texts: Build, config: EmbedderConfig, root: str) -> Build:
     done = Done.of(journal.load())
     progress = Progress("embed", total, journal.totals.rows)
     if journal.totals.rows < total:
-        commit_batches(_embed_pending(texts, config, done), Commit(out, "text_id"), progress, journal)
+        need = Resources(config.num_actors * config.num_cpus, config.num_actors * config.num_gpus)
+        commit_batches(_embed_pending(texts, config, done), Commit(out, "text_id"), progress, journal, need)
     if journal.is_behind():  # another attempt has embedded some of the texts
         journal.load()
     if journal.totals.rows != total:
@@ -257,7 +258,8 @@ def part_vectors(part: pa.Table) -> np.ndarray:
 def export_npz(embeddings: Build, texts: Build, labels: Build) -> list[str]:
     """Return the official files `embedding_{theory}.npz` (arrays texts, embeddings) of the labeled texts, one per theory."""
     folder = store.npz_url(embeddings.root, digest(embeddings.build_id, labels.table, labels.build_id))
-    return ray.get(ray.remote(_write_npz).options(num_cpus=1).remote(embeddings, texts, labels, folder))
+    task = ray.remote(_write_npz).options(num_cpus=1).remote(embeddings, texts, labels, folder)
+    return result_of("npz", task, Resources(1))
 
 
 def _is_whole(url: str) -> bool:

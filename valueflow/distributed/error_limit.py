@@ -1,6 +1,7 @@
 """The limit of errors of a stage: its workers count together, and put no further question once the limit is exceeded."""
 
 import functools
+import math
 import uuid
 from collections import Counter
 from typing import Any, NamedTuple
@@ -17,21 +18,26 @@ class ErrorCounter:
 
     def __init__(self) -> None:
         self.errors: Counter[str] = Counter()
+        self.stopped: set[str] = set()
 
     def add(self, stage: str, errors: int) -> int:
-        """Add errors of a stage and return their number."""
+        """Add errors of a stage and return their number; -1 for a stage that was stopped."""
         self.errors[stage] += errors
-        return self.errors[stage]
+        return -1 if stage in self.stopped else self.errors[stage]
+
+    def stop(self, stage: str) -> None:
+        """Let no batch of a stage begin any more."""
+        self.stopped.add(stage)
 
 
 class ErrorLimit(NamedTuple):
     """The largest share of a stage's questions that may have no valid answer; goes to workers as it is.
 
-    share: of `total`; 1 and more: no limit.
+    share: of `total`; infinite: no limit.
     total: questions of the stage, those not asked yet included.
     lost_only: count only answers that never came (`store.without_answer`), for stages that measure invalid ones.
     stage: key of its errors in `counter`.
-    counter: the actor that counts them; None without a limit.
+    counter: the actor that counts them; None: nobody counts.
     """
 
     share: float
@@ -46,7 +52,7 @@ class ErrorLimit(NamedTuple):
             ray.get(self.counter.add.remote(self.stage, errors))
 
     def exceeded(self) -> bool:
-        """Return whether there are more errors than allowed."""
+        """Return whether there are more errors than allowed, or the stage was stopped."""
         return self.counter is not None and self._exceeded_by(ray.get(self.counter.add.remote(self.stage, 0)))
 
     async def exceeded_async(self, answers: pa.Table | None = None) -> bool:
@@ -55,8 +61,13 @@ class ErrorLimit(NamedTuple):
             return False
         return self._exceeded_by(await self.counter.add.remote(self.stage, self._errors(answers) if answers else 0))
 
+    def stop(self) -> None:
+        """Let no batch of the stage begin any more; what is in flight is answered and kept."""
+        if self.counter is not None:
+            ray.get(self.counter.stop.remote(self.stage))
+
     def _exceeded_by(self, errors: int) -> bool:
-        return errors > self.share * self.total
+        return errors < 0 or errors > self.share * self.total
 
     def _errors(self, answers: pa.Table) -> int:
         if self.lost_only:
@@ -64,13 +75,12 @@ class ErrorLimit(NamedTuple):
         return answers.num_rows - answers["error"].null_count
 
 
-NO_LIMIT = ErrorLimit(1.0, 0)
+NO_LIMIT = ErrorLimit(math.inf, 0)
 
 
 def error_limit(share: float, total: int, errors: int, lost_only: bool = False) -> ErrorLimit:
     """Return the limit of a stage that has so many errors (if `lost_only`: lost answers) already."""
-    if share >= 1:
-        return NO_LIMIT
+    share = share if share < 1 else math.inf
     context = ray.get_runtime_context()
     limit = ErrorLimit(share, total, lost_only, uuid.uuid4().hex, _counter(context.get_node_id(), context.get_job_id()))
     ray.get(limit.counter.add.remote(limit.stage, errors))

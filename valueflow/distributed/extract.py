@@ -9,8 +9,8 @@ import ray
 from pydantic import Field
 
 from valueflow import __version__, store
-from valueflow.config import Config
-from valueflow.distributed.cluster import Progress
+from valueflow.config import Config, Resources
+from valueflow.distributed.cluster import Progress, result_of
 from valueflow.distributed.embed import (
     EmbedderConfig,
     embed,
@@ -21,6 +21,7 @@ from valueflow.distributed.embed import (
     resolve_texts,
 )
 from valueflow.distributed.job_config import JobConfig, LabeledTextsConfig
+from valueflow.distributed.watch import watched
 from valueflow.hives.extract import Extractor, NodePrediction
 from valueflow.records import SCHEMAS, digest
 from valueflow.store import Build, ExtractedDetails
@@ -68,7 +69,7 @@ def extract(config: ExtractConfig) -> Build:
     # Built once and shared by all tasks of a node; the driver fetches only the second value, which also raises its errors.
     task = ray.remote(build_extractor).options(num_returns=2)
     extractor_and_size: Any = task.remote(reference, reference_texts, labels, config.k, config.seed)
-    total, num_references = store.require_manifest(embeddings).num_rows, ray.get(extractor_and_size[1])
+    total, num_references = store.require_manifest(embeddings).num_rows, result_of("extractor", extractor_and_size[1])
     done, files = set(store.part_paths(out)), store.require_manifest(embeddings).files
     paths = [file.model_dump() for file in files if file.path not in done]
     progress = Progress("extract", total, sum(file.rows for file in files if file.path in done))
@@ -80,7 +81,7 @@ def extract(config: ExtractConfig) -> Build:
             batch_size=1,
             num_cpus=1,
         )
-        for rows in written.iter_batches(batch_format="pyarrow", batch_size=None):
+        for rows in watched("extract", written.iter_batches(batch_format="pyarrow", batch_size=None), Resources(1)):
             progress.add(pc.sum(rows["rows"]).as_py())
     details = ExtractedDetails(settings=config.public(), texts=total, labelled_texts=num_references)
     store.commit(out, details, [embeddings, reference, reference_texts, labels])

@@ -14,6 +14,7 @@ from valueflow.distributed.cluster import require_resources
 from valueflow.distributed.error_limit import NO_LIMIT, ErrorLimit
 from valueflow.distributed.simulated_generator import answer_by_simulation
 from valueflow.distributed.vllm_engine import OnlineEngine
+from valueflow.distributed.warm_pools import warm_pool
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.kind import OnlineJudge
 from valueflow.judging.kinds import kind_of
@@ -69,8 +70,11 @@ def answerer(
     """
     require_resources(*config.resources, f"judge {config.name!r}", "Lower the judge's actors or CPUs per actor")
     kind_of(config).check(config)
-    if isinstance(config, LlmModel):
-        answer = LLM_RUNNERS[config.kind].answer(config, task, cache if config.cache else "", spent, limit, finish)
+    kept = cache if isinstance(config, LlmModel) and config.cache else ""
+    if pool := warm_pool(config, task):
+        answer = pool.answerer(limit, finish)
+    elif isinstance(config, LlmModel):
+        answer = LLM_RUNNERS[config.kind].answer(config, task, kept, spent, limit, finish)
     else:
         answer = answer_in_actors(config, task, limit, finish)
     return lambda questions: answer(questions.repartition(target_num_rows_per_block=config.batch_size))

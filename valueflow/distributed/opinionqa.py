@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 
 from valueflow import __version__, store
 from valueflow.choices.questions import READINGS, Answered, ChoicePrompt, Reading, answers, check_readings
+from valueflow.config import Resources
 from valueflow.distributed.choices import choose
+from valueflow.distributed.cluster import result_of
 from valueflow.distributed.profiles.config import ProfileConfig
 from valueflow.distributed.profiles.run import profile_texts, relevance_of
 from valueflow.errors import InputError
@@ -150,7 +152,8 @@ def _asked(sides: Sides, config: OpinionQaConfig) -> _Asked:
 
 def _profiles(config: OpinionQaConfig, sides: Sides) -> Build:
     """The profiles of groups and of the population, from what they would say by their answers on the profile side."""
-    texts = ray.get(ray.remote(group_texts).options(num_cpus=1).remote(sides.clean("profile"), sides.battery_of, config.root))
+    task = ray.remote(group_texts).options(num_cpus=1).remote(sides.clean("profile"), sides.battery_of, config.root)
+    texts = result_of("profiles of groups", task, Resources(1))
     return profile_texts(config, texts)
 
 

@@ -53,8 +53,9 @@ def _batches(windows: pa.Table, folder: str, texts: TextSource, batch_size: int)
 
 
 def rank(
-    plan: Build, texts: TextSource, judge: AnyJudge, out: Build, max_error_share: float, settings: dict[str, Any]
-) -> store.Manifest:
+    plan: Build, texts: TextSource, judge: AnyJudge, out: Build, max_error_share: float, settings: dict[str, Any],
+    what: str = "rank",
+) -> store.Manifest:  # fmt: skip
     """Return the manifest of the answered plan; a finished build is returned as it is, an unfinished one is continued.
 
     Args:
@@ -64,19 +65,21 @@ def rank(
         out: the build of rankings.
         max_error_share: share of windows without a valid order above which the job fails.
         settings: fields of `RankingsDetails` beside the totals.
+        what: the stage, in messages.
 
     Raises:
         InputError: the share of failed windows exceeds `max_error_share`, or the judge's budget is spent. The answers are kept.
     """
-    finished = store.finished_manifest(out, "rank", "windows")
+    finished = store.finished_manifest(out, what, "windows")
     if finished:
         return finished
     windows = store.require_manifest(plan)
     total = windows.num_rows
     stage = AnswerStage(out, RANK, max_error_share, total)
-    collect_answers(judge, stage, lambda done: read_windows(plan, windows.files, texts, done, judge.batch_size), total, "rank")
-    totals = check_answers(stage, total, max_error_share, "rank")
-    return store.commit(out, rankings_details(totals, **settings), [plan], stage.finish())
+    collect_answers(judge, stage, lambda done: read_windows(plan, windows.files, texts, done, judge.batch_size), total, what)
+    totals = check_answers(stage, total, max_error_share, what)
+    details = rankings_details(totals, timeline=stage.timeline(), **settings)
+    return store.commit(out, details, [plan], stage.finish())
 
 
 def rankings_details(totals: AnswerTotals, **settings: Any) -> RankingsDetails:

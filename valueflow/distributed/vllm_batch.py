@@ -59,7 +59,7 @@ def answer_by_engines(
         vLLMEngineProcessorConfig(
             model_source=locate(config.model),
             engine_kwargs=engine_settings(config),
-            concurrency=(config.num_engines, max(config.num_engines, config.max_engines or 0)),
+            concurrency=(config.num_engines, config.most_engines),
             batch_size=config.batch_size,
             accelerator_type=None,
             placement_group_config={"bundles": [bundle]},
@@ -104,12 +104,14 @@ def _answer_by_logprobs(config: VllmModel, cache: str, limit: ErrorLimit, finish
         batch_format="pyarrow",
         batch_size=config.batch_size,
         # Two batches, so that the engine has work while the last answers of one arrive.
+        # Ray Data adds an engine while there are twice as many batches in flight as the engines work on.
         compute=ray.data.ActorPoolStrategy(
-            size=config.num_engines, max_tasks_in_flight_per_actor=2, max_concurrent_calls_per_actor=2
+            min_size=config.num_engines, max_size=config.most_engines, max_tasks_in_flight_per_actor=4,
+            max_concurrent_calls_per_actor=2,
         ),
         num_cpus=config.cpus_per_engine,
         num_gpus=config.gpus_per_engine,
-    )
+    )  # fmt: skip
 
 
 def _with_limit(stage: type, limit: ErrorLimit) -> type:

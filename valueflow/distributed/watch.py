@@ -83,23 +83,23 @@ def start(watch: Watch) -> None:
 def first_ready(
     what: str, waiting: list["ray.ObjectRef"], need: Resources = NOTHING
 ) -> tuple[list["ray.ObjectRef"], list["ray.ObjectRef"]]:
-    """Return what `ray.wait` returns, once a task has finished; raise as `Watch.check` does."""
+    """Return the tasks that have finished, once there is one, and the others; raise as `Watch.check` does."""
     since = time.monotonic()
     while True:
-        ready, rest = ray.wait(waiting, timeout=LOOK_SECONDS)
-        if ready:
-            return ready, rest
+        if ray.wait(waiting, timeout=min(LOOK_SECONDS, _watch.no_progress, _watch.capacity))[0]:
+            # All that have finished: one call for each of 100,000 tasks would look at all of them each time.
+            return ray.wait(waiting, num_returns=len(waiting), timeout=0)
         _watch.check(what, since, need)
 
 
-def watched(what: str, results: Iterable[T], need: Resources = NOTHING, deaths: Callable[[], list[str]] = list) -> Iterator[T]:
+def watched(what: str, results: Iterable[T], need: Resources = NOTHING, look: Callable[[], list[str]] = list) -> Iterator[T]:
     """Yield results as they come.
 
     Args:
         what: the stage, in messages.
         results: waits in another thread, for an iterator of Ray cannot be left.
         need: resources of the stage.
-        deaths: returns a line for each worker that has died since.
+        look: is called every few seconds and at the end; returns a line for each worker that has died since.
 
     Raises:
         DeadlinePassed, NoCapacity, NoProgress: as `Watch.check` says.
@@ -119,7 +119,7 @@ def watched(what: str, results: Iterable[T], need: Resources = NOTHING, deaths: 
     while True:
         if time.monotonic() > looked + LOOK_SECONDS:
             looked = time.monotonic()
-            for line in deaths():
+            for line in look():
                 log.warning("%s: %s", what, line)
                 _watch.deaths.append(line)
         try:
@@ -135,5 +135,5 @@ def watched(what: str, results: Iterable[T], need: Resources = NOTHING, deaths: 
         yield result[0]
         if _watch.deadline:
             _watch.check(what, since, need)
-    for line in deaths():
+    for line in look():
         log.warning("%s: %s", what, line)

@@ -7,12 +7,16 @@ in pieces, and a single such question gets a row with the reason in place of an 
 
 import functools
 import logging
+import os
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray
+from ray._private import state
+from ray.core.generated import gcs_pb2
 
 from valueflow.errors import InputError
 from valueflow.records import digest
@@ -20,8 +24,31 @@ from valueflow.records import digest
 log = logging.getLogger(__name__)
 ATTEMPTS = 2  # of a batch as a whole, and of a single question
 PIECES = 8
+REASON_CHARS = 200
 Worker = Callable[[pa.Table], pa.Table]
 Failure = Callable[[pa.Table, str], pa.Table]
+
+
+class Place(NamedTuple):
+    """The process of a worker: id of its node in hexadecimal digits, process id."""
+
+    node: str
+    pid: int
+
+
+class Death(NamedTuple):
+    """A worker that died with a batch of `size` questions, in the n-th attempt at it."""
+
+    place: Place
+    size: int
+    attempt: int
+
+
+class Look(NamedTuple):
+    """What has happened since the last look: deaths, and the number of workers that had a batch."""
+
+    deaths: list[Death]
+    workers: int
 
 
 class AttemptCounter:
@@ -29,40 +56,43 @@ class AttemptCounter:
 
     def __init__(self) -> None:
         self.begun: Counter[str] = Counter()
-        self.nodes: dict[str, str] = {}
-        self.deaths: list[str] = []
+        self.open: dict[str, tuple[str, Place]] = {}  # judge and place of the last attempt
+        self.deaths: dict[str, list[Death]] = {}
+        self.busy: dict[str, set[Place]] = {}
 
-    def begin(self, batch: str, size: int, node: str) -> int:
-        """Note that a node begins a batch of `size` questions; return how often it was begun before."""
+    def begin(self, judge: str, batch: str, size: int, place: Place) -> int:
+        """Note that a worker of a judge begins a batch of `size` questions; return how often it was begun before."""
         before = self.begun[batch]
         if before and before <= ATTEMPTS:
-            self.deaths.append(f"a worker on node {self.nodes[batch]} died with {size} questions (attempt {before})")
+            self.deaths.setdefault(judge, []).append(Death(self.open[batch][1], size, before))
         self.begun[batch] += 1
-        self.nodes[batch] = node
+        self.open[batch] = judge, place
+        self.busy.setdefault(judge, set()).add(place)
         return before
 
     def end(self, batch: str) -> None:
         """Note that a batch is answered."""
         self.begun.pop(batch, None)
-        self.nodes.pop(batch, None)
+        self.open.pop(batch, None)
 
-    def take_deaths(self) -> list[str]:
-        """Return one line for each death that was not returned before."""
-        deaths, self.deaths = self.deaths, []
-        return deaths
+    def look(self, judge: str) -> Look:
+        """Return what has happened to the workers of a judge since the last look."""
+        deaths, busy = self.deaths.pop(judge, []), self.busy.pop(judge, set())
+        return Look(deaths, len(busy | {place for of, place in self.open.values() if of == judge}))
 
 
 class Attempts(NamedTuple):
-    """The counter of attempts; goes to workers as it is."""
+    """The counter of attempts and the name of a judge; goes to its workers as it is."""
 
     counter: Any
+    judge: str
 
-    def take_deaths(self) -> list[str]:
-        """Return a line for each death of a worker since the last call."""
-        return ray.get(self.counter.take_deaths.remote())
+    def look(self) -> Look:
+        """Return what has happened to the workers since the last look."""
+        return ray.get(self.counter.look.remote(self.judge))
 
     def answer(self, batch: pa.Table, id_column: str, worker: Worker, failure: Failure) -> pa.Table:
-        """Return a worker's answers to a batch.
+        """Return the answers to a batch of a worker that has one batch at a time.
 
         Args:
             batch: questions.
@@ -73,17 +103,15 @@ class Attempts(NamedTuple):
         Raises:
             InputError: of the worker.
         """
-        key = digest(batch[id_column].to_pylist())
-        node = ray.get_runtime_context().get_node_id()[:8]
+        key = self._key(batch[id_column].to_pylist())
         reason = f"its worker died {ATTEMPTS} times"
-        if ray.get(self.counter.begin.remote(key, batch.num_rows, node)) < ATTEMPTS:
+        if ray.get(self.counter.begin.remote(self.judge, key, batch.num_rows, _place())) < ATTEMPTS:
             try:
                 answers = worker(batch)
             except InputError:
                 raise
             except Exception as error:  # noqa: BLE001 what a model raises on one text, of any type, must not end the job
-                reason = f"{type(error).__name__}: {error}"[:500]
-                log.warning("%s questions made their worker raise %s", batch.num_rows, reason)
+                reason = _raised(error, batch.num_rows)
             else:
                 ray.get(self.counter.end.remote(key))
                 return answers
@@ -95,11 +123,41 @@ class Attempts(NamedTuple):
         ray.get(self.counter.end.remote(key))
         return answers
 
+    def _key(self, ids: Sequence[str]) -> str:
+        return digest(self.judge, list(ids))  # several judges may have the same windows at once
 
-def attempts() -> Attempts:
-    """Return the counter of this driver."""
+
+def _raised(error: Exception, size: int) -> str:
+    reason = f"{type(error).__name__}: {error}"[:500]
+    log.warning("%s questions made their worker raise %s", size, reason)
+    return reason
+
+
+def _place() -> Place:
+    return Place(ray.get_runtime_context().get_node_id(), os.getpid())
+
+
+def reason_of(place: Place) -> str:
+    """Return what Ray knows of the end of a process: the loss of its node, or how it ended."""
+    for node in ray.nodes():
+        if node["NodeID"] == place.node and not node["Alive"]:
+            return f"its node is gone {node.get('DeathReasonMessage') or ''}".strip()
+    # Ray's public lists of workers come from its dashboard, which may not run.
+    for raw in state.state._connect_and_get_accessor().get_worker_table():
+        worker = gcs_pb2.WorkerTableData.FromString(raw)  # type: ignore[attr-defined]
+        if worker.pid == place.pid and worker.worker_address.node_id.hex() == place.node and worker.exit_detail:
+            return " ".join(worker.exit_detail.split())[:REASON_CHARS]
+    return "its process ended"
+
+
+_CREATING = threading.Lock()
+
+
+def attempts(judge: str) -> Attempts:
+    """Return the counter of this driver, for a judge."""
     context = ray.get_runtime_context()
-    return Attempts(_counter(context.get_node_id(), context.get_job_id()))
+    with _CREATING:  # judges side by side must have the same
+        return Attempts(_counter(context.get_node_id(), context.get_job_id()), judge)
 
 
 @functools.lru_cache(maxsize=1)

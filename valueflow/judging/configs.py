@@ -1,11 +1,11 @@
 """Settings of all kinds of judges, as plain data; the kinds themselves are in `judging.kinds`."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from valueflow.config import Config, Resources
-from valueflow.llm.configs import EndpointModel, LlmModel, Price, VllmModel
+from valueflow.llm.configs import Budget, EndpointModel, LlmModel, Price, VllmModel
 from valueflow.models import MINILM
 
 
@@ -24,12 +24,33 @@ class EncoderJudge(Config):
     num_cpus: float = Field(1, ge=0, description="per actor or served replica")
     num_gpus: float = Field(0, ge=0, description="per actor or served replica")
 
-    price: ClassVar[Price | None] = None
+    price: Price | None = Field(None, description="of an actor's hour", exclude_if=lambda price: price is None)
+    budget: Budget = Field(Budget(), exclude_if=lambda budget: budget == Budget())
 
     @property
     def most_actors(self) -> int:
         """Largest number of actors of a job."""
         return max(self.num_actors, self.max_actors or 0)
+
+    @property
+    def most_engines(self) -> int:
+        """The same, by the name that LLMs have for it."""
+        return self.most_actors
+
+    @property
+    def most_gpus(self) -> float:
+        """Largest number of GPUs of a job."""
+        return self.most_actors * self.num_gpus
+
+    @property
+    def most_resources(self) -> Resources:
+        """Resources of a job whose actors have grown to their largest number."""
+        return Resources(self.most_actors * self.num_cpus, self.most_gpus)
+
+    @property
+    def spending_limit(self) -> Budget:
+        """Limit on the money and GPU hours of a build."""
+        return self.budget
 
     @property
     def resources(self) -> Resources:
@@ -72,12 +93,33 @@ class SimulatedJudge(Config):
     max_actors: int | None = Field(None, ge=1, description="actors while there is work for more of them; null: num_actors")
     num_cpus: float = Field(1, ge=0, description="per actor or served replica")
 
-    price: ClassVar[Price | None] = None
+    price: Price | None = Field(None, description="of an actor's hour", exclude_if=lambda price: price is None)
+    budget: Budget = Field(Budget(), exclude_if=lambda budget: budget == Budget())
 
     @property
     def most_actors(self) -> int:
         """Largest number of actors of a job."""
         return max(self.num_actors, self.max_actors or 0)
+
+    @property
+    def most_engines(self) -> int:
+        """The same, by the name that LLMs have for it."""
+        return self.most_actors
+
+    @property
+    def most_gpus(self) -> float:
+        """Largest number of GPUs of a job."""
+        return 0.0
+
+    @property
+    def most_resources(self) -> Resources:
+        """Resources of a job whose actors have grown to their largest number."""
+        return Resources(self.most_actors * self.num_cpus, self.most_gpus)
+
+    @property
+    def spending_limit(self) -> Budget:
+        """Limit on the money and GPU hours of a build."""
+        return self.budget
 
     @property
     def resources(self) -> Resources:

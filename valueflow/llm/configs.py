@@ -27,16 +27,20 @@ class Price(Config):
     hour: float = Field(0.0, ge=0, description="per hour and engine, for engines rented by time")
     currency: str = "USD"
 
-    def of(self, tokens_in: int, tokens_out: int) -> float:
-        """Return the price of tokens, without hours."""
-        return (tokens_in * self.tokens_in + tokens_out * self.tokens_out) / 1e6
+    def of(self, tokens_in: int, tokens_out: int, engine_hours: float = 0.0) -> float:
+        """Return the price of tokens and of hours of engines."""
+        return (tokens_in * self.tokens_in + tokens_out * self.tokens_out) / 1e6 + engine_hours * self.hour
 
 
 class Budget(Config):
-    """Spending limit of a build for one LLM, earlier runs of the same build included; null: no limit."""
+    """Spending limit of a build for one judge, earlier runs of the same build included; null: no limit."""
 
     tokens: int | None = Field(None, ge=1, description="prompt and generated tokens")
-    money: float | None = Field(None, gt=0, description="in the currency of price")
+    money: float | None = Field(None, gt=0, description="in the currency of price; its hours count as money")
+    gpu_hours: float | None = Field(
+        None, gt=0, description="of the GPUs of the judge's actors or engines, while its stages wait for answers",
+        exclude_if=lambda hours: hours is None,
+    )  # fmt: skip
 
 
 class Sampling(Config):
@@ -88,7 +92,7 @@ class LlmModel(Config):
 
     @property
     def spending_limit(self) -> Budget:
-        """Limit on the tokens and money of a build."""
+        """Limit on what a build may take."""
         return Budget()
 
     @property
@@ -100,6 +104,16 @@ class LlmModel(Config):
     def rented_engines(self) -> int:
         """Number of engines that are billed by the hour."""
         return 0
+
+    @property
+    def most_engines(self) -> int:
+        """Largest number of engines of a job."""
+        return 0
+
+    @property
+    def most_gpus(self) -> float:
+        """Largest number of GPUs of a job."""
+        return 0.0
 
 
 class VllmModel(LlmModel):
@@ -119,6 +133,12 @@ class VllmModel(LlmModel):
         0, ge=0, description="added to the length of free texts, for models that think before they answer",
         exclude_if=lambda tokens: tokens == 0,  # the default is in no fingerprint, so that ids from before the setting hold
     )  # fmt: skip
+    budget: Budget = Field(Budget(), exclude_if=lambda budget: budget == Budget())
+
+    @property
+    def spending_limit(self) -> Budget:
+        """Limit on the tokens, money and GPU hours of a build."""
+        return self.budget
 
     @property
     def hidden_tokens(self) -> int:
@@ -129,6 +149,21 @@ class VllmModel(LlmModel):
     def rented_engines(self) -> int:
         """Number of engines that are billed by the hour."""
         return self.num_engines
+
+    @property
+    def most_engines(self) -> int:
+        """Largest number of engines of a job."""
+        return max(self.num_engines, self.max_engines or 0)
+
+    @property
+    def most_gpus(self) -> float:
+        """Largest number of GPUs of a job."""
+        return self.most_engines * self.gpus_per_engine
+
+    @property
+    def most_resources(self) -> Resources:
+        """Resources of a job whose engines have grown to their largest number."""
+        return Resources(self.most_engines * self.cpus_per_engine + 2, self.most_gpus)
 
     @property
     def resources(self) -> Resources:
@@ -205,6 +240,11 @@ class EndpointModel(LlmModel):
     def resources(self) -> Resources:
         """Resources of a job: the calling actor, and one CPU for the tasks around it."""
         return Resources(self.num_cpus + 1)
+
+    @property
+    def most_resources(self) -> Resources:
+        """The same; there is one actor."""
+        return self.resources
 
     @property
     def replica_resources(self) -> Resources:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from valueflow.llm.configs import AnyLlm, LlmModel
+from valueflow.llm.configs import AnyLlm, Budget, LlmModel, Price
 from valueflow.llm.question import Task
 
 # Rough number of characters per token of English text; a measured number of tokens replaces the guess where there is one.
@@ -29,6 +29,25 @@ class CostEstimate(NamedTuple):
     seconds: float | None
     money: float | None
     currency: str
+
+
+class Spent(NamedTuple):
+    """What the answers of a build have taken so far, all runs together."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    engine_hours: float = 0.0
+    gpu_hours: float = 0.0
+
+
+def exceeds(budget: Budget, price: Price, spent: Spent) -> bool:
+    """Return whether one of the limits of a budget is reached."""
+    money = price.of(spent.tokens_in, spent.tokens_out, spent.engine_hours)
+    return bool(
+        (budget.tokens and spent.tokens_in + spent.tokens_out >= budget.tokens)
+        or (budget.money and money >= budget.money)
+        or (budget.gpu_hours and spent.gpu_hours >= budget.gpu_hours)
+    )
 
 
 def cost_summary(calls: int, tokens_in: int, tokens_out: int, seconds: float, model: LlmModel | None) -> str:

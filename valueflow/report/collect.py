@@ -141,7 +141,7 @@ def _judge(rankings: Build) -> JudgeReport:
     return JudgeReport(
         details.judge["name"], details.judge["kind"], details.windows, details.errors, details.tokens_in,
         details.tokens_out, dict(reasons), wins.tolist(), 1 / k, details.audit, details.truncated,
-        details.judge.get("max_chars"),
+        details.judge.get("max_chars"), details.timeline,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The page of a VIDB version: each value's texts, fit, calibration, model checks; each judge's errors and position bias."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from valueflow.store import FitSummary
 
 NUM_EXTREMES = 5
 MAX_REASONS = 15
+MIN_SAMPLES = 2  # of a timeline with a figure
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class JudgeReport:
     audit: str = "not audited"
     truncated: int = 0  # texts
     max_chars: int | None = None  # of an LLM
+    timeline: Sequence[Sequence[float]] = ()  # seconds, nodes, workers, answers (`store.Sample`)
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class JudgeSection(NamedTuple):
 
     report: JudgeReport
     plot: Plot | None
+    timeline: Plot | None
     reasons: list[tuple[str, int]]
 
 
@@ -227,7 +230,33 @@ def _judge_section(judge: JudgeReport) -> JudgeSection:
         others = reasons[MAX_REASONS - 1 :]
         reasons = [*reasons[: MAX_REASONS - 1], (f"{len(others):,} other errors", sum(count for _, count in others))]
     valid = judge.windows - judge.errors
-    return JudgeSection(judge, _positions(judge, valid) if judge.position_wins and valid > 0 else None, reasons)
+    positions = _positions(judge, valid) if judge.position_wins and valid > 0 else None
+    return JudgeSection(judge, positions, _timeline(judge) if len(judge.timeline) > MIN_SAMPLES else None, reasons)
+
+
+def _timeline(judge: JudgeReport) -> Plot:
+    """Windows per second while the judge answered, and the workers and nodes that there were."""
+    second_S, nodes_S, workers_S, answers_S = np.array(judge.timeline).T
+    rate_S = np.diff(answers_S) / np.maximum(np.diff(second_S), 1e-9)
+
+    def draw(axes: Axes) -> None:
+        axes.stairs(rate_S, second_S, color=FIRST, linewidth=1.2, baseline=None)
+        axes.set(xlabel="seconds of work", ylabel="windows/s", ylim=(0, 1.1 * max(float(rate_S.max()), 1.0)))
+        beside = axes.twinx()
+        beside.step(second_S, workers_S, where="post", color=SECOND, linewidth=1)
+        beside.step(second_S, nodes_S, where="post", color=INK, linewidth=0.8, linestyle="--")
+        beside.set_ylim(0, 1.1 * max(float(workers_S.max()), float(nodes_S.max())))
+        beside.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+    workers, nodes = (f"{of_S.min():.0f} to {of_S.max():.0f}" for of_S in (workers_S, nodes_S))
+    mean = (answers_S[-1] - answers_S[0]) / max(second_S[-1] - second_S[0], 1e-9)
+    alt = f"Timeline of judge {judge.name}: {mean:,.1f} windows/s on average, {workers} workers, {nodes} nodes"
+    caption = (
+        f"Windows/s while the judge answered (mean {mean:,.1f}), and the workers that had windows (thin line, {workers}) on "
+        f"the nodes of the cluster (dashed, {nodes}; axis on the right). Time between attempts is left out; an endpoint has no "
+        "workers."
+    )
+    return Plot(svg(draw, alt, f"{judge.name} timeline"), caption)
 
 
 def _positions(judge: JudgeReport, valid: int) -> Plot:

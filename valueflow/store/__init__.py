@@ -93,6 +93,7 @@ from valueflow.store.parts import (
 from valueflow.store.pins import pin, pinned, rollback, unpin
 from valueflow.store.pointer import Pointer, current, publish, replaceable
 from valueflow.store.repair import finished_manifest, reusable, reusable_together, verify, withdraw
+from valueflow.store.stage_time import Sample
 from valueflow.store.study_details import ChoicesDetails, GenerationsDetails, ProfilesDetails, UnitTextsDetails
 
 __all__ = [
@@ -127,6 +128,7 @@ __all__ = [
     "RankingsDetails",
     "RegressionDetails",
     "ResponsesDetails",
+    "Sample",
     "UnitTextsDetails",
     "UtilitiesDetails",
     "VidbDetails",

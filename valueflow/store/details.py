@@ -106,6 +106,9 @@ class RankingsDetails(Details):
     relevance_source: Literal["none", "apart", "in orders"] = Field(
         "none", description="of an evaluation: judging.kind.Relevance"
     )
+    timeline: list[list[float]] = Field(
+        [], description="while answers came: seconds of work, nodes, workers, answers (`Sample`)"
+    )
     windows: int = 0
     errors: int = 0
     tokens_in: int = 0

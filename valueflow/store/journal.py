@@ -21,9 +21,18 @@ import pyarrow.parquet as pq
 
 from valueflow.records import digest
 from valueflow.store.files import exists, read_or_set_aside, remove_file, remove_files, sizes, write_bytes
-from valueflow.store.layout import JOURNAL, Build
+from valueflow.store.layout import JOURNAL, SEGMENT, Build
 from valueflow.store.manifests import PARQUET_ERRORS, File
-from valueflow.store.parts import drop_duplicates, read_part, rewrite, whole_parts, without_answer, write_part
+from valueflow.store.parts import (
+    drop_duplicates,
+    read_part,
+    remove_segments,
+    rewrite,
+    whole_parts,
+    without_answer,
+    write_part,
+)
+from valueflow.store.stage_time import StageTime
 
 log = logging.getLogger(__name__)
 ID_TYPE = "S16"
@@ -37,7 +46,6 @@ RECORDS = pa.schema(
 ANSWER_COLUMNS = {"error", "tokens_in", "tokens_out"}  # and the reply, or the response of a generation
 MAX_REASONS = 20  # of one part
 # A segment is saved after so many records or seconds; what a kill leaves out of it is read from the parts.
-SEGMENT = ".records"
 SEGMENT_RECORDS = 256
 SEGMENT_SECONDS = 10.0
 MERGED_ROWS = 500_000
@@ -148,11 +156,13 @@ class Journal:
     Attributes:
         files: how a manifest would list each part, by path.
         totals: sums over the parts.
+        time: of the attempts at the build.
     """
 
     def __init__(self, build: Build, id_column: str) -> None:
         self.build, self.id_column = build, id_column
         self._attempt, self._num_segments = uuid.uuid4().hex[:8], 0
+        self.time = StageTime(build, self._attempt)
         self._clear()
 
     def load(self, read: ReadRecords | None = None) -> dict[str, np.ndarray]:
@@ -164,6 +174,7 @@ class Journal:
         Raises:
             StorageError: a part cannot be read; whether it is damaged is unknown, and it stays.
         """
+        self.time.load()
         while True:
             self._clear()
             ids = ids_by_folder(self._counted(read or (lambda paths: [read_records(self.build, paths, self.id_column)])))
@@ -171,7 +182,7 @@ class Journal:
             twice = [folder for folder, of_folder in ids.items() if len(distinct[folder]) < len(of_folder)]
             if not twice or exists(self.build.manifest_url):
                 return distinct
-            remove_files(f"{self.build.url}/{JOURNAL}")
+            remove_segments(self.build)
             for folder in twice:  # two attempts answered the same questions
                 drop_duplicates(self.build, self.id_column, folder)
 
@@ -212,15 +223,27 @@ class Journal:
         """Take over the records of parts that were committed."""
         self._count(records)
         self._unsaved.append(records)
-        if sum(rows.num_rows for rows in self._unsaved) >= SEGMENT_RECORDS or time.monotonic() > self._saved + SEGMENT_SECONDS:
+        if sum(rows.num_rows for rows in self._unsaved) >= SEGMENT_RECORDS:
+            self.save()
+        self.save_in_time()
+
+    def save_in_time(self) -> None:
+        """Save what is not saved yet if the last time was some seconds ago."""
+        if time.monotonic() > self._saved + SEGMENT_SECONDS:
             self.save()
 
     def save(self) -> None:
-        """Write the records that no segment has, except of parts with lost answers: a rerun reads these, and asks again."""
+        """Write the records that no segment has, except of parts with lost answers: a rerun reads these, and asks again.
+
+        Also what this attempt took.
+        """
         records = pa.concat_tables([RECORDS.empty_table(), *self._unsaved])
         records = records.filter(pc.equal(records["lost"], 0))
         self._unsaved, self._saved = [], time.monotonic()
-        if records.num_rows and not exists(self.build.manifest_url):
+        if (not records.num_rows and self.time.is_saved) or exists(self.build.manifest_url):
+            return
+        self.time.save()
+        if records.num_rows:
             content = io.BytesIO()
             pq.write_table(records, content, compression="zstd", write_page_checksum=True)
             name = f"{self._attempt}-{self._num_segments:06d}{SEGMENT}"

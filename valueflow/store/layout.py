@@ -3,7 +3,7 @@
 | path under the root | content |
 |---|---|
 | `{table}/{build_id}/[theory=…/value=…/]part-*.parquet` | rows of a build; `_manifest.json` beside them makes it finished |
-| `{table}/{build_id}/_journal/` | records of the parts of an unfinished build of answers |
+| `{table}/{build_id}/_journal/` | records of the parts of an unfinished build of answers; what its attempts took |
 | `vidb/CURRENT` | the pointer to the published VIDB version |
 | `cache/` | replies of language models by call key |
 | `cache/sharpness/{version}-{judge}.json` | estimates of the sharpness of a judge that did not build the version |
@@ -29,6 +29,7 @@ from valueflow.records import ValueId
 
 MANIFEST = "_manifest.json"
 JOURNAL = "_journal"
+SEGMENT, ATTEMPT_TIME = ".records", ".time"  # ends of the names of files in it
 # Names of tables and builds. They also come from files (CURRENT, manifests), and must not lead out of the root.
 NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 

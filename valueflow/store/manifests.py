@@ -214,12 +214,18 @@ def commit(
 def _as_before(build: Build, manifest: Manifest) -> Manifest:
     """The manifest that was set aside with a damaged file, where the build has the same content again."""
     same = {"table", "build_id", "config", "inputs", "counts", "files"}
-    content = json.loads(manifest.model_dump_json(include=same))
+
+    def content_of(one: Manifest) -> dict[str, Any]:
+        content = json.loads(one.model_dump_json(include=same))
+        content["config"].pop("timeline", None)  # when answers came, not what they are
+        return content
+
+    content = content_of(manifest)
     for name in sizes(build.url):
         if name.startswith(MANIFEST) and name.endswith(SET_ASIDE):
             with contextlib.suppress(ValueError):
                 earlier = _parse(read_bytes(f"{build.url}/{name}"))
-                if json.loads(earlier.model_dump_json(include=same)) == content:
+                if content_of(earlier) == content:
                     return earlier
     return manifest
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from valueflow.errors import DamageError
 from valueflow.records import ADDED_COLUMNS, SCHEMAS, conform
-from valueflow.store.files import read_parsed, remove_files, write_bytes
-from valueflow.store.layout import JOURNAL, Build
+from valueflow.store.files import read_parsed, remove_files, remove_listed, sizes, write_bytes
+from valueflow.store.layout import JOURNAL, SEGMENT, Build
 from valueflow.store.manifests import (
     BY_VALUE,
     MAKE_AGAIN,
@@ -202,11 +202,18 @@ def settle_unanswered(build: Build) -> None:
 
     For a step from whose answers the next one is planned.
     """
-    remove_files(f"{build.url}/{JOURNAL}")  # its records are of the parts as they were
+    remove_segments(build)  # its records are of the parts as they were
     for path, part, lost in _unanswered(build):
         column = part.schema.get_field_index("reply")
         replies = pc.if_else(lost, pa.scalar(None, pa.string()), part["reply"])
         rewrite(build, path, part.set_column(column, part.schema.field("reply"), replies))
+
+
+def remove_segments(build: Build) -> None:
+    """Remove the records of the parts of a build, which are then read again; what its attempts took stays."""
+    folder = f"{build.url}/{JOURNAL}"
+    if names := [name for name in sizes(folder) if name.endswith(SEGMENT)]:
+        remove_listed(folder, names)
 
 
 def _unanswered(build: Build) -> Iterator[tuple[str, pa.Table, pa.Array]]:

@@ -155,14 +155,15 @@ def aggregate(candidates: Build, rankings: list[Build], places: int, config: Agg
         for file in store.require_manifest(build).files:
             part = Part(Source(build, judge), file.path, file.rows)
             by_folder.setdefault(file.path.rpartition("/")[0], []).append(part)
-    tasks = []
+    tasks, cpus = [], 1
     for folder, parts in sorted(by_folder.items()):
         shards = split(parts, config.windows_per_shard)
         require_resources(len(shards), 0, f"aggregate: the fit of {folder}", "Raise aggregate.windows_per_shard")
         # A task with actors only waits and sums, so it must not hold a CPU that they need.
         task = ray.remote(fit_value).options(num_cpus=1 if len(shards) == 1 else 0)
         tasks.append(task.remote(candidates, folder, shards, places, config, out))
-    fits = completed_results("aggregate", tasks)
+        cpus = max(cpus, len(shards))
+    fits = completed_results("aggregate", tasks, Resources(cpus))
     details = UtilitiesDetails(settings=config.public(), fits={fit.value: fit for fit in sorted(fits, key=lambda f: f.value)})
     return store.commit(out, details, [candidates, *rankings])
 

@@ -96,7 +96,8 @@ def rank_new(
     _, answers = rank_chunks(evaluation, judge, chunks, max_error_share, "rank")
     total = config.m * sum(len(chunk.text_ids) for chunk in chunks)
     totals = check_answers(answers, total, max_error_share, "rank")
-    return store.commit(rankings, rankings_details(totals, **settings), [base.build, candidates], answers.finish())
+    details = rankings_details(totals, timeline=answers.timeline(), **settings)
+    return store.commit(rankings, details, [base.build, candidates], answers.finish())
 
 
 def refit(base: Vidb, rankings: Build, config: AggregateConfig, out: Build) -> store.Manifest:

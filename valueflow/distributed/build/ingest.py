@@ -11,6 +11,7 @@ import ray
 
 from valueflow import __version__, corpora, store
 from valueflow.corpora import CorpusConfig
+from valueflow.distributed.watch import watched
 from valueflow.errors import InputError
 from valueflow.records import digest
 from valueflow.store import Build, IngestDetails
@@ -50,7 +51,7 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
         compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.1,
     )  # fmt: skip
     counts: Counter[str] = Counter()
-    for batch in unique.iter_batches(batch_format="pyarrow", batch_size=None):
+    for batch in watched("ingest", unique.iter_batches(batch_format="pyarrow", batch_size=None)):
         for name in ("texts", "duplicates"):
             counts[name] += pc.sum(batch[name]).as_py() or 0
         log.info("ingest: %s texts, %s duplicates", f"{counts['texts']:,}", f"{counts['duplicates']:,}")

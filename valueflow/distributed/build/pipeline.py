@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
@@ -18,6 +18,7 @@ from valueflow.distributed.build.rank_rounds import rank_in_rounds
 from valueflow.distributed.cluster import ClusterConfig
 from valueflow.distributed.panel.vote import PanelConfig, collect_votes, plausibility_flags, vote_builds
 from valueflow.distributed.rank import rank
+from valueflow.distributed.side_by_side import most_at_once, side_by_side
 from valueflow.distributed.texts import ValueTexts
 from valueflow.errors import InputError
 from valueflow.judging.configs import AnyJudge, JudgeConfig, check_windows
@@ -241,8 +242,7 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
             builds = (at.windows, at.rankings[0])
             rank_in_rounds(at.candidates, config.windows, config.aggregate, config.judge, *builds, share, settings[0])
         else:
-            for judge, out, of_judge in zip(config.judges, at.rankings, settings, strict=True):
-                rank(at.windows, ValueTexts((at.candidates,)), judge, out, share, of_judge)
+            _rank(config, at, settings)
         aggregating.aggregate(at.candidates, list(at.rankings), config.windows.k, config.aggregate, at.utilities)
     if config.plausibility and not store.reusable(at.vidb):
         flags = _flags(config, config.plausibility, at, review.calibrating, base)
@@ -267,6 +267,17 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
     if config.publish:
         store.publish(config.root, at.vidb.build_id, pointer)
     return at
+
+
+def _rank(config: BuildVidbConfig, at: BuildStages, settings: list[dict[str, Any]]) -> None:
+    """Put the planned windows to every judge, to all at once where the cluster has room for them."""
+    texts, several = ValueTexts((at.candidates,)), len(config.judges) > 1
+
+    def answers_of(number: int) -> store.Manifest:
+        judge, what = config.judges[number], f"rank, {config.judges[number].name}" if several else "rank"
+        return rank(at.windows, texts, judge, at.rankings[number], config.max_error_share, settings[number], what)
+
+    side_by_side(range(len(config.judges)), answers_of, most_at_once(config.judges))
 
 
 def _truncated(rankings: tuple[Build, ...], base: Vidb | None) -> int:

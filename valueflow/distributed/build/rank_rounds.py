@@ -11,13 +11,13 @@ import ray
 from ray.data import Dataset
 
 from valueflow import store
-from valueflow.distributed.actor_pools import warm_pools
 from valueflow.distributed.answer import AnswerStage, check_answers, collect_answers
 from valueflow.distributed.build.aggregate import AggregateConfig
 from valueflow.distributed.cluster import completed_results
 from valueflow.distributed.commit import Done
 from valueflow.distributed.rank import is_round_open, rank, rankings_details, read_windows
 from valueflow.distributed.texts import ValueTexts
+from valueflow.distributed.warm_pools import warm_pools
 from valueflow.errors import DamageError
 from valueflow.judging.configs import AnyJudge
 from valueflow.judging.tasks import RANK
@@ -95,7 +95,8 @@ def rank_in_rounds(
             if stage.answered() <= total:  # else an earlier run has answered later rounds
                 totals = check_answers(stage, total, max_error_share, f"rank round {round_ + 1}")
     store.commit(windows, WindowsDetails(settings=config.public(), windows=total, progress=progress), [candidates])
-    return finished or store.commit(rankings, rankings_details(totals, **settings), [windows], stage.finish())
+    details = rankings_details(totals, timeline=stage.timeline(), **settings)
+    return finished or store.commit(rankings, details, [windows], stage.finish())
 
 
 def _questions(windows: Build, files: list[File], candidates: Build, batch_size: int, done: Done) -> Dataset:

@@ -15,11 +15,11 @@ import ray
 from ray.data import Dataset
 
 from valueflow import store, vidb
-from valueflow.distributed.actor_pools import warm_pools
 from valueflow.distributed.answer import AnswerStage, collect_answers
 from valueflow.distributed.commit import Done
 from valueflow.distributed.rank import in_folder, is_round_open
 from valueflow.distributed.texts import TextSource
+from valueflow.distributed.warm_pools import warm_pools
 from valueflow.errors import InputError
 from valueflow.evaluation.scoring import EvaluatorConfig, Scoring, estimate_sharpness, is_alone
 from valueflow.judging.configs import AnyJudge

@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 import ray
 
 from valueflow import __version__, store, vidb
+from valueflow.config import Resources
 from valueflow.distributed.answer import AnswerTotals, check_answers, check_error_share
 from valueflow.distributed.audit import check_admitted, measured_speed
+from valueflow.distributed.cluster import ordered_results
 from valueflow.distributed.evaluation.config import EvaluateConfig
 from valueflow.distributed.evaluation.rounds import (
     Evaluation,
@@ -124,7 +126,8 @@ def _evaluate_with_judge(config: EvaluateConfig, judge: AnyJudge) -> EvaluationR
         evaluation = Evaluation(version, texts, rankings, config.evaluator, errors, relevance)
         sharpness, answers = rank_chunks(evaluation, judge, chunks, config.max_error_share, "evaluate")
         totals = check_answers(answers, evaluation.windows(chunks, config.evaluator.m), config.max_error_share, "evaluate")
-        details = rankings_details(totals, judge=judge.public(), audit=audit, relevance_source=relevance, **settings)
+        about = {"judge": judge.public(), "audit": audit, "relevance_source": relevance, "timeline": answers.timeline()}
+        details = rankings_details(totals, **about, **settings)
         if not store.reusable(rankings):
             store.commit(rankings, details, [responses, version.build], answers.finish())
         _score(config, evaluation, responses, chunks, sharpness, out)
@@ -222,7 +225,8 @@ def _score(
 ) -> None:  # fmt: skip
     task = ray.remote(_score_chunk).options(num_cpus=1)
     least = config.min_relevance or 0.0
-    ray.get([task.remote(evaluation, responses, chunk, sharpness[chunk.value], least, out) for chunk in chunks])
+    tasks = [task.remote(evaluation, responses, chunk, sharpness[chunk.value], least, out) for chunk in chunks]
+    ordered_results("score", tasks, Resources(1))
     answered = store.details_of(evaluation.rankings, RankingsDetails)
     version = evaluation.version.build
     details = EvaluationsDetails(

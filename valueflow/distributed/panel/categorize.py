@@ -14,13 +14,13 @@ import ray
 from pydantic import Field
 
 from valueflow import __version__, store
-from valueflow.config import Config
-from valueflow.distributed.actor_pools import warm_pools
+from valueflow.config import Config, Resources
 from valueflow.distributed.answer import AnswerStage, check_answers
 from valueflow.distributed.audit import check_panel_admitted, measured_speed
-from valueflow.distributed.cluster import ClusterConfig
+from valueflow.distributed.cluster import ClusterConfig, ordered_results
 from valueflow.distributed.panel.chunks import ChunkTexts, chunks_of
 from valueflow.distributed.panel.vote import PanelConfig, collect_votes, vote_builds
+from valueflow.distributed.warm_pools import warm_pools
 from valueflow.errors import InputError
 from valueflow.judging.cost import estimate
 from valueflow.judging.fingerprint import voter_fingerprint
@@ -100,7 +100,7 @@ def categorize(config: CategorizeConfig) -> Categorization:
             voter = next(v for v in config.panel.voters if v.name == name)
             settings = {"voter": voter.public(), "fingerprint": voter_fingerprint(voter), "audit": admitted[name]}
             store.commit(build, VotesDetails(**settings, **totals._asdict()), [texts], stage.finish())
-    open_questions = _over_chunks(_label_chunk, descents, builds.labels, builds.queue, human)
+    open_questions = _over_chunks("label", _label_chunk, descents, builds.labels, builds.queue, human)
     _check_human(places, open_questions)
     _finish(builds, config, num_ballots)
     return builds
@@ -114,7 +114,7 @@ def _collect_all_votes(config: CategorizeConfig, texts: Build, descents: _Descen
         for number in itertools.count():
             plan = Build(config.root, "ballots", f"{plan_id}-{number}")
             if not store.reusable(plan):
-                _over_chunks(_plan_chunk, descents, plan, plans)
+                _over_chunks(f"plan step {number + 1}", _plan_chunk, descents, plan, plans)
                 settings = {"descent": config.descent.public(), "step": number}
                 store.commit(plan, BallotsDetails(settings=settings), [texts])
             step_ballots = store.require_manifest(plan).num_rows
@@ -152,11 +152,12 @@ def _inputs(config: CategorizeConfig) -> tuple[Build, ChunkTexts, list[str]]:
     return texts, source, [resolve_theory(name) for name in dict.fromkeys(config.theories)]
 
 
-def _over_chunks(task: Callable[..., object], descents: _Descents, *args: object) -> list[Any]:
-    """Run a task on every chunk; its results must be small."""
+def _over_chunks(what: str, task: Callable[..., object], descents: _Descents, *args: object) -> list[Any]:
+    """Run a task on every chunk; return its results, which must be small."""
     remote = ray.remote(task).options(num_cpus=1)
     shared = ray.put(descents)
-    return ray.get([remote.remote(shared, chunk.number, *args) for chunk in descents.texts.chunks])
+    tasks = [remote.remote(shared, chunk.number, *args) for chunk in descents.texts.chunks]
+    return ordered_results(what, tasks, Resources(1))
 
 
 def _steps(descents: _Descents, number: int, plans: Sequence[Build] | None = None) -> Iterator[Ballot | Label | OpenQuestion]:

@@ -5,7 +5,6 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from valueflow.distributed.answer import AnswerStage, collect_answers
 from valueflow.distributed.audit import Policy
 from valueflow.distributed.cluster import user_error
 from valueflow.distributed.commit import Done, pending_parts
+from valueflow.distributed.side_by_side import most_at_once, side_by_side
 from valueflow.distributed.texts import TextSource
 from valueflow.errors import BudgetSpent, InputError, StorageError, TooManyErrors
 from valueflow.judging.answers import ABSTAINED_PREFIX
@@ -112,10 +112,10 @@ def collect_votes(
         return ""
 
     failures: dict[str, str] = {}
-    with ThreadPoolExecutor(max_workers=panel.at_once or _max_parallel(panel.voters)) as pool:
-        for voter, reason in zip(panel.voters, pool.map(run, panel.voters), strict=True):
-            if reason:
-                failures[voter.name] = reason
+    reasons = side_by_side(panel.voters, run, panel.at_once or most_at_once(panel.voters))
+    for voter, reason in zip(panel.voters, reasons, strict=True):
+        if reason:
+            failures[voter.name] = reason
     for name, reason in failures.items():
         if panel.on_dead == "stop":
             raise InputError(
@@ -228,18 +228,6 @@ def plausibility_flags(votes: Iterable[Build]) -> dict[tuple[ValueId, str], int]
             columns = (part[name].to_pylist() for name in ("theory", "node", "text_id"))
             flags.update((ValueId.of(theory, node), text_id) for theory, node, text_id in zip(*columns, strict=True))
     return dict(flags)
-
-
-def _max_parallel(voters: list[AnyJudge]) -> int:
-    """Return how many voters fit in the cluster together, counted from the largest; at least 1."""
-    available, count, cpus, gpus = ray.cluster_resources(), 0, 0.0, 0.0
-    for need in sorted((voter.resources for voter in voters), reverse=True):
-        cpus, gpus = cpus + need.cpus, gpus + need.gpus
-        # One CPU is reserved for the small tasks around the judges.
-        if cpus > available.get("CPU", 0) - 1 or gpus > available.get("GPU", 0):
-            break
-        count += 1
-    return max(count, 1)
 
 
 def _reason(error: BaseException) -> str:

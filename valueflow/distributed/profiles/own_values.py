@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 import ray
 
 from valueflow import store, vidb
+from valueflow.config import Resources
+from valueflow.distributed.cluster import result_of
 from valueflow.distributed.profiles.config import ProfileModelConfig
 from valueflow.distributed.profiles.run import profile_texts
 from valueflow.distributed.steering.generate import outcome_lines, steer
@@ -34,7 +36,8 @@ def profile_models(config: ProfileModelConfig) -> Build:
             reply that counts.
     """
     builds = _asked(config) if config.models else finished_generations(config.root, config.generations or LATEST)
-    texts = ray.get(ray.remote(replies).options(num_cpus=1).remote(builds, config.outcomes, config.root))
+    task = ray.remote(replies).options(num_cpus=1).remote(builds, config.outcomes, config.root)
+    texts = result_of("profiles, replies", task, Resources(1))
     return profile_texts(config, texts, shared_threads=True)
 
 

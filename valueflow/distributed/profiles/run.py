@@ -10,11 +10,13 @@ import pyarrow.compute as pc
 import ray
 
 from valueflow import __version__, store, vidb
-from valueflow.distributed.cluster import Progress, require_resources
+from valueflow.config import Resources
+from valueflow.distributed.cluster import Progress, require_resources, result_of
 from valueflow.distributed.embed import embed, encoder_fingerprint, read_examples, resolve_labels
 from valueflow.distributed.extract import build_extractor
 from valueflow.distributed.profiles.config import BuildProfileConfig, ProfileConfig
 from valueflow.distributed.profiles.scorer import EvaluationScorer, FastScorer, Scorer, evaluated
+from valueflow.distributed.watch import watched
 from valueflow.errors import InputError, allowed
 from valueflow.evaluation.regression import IntensityRegression, training_texts
 from valueflow.judging import value_head
@@ -34,6 +36,7 @@ from valueflow.vidb.candidates import ALL
 
 log = logging.getLogger(__name__)
 KEPT = 100_000  # distinct texts whose scores a worker keeps: 50 MB on 32 values
+ONE_CPU = Resources(1)
 
 
 class _Plan(NamedTuple):
@@ -53,7 +56,8 @@ def build_profiles(config: BuildProfileConfig) -> Build:
     Raises:
         InputError: a column is missing, or no row is usable.
     """
-    texts = ray.get(ray.remote(save_unit_texts).options(num_cpus=1).remote(config.texts, config.root, config.columns))
+    task = ray.remote(save_unit_texts).options(num_cpus=1)
+    texts = result_of("profiles, reading", task.remote(config.texts, config.root, config.columns), ONE_CPU)
     return profile_texts(config, texts)
 
 
@@ -84,7 +88,7 @@ def profile_texts(config: ProfileConfig, texts: Build, shared_threads: bool = Fa
             f"no unit of {manifest.details(UnitTextsDetails).path} has a value with {plan.basis.config.min_texts} relevant "
             "texts; lower estimate.min_texts or estimate.min_relevance, or give more texts per unit"
         )
-    reliability = ray.get(ray.remote(_reliability).options(num_cpus=1).remote(out))
+    reliability = result_of("profiles, reliability", ray.remote(_reliability).options(num_cpus=1).remote(out), ONE_CPU)
     details = ProfilesDetails(
         resolved=config.public(), basis=plan.basis_id, vidb_version=plan.version.build.build_id, unit_texts=texts.build_id,
         scored_by=plan.scored_by, content_errors={v: e.model_dump() for v, e in plan.basis.errors.items()},
@@ -134,7 +138,8 @@ def _fast(config: ProfileConfig) -> _Plan:
     values = _values(config, list(version.calibrations))
     extractor, labelled = _extractor(config, values) if config.relevance.by == "hives" else (None, [])
     arguments = (config, version.build.build_id, values, extractor)
-    fast: IntensityRegression = ray.get(ray.remote(_fit).options(num_cpus=1).remote(*arguments))
+    fitted = ray.remote(_fit).options(num_cpus=1).remote(*arguments)
+    fast: IntensityRegression = result_of("profiles, regression", fitted, ONE_CPU)
     if missing := [value for value in values if value not in fast.lines]:
         if config.values != ALL:
             raise InputError(
@@ -154,7 +159,8 @@ def _fast(config: ProfileConfig) -> _Plan:
 
 def relevance_of(config: ProfileConfig, texts: Sequence[str]) -> np.ndarray:
     """Return how far texts concern each value of the profiles, from 0 to 1 (T, V); nan where `relevance.by` is none."""
-    of_text: np.ndarray = ray.get(ray.remote(_relevance).options(num_cpus=1).remote(_fast(config).scorer, list(texts)))
+    task = ray.remote(_relevance).options(num_cpus=1).remote(_fast(config).scorer, list(texts))
+    of_text: np.ndarray = result_of("profiles, relevance", task, ONE_CPU)
     return of_text
 
 
@@ -170,7 +176,8 @@ def _fit(config: ProfileConfig, version: str, values: tuple[ValueId, ...], extra
 def _extractor(config: ProfileConfig, values: tuple[ValueId, ...]) -> tuple[Any, list[Build]]:
     """The extractor in the object store, and the builds that it rests on."""
     texts, labels = resolve_labels(config.root, config.relevance.texts, config.relevance.labels)
-    labelled = ray.get(ray.remote(_labelled_theories).options(num_cpus=1).remote(texts, labels))
+    named = ray.remote(_labelled_theories).options(num_cpus=1).remote(texts, labels)
+    labelled = result_of("profiles, labels", named, ONE_CPU)
     for theory in dict.fromkeys(value.theory for value in values):
         if theory not in labelled:
             raise InputError(
@@ -181,7 +188,7 @@ def _extractor(config: ProfileConfig, values: tuple[ValueId, ...]) -> tuple[Any,
     reference = embed(texts, config.encoder, config.root)
     task = ray.remote(build_extractor).options(num_returns=2)
     extractor_and_size: Any = task.remote(reference, texts, labels, config.relevance.k, config.estimate.seed)
-    ray.get(extractor_and_size[1])  # raises its errors
+    result_of("profiles, extractor", extractor_and_size[1])  # raises its errors
     return [extractor_and_size[0]], [reference, texts, labels]
 
 
@@ -229,7 +236,8 @@ def _shards(config: ProfileConfig, texts: Build, plan: _Plan, earlier: Build | N
         num_cpus=config.encoder.num_cpus, num_gpus=config.encoder.num_gpus,
     )  # fmt: skip
     reused = 0
-    for rows in written.iter_batches(batch_format="pyarrow", batch_size=None):
+    need = Resources(actors * config.encoder.num_cpus, actors * config.encoder.num_gpus)
+    for rows in watched("profiles", written.iter_batches(batch_format="pyarrow", batch_size=None), need):
         progress.add(pc.sum(rows["rows"]).as_py())
         reused += pc.sum(rows["reused"]).as_py()
     return reused

@@ -13,7 +13,7 @@ from ray.data import Dataset
 
 from valueflow import __version__, store, vidb
 from valueflow.distributed.answer import AnswerStage, AnswerTotals, check_answers, collect_answers
-from valueflow.distributed.cluster import STAGE_CPUS
+from valueflow.distributed.cluster import STAGE_CPUS, ordered_results
 from valueflow.distributed.commit import Done
 from valueflow.distributed.steering.generate_config import SteerConfig
 from valueflow.distributed.steering.generate_export import export_responses
@@ -179,7 +179,7 @@ def _details(
     tally = ray.remote(_tally).options(num_cpus=STAGE_CPUS)
     counts: Counter[str] = Counter()
     cost = 0.0
-    for of_file, money in ray.get([tally.remote(out, file) for file in files]):
+    for of_file, money in ordered_results("tally", [tally.remote(out, file) for file in files]):
         counts.update(of_file)
         cost += money
     outcomes = {name.partition(" ")[2]: n for name, n in sorted(counts.items()) if name.startswith("outcome ")}

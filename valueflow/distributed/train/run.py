@@ -15,7 +15,8 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from valueflow import __version__, store
-from valueflow.distributed.cluster import Progress, require_resources
+from valueflow.config import Resources
+from valueflow.distributed.cluster import Progress, require_resources, result_of
 from valueflow.distributed.train.config import EncoderConfig, TrainHivesConfig
 from valueflow.distributed.train.data import DataSources, TrainingData, prepare_data, resolve_sources
 from valueflow.distributed.train.export import MODEL_FOLDER, TrainingTask, read_metrics, read_training_record
@@ -65,7 +66,7 @@ def train_hives(config: TrainHivesConfig) -> TrainingResult:
         check_model(locate(config.encoder.model), config.encoder.model, config.encoder.revision, config.encoder.max_length)
         _check_workers(config, checkpoints)
         data_and_counts: Any = ray.remote(_prepare).options(num_cpus=1, num_returns=2).remote(config, sources)
-        data, counts = data_and_counts[0], ray.get(data_and_counts[1])
+        data, counts = data_and_counts[0], result_of("training data", data_and_counts[1], Resources(1))
         log.info("training on %s texts, %s labels: %s", f"{counts['texts']:,}", f"{counts['rows']:,}", counts)
         store.write_bytes(f"{checkpoints}/{RUN_FILE}", store.sealed({"num_workers": config.workers.num_workers}))
         progress = ray.remote(ProgressActor).options(num_cpus=0).remote()
