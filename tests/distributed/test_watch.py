@@ -19,9 +19,27 @@ pytestmark = pytest.mark.ray
 HANGS = SIMULATED | {"seconds_per_batch": 600}
 
 
-def run(root: Path, judge: dict, cluster: dict, **environment: str) -> subprocess.CompletedProcess:
+NEVER_READY = """
+import sys, time
+from jobs import build_vidb
+from valueflow.job.run import run_job
+from valueflow.judging.kinds import KINDS
+
+class NeverReady:
+    def __init__(self, config):
+        time.sleep(600)
+
+KINDS["simulated"] = KINDS["simulated"]._replace(ranker=NeverReady)
+sys.argv[0] = "build_vidb"
+run_job(build_vidb.SCHEMA, build_vidb.main)
+"""
+
+
+def run(
+    root: Path, judge: dict, cluster: dict, job: tuple[str, ...] = ("-m", "jobs.build_vidb")
+) -> subprocess.CompletedProcess:  # fmt: skip
     path = job_yaml("build_vidb", root, root=str(root), judge=judge, cluster={"num_cpus": 4} | cluster)
-    command = [sys.executable, "-m", "jobs.build_vidb", str(path), "candidates.values=[svt:benevolence]"]
+    command = [sys.executable, *job, str(path), "candidates.values=[svt:benevolence]"]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
@@ -44,11 +62,25 @@ def test_a_judge_that_hangs_ends_the_job_and_the_next_run_goes_on(root):
 
 
 @pytest.mark.slow
-def test_a_cluster_that_stays_too_small_ends_the_job(root, monkeypatch):
+def test_a_worker_that_never_gets_ready_ends_the_job_and_the_next_run_goes_on(root):
+    """As an engine whose weights never load: its constructor does not return."""
+    waited = run(root, SIMULATED, {"no_progress_seconds": 15}, ("-c", NEVER_READY))
+    assert waited.returncode == 3
+    assert "error: rank: nothing was finished for 15 s (cluster.no_progress_seconds)" in last_line(waited)
+    done = run(root, SIMULATED, {})
+    assert done.returncode == 0, done.stderr
+    assert len(store.finished(str(root), "vidb")) == 1
+
+
+@pytest.mark.slow
+def test_a_cluster_that_stays_too_small_ends_the_job_and_a_run_that_needs_less_finishes(root, monkeypatch):
     monkeypatch.setenv("RAY_CLUSTER_AUTOSCALES", "1")
     waited = run(root, SIMULATED | {"num_cpus": 6}, {"wait_for_capacity_seconds": 6})
     assert waited.returncode == 4
     assert "rank: waited 6 s for 6 CPU (the cluster has 4) (cluster.wait_for_capacity_seconds)" in last_line(waited)
+    done = run(root, SIMULATED | {"num_cpus": 1}, {})
+    assert done.returncode == 0, done.stderr
+    assert len(store.finished(str(root), "vidb")) == 1
 
 
 def test_limits_of_a_stage(cluster):
