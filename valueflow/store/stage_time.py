@@ -86,7 +86,7 @@ class StageTime:
         changed = {
             "engine_seconds": self.own.engine_seconds + engine_seconds,
             "gpu_seconds": self.own.gpu_seconds + gpu_seconds,
-            "timeline": thinned([*self.own.timeline, sample]),
+            "timeline": with_sample(self.own.timeline, sample),
         }
         self.own, self.is_saved = self.own.model_copy(update=changed), False
 
@@ -105,9 +105,15 @@ class StageTime:
         return thinned(samples)
 
 
+def with_sample(samples: list[Sample], sample: Sample) -> list[Sample]:
+    """Return the samples with a new last one; the one before it stays if it is as far from its neighbour as the others are."""
+    if len(samples) > 2 and samples[-1].seconds - samples[-2].seconds < samples[1].seconds - samples[0].seconds:
+        samples = samples[:-1]
+    return thinned([*samples, sample])
+
+
 def thinned(samples: list[Sample]) -> list[Sample]:
-    """Return the samples, or if they are more than `MAX_SAMPLES` the last one of each of half as many equal times."""
-    if len(samples) <= MAX_SAMPLES:
-        return samples
-    width = samples[-1].seconds / (MAX_SAMPLES // 2) or 1.0
-    return list({int(sample.seconds / width): sample for sample in samples}.values())
+    """Return the samples, or if they are more than `MAX_SAMPLES` every second one and the last."""
+    while len(samples) > MAX_SAMPLES:
+        samples = [*samples[:-1:2], samples[-1]]
+    return samples
