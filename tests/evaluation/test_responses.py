@@ -126,7 +126,7 @@ def test_scores_of_texts_that_look_like_formulas_can_be_scored_again(tmp_path):
         }
         for n, text in enumerate(texts)
     ]
-    content = scores_csv(pa.Table.from_pylist(rows, SCHEMAS["evaluations"]))
+    content = scores_csv([pa.Table.from_pylist(rows, SCHEMAS["evaluations"])], ["power"])
     assert content.split("\r\n")[1] == "'=1+1,d,'=1+1,-1.5"
     (tmp_path / "scores.csv").write_text(content, newline="")
     again, counts = saved(str(tmp_path / "scores.csv"), tmp_path)

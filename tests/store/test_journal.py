@@ -175,3 +175,16 @@ def test_lost_answers_of_another_attempt_stay_when_totals_are_taken(build):
     journal = Journal(build, "window_id")
     journal.load(lambda paths: [store.read_records(build, paths, "window_id", reopen=False)])
     assert (journal.totals.rows, journal.totals.errors) == (2, 1)
+
+
+def test_parts_are_merged_by_size(build, monkeypatch):
+    sizes = []
+    for n in range(6):
+        record = committed(build, f"{n}", answers([f"x{n}"]))
+        sizes.append(record["size"][0].as_py())
+    journal = Journal(build, "window_id")
+    journal.load()
+    monkeypatch.setattr("valueflow.store.journal.MERGED_BYTES", 3 * max(sizes))
+    files = journal.compact(lambda groups: [store.compact(build, paths, "window_id") for paths in groups])
+    assert sorted(file.rows for file in files) == [3, 3]
+    assert sorted(file.path for file in files) == store.part_paths(build)

@@ -1,6 +1,8 @@
 """Files of the official evaluator: scores from its rankings CSV, and scores written in its CSV format."""
 
 import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,15 +59,23 @@ def score_rankings(url: str, value: ValueId, config: EvaluatorConfig) -> tuple[p
     return pa.Table.from_pylist(table, SCHEMAS["evaluations"]), sharpness
 
 
-def scores_csv(evaluations: pa.Table) -> str:
-    """Return the official scores CSV: query, dataset, response and a column `{value}_score` for each value."""
-    values = list(dict.fromkeys(evaluations["value"].to_pylist()))
-    by_response: dict[str, dict] = {}
+def scores_csv(evaluations: Iterable[pa.Table], values: Sequence[str]) -> str:
+    """Return the official scores CSV: query, dataset, response and a column `{value}_score` for each value.
+
+    Args:
+        evaluations: tables that are read one after another; each holds all rows of its responses.
+        values: nodes, in the order of their columns.
+    """
+    header = ["query", "dataset", "response", *(f"{value}_score" for value in values)]
+    return csv_text(header, ([entry.get(name) for name in header] for table in evaluations for entry in _by_response(table)))
+
+
+def _by_response(evaluations: pa.Table) -> Iterable[dict[str, Any]]:
+    by_response: dict[str, dict[str, Any]] = {}
     for row in evaluations.to_pylist():
         entry = by_response.setdefault(row["response_id"], {k: row[k] for k in ("query", "dataset", "response")})
         entry[f"{row['value']}_score"] = row["intensity"]
-    header = ["query", "dataset", "response", *(f"{v}_score" for v in values)]
-    return csv_text(header, ([entry.get(name) for name in header] for entry in by_response.values()))
+    return by_response.values()
 
 
 def _order(raw: str, k: int) -> list[int] | None:

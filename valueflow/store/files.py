@@ -113,10 +113,11 @@ def entries(url: str) -> dict[str, Entry]:
     Raises:
         StorageError: the file system does not say when a file was written.
     """
-    return {path: Entry(info["size"], _modified(url, info)) for path, info in _infos(url).items()}
+    return {path: Entry(info["size"], modified_at(url, info)) for path, info in _infos(url).items()}
 
 
-def _modified(url: str, info: dict) -> float:
+def modified_at(url: str, info: dict) -> float:
+    """Return when the file of an entry was written; StorageError where the file system does not tell."""
     for name in MODIFIED:
         if name in info:
             at = info[name]

@@ -48,7 +48,7 @@ MAX_REASONS = 20  # of one part
 # A segment is saved after so many records or seconds; what a kill leaves out of it is read from the parts.
 SEGMENT_RECORDS = 256
 SEGMENT_SECONDS = 10.0
-MERGED_ROWS = 500_000
+MERGED_BYTES = 128 << 20
 ReadRecords = Callable[[list[str]], Iterable[pa.Table]]
 
 
@@ -133,21 +133,16 @@ def ids_by_folder(records: Iterable[pa.Table]) -> dict[str, np.ndarray]:
 
 
 def compact(build: Build, paths: list[str], id_column: str) -> pa.Table:
-    """Merge parts of one folder into few, sorted by id; return their records, and remove the parts.
+    """Merge parts of one folder into one, sorted by id; return its record, and remove the parts.
 
     A kill in between leaves rows twice, which the next run reduces to one.
     """
     rows = pa.concat_tables([read_part(build, path) for path in paths]).sort_by(id_column)
-    folder = paths[0].rpartition("/")[0]
-    records = []
-    for start in range(0, rows.num_rows, MERGED_ROWS):
-        merged = rows.slice(start, MERGED_ROWS)
-        records.append(write_recorded(build, merged, digest(merged[id_column].to_pylist()), folder, id_column))
-    merged_paths = {path for of_part in records for path in of_part["path"].to_pylist()}
+    record = write_recorded(build, rows, digest(rows[id_column].to_pylist()), paths[0].rpartition("/")[0], id_column)
     for path in paths:
-        if path not in merged_paths:
+        if path != record["path"][0].as_py():
             remove_file(f"{build.url}/{path}")
-    return pa.concat_tables(records)
+    return record
 
 
 class Journal:
@@ -295,14 +290,14 @@ def _file(record: dict) -> File:
 
 
 def _groups(files: dict[str, File]) -> list[list[str]]:
-    """Paths of one folder whose rows fit in one part, where there are several."""
+    """Paths of one folder whose bytes fit in one part, where there are several."""
     groups: list[list[str]] = []
     folder, room = "", 0
     for path, file in sorted(files.items()):
         of = path.rpartition("/")[0]
-        if not groups or of != folder or file.rows > room:
+        if not groups or of != folder or file.size > room:
             groups.append([])
-            folder, room = of, MERGED_ROWS
+            folder, room = of, MERGED_BYTES
         groups[-1].append(path)
-        room -= file.rows
+        room -= file.size
     return [paths for paths in groups if len(paths) > 1]

@@ -3,6 +3,7 @@
 | path under the root | content |
 |---|---|
 | `{table}/{build_id}/[theory=…/value=…/]part-*.parquet` | rows of a build; `_manifest.json` beside them makes it finished |
+| `{table}/{build_id}/_files-…` | the list of the files of a build that has more than 1,000 |
 | `{table}/{build_id}/_journal/` | records of the parts of an unfinished build of answers; what its attempts took |
 | `vidb/CURRENT` | the pointer to the published VIDB version |
 | `cache/` | replies of language models by call key |

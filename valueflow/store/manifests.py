@@ -22,11 +22,14 @@ from valueflow.config import Config
 from valueflow.console import masked, without_secrets
 from valueflow.errors import DamageError, InputError
 from valueflow.records import SCHEMAS
+from valueflow.store import file_list
 from valueflow.store.attempts import use
 from valueflow.store.details import Details
+from valueflow.store.file_list import File, check_bytes, describe
 from valueflow.store.files import ABSENT, SET_ASIDE, folders, read_bytes, read_parsed, sizes, sweep_below, write_bytes
 from valueflow.store.json_files import content_digest, strict_json, unsealed
 from valueflow.store.layout import MANIFEST, Build, under, value_folder
+from valueflow.store.stamp import stamp
 
 log = logging.getLogger(__name__)
 DetailsT = TypeVar("DetailsT", bound=Details)
@@ -47,24 +50,6 @@ ROWS = {
 # What Arrow raises on bytes that are no parquet; its OSErrors are about bytes in memory here.
 PARQUET_ERRORS = (pa.ArrowException, OSError)
 MAKE_AGAIN = "rerun the command that made it: what is lost is made again, answers that are whole are kept"
-
-
-class File(Config):
-    """One committed file, its path relative to the build."""
-
-    path: str
-    size: int
-    sha256: str
-    rows: int
-
-    @field_validator("path")
-    @classmethod
-    def _inside(cls, path: str) -> str:
-        """A manifest may come from somebody else; what it lists lies in its build."""
-        is_text = path.isprintable()  # no half of a surrogate pair, which no file system takes
-        if not is_text or "\\" in path or ":" in path or any(part in ("", ".", "..") for part in path.split("/")):
-            raise ValueError(f"file {path!r} is not a relative path inside the build")
-        return path
 
 
 class Input(Config):
@@ -104,6 +89,9 @@ class Manifest(Config):
     inputs: list[Input]
     counts: dict[str, Any]
     files: list[File]
+    file_list: File | None = Field(
+        None, description="the file with the list of files, where they are many", exclude_if=lambda value: value is None
+    )
     attempt: str
     digest: str = Field("", description="hash of all the rest; empty in manifests of earlier code")
 
@@ -203,12 +191,39 @@ def commit(
         code_version=__version__, git_commit=git_commit(), config=config, inputs=[Input.of(i) for i in inputs], counts=counts,
         files=sorted(files, key=lambda file: file.path), attempt=uuid.uuid4().hex,
     )  # fmt: skip
-    manifest = manifest.model_copy(update={"digest": content_digest(json.loads(manifest.model_dump_json(exclude={"digest"})))})
+    if len(manifest.files) > file_list.MAX_IN_MANIFEST:
+        content = file_list.written([file.model_dump() for file in manifest.files])
+        listed = describe(f"{file_list.FILES}{hashlib.sha256(content).hexdigest()[:16]}", content, len(manifest.files))
+        write_bytes(f"{build.url}/{listed.path}", content)
+        manifest = manifest.model_copy(update={"file_list": listed})
+    manifest = manifest.model_copy(update={"digest": content_digest(json.loads(_json(manifest, exclude={"digest"})))})
     manifest = _as_before(build, manifest)
     if card:
         write_bytes(f"{build.url}/README.md", card(manifest).encode())
-    write_bytes(build.manifest_url, manifest.model_dump_json(indent=1).encode())
+    write_bytes(build.manifest_url, _json(manifest, indent=1).encode())
     return manifest
+
+
+def _json(manifest: Manifest, **settings: Any) -> str:
+    """A manifest as it is written: files that are listed elsewhere are not repeated."""
+    return (manifest.model_copy(update={"files": []}) if manifest.file_list else manifest).model_dump_json(**settings)
+
+
+def _with_files(build: Build, manifest: Manifest) -> Manifest:
+    """A manifest as it was read, with the files that are listed beside it; DamageError where the list is gone or another."""
+    listed = manifest.file_list
+    if listed is None:
+        return manifest
+    url = f"{build.url}/{listed.path}"
+
+    def parse(data: bytes) -> list[File]:
+        check_bytes(listed, data)
+        return [File.model_validate(file) for file in file_list.parsed(data)]
+
+    try:
+        return manifest.model_copy(update={"files": read_parsed(url, parse, (*PARQUET_ERRORS, ValueError), "a list of files")})
+    except FileNotFoundError:
+        raise DamageError(f"{url} is gone") from None
 
 
 def _as_before(build: Build, manifest: Manifest) -> Manifest:
@@ -223,8 +238,8 @@ def _as_before(build: Build, manifest: Manifest) -> Manifest:
     content = content_of(manifest)
     for name in sizes(build.url):
         if name.startswith(MANIFEST) and name.endswith(SET_ASIDE):
-            with contextlib.suppress(ValueError):
-                earlier = _parse(read_bytes(f"{build.url}/{name}"))
+            with contextlib.suppress(ValueError, DamageError):
+                earlier = _with_files(build, _parse(read_bytes(f"{build.url}/{name}")))
                 if content_of(earlier) == content:
                     return earlier
     return manifest
@@ -291,20 +306,35 @@ def read_manifest(build: Build) -> Manifest | None:
 def unused_manifest(build: Build) -> Manifest | None:
     """Return the manifest as `read_manifest` does, for the collector, which uses no build."""
     try:
-        return read_parsed(build.manifest_url, _parse, (ValueError,), "a manifest")
+        return _with_files(build, read_parsed(build.manifest_url, _parse, (ValueError,), "a manifest"))
     except FileNotFoundError:
         return None
     except DamageError as error:
         raise DamageError(f"{str(error).partition(' For further information')[0]}; {MAKE_AGAIN}") from error
 
 
+_CACHE: dict[str, tuple[str, Manifest]] = {}  # by URL: `stamp` of the manifest when it was read and its files were looked at
+MAX_CACHED = 64
+
+
 def require_manifest(build: Build) -> Manifest:
-    """Return the manifest of a finished build.
+    """Return the manifest of a finished build; it is read once by a process, and again when it was written again.
+
+    What is read of a finished build is compared with its manifest (`parts.read_part`), so a file that was lost or changed later
+    is noticed where it is read. `repair.reusable` and `verify` look at everything each time.
 
     Raises:
         InputError: the build is not finished; the message lists those that are.
     """
+    url, version = build.manifest_url, stamp(build.manifest_url)
+    if version and _CACHE.get(url, ("",))[0] == version:
+        use(build.root, f"{build.table}/{build.build_id}")
+        return _CACHE[url][1]
     existing = manifest(build)
+    if existing is not None and version:
+        if len(_CACHE) >= MAX_CACHED:
+            _CACHE.clear()
+        _CACHE[url] = version, existing
     if existing is None:
         ids = ", ".join(finished(build.root, build.table)) or "none"
         raise InputError(f"no finished {build.table!r} build {build.build_id!r} under {build.root} (finished: {ids})")
@@ -358,17 +388,6 @@ def _describe(build: Build, path: str) -> File:
         return describe(path, data, pq.read_metadata(pa.BufferReader(data)).num_rows)
 
     return read_parsed(url, read, PARQUET_ERRORS, "parquet")
-
-
-def describe(path: str, data: bytes, rows: int) -> File:
-    """Return how a manifest lists a file."""
-    return File(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest(), rows=rows)
-
-
-def check_bytes(file: File, data: bytes) -> None:
-    """Raise ValueError where bytes are not those that a manifest lists."""
-    if len(data) != file.size or hashlib.sha256(data).hexdigest() != file.sha256:
-        raise ValueError("its hash is not that of its manifest")
 
 
 def git_commit() -> str:

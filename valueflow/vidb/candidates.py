@@ -1,6 +1,7 @@
 """Select each value's candidates: labelled texts, supporting and opposing in balance, and neutral texts for the zero."""
 
 import functools
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -10,12 +11,15 @@ from pydantic import Field
 from valueflow import store
 from valueflow.config import Config
 from valueflow.errors import InputError
-from valueflow.records import ValueId, conform, digest
+from valueflow.records import SCHEMAS, ValueId, conform, digest
 from valueflow.store import Build
 from valueflow.theories import expand, operational, theories
 
 ALL = ["all"]
+VALUES_AT_ONCE = 4  # in one pass over the texts
 Directions = dict[str, int | None]  # by text id: 1 supports, -1 opposes, 0 neutral, None unknown
+
+Over = Callable[[Callable[[list[ValueId]], dict[ValueId, int]], list[list[ValueId]]], Iterable[dict[ValueId, int]]]
 
 
 class CandidatesConfig(Config):
@@ -53,7 +57,9 @@ def operational_values(label: ValueId) -> tuple[ValueId, ...]:
     return tuple(ValueId.of(theory.id, node) for node in sorted(nodes))
 
 
-def select_candidates(texts: Build, config: CandidatesConfig, out: Build, existing: Build | None = None) -> dict[ValueId, int]:
+def select_candidates(
+    texts: Build, config: CandidatesConfig, out: Build, existing: Build | None = None, over: Over = map
+) -> dict[ValueId, int]:
     """Write the `candidates` parts, one per value, and return the number of candidates by value.
 
     Args:
@@ -61,11 +67,38 @@ def select_candidates(texts: Build, config: CandidatesConfig, out: Build, existi
         config: which texts become candidates of which values.
         out: the build to write into.
         existing: candidates of the version to extend. All its rows stay; other texts are added to them, no neutral ones.
+        over: runs a function on each of some groups of values, here or in tasks; each reads the texts once.
 
     Raises:
         InputError: a value has fewer than two candidates, or is not a value of `existing`.
     """
-    labels = store.read_table(Build(texts.root, "source_labels", texts.build_id), ["text_id", "theory", "node", "direction"])
+    old = [_value_of(file.path) for file in store.require_manifest(existing).files] if existing else []
+    values = chosen_values(config)
+    missing = [value for value in values if existing and value not in old]
+    if missing and config.values != ALL:
+        raise InputError(f"candidates.values names {missing[0]}, which the version to extend lacks; it has {', '.join(old)}")
+    order = list(dict.fromkeys([*old, *(value for value in values if value not in missing)]))
+    groups = [order[start : start + VALUES_AT_ONCE] for start in range(0, len(order), VALUES_AT_ONCE)]
+    sizes: dict[ValueId, int] = {}
+    for of_group in over(functools.partial(_write_group, texts, config, out, existing), groups):
+        sizes |= of_group
+    for value in order:
+        if value in values and sizes[value] < 2:
+            raise InputError(
+                f"{value} has {sizes[value]} texts; ingest a corpus with labels for it or set candidates.num_other"
+            )
+    return {value: sizes[value] for value in order}
+
+
+def _value_of(path: str) -> ValueId:
+    theory, node = path.split("/")[:2]
+    return ValueId.of(theory.removeprefix("theory="), node.removeprefix("value="))
+
+
+def _write_group(
+    texts: Build, config: CandidatesConfig, out: Build, existing: Build | None, values: list[ValueId]
+) -> dict[ValueId, int]:
+    """Write the candidates of some values and return their numbers; a value with fewer than two has no file."""
     catalogue = store.read_table(texts, ["text_id", "source", "license"])
     if config.license_filter:
         licenses = pc.unique(catalogue["license"]).to_pylist()
@@ -76,30 +109,39 @@ def select_candidates(texts: Build, config: CandidatesConfig, out: Build, existi
     is_neutral = pc.is_in(catalogue["source"], pa.array(config.neutral_sources, pa.string()))
     neutral_ids = sorted(catalogue.filter(is_neutral)["text_id"].to_pylist())
     usable = set(catalogue["text_id"].to_pylist())
-    directions = _directions(labels, usable)
+    directions = _directions(_labels(texts, {value.theory for value in values}), usable)
+    old = _existing_pools(existing, values)
     chosen: dict[ValueId, Directions] = {}
-    old = _existing_pools(existing)
-    values = chosen_values(config)
-    missing = [value for value in values if existing and value not in old]
-    if missing and config.values != ALL:
-        raise InputError(f"candidates.values names {missing[0]}, which the version to extend lacks; it has {', '.join(old)}")
-    for value in [value for value in values if value not in missing]:
+    for value in values:
+        if value not in chosen_values(config):  # of the version to extend
+            chosen[value] = {}
+            continue
         rng = np.random.default_rng(int(digest(config.seed, value), 16))
         picked = _balanced(directions.get(value, {}), config.max_texts, rng)
         others = sorted(usable - set(picked) - set(directions.get(value, {})) - set(neutral_ids)) if config.num_other else []
         for pool, count in ((others, config.num_other), (neutral_ids, 0 if existing else config.num_neutral)):
             picked |= {pool[i]: None if pool is others else 0 for i in rng.permutation(len(pool))[:count]}
-        if len(picked) + len(old.get(value, ())) < 2:
-            raise InputError(f"{value} has {len(picked)} texts; ingest a corpus with labels for it or set candidates.num_other")
         chosen[value] = picked
-    return _write(texts, {value: {} for value in old} | chosen, set(neutral_ids), old, out)
+    too_few = {value: len(chosen[value]) for value in values if len(chosen[value]) + len(old.get(value, ())) < 2}
+    written = {value: picked for value, picked in chosen.items() if value not in too_few}
+    return too_few | _write(texts, written, set(neutral_ids), old, out)
 
 
-def _existing_pools(candidates: Build | None) -> dict[ValueId, pa.Table]:
+def _labels(texts: Build, names: set[str]) -> pa.Table:
+    """The labels of the texts in some theories."""
+    labels, columns = Build(texts.root, "source_labels", texts.build_id), ["text_id", "theory", "node", "direction"]
+    parts = [SCHEMAS["source_labels"].empty_table().select(columns)]
+    for file in store.require_manifest(labels).files:
+        part = store.read_part(labels, file, columns)
+        parts.append(part.filter(pc.is_in(part["theory"], pa.array(sorted(names), pa.string()))))
+    return pa.concat_tables(parts)
+
+
+def _existing_pools(candidates: Build | None, values: list[ValueId]) -> dict[ValueId, pa.Table]:
     if candidates is None:
         return {}
-    pools = [store.read_part(candidates, file) for file in store.require_manifest(candidates).files]
-    return {ValueId.of(pool["theory"][0].as_py(), pool["value"][0].as_py()): pool for pool in pools}
+    files = {_value_of(file.path): file for file in store.require_manifest(candidates).files}
+    return {value: store.read_part(candidates, files[value]) for value in values if value in files}
 
 
 def _directions(labels: pa.Table, usable: set[str]) -> dict[ValueId, Directions]:
@@ -134,9 +176,10 @@ def _write(
     texts: Build, chosen: dict[ValueId, Directions], neutral: set[str], old: dict[ValueId, pa.Table], out: Build
 ) -> dict[ValueId, int]:
     wanted = pa.array(sorted({i for picked in chosen.values() for i in picked}), pa.string())
-    parts = []
+    columns = ["text_id", "text", "source", "license"]
+    parts = [SCHEMAS["texts"].empty_table().select(columns)]
     for file in store.require_manifest(texts).files:
-        part = store.read_part(texts, file, ["text_id", "text", "source", "license"])
+        part = store.read_part(texts, file, columns)
         parts.append(part.filter(pc.is_in(part["text_id"], wanted)))
     rows = pa.concat_tables(parts)
     sizes = {}

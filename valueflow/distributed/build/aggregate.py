@@ -29,6 +29,7 @@ from valueflow.store import Build, FitSummary, JudgeEffects, RankingsDetails, Ut
 
 log = logging.getLogger(__name__)
 MAX_CHECKED_WINDOWS = 100_000  # of a value, for the model checks
+UNCUT_WINDOWS = 500_000  # of one part
 
 
 class AggregateConfig(Config):
@@ -50,11 +51,16 @@ class Source(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One parquet part of a source."""
+    """Some rows of a parquet part of a source."""
 
     source: Source
     path: str
     rows: int
+    start: int = 0
+
+    def read(self) -> pa.Table:
+        """Return the rows."""
+        return store.read_part(self.source.rankings, self.path).slice(self.start, self.rows)
 
 
 class RankingShard:
@@ -63,7 +69,7 @@ class RankingShard:
     def __init__(self, parts: list[Part], text_ids: list[str], layout: Layout) -> None:
         by_source: dict[Source, list[pa.Table]] = {}
         for part in parts:
-            by_source.setdefault(part.source, []).append(store.read_part(part.source.rankings, part.path))
+            by_source.setdefault(part.source, []).append(part.read())
         orders = [o for s, tables in by_source.items() for o in orders_of(pa.concat_tables(tables), text_ids, s.judge)]
         self.likelihood = LikelihoodShard(layout.num_items, orders, layout.num_judges, layout.num_positions)
 
@@ -242,10 +248,15 @@ def judge_effects(fitted: Fit, names: list[str]) -> list[JudgeEffects]:
 
 
 def split(parts: Iterable[Part], windows_per_shard: int) -> list[list[Part]]:
-    """Group parts into shards of about that many windows."""
+    """Group parts into shards of about that many windows; a large part is cut."""
     shards: list[list[Part]] = []
-    remaining = 0
-    for part in sorted(parts, key=lambda part: (part.path, part.source.judge)):
+    remaining, size = 0, max(windows_per_shard, UNCUT_WINDOWS)
+    cut = [
+        part._replace(start=start, rows=min(size, part.rows + part.start - start))
+        for part in sorted(parts, key=lambda part: (part.path, part.source.judge))
+        for start in range(part.start, part.start + part.rows, size)
+    ]
+    for part in cut:
         if remaining <= 0:
             shards.append([])
             remaining = windows_per_shard

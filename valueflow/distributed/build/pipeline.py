@@ -2,20 +2,22 @@
 
 import functools
 import logging
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow.compute as pc
+import ray
 from pydantic import Field, model_validator
 
 from valueflow import __version__, store, vidb
-from valueflow.config import Config
+from valueflow.config import Config, Resources
 from valueflow.distributed.audit import Policy, check_admitted, check_panel_admitted, measured_speed
 from valueflow.distributed.build import aggregate as aggregating
 from valueflow.distributed.build.aggregate import AggregateConfig
 from valueflow.distributed.build.extend import check_base, new_texts, rank_new, refit
 from valueflow.distributed.build.plan import plan
 from valueflow.distributed.build.rank_rounds import rank_in_rounds
-from valueflow.distributed.cluster import ClusterConfig
+from valueflow.distributed.cluster import ClusterConfig, completed_results
 from valueflow.distributed.panel.vote import PanelConfig, collect_votes, plausibility_flags, vote_builds
 from valueflow.distributed.rank import rank
 from valueflow.distributed.side_by_side import most_at_once, side_by_side
@@ -50,6 +52,7 @@ from valueflow.vidb.version import Vidb
 from valueflow.voting.descend import Ballot
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class PlausibilityConfig(Config):
@@ -171,7 +174,7 @@ def plan_stages(config: BuildVidbConfig, base: Vidb | None) -> BuildStages:
     store.require_manifest(at.texts)
     if not store.reusable(at.candidates):
         previous = Build(config.root, "candidates", base.details.builds["candidates"]) if base else None
-        selected = candidates.select_candidates(at.texts, config.candidates, at.candidates, previous)
+        selected = candidates.select_candidates(at.texts, config.candidates, at.candidates, previous, _in_tasks)
         details = CandidatesDetails(settings=config.candidates.public(), sizes={**selected})
         store.commit(at.candidates, details, [at.texts])
     sizes = store.details_of(at.candidates, CandidatesDetails).sizes
@@ -183,6 +186,15 @@ def plan_stages(config: BuildVidbConfig, base: Vidb | None) -> BuildStages:
     if not config.windows.in_rounds:
         plan(at.candidates, config.windows, at.windows)
     return at
+
+
+def _in_tasks(write: Callable[[list[ValueId]], T], groups: list[list[ValueId]]) -> Iterator[T]:
+    task: Any = ray.remote(_call).options(num_cpus=1)
+    return completed_results("candidates", [task.remote(write, group) for group in groups], Resources(1))
+
+
+def _call(function: Callable[[list[ValueId]], T], group: list[ValueId]) -> T:
+    return function(group)
 
 
 def dry_run(config: BuildVidbConfig) -> list[CostEstimate]:

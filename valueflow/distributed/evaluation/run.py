@@ -14,7 +14,7 @@ from valueflow import __version__, store, vidb
 from valueflow.config import Resources
 from valueflow.distributed.answer import AnswerTotals, check_answers, check_error_share
 from valueflow.distributed.audit import check_admitted, measured_speed
-from valueflow.distributed.cluster import ordered_results
+from valueflow.distributed.cluster import ordered_results, result_of
 from valueflow.distributed.evaluation.config import EvaluateConfig
 from valueflow.distributed.evaluation.rounds import (
     Evaluation,
@@ -184,7 +184,7 @@ def _evaluate_official(config: EvaluateConfig) -> EvaluationResult:
             resolved=config.public(), sharpness={value: sharpness}, vidb_version=config.rankings, windows=totals.questions,
             errors=totals.errors, tokens_in=0, tokens_out=0,
         )  # fmt: skip
-        _commit_scores(out, details, [config.rankings])
+        _commit_scores(out, details, [config.rankings], by_chunk=False)
     return _result(out)
 
 
@@ -235,7 +235,8 @@ def _score(
         windows=answered.windows, errors=answered.errors, tokens_in=answered.tokens_in, tokens_out=answered.tokens_out,
         truncated=answered.truncated,
     )  # fmt: skip
-    _commit_scores(out, details, [responses, version, evaluation.rankings])
+    # With `about` a chunk has other responses for each value.
+    _commit_scores(out, details, [responses, version, evaluation.rankings], by_chunk=answered.pairs == "all")
 
 
 def _score_chunk(
@@ -279,11 +280,21 @@ def _responses_by_text(responses: Build) -> dict[str, list[tuple[int, dict[str, 
     return by_text
 
 
-def _commit_scores(out: Build, details: EvaluationsDetails, inputs: Sequence[Build | str]) -> None:
-    """Commit the scores, with the official scores CSV beside them."""
-    rows = pa.concat_tables([store.read_part(out, path) for path in store.part_paths(out)])
-    store.write_bytes(f"{out.url}/scores.csv", scores_csv(rows).encode())
+def _commit_scores(out: Build, details: EvaluationsDetails, inputs: Sequence[Build | str], by_chunk: bool) -> None:
+    """Commit the scores, with the official scores CSV beside them; `by_chunk`: a chunk has the same texts for all values."""
+    result_of("scores.csv", ray.remote(_write_csv).options(num_cpus=1).remote(out, by_chunk), Resources(1))
     store.commit(out, details, inputs)
+
+
+def _write_csv(out: Build, by_chunk: bool) -> None:
+    """Write the scores in the order of the chunks, one in memory at a time."""
+    groups: dict[str, list[str]] = {}
+    values: dict[str, None] = {}
+    for path in store.part_paths(out):
+        groups.setdefault(path.rpartition("/")[0].rpartition("/")[2] if by_chunk else "", []).append(path)
+        values |= dict.fromkeys(store.read_part(out, path, ["value"])["value"].to_pylist()[:1])
+    tables = (pa.concat_tables([store.read_part(out, path) for path in groups[chunk]]) for chunk in sorted(groups))
+    store.write_bytes(f"{out.url}/scores.csv", scores_csv(tables, list(values)).encode())
 
 
 def _result(out: Build) -> EvaluationResult:
