@@ -2,7 +2,8 @@
 
 python -m benchmarks.train_encoder_head FOLDER [MODEL] [write]
 
-FOLDER: ../shared/data. MODEL: another encoder than all-MiniLM-L6-v2, as `judge.model`. write: the weights that ship.
+FOLDER: ../shared/data. MODEL: another encoder than all-MiniLM-L6-v2, as `judge.model`. write: the weights that ship, for
+all-MiniLM-L6-v2 without MODEL, else for all-mpnet-base-v2.
 
 Figures: nested cross-validation in 3 outer folds, with arguments of one conclusion, variations of one scenario and equal
 texts in one fold; within the training part of each, 2 inner folds choose among CANDIDATES. The head that ships is measured on
@@ -297,11 +298,10 @@ def main() -> None:
     print({source: int((m.source_N == source).sum()) for source in dict.fromkeys(m.source_N.tolist())})
     head = trained(m, np.ones(len(m.source_N)))
     if "write" in options:
-        path = Path(value_head.__file__).with_name(value_head.WEIGHTS)
+        path = Path(value_head.__file__).with_name(value_head.MPNET_WEIGHTS if models else value_head.WEIGHTS)
         path.write_bytes(value_head.dump(head, features([value_head.PROBE])[0]))
-        print(
-            f"\n{path}: {path.stat().st_size:,} bytes; SHA256 in value_head.py: {hashlib.sha256(path.read_bytes()).hexdigest()}"
-        )
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        print(f"\n{path}: {path.stat().st_size:,} bytes; its SHA-256, for value_head.py: {sha256}")
     reserved_figures(head, features, folder)
     nested(m)
 

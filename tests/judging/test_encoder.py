@@ -92,6 +92,14 @@ def test_a_change_of_the_weights_is_another_judge(monkeypatch):
     assert not {fingerprint(EncoderJudge()), voter_fingerprint(EncoderJudge())} & set(before)
 
 
+def test_the_weights_of_another_encoder_are_no_part_of_the_default_judge(monkeypatch):
+    of_hub = EncoderJudge(model="sentence-transformers/all-mpnet-base-v2")
+    before = fingerprint(EncoderJudge()), fingerprint(of_hub)
+    monkeypatch.setattr(value_head, "MPNET_SHA256", "0" * 64)
+    assert fingerprint(EncoderJudge()) == before[0]
+    assert fingerprint(of_hub) != before[1]
+
+
 # Lower than the bounds of the judge before (AUC 0.74, Spearman 0.42), whose settings were chosen on these very texts and whose
 # columns of other values ordered them as well as the own one did.
 def test_published_intensities_are_discriminated(ranker, data):

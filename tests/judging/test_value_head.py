@@ -1,11 +1,14 @@
 """The head of the encoder judge: fitted on planted truth, stored, refused when damaged."""
 
+from importlib import resources
+
 import numpy as np
 import pytest
 
 from valueflow.errors import InputError
 from valueflow.judging import value_head
 from valueflow.judging.value_head import Examples, Labels, bootstrap, exemplars, fit, phrases, support
+from valueflow.records import ValueId
 from valueflow.theories import operational
 
 NUM_VALUES, WIDTH = len(operational()), 48
@@ -73,6 +76,18 @@ def test_a_head_survives_its_file(fitted):
     np.testing.assert_array_equal(of_file_D, probe_D)
     for mine, theirs in zip(restored(features_ND), fitted(features_ND), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=0.01)
+
+
+def test_the_weights_of_the_larger_encoder_are_recognized_by_its_features():
+    content = resources.files("valueflow.judging").joinpath(value_head.MPNET_WEIGHTS).read_bytes()
+    head, probe_D, _ = value_head.parse(content)
+    at = value_head.shipped(probe_D)
+    np.testing.assert_array_equal(at.relevance.bias_HV, head.relevance.bias_HV)
+    assert at.relevance.weights_HDV.shape == (value_head.MEMBERS, len(probe_D), NUM_VALUES)
+    relevance_HNV, _ = at(probe_D[None])  # a seat for an old man
+    benevolence = operational().index(ValueId("svt:benevolence"))
+    assert relevance_HNV[:, 0, benevolence].mean() > 0.3
+    assert value_head.shipped(-probe_D) is None
 
 
 def test_damaged_weights_are_refused(monkeypatch):

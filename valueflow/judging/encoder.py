@@ -15,7 +15,7 @@ from valueflow.judging.answers import answers, votes
 from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.kind import PIECE_BYTES, JudgeKind
 from valueflow.judging.value_head import ValueHead, support
-from valueflow.models import cache_folder, check_self_contained, encoder_settings, fetch, load_model, locate
+from valueflow.models import MINILM, cache_folder, check_self_contained, encoder_settings, fetch, load_model, locate
 from valueflow.records import LIMIT, ValueId, clean, digest, text_id
 from valueflow.theories import operational, theories
 from valueflow.voting.descend import NEUTRAL
@@ -234,12 +234,13 @@ def _columns(theory: str, node: str) -> list[int]:
     return _below(theory, node) or [i for parent in theories()[theory].node(node).parents for i in _columns(theory, parent)]
 
 
-def _ranking_knowledge(_: object) -> str:
-    """Hash of the head that ships, and of what a head for another encoder is fitted to."""
-    return digest(value_head.SHA256, value_head.knowledge(), OVERLAP)
+def _ranking_knowledge(config: EncoderJudge) -> str:
+    """Hash of the heads that ship, and of what a head for another encoder is fitted to."""
+    other = [] if config.model == MINILM else [value_head.MPNET_SHA256]
+    return digest(value_head.SHA256, value_head.knowledge(), OVERLAP, *other)
 
 
-def _voting_knowledge(config: object) -> list[Any]:
+def _voting_knowledge(config: EncoderJudge) -> list[Any]:
     return [_ranking_knowledge(config), CONCERNED, SIDED, FULL, WEIRD]
 
 

@@ -2,8 +2,8 @@
 
 Both are logistic regressions on hidden states of a sentence encoder, for all values at once, and on the cosines between a text
 and the phrases that describe the value. The support of a text for a value is relevance times direction. The weights for
-all-MiniLM-L6-v2 ship with the project: they know more texts than the exemplars. For any other encoder the same fit uses the
-exemplars alone.
+all-MiniLM-L6-v2 and all-mpnet-base-v2 ship with the project: they know more texts than the exemplars. For any other encoder the
+same fit uses the exemplars alone.
 
 Shapes: N texts, E exemplars, D features, C components of them, W width of the encoder's last layer, V values, P phrases that
 describe a value (definition, supports, opposes), H members of the ensemble, K columns: the values and, for directions, right or
@@ -26,8 +26,10 @@ from valueflow.errors import InputError
 from valueflow.records import clean, digest
 from valueflow.theories import operational, theories
 
-WEIGHTS = "value_head.safetensors"  # made by benchmarks/train_encoder_head.py, which says from which texts
+# Made by benchmarks/train_encoder_head.py, which says from which texts: for all-MiniLM-L6-v2 and for all-mpnet-base-v2.
+WEIGHTS, MPNET_WEIGHTS = "value_head.safetensors", "value_head_mpnet.safetensors"
 SHA256 = "5f6e67e03bd3c6673f5eacad96fc8e573e2d79d70e1f637040f4bf16d9c991e9"
+MPNET_SHA256 = "11f59ab1a790952f53ce43179ae653a17cc4ed151a84c9ef2c97e6106b98ccac"
 PROBE = "I gave my seat on the bus to an old man."
 MIN_PROBE_COSINE = 0.999  # between features of one text by one model; other hardware changes it by less than 1e-4
 
@@ -363,19 +365,21 @@ def parse(content: bytes) -> tuple[ValueHead, np.ndarray, str]:
 
 
 def shipped(probe_D: np.ndarray) -> ValueHead | None:
-    """Return the head that ships; None if it is for another encoder, or for other values or descriptions.
+    """Return the head that ships for an encoder; None if there is none, or it is for other values or descriptions.
 
     Args:
         probe_D: the encoder's features of PROBE.
 
     Raises:
-        InputError: the file is not the one that this code was released with.
+        InputError: a file is not the one that this code was released with.
     """
-    content = resources.files("valueflow.judging").joinpath(WEIGHTS).read_bytes()
-    if (actual := hashlib.sha256(content).hexdigest()) != SHA256:
-        raise InputError(
-            f"valueflow/judging/{WEIGHTS} is damaged: its SHA-256 is {actual}, not {SHA256}; install ValueFlow again"
-        )
-    head, own_D, values = parse(content)
-    same = own_D.shape == probe_D.shape and unit(own_D) @ unit(probe_D) >= MIN_PROBE_COSINE and values == _values()
-    return head if same else None
+    for weights, expected in ((WEIGHTS, SHA256), (MPNET_WEIGHTS, MPNET_SHA256)):
+        content = resources.files("valueflow.judging").joinpath(weights).read_bytes()
+        if (actual := hashlib.sha256(content).hexdigest()) != expected:
+            raise InputError(
+                f"valueflow/judging/{weights} is damaged: its SHA-256 is {actual}, not {expected}; install ValueFlow again"
+            )
+        head, own_D, values = parse(content)
+        if own_D.shape == probe_D.shape and unit(own_D) @ unit(probe_D) >= MIN_PROBE_COSINE and values == _values():
+            return head
+    return None
