@@ -480,12 +480,13 @@ def test_an_output_that_is_full_is_one_line_and_code_2(server, tmp_path):
     path = write_texts(tmp_path / "in.txt", [f"text {i}" for i in range(50)])
     scores = [["score", str(path), "--server", server.url, "--format", format_] for format_ in ("table", "json", "jsonl")]
     with open("/dev/full", "w") as full:
-        running = [program(*words, stdout=full) for words in (*scores, ["--help"])]
-        for process in running:
+        running = {str(words): program(*words, stdout=full) for words in (*scores, ["--help"])}
+        running |= {"--output": program(*scores[0], "--output", "/dev/full")}
+        for words, process in running.items():
             err = process.communicate(timeout=120)[1]
-            assert (process.returncode, err.splitlines()) == (
-                2, ["error: cannot write standard output: [Errno 28] No space left on device"],
-            )  # fmt: skip
+            file = "/dev/full" if words == "--output" else "standard output"
+            message = f"error: cannot write {file}: [Errno 28] No space left on device"
+            assert (words, process.returncode, err.splitlines()) == (words, 2, [message])
 
 
 def test_help_needs_nothing_heavy():

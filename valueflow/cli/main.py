@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 
 from valueflow.cli.options import parser
 from valueflow.console import one_line, say, start, unwritten
-from valueflow.errors import InputError
+from valueflow.errors import InputError, of_storage
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
         args = parser().parse_args(argv)
     except SystemExit:  # after --help, or a mistake
         if error := unwritten():
-            return _failed(error)
+            return _failed(error, "")
         raise
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # no progress bars while an encoder loads
     start(logging.WARNING)
@@ -39,18 +39,20 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
             return code or 0
         except (InputError, ValueFlowError, OSError) as error:
-            return _failed(error)
+            return _failed(error, getattr(args, "output", ""))
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def _failed(error: Exception) -> int:
-    """Say what went wrong, and return the exit code."""
-    of_output = unwritten()
+def _failed(error: Exception, output: str) -> int:
+    """Say what went wrong, and return the exit code; `output`: the file for the rows, "" for standard output."""
+    unwritten()
     if isinstance(error, BrokenPipeError):  # the reader of the output has enough
         return PIPE_CLOSED
-    same = of_output and isinstance(error, OSError) and error.errno == of_output.errno
-    say(f"error: {'cannot write standard output: ' if same else ''}{one_line(str(error))}", sys.stderr)
+    # A write that fails does not say where; errors of other files have their names.
+    nameless = of_storage(error) and not isinstance(error, InputError) and not getattr(error, "filename", None)
+    where = f"cannot write {output or 'standard output'}: " if nameless else ""
+    say(f"error: {where}{one_line(str(error))}", sys.stderr)
     return 2
 
 
