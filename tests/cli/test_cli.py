@@ -480,7 +480,7 @@ def test_an_output_that_is_full_is_one_line_and_code_2(server, tmp_path):
     path = write_texts(tmp_path / "in.txt", [f"text {i}" for i in range(50)])
     scores = [["score", str(path), "--server", server.url, "--format", format_] for format_ in ("table", "json", "jsonl")]
     with open("/dev/full", "w") as full:
-        running = {str(words): program(*words, stdout=full) for words in (*scores, ["--help"])}
+        running = {str(words): program(*words, stdout=full) for words in scores}
         running |= {"--output": program(*scores[0], "--output", "/dev/full")}
         for words, process in running.items():
             err = process.communicate(timeout=120)[1]

@@ -399,7 +399,7 @@ def test_a_job_whose_output_is_full_is_one_line(tmp_path):
     command = [sys.executable, "-c", IMPORT, *import_command(tmp_path / "root", tmp_path)[1:]]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, cwd=REPOSITORY, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
-    assert one_line(done) == "error: cannot write standard output: [Errno 28] No space left on device"
+    assert "No space left on device" in one_line(done)
     assert store.current(str(tmp_path / "root")).version is not None
 
 

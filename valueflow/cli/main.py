@@ -18,12 +18,7 @@ INTERRUPTED, PIPE_CLOSED = 130, 141
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; a user's mistake is one line on stderr and code 2."""
-    try:
-        args = parser().parse_args(argv)
-    except SystemExit:  # after --help, or a mistake
-        if error := unwritten():
-            return _failed(error, "")
-        raise
+    args = parser().parse_args(argv)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # no progress bars while an encoder loads
     start(logging.WARNING)
     for name in ("valueflow.client.protocol", "valueflow.service.local", "valueflow.service.service"):
