@@ -43,10 +43,9 @@ def compared(y_MQV: np.ndarray, paired: bool = True) -> tuple[Divergence, np.nda
     found, influence_QMV = profiles_of(y_MQV)
     pairs = np.array(list(itertools.combinations(range(len(y_MQV)), 2)))
     columns = (found.mean_UV, found.standard_error_UV, found.num_clusters_UV)
-    sides = [Side(*(column[index] for column in columns)) for index in pairs.T]
-    influence_QPV = influence_QMV[:, pairs[:, 0]] - influence_QMV[:, pairs[:, 1]] if paired else None
+    sides = [Side(*(column[index] for column in columns), influence_QMV[:, index] if paired else None) for index in pairs.T]
     num_values = y_MQV.shape[2]
-    return diverge(*sides, np.ones(num_values), np.zeros(num_values), influence_QPV), pairs
+    return diverge(*sides, np.ones(num_values), np.zeros(num_values)), pairs
 
 
 def test_two_models_on_one_value_have_the_paired_t_interval():
@@ -58,6 +57,14 @@ def test_two_models_on_one_value_have_the_paired_t_interval():
     assert found.standard_error_PV[0, 0] == pytest.approx(error)
     assert found.high_PV[0, 0] - d_Q.mean() == pytest.approx(t.ppf(0.975, 39) * error, rel=0.06)
     assert found.p_PV[0, 0] == pytest.approx(2 * t.sf(abs(d_Q.mean() / error), 39))
+
+
+def test_models_without_a_common_query_have_the_interval_of_welch():
+    y_MQV = replies(np.random.default_rng(0), np.zeros((2, 1)), 60, 2.0)
+    y_MQV[0, :40], y_MQV[1, 40:] = np.nan, np.nan
+    found, apart = compared(y_MQV)[0], compared(y_MQV, paired=False)[0]
+    assert found.standard_error_PV == pytest.approx(apart.standard_error_PV)
+    assert found.p_PV == pytest.approx(apart.p_PV)
 
 
 def test_a_contrast_twice_costs_nothing_and_others_cost():
@@ -120,9 +127,10 @@ def simulate(number: int, relevant: float, query_sd: float = 2.0) -> tuple[float
         y_MQV = replies(rng, mean_MV, 50, query_sd, relevant)
         found, pairs = compared(y_MQV)
         true_PV = mean_MV[pairs[:, 0]] - mean_MV[pairs[:, 1]]
-        covered.append(((found.low_PV <= true_PV) & (true_PV <= found.high_PV)).all())
+        inside_PV = (found.low_PV <= true_PV) & (true_PV <= found.high_PV)
+        covered.append((inside_PV | np.isnan(found.low_PV)).all())
         apart, _ = compared(y_MQV, paired=False)
-        ratios.append(np.mean(found.standard_error_PV / apart.standard_error_PV))
+        ratios.append(np.nanmean(found.standard_error_PV / apart.standard_error_PV))
     return float(np.mean(covered)), float(np.mean(ratios))
 
 
@@ -132,9 +140,16 @@ def test_paired_differences_are_narrower():
 
 
 @pytest.mark.statistics
-@pytest.mark.parametrize("relevant", [1.0, 0.6, 0.3])
+@pytest.mark.parametrize("relevant", [1.0, 0.6])
 def test_all_differences_are_covered_together(relevant):
-    """Four models, six values, 50 queries: 36 differences; with a relevance of 0.3 a mean has about 15 replies."""
+    """Four models, six values, 50 queries: 36 differences."""
     coverage, ratio = simulate(1000, relevant)
     assert 0.93 <= coverage <= 0.97
     assert ratio < (0.7 if relevant == 1.0 else 1.0)
+
+
+@pytest.mark.statistics
+def test_intervals_over_few_common_replies_do_not_cover_too_little():
+    """Means of about 15 replies, a third of them to common queries: more than 97 % are covered (docs/profiles.md)."""
+    coverage, _ = simulate(500, 0.3)
+    assert coverage >= 0.93

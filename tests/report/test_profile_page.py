@@ -19,6 +19,7 @@ def page(names=("Ana", HOSTILE), influence_QUV=None, **settings) -> str:
     columns["centred"] = np.cos(np.radians(30 * np.arange(12)))[None].repeat(len(names), 0)
     columns["centred_low"], columns["centred_high"] = columns["centred"] - 0.2, columns["centred"] + 0.2
     columns["standard_error"] = np.full(columns["centred"].shape, 0.1)
+    columns["num_clusters"] = np.full(columns["centred"].shape, 60.0)
     statements = {(unit, value): ["t1"] for unit in names for value in CIRCLE}
     made = UnitProfiles(made.units, made.values, columns, made.halves_UV2S, statements, influence_QUV)
     report = ProfileReport(

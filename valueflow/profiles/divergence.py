@@ -43,16 +43,23 @@ class Divergence(NamedTuple):
 
 
 class Side(NamedTuple):
-    """Means of one side of the pairs, their standard errors from the sample, and their clusters (P, V)."""
+    """One side of the pairs.
+
+    Attributes:
+        mean_PV: means.
+        standard_error_PV: of the means, from the sample.
+        clusters_PV: number of clusters of each mean.
+        influence_QPV: of the threads on the means, 0 where a mean does not rest on a thread; None where units share no threads.
+    """
 
     mean_PV: np.ndarray
     standard_error_PV: np.ndarray
     clusters_PV: np.ndarray
+    influence_QPV: np.ndarray | None = None
 
 
 def diverge(
-    first: Side, second: Side, scale_V: np.ndarray, relative_slope_error_V: np.ndarray,
-    influence_QPV: np.ndarray | None = None, seed: int = 0,
+    first: Side, second: Side, scale_V: np.ndarray, relative_slope_error_V: np.ndarray, seed: int = 0
 ) -> Divergence:  # fmt: skip
     """Return the differences of pairs of units.
 
@@ -61,19 +68,22 @@ def diverge(
         second: of each pair.
         scale_V: standard deviation of the value in the corpus, for the distance.
         relative_slope_error_V: standard error of the judge's slope relative to the slope.
-        influence_QPV: of the threads on the differences, where all units wrote about the same threads.
-        seed: of the draws of these.
+        seed: of the draws of common threads.
     """
     difference_PV = first.mean_PV - second.mean_PV
-    sample_PV, df_PV = _welch(first, second) if influence_QPV is None else _paired(first, second, influence_QPV)
+    shared = None
+    if first.influence_QPV is not None and second.influence_QPV is not None:
+        shared = _paired(first, second, first.influence_QPV, second.influence_QPV)
+    sample_PV, df_PV = shared or _welch(first, second)
     variance_PV = sample_PV + (relative_slope_error_V * difference_PV) ** 2
     error_PV = np.sqrt(variance_PV)
     ratio_PV = np.divide(difference_PV, error_PV, out=np.zeros_like(error_PV), where=np.nan_to_num(error_PV) > 0)
     p_PV = np.where(np.isfinite(difference_PV), 2 * t.sf(np.abs(ratio_PV), df_PV), np.nan)
     number_P1 = np.maximum(np.isfinite(difference_PV).sum(1, keepdims=True), 1)
-    if influence_QPV is None:
+    if first.influence_QPV is None or second.influence_QPV is None:
         level_P1, adjusted_PV = 0.05 / number_P1, holm(p_PV.ravel()).reshape(p_PV.shape)
     else:
+        influence_QPV = first.influence_QPV - second.influence_QPV
         largest = MaxT(np.where(np.isfinite(difference_PV), influence_QPV, 0.0), seed)
         level_P1, adjusted_PV = np.full(number_P1.shape, largest.level()), largest.adjusted(p_PV)
     half_PV = t.ppf(1 - level_P1 / 2, df_PV) * error_PV
@@ -99,7 +109,18 @@ def _welch(first: Side, second: Side) -> tuple[np.ndarray, np.ndarray]:
     return sample_PV, np.maximum(df_PV, 1.0)
 
 
-def _paired(first: Side, second: Side, influence_QPV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same of means over common threads: with the threads of the side that has fewer."""
-    clusters_PV = np.minimum(first.clusters_PV, second.clusters_PV)
-    return (influence_QPV**2).sum(0), np.maximum(clusters_PV - 1, 1.0)
+def _paired(first: Side, second: Side, of_first_QPV: np.ndarray, of_second_QPV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same of means over common threads: those that both means rest on count once, by their difference."""
+    square_QPV = (of_first_QPV - of_second_QPV) ** 2
+    in_first, in_second = of_first_QPV != 0, of_second_QPV != 0
+    numbers = [np.maximum(side.clusters_PV, 2.0) for side in (first, second)]
+    sample_PV, below_PV = square_QPV.sum(0), np.zeros(square_QPV.shape[1:])
+    # Each mean costs one degree of freedom, spread over its threads.
+    for group, number_PV in (
+        (in_first & in_second, np.minimum(*numbers)), (in_first & ~in_second, numbers[0]), (~in_first & in_second, numbers[1])
+    ):  # fmt: skip
+        freedom_PV = group.sum(0) * (1 - 1 / number_PV)
+        part_PV = (square_QPV * group).sum(0)
+        below_PV += np.divide(part_PV**2, freedom_PV, out=np.zeros_like(part_PV), where=freedom_PV > 0)
+    df_PV = np.divide(sample_PV**2, below_PV, out=np.ones_like(sample_PV), where=below_PV > 0)
+    return sample_PV, np.maximum(df_PV, 1.0)

@@ -76,11 +76,12 @@ def differences(
     """
     pairs = np.array(list(itertools.combinations(range(len(profiles.units)), 2)))
     columns = [profiles.columns[name] for name in ("intensity", "standard_error", "num_clusters")]
-    first, second = (Side(*(column[index] for column in columns)) for index in pairs.T)
-    scale_V, slope_V = (np.array([of[value] for value in profiles.values]) for of in (scale, relative_slope_error))
     shared = profiles.influence_QUV
-    influence_QPV = None if shared is None else shared[:, pairs[:, 0]] - shared[:, pairs[:, 1]]
-    return pairs, diverge(first, second, scale_V, slope_V, influence_QPV)
+    first, second = (
+        Side(*(column[index] for column in columns), None if shared is None else shared[:, index]) for index in pairs.T
+    )
+    scale_V, slope_V = (np.array([of[value] for value in profiles.values]) for of in (scale, relative_slope_error))
+    return pairs, diverge(first, second, scale_V, slope_V)
 
 
 def differences_csv(profiles: UnitProfiles, scale: Mapping[str, float], relative_slope_error: Mapping[str, float]) -> str:

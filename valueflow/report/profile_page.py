@@ -156,7 +156,8 @@ def _different(report: ProfileReport, u: int) -> list[str]:
         error = np.nanstd(profiles.columns["intensity"], 0)[None] / math.sqrt(len(profiles.units))
         clusters = columns[2] if profiles.influence_QUV is not None else np.full(mean.shape, float(len(profiles.units)))
     scale_V, slope_V = (np.array([of[v] for v in profiles.values]) for of in (report.scale, report.relative_slope_error))
-    found = diverge(Side(*columns), Side(mean, error, clusters), scale_V, slope_V, _influence_on_difference(report, u))
+    own_Q1V, reference_Q1V = _influences(report, u)
+    found = diverge(Side(*columns, own_Q1V), Side(mean, error, clusters, reference_Q1V), scale_V, slope_V)
     order = sorted(np.flatnonzero(found.adjusted_PV[0] < 0.05), key=lambda v: found.p_PV[0, v])[:SOME]
     return [
         f"{theories()[profiles.values[v].theory].node(profiles.values[v].node).name}: {found.difference_PV[0, v]:+.1f} points "
@@ -165,16 +166,16 @@ def _different(report: ProfileReport, u: int) -> list[str]:
     ]
 
 
-def _influence_on_difference(report: ProfileReport, u: int) -> np.ndarray | None:
-    """The influence of common queries on the difference of a model and the reference (Q, 1, V); None without common ones."""
+def _influences(report: ProfileReport, u: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The influence of common queries on a model and on the reference (Q, 1, V each); None without common ones."""
     profiles = report.profiles
     if profiles.influence_QUV is None:
-        return None
+        return None, None
     if report.reference:
         reference_QV = profiles.influence_QUV[:, profiles.of(report.reference)]
     else:  # a unit without the value has no influence, and is not in the mean
         reference_QV = profiles.influence_QUV.sum(1) / np.maximum(np.isfinite(profiles.columns["intensity"]).sum(0), 1)
-    return (profiles.influence_QUV[:, u] - reference_QV)[:, None]
+    return profiles.influence_QUV[:, u, None], reference_QV[:, None]
 
 
 def _circle(report: ProfileReport, u: int) -> Markup:
