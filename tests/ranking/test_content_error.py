@@ -5,7 +5,16 @@ import pytest
 
 from tests.ranking.content_worlds import QUANTILE, world
 from valueflow.numerics.intervals import Z95
-from valueflow.ranking.content_error import ContentError, consensus_share, from_neutral, known, moderated, pool_of, unit_error
+from valueflow.ranking.content_error import (
+    ContentError,
+    Pool,
+    consensus_share,
+    from_neutral,
+    known,
+    moderated,
+    pool_of,
+    unit_error,
+)
 
 
 def coverages(seeds, num_values, **settings):
@@ -52,6 +61,18 @@ def test_neutral_texts_tell_the_content_error(content):
     assert 0.92 <= total <= 0.98
     assert own < 0.5 or content == 0
     assert error <= own_error
+
+
+def test_a_judge_whose_axis_is_noise_is_not_taken_for_a_good_one():
+    """Neutral texts differ as much as the others, and sampling error exceeds both: their difference tells nothing."""
+    silent = Pool(40, 6.0, 6.5, 3.0, 4.0, 0.5, 3.25, 60)
+    error = from_neutral({"v": silent}, 40, QUANTILE)["v"]
+    assert error.slope < 0.1 * silent.spread / silent.judge_variance**0.5
+    total = error.total(np.array([8.0]), np.array([2.0]), np.array([10.0]))
+    assert abs(total.intensity_T[0]) < 1
+    assert total.high_T[0] - total.low_T[0] > 12
+    heard = silent._replace(neutral_ratio=0.2, sampling_ratio=0.15, judge_variance=16.0, sampling=2.4)
+    assert from_neutral({"v": heard}, 40, QUANTILE)["v"].slope > 0.8
 
 
 def test_a_weak_judge_moves_towards_zero_and_cannot_reach_the_ends():

@@ -187,6 +187,15 @@ def known(correlation: float, spread: float, source: str) -> ContentError:
     return ContentError(slope=correlation, sd=sd, spread=spread, basis="known", source=source)
 
 
+def _unknown(total: float, df: float) -> float:
+    """Return the weight of the worst case, a judge that shares nothing with people, where neutral texts do not tell the share.
+
+    0 up to a standard error of the share of 0.5, 1 from 1.0: sampling error then exceeds the whole axis, as with a judge that
+    hardly answers by the texts, and the difference of two large numbers would be taken for a content error of 0.
+    """
+    return float(np.clip(2 * total * np.sqrt(2 / df) - 1, 0.0, 1.0))
+
+
 def from_neutral(
     pools: Mapping[K, Pool], num_distinct: int, extreme_quantile: float, seed: int = 0, shares: Mapping[K, float] | None = None
 ) -> dict[K, ContentError]:
@@ -224,6 +233,7 @@ def from_neutral(
         total_D = pooled_V[number] * guess_V[number] * df / rng.chisquare(df, DRAWS)
         lowest = min((shares or {}).get(value, 0.0), 1.0)
         share_D = np.clip(total_D - pool.sampling_ratio, lowest, 1.0)
+        share_D[rng.random(DRAWS) < _unknown(pooled_V[number] * guess_V[number], df)] = 1.0
         normal_spread = _normal_spread(extreme_quantile, pool)
         spread_D = pool.spread + np.sqrt(share_D) * max(normal_spread - pool.spread, 0.0)
         slope_D = np.sqrt(1 - share_D) * spread_D / pool.judge_variance**0.5
