@@ -5,9 +5,9 @@ import asyncio
 import numpy as np
 import pytest
 
+from valueflow.callers import Caller, calling
 from valueflow.hives import encoder as encoders
 from valueflow.hives.encoder import Encoder, Part
-from valueflow.judging.turns import Caller, calling
 from valueflow.models import MINILM
 from valueflow.service.embedding import ThreadEncoder
 
