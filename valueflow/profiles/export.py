@@ -78,7 +78,8 @@ def differences(
     columns = [profiles.columns[name] for name in ("intensity", "standard_error", "num_clusters")]
     shared = profiles.influence_QUV
     first, second = (
-        Side(*(column[index] for column in columns), None if shared is None else shared[:, index]) for index in pairs.T
+        Side(*(column[index] for column in columns), influence_QPV=None if shared is None else shared[:, index])
+        for index in pairs.T
     )
     scale_V, slope_V = (np.array([of[value] for value in profiles.values]) for of in (scale, relative_slope_error))
     return pairs, diverge(first, second, scale_V, slope_V)

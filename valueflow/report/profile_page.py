@@ -157,7 +157,7 @@ def _different(report: ProfileReport, u: int) -> list[str]:
         clusters = columns[2] if profiles.influence_QUV is not None else np.full(mean.shape, float(len(profiles.units)))
     scale_V, slope_V = (np.array([of[v] for v in profiles.values]) for of in (report.scale, report.relative_slope_error))
     own_Q1V, reference_Q1V = _influences(report, u)
-    found = diverge(Side(*columns, own_Q1V), Side(mean, error, clusters, reference_Q1V), scale_V, slope_V)
+    found = diverge(Side(*columns, influence_QPV=own_Q1V), Side(mean, error, clusters, reference_Q1V), scale_V, slope_V)
     order = sorted(np.flatnonzero(found.adjusted_PV[0] < 0.05), key=lambda v: found.p_PV[0, v])[:SOME]
     return [
         f"{theories()[profiles.values[v].theory].node(profiles.values[v].node).name}: {found.difference_PV[0, v]:+.1f} points "
