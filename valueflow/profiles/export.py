@@ -75,12 +75,11 @@ def differences(
     that answered the same queries both hold for all pairs and values, paired by query (max-T).
     """
     pairs = np.array(list(itertools.combinations(range(len(profiles.units)), 2)))
-    columns = [profiles.columns[name] for name in ("intensity", "standard_error", "num_clusters")]
+    mean_UV, error_UV, clusters_UV = (profiles.columns[name] for name in ("intensity", "standard_error", "num_clusters"))
     shared = profiles.influence_QUV
     first, second = (
-        Side(*(column[index] for column in columns), influence_QPV=None if shared is None else shared[:, index])
-        for index in pairs.T
-    )
+        Side(mean_UV[u], error_UV[u], clusters_UV[u], None if shared is None else shared[:, u]) for u in pairs.T
+    )  # fmt: skip
     scale_V, slope_V = (np.array([of[value] for value in profiles.values]) for of in (scale, relative_slope_error))
     return pairs, diverge(first, second, scale_V, slope_V)
 

@@ -147,17 +147,19 @@ def _different(report: ProfileReport, u: int) -> list[str]:
     profiles = report.profiles
     if report.reference == profiles.units[u] or len(profiles.units) < 2:
         return []
-    columns = [profiles.columns[name][u : u + 1] for name in ("intensity", "standard_error", "num_clusters")]
+    own, own_error, own_clusters = (
+        profiles.columns[name][u : u + 1] for name in ("intensity", "standard_error", "num_clusters")
+    )  # fmt: skip
     mean = _reference_mean(report, "intensity")[None]
     if report.reference:
         error = profiles.columns["standard_error"][profiles.of(report.reference)][None]
         clusters = profiles.columns["num_clusters"][profiles.of(report.reference)][None]
     else:  # the mean over units is known better than any of them
         error = np.nanstd(profiles.columns["intensity"], 0)[None] / math.sqrt(len(profiles.units))
-        clusters = columns[2] if profiles.influence_QUV is not None else np.full(mean.shape, float(len(profiles.units)))
+        clusters = own_clusters if profiles.influence_QUV is not None else np.full(mean.shape, float(len(profiles.units)))
     scale_V, slope_V = (np.array([of[v] for v in profiles.values]) for of in (report.scale, report.relative_slope_error))
     own_Q1V, reference_Q1V = _influences(report, u)
-    found = diverge(Side(*columns, influence_QPV=own_Q1V), Side(mean, error, clusters, reference_Q1V), scale_V, slope_V)
+    found = diverge(Side(own, own_error, own_clusters, own_Q1V), Side(mean, error, clusters, reference_Q1V), scale_V, slope_V)
     order = sorted(np.flatnonzero(found.adjusted_PV[0] < 0.05), key=lambda v: found.p_PV[0, v])[:SOME]
     return [
         f"{theories()[profiles.values[v].theory].node(profiles.values[v].node).name}: {found.difference_PV[0, v]:+.1f} points "
