@@ -85,7 +85,8 @@ def fast_fit(root: Path) -> None:
 
 
 def fast_scores(root: Path) -> object:
-    regression = _load(Build(str(root), "fast", "f1"), vidb.load(str(root)), "m", np.array([1.0, 0.0, 0.0]))
+    build = Build(str(root), "fast", "f1")
+    regression = _load(build, store.require_manifest(build), vidb.load(str(root)), "m", np.array([1.0, 0.0, 0.0]))
     return {value: [numbers.tolist() for numbers in regression(np.eye(3), value)] for value in regression.lines}
 
 
