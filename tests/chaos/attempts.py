@@ -8,6 +8,7 @@ the checks of the model, which write nothing.
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import traceback
 from collections.abc import Callable
@@ -77,11 +78,16 @@ class Attempt(NamedTuple):
     operations: int
 
 
+STATUS_LOST = 255  # of a child whose end the fork server of multiprocessing did not report
+
+
 def attempt(root: Path, at: int = 0, fault: Fault = "kill", reads: bool = False) -> Attempt:
     """Run the build, with a fault at an operation on its root; `reads` says whether operations that change nothing count."""
     seen = beside(root, "operations")
     seen.unlink(missing_ok=True)
     code = forked(_build, config_of(root), root, at, fault, reads, seen)
+    if code == STATUS_LOST and fault == "kill" and at and not seen.exists():  # it ended before its last statement
+        code = -signal.SIGKILL
     return Attempt(code, int(seen.read_text()) if seen.exists() else 0)
 
 
