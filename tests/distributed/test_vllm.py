@@ -46,7 +46,9 @@ def test_smollm2_ranks_and_its_replies_cannot_be_malformed(root):
     assert repr(first) == repr(second)
 
 
-@pytest.mark.parametrize("answer", ["logprobs", pytest.param("rating", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # an engine, 314 s on a slow machine
+@pytest.mark.parametrize("answer", ["logprobs", "rating"])
 def test_smollm2_judges_by_log_probabilities(root, answer):
     """Every window has an order and no question is put twice: its answers come from the cache, without an engine."""
     pytest.importorskip("vllm", reason="vLLM is not installed; make llm")

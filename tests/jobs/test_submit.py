@@ -188,6 +188,7 @@ def test_one_work_is_done_once_by_three_who_submit_it_at_once(head, out, tmp_pat
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_was_stopped_is_resumed_by_the_same_command_under_the_next_id(head, out, tmp_path):
     build = job_yaml("build_vidb", tmp_path, judge=SLOW)
@@ -207,6 +208,7 @@ def test_what_was_stopped_is_resumed_by_the_same_command_under_the_next_id(head,
 
 @pytest.mark.ray
 @pytest.mark.chaos
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_was_killed_is_run_again_as_often_as_told(head, out, tmp_path):
     build = job_yaml("build_vidb", tmp_path, judge=SLOW)
