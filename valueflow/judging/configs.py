@@ -9,23 +9,29 @@ from valueflow.llm.configs import Budget, EndpointModel, LlmModel, Price, VllmMo
 from valueflow.models import MINILM
 
 
-class EncoderJudge(Config):
-    """A judge that orders texts by a value embedding, without an LLM, from the exemplars in theories/exemplars.jsonl."""
+class ActorJudge(Config):
+    """What judges with worker classes, which run in actors, have in common."""
 
-    kind: Literal["encoder"] = "encoder"
-    name: str = "encoder"
-    model: str = Field(MINILM, description="hub name, folder or its URL, or package://… of a transformers encoder")
-    bag: int | None = Field(
-        None, description="learn from a bootstrap resample of the exemplars with this seed, so that members of a panel differ"
-    )
-    batch_size: int = Field(1024, ge=1, description="windows per call")
     num_actors: int = Field(1, ge=1)
     max_actors: int | None = Field(None, ge=1, description="actors while there is work for more of them; null: num_actors")
     num_cpus: float = Field(1, ge=0, description="per actor or served replica")
-    num_gpus: float = Field(0, ge=0, description="per actor or served replica")
-
     price: Price | None = Field(None, description="of an actor's hour", exclude_if=lambda price: price is None)
     budget: Budget = Field(Budget(), exclude_if=lambda budget: budget == Budget())
+
+    @property
+    def replica_resources(self) -> Resources:
+        """Resources of one actor or served replica."""
+        return Resources(self.num_cpus)
+
+    @property
+    def resources(self) -> Resources:
+        """Resources of a job: the actors that it starts with."""
+        return self._of(self.num_actors)
+
+    @property
+    def most_resources(self) -> Resources:
+        """Resources of a job whose actors have grown to their largest number."""
+        return self._of(self.most_actors)
 
     @property
     def most_actors(self) -> int:
@@ -40,22 +46,29 @@ class EncoderJudge(Config):
     @property
     def most_gpus(self) -> float:
         """Largest number of GPUs of a job."""
-        return self.most_actors * self.num_gpus
-
-    @property
-    def most_resources(self) -> Resources:
-        """Resources of a job whose actors have grown to their largest number."""
-        return Resources(self.most_actors * self.num_cpus, self.most_gpus)
+        return self.most_resources.gpus
 
     @property
     def spending_limit(self) -> Budget:
         """Limit on the money and GPU hours of a build."""
         return self.budget
 
-    @property
-    def resources(self) -> Resources:
-        """Resources of a job: the actors that it starts with."""
-        return Resources(self.num_actors * self.num_cpus, self.num_actors * self.num_gpus)
+    def _of(self, actors: int) -> Resources:
+        cpus, gpus = self.replica_resources
+        return Resources(actors * cpus, actors * gpus)
+
+
+class EncoderJudge(ActorJudge):
+    """A judge that orders texts by a value embedding, without an LLM, from the exemplars in theories/exemplars.jsonl."""
+
+    kind: Literal["encoder"] = "encoder"
+    name: str = "encoder"
+    model: str = Field(MINILM, description="hub name, folder or its URL, or package://… of a transformers encoder")
+    bag: int | None = Field(
+        None, description="learn from a bootstrap resample of the exemplars with this seed, so that members of a panel differ"
+    )
+    batch_size: int = Field(1024, ge=1, description="windows per call")
+    num_gpus: float = Field(0, ge=0, description="per actor or served replica")
 
     @property
     def replica_resources(self) -> Resources:
@@ -63,7 +76,7 @@ class EncoderJudge(Config):
         return Resources(self.num_cpus, self.num_gpus)
 
 
-class SimulatedJudge(Config):
+class SimulatedJudge(ActorJudge):
     """A judge with a known truth, for tests, benchmarks and power studies.
 
     People's theta of a text is a hash of its id, distributed as N(0, spread²); the judge's has an error of its own besides.
@@ -89,47 +102,6 @@ class SimulatedJudge(Config):
     seconds_per_batch: float = Field(0.0, ge=0, description="sleep, to test interruption")
     deadly_share: float = Field(0.0, ge=0, le=1, description="share of windows that end the process of the worker, for tests")
     batch_size: int = Field(4096, ge=1)
-    num_actors: int = Field(1, ge=1)
-    max_actors: int | None = Field(None, ge=1, description="actors while there is work for more of them; null: num_actors")
-    num_cpus: float = Field(1, ge=0, description="per actor or served replica")
-
-    price: Price | None = Field(None, description="of an actor's hour", exclude_if=lambda price: price is None)
-    budget: Budget = Field(Budget(), exclude_if=lambda budget: budget == Budget())
-
-    @property
-    def most_actors(self) -> int:
-        """Largest number of actors of a job."""
-        return max(self.num_actors, self.max_actors or 0)
-
-    @property
-    def most_engines(self) -> int:
-        """The same, by the name that LLMs have for it."""
-        return self.most_actors
-
-    @property
-    def most_gpus(self) -> float:
-        """Largest number of GPUs of a job."""
-        return 0.0
-
-    @property
-    def most_resources(self) -> Resources:
-        """Resources of a job whose actors have grown to their largest number."""
-        return Resources(self.most_actors * self.num_cpus, self.most_gpus)
-
-    @property
-    def spending_limit(self) -> Budget:
-        """Limit on the money and GPU hours of a build."""
-        return self.budget
-
-    @property
-    def resources(self) -> Resources:
-        """Resources of a job: the actors that it starts with."""
-        return Resources(self.num_actors * self.num_cpus)
-
-    @property
-    def replica_resources(self) -> Resources:
-        """Resources of one actor or served replica."""
-        return Resources(self.num_cpus)
 
 
 # Judges with worker classes, which run in actors; the other kinds are LLMs.
