@@ -32,6 +32,7 @@ from valueflow.store.details import (
 )
 from valueflow.store.files import (
     ARCHIVE_ERRORS,
+    entry_type,
     exists,
     filesystem,
     read_bytes,
@@ -41,7 +42,7 @@ from valueflow.store.files import (
     write_bytes,
     write_for_people,
 )
-from valueflow.store.inputs import checksums, download, entry_type, glob, open_bytes, remove_folder, upload
+from valueflow.store.inputs import checksums, download, glob, open_bytes, remove_folder, upload
 from valueflow.store.journal import RECORDS, Journal, compact, ids_by_folder, read_records, write_recorded
 from valueflow.store.json_files import read_record, sealed, unsealed, write_record
 from valueflow.store.layout import (

@@ -84,15 +84,19 @@ def attempts(doing: str, operation: Callable[[], T], absent: tuple[type[OSError]
     raise AssertionError("unreachable")
 
 
-def exists(url: str) -> bool:
-    """Return whether a file or folder exists."""
+def entry_type(url: str) -> str:
+    """Return the type of what a URL names: file, directory, other, or "" for nothing."""
     fs, path = filesystem(url)
     try:
-        # Not fs.exists(), which takes every failure for absence.
-        attempts(f"look for {url}", lambda: fs.info(path))
+        # Not fs.exists() or fs.isfile(), which take every failure for absence.
+        return str(attempts(f"look for {url}", lambda: fs.info(path))["type"])
     except ABSENT:
-        return False
-    return True
+        return ""
+
+
+def exists(url: str) -> bool:
+    """Return whether a file or folder exists."""
+    return bool(entry_type(url))
 
 
 class Entry(NamedTuple):

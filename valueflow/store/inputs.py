@@ -17,15 +17,6 @@ WILDCARD = re.compile(r"[*?\[]")
 BUFFER = 1 << 17  # bytes
 
 
-def entry_type(url: str) -> str:
-    """Return the type of what a URL names: file, directory, other, or "" for nothing."""
-    fs, path = filesystem(url)
-    try:
-        return attempts(f"look for {url}", lambda: fs.info(path))["type"]
-    except ABSENT:
-        return ""
-
-
 def glob(url: str) -> list[str]:
     """Return the files and folders that a glob matches, as sorted URLs; nothing for a URL without wildcards.
 
