@@ -65,6 +65,19 @@ def test_bad_settings_are_one_sentence(administered, settings, match):
         administered("http://127.0.0.1:1/v1", **settings)
 
 
+def test_two_models_of_one_name_are_refused(tmp_path):
+    model = {
+        "kind": "openai",
+        "name": "stub",
+        "model": "m",
+        "url": "http://127.0.0.1:1/v1",
+        "key_env": "",
+        "structured": "none",
+    }
+    with pytest.raises(InputError, match="names must differ"):
+        job_config(questionnaire, tmp_path, name="tiny-llm", models=[model, model])
+
+
 @pytest.mark.llm
 @pytest.mark.slow
 @pytest.mark.chaos

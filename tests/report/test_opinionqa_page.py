@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from profiles.opinion_world import softmax, world
 
+from valueflow.choices.study import ChoiceStudy
 from valueflow.profiles.opinionqa.batteries import SIDES
 from valueflow.profiles.opinionqa.items import Items
 from valueflow.profiles.opinionqa.sides import Sides
 from valueflow.profiles.opinionqa.study import (
     ArmAnswers,
-    OpinionQaResult,
     arm_rows,
     baseline_rows,
     calibration_rows,
@@ -20,7 +20,7 @@ from valueflow.report.opinionqa_page import finding, measure_table, opinionqa_pa
 STEPS = np.array([1.5, 0.5, -0.5, -1.5])
 
 
-def result(use: float) -> OpinionQaResult:
+def result(use: float) -> ChoiceStudy:
     items, value_G, pole_Q, base_QO, battery_of = world(num_questions=90)
     sides = Sides(Items(items, {}, []), battery_of, {q: SIDES[int(q[1:]) % 3] for q in battery_of})
     test = sides.of("test")
@@ -48,7 +48,7 @@ def result(use: float) -> OpinionQaResult:
         "batteries": 10, "groups": 6, "near_ties": 0.1, "duplicates": 1, "prompts": 9,
         "thresholds": {"<b>m</b>, probabilities": 0.4},
     }  # fmt: skip
-    return OpinionQaResult("s1", "root", {"items": "file.json"}, tables, facts)
+    return ChoiceStudy("s1", "root", {"items": "file.json"}, tables, facts)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """The page and the table of a questionnaire."""
 
-from valueflow.questionnaires.scoring import QuestionnaireResult
+from valueflow.choices.study import ChoiceStudy
 from valueflow.report.questionnaire_page import questionnaire_page, scale_table
 
 ABOUT = {"model": "<i>m</i>", "reading": "probabilities", "value": "", "level": 0, "variant": 0}
 SCALE = {"scale": "care", "mean": 4.5, "low": 4.0, "high": 5.0, "centred": 0.5, "items": 4, "answered": 4}
-RESULT = QuestionnaireResult(
+RESULT = ChoiceStudy(
     "s1", "root", {"options": ["never", "always"], "items": "f.csv"},
     {
         "scales": [

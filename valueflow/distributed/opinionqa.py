@@ -9,13 +9,14 @@ from pydantic import Field, model_validator
 
 from valueflow import __version__, store
 from valueflow.choices.questions import READINGS, Answered, ChoicePrompt, Reading, answers, check_readings
+from valueflow.choices.study import ChoiceStudy, Row
 from valueflow.config import Resources
 from valueflow.distributed.choices import choose
 from valueflow.distributed.cluster import result_of
 from valueflow.distributed.profiles.config import ProfileConfig
 from valueflow.distributed.profiles.run import profile_texts, relevance_of
 from valueflow.errors import InputError
-from valueflow.llm.configs import LlmConfig
+from valueflow.llm.configs import LlmConfig, check_names
 from valueflow.profiles.export import prompt_text
 from valueflow.profiles.opinionqa.arms import ARMS, POPULATION, Arm, letter_echoes, shuffled, statement
 from valueflow.profiles.opinionqa.items import Item, by_question
@@ -23,8 +24,6 @@ from valueflow.profiles.opinionqa.sides import Sides, whole_questions
 from valueflow.profiles.opinionqa.study import (
     WITH_PROFILE,
     ArmAnswers,
-    OpinionQaResult,
-    Row,
     Told,
     adaptive,
     arm_answers,
@@ -60,9 +59,7 @@ class OpinionQaConfig(ProfileConfig):
     def _models_have_a_root(self) -> "OpinionQaConfig":
         if self.models and not self.root:
             raise ValueError("models answer into tables under root, which is not set")
-        names = [model.name for model in self.models]
-        if duplicates := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"models: names must differ; {duplicates[0]!r} names {names.count(duplicates[0])} models")
+        check_names(self.models)
         return self
 
 
@@ -73,7 +70,7 @@ class _Asked(NamedTuple):
     validation: list[Item]
 
 
-def ask(config: OpinionQaConfig, sides: Sides) -> OpinionQaResult:
+def ask(config: OpinionQaConfig, sides: Sides) -> ChoiceStudy:
     """Let every model answer, and return the measures of all arms beside the baselines.
 
     Raises:
@@ -98,7 +95,7 @@ def ask(config: OpinionQaConfig, sides: Sides) -> OpinionQaResult:
     facts = _facts(sides, asked) | {
         "builds": ids, "profiles": built.build_id if built else "", "thresholds": thresholds, "prompts": len(set(prompts)),
     }  # fmt: skip
-    return OpinionQaResult(study_id, config.root, config.public(), tables, facts)
+    return ChoiceStudy(study_id, config.root, config.public(), tables, facts)
 
 
 def _tables(
@@ -118,18 +115,14 @@ def _tables(
             tables["differences"] += [about | row for row in difference_rows(of, asked.test, sides, config.seed)]
             tables["calibration"] += [about | row for row in calibration_rows(of, asked.test, sides)]
     nothing: Row = {"model": "none", "reading": ""}
-    tables["baselines"] = [nothing | row for row in baseline_rows(_clean(sides, asked), sides, config.seed)]
+    tables["baselines"] = [nothing | row for row in baseline_rows(sides.without_damage(asked.test), sides, config.seed)]
     tables["damaged"] = _damaged(sides)
     tables["told"] = [{"group": group, "text": text} for group, text in sorted(told.profiles.items())]
     return tables, thresholds
 
 
-def _clean(sides: Sides, asked: _Asked) -> list[Item]:
-    return [item for item in asked.test if item.question_id not in sides.items.damaged]
-
-
 def _facts(sides: Sides, asked: _Asked) -> dict[str, Any]:
-    clean = _clean(sides, asked)
+    clean = sides.without_damage(asked.test)
     return {
         "num_items": len(asked.test), "clean": len(clean), "validation": len(asked.validation),
         "questions": len(by_question(clean)), "batteries": len({sides.battery_of[item.question_id] for item in clean}),

@@ -4,14 +4,13 @@ from pydantic import Field, field_validator, model_validator
 
 from valueflow import __version__, store
 from valueflow.choices.questions import READINGS, Answered, ChoicePrompt, Reading, answers
+from valueflow.choices.study import ChoiceStudy, Row
 from valueflow.distributed.choices import choose
 from valueflow.distributed.job_config import JobConfig
-from valueflow.llm.configs import LlmConfig
+from valueflow.llm.configs import LlmConfig, check_names
 from valueflow.questionnaires.items import Item, read_items
 from valueflow.questionnaires.scoring import (
     ItemAnswer,
-    QuestionnaireResult,
-    Row,
     check_row,
     effect_rows,
     item_answer,
@@ -48,7 +47,8 @@ class QuestionnaireConfig(JobConfig):
         return options
 
     @model_validator(mode="after")
-    def _personas_in_the_user_turn(self) -> "QuestionnaireConfig":
+    def _names_differ_and_personas_stand_in_the_user_turn(self) -> "QuestionnaireConfig":
+        check_names(self.models)
         settings = self.conditions
         if set(settings.regimes) != {"intensity_anchor"} or settings.turns != ["user"]:
             raise ValueError(
@@ -58,7 +58,7 @@ class QuestionnaireConfig(JobConfig):
         return self
 
 
-def administer(config: QuestionnaireConfig) -> QuestionnaireResult:
+def administer(config: QuestionnaireConfig) -> ChoiceStudy:
     """Return scales, checks and effects of every model under every condition.
 
     Raises:
@@ -82,7 +82,7 @@ def administer(config: QuestionnaireConfig) -> QuestionnaireResult:
         "builds": ids, "num_items": len(items), "scales": len({item.scale for item in items}),
         "paraphrases": sum(len(item.texts) for item in items), "conditions": len(planned),
     }  # fmt: skip
-    return QuestionnaireResult(digest(__version__, ids, len(planned)), config.root, config.public(), tables, facts)
+    return ChoiceStudy(digest(__version__, ids, len(planned)), config.root, config.public(), tables, facts)
 
 
 def _conditions(config: QuestionnaireConfig) -> list[Condition]:

@@ -1,5 +1,6 @@
 """Settings of the LLMs that can be called: vLLM engines and OpenAI-compatible endpoints."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -254,3 +255,10 @@ class EndpointModel(LlmModel):
 
 AnyLlm = VllmModel | EndpointModel
 LlmConfig = Annotated[AnyLlm, Field(discriminator="kind")]
+
+
+def check_names(models: Sequence[LlmModel]) -> None:
+    """Raise ValueError where two models of a job have one name, by which their results are told apart."""
+    names = [model.name for model in models]
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"models: names must differ; {duplicates[0]!r} names {names.count(duplicates[0])} models")

@@ -5,33 +5,14 @@ Items are the sample: intervals say how far a scale would move with other items 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import t
 
 from valueflow.choices.questions import Answered
+from valueflow.choices.study import Row
 from valueflow.questionnaires.items import Item
-
-Row = dict[str, Any]
-
-
-class QuestionnaireResult(NamedTuple):
-    """What the models answered.
-
-    Attributes:
-        study_id: hash of the answers.
-        root: folder or URL of the tables.
-        settings: of the job, as they are saved.
-        tables: rows by name: scales, checks, effects, items.
-        facts: numbers for the page.
-    """
-
-    study_id: str
-    root: str
-    settings: dict[str, Any]
-    tables: dict[str, list[Row]]
-    facts: dict[str, Any]
 
 
 class ItemAnswer(NamedTuple):

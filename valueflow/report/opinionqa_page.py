@@ -3,11 +3,9 @@
 import yaml
 from matplotlib.axes import Axes
 
-from valueflow import store
-from valueflow.profiles.opinionqa.study import OpinionQaResult, Row
+from valueflow.choices.study import ChoiceStudy, Row
 from valueflow.report.formatting import interval, percent, signed
 from valueflow.report.plots import FIRST, GRID, INK, SECOND, Plot, resize, svg
-from valueflow.report.study_files import write_tables
 from valueflow.report.templates import render
 from valueflow.report.terminal import Column, text_table
 
@@ -23,16 +21,7 @@ READING_TEXTS = {
 }  # fmt: skip
 
 
-def write_opinionqa(result: OpinionQaResult) -> str:
-    """Write a CSV file per table and the page under the root; return the URL of the page."""
-    folder = store.answers_url(result.root, result.study_id)
-    write_tables(folder, result.study_id, result.tables, result.facts, result.settings)
-    url = store.report_url(result.root, f"opinionqa-{result.study_id}")
-    store.write_bytes(url, opinionqa_page(result).encode())
-    return url
-
-
-def opinionqa_page(result: OpinionQaResult) -> str:
+def opinionqa_page(result: ChoiceStudy) -> str:
     """Return the page as one self-contained HTML file."""
     measured = result.tables["measures"]
     pairs = list(dict.fromkeys((row["model"], row["reading"]) for row in measured))
@@ -128,7 +117,7 @@ def _calibration(rows: list[Row], salt: str) -> Plot:
     ))  # fmt: skip
 
 
-def measure_table(result: OpinionQaResult) -> str:
+def measure_table(result: ChoiceStudy) -> str:
     """Return the measures of all arms and baselines as a table for the terminal."""
     columns = [
         Column("model", numeric=False, max_width=24), Column("reading", numeric=False), Column("arm", numeric=False),

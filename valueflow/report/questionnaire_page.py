@@ -2,26 +2,15 @@
 
 import yaml
 
-from valueflow import store
-from valueflow.questionnaires.scoring import QuestionnaireResult, Row
+from valueflow.choices.study import ChoiceStudy, Row
 from valueflow.report.formatting import decimal, interval, percent, signed
-from valueflow.report.study_files import write_tables
 from valueflow.report.templates import render
 from valueflow.report.terminal import Column, text_table
 
 CONDITIONS = {"bare": "no persona", "neutral_persona": "neutral persona", "irrelevant_persona": "irrelevant persona"}
 
 
-def write_questionnaire(result: QuestionnaireResult) -> str:
-    """Write a CSV file per table and the page under the root; return the URL of the page."""
-    folder = store.answers_url(result.root, result.study_id)
-    write_tables(folder, result.study_id, result.tables, result.facts, result.settings)
-    url = store.report_url(result.root, f"questionnaire-{result.study_id}")
-    store.write_bytes(url, questionnaire_page(result).encode())
-    return url
-
-
-def questionnaire_page(result: QuestionnaireResult) -> str:
+def questionnaire_page(result: ChoiceStudy) -> str:
     """Return the page as one self-contained HTML file."""
     pairs = list(dict.fromkeys((row["model"], row["reading"]) for row in result.tables["scales"]))
     sections = []
@@ -49,7 +38,7 @@ def condition_name(row: Row) -> str:
     return CONDITIONS.get(row["condition"]) or str(row["condition"])
 
 
-def scale_table(result: QuestionnaireResult) -> str:
+def scale_table(result: ChoiceStudy) -> str:
     """Return the scales of all models and conditions as a table for the terminal."""
     columns = [
         Column("model", numeric=False, max_width=24), Column("reading", numeric=False), Column("condition", numeric=False),

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from valueflow import store
+from valueflow.choices.study import ChoiceStudy
 from valueflow.tabular.csv_writer import csv_text
 
 
@@ -26,3 +27,12 @@ def write_tables(
         store.write_bytes(f"{folder}/{name}.csv", csv_text(header or ["empty"], cells).encode())
     content = {"study": study_id, "facts": dict(facts), "config": dict(settings), "tables": dict(tables)}
     store.write_bytes(f"{folder}/study.json", store.sealed(content))
+
+
+def write_choice_study(result: ChoiceStudy, name: str, page: str) -> str:
+    """Write the tables of a study of answers, and its page under this name; return the URL of the page."""
+    folder = store.answers_url(result.root, result.study_id)
+    write_tables(folder, result.study_id, result.tables, result.facts, result.settings)
+    url = store.report_url(result.root, f"{name}-{result.study_id}")
+    store.write_bytes(url, page.encode())
+    return url

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pydantic import Field, field_validator, model_validator
 
 from valueflow.distributed.job_config import JobConfig
-from valueflow.llm.configs import LlmConfig, Sampling
+from valueflow.llm.configs import LlmConfig, Sampling, check_names
 from valueflow.steering.conditions import ConditionsConfig
 from valueflow.steering.generation import AnyGenerator, GeneratorConfig
 
@@ -16,9 +16,7 @@ def check_models(models: Sequence[AnyGenerator], sampling: Sampling) -> None:
     Raises:
         ValueError: two models have one name, or a model has a temperature.
     """
-    names = [model.name for model in models]
-    if duplicates := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"models: names must differ; {duplicates[0]!r} names {names.count(duplicates[0])} models")
+    check_names(models)
     for model in models:
         if "temperature" in model.model_fields_set:
             raise ValueError(

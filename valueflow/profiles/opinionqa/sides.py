@@ -1,5 +1,6 @@
 """A file of OpinionQA with its split by battery, and the items that are asked of a model."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from valueflow.errors import InputError
@@ -21,7 +22,11 @@ class Sides(NamedTuple):
 
     def clean(self, side: Side) -> list[Item]:
         """Return the items of a side whose questions have no damage."""
-        return [item for item in self.of(side) if item.question_id not in self.items.damaged]
+        return self.without_damage(self.of(side))
+
+    def without_damage(self, items: Sequence[Item]) -> list[Item]:
+        """Return the items whose questions have no damage."""
+        return [item for item in items if item.question_id not in self.items.damaged]
 
     def comparable(self, side: Side) -> list[Item]:
         """Return the clean items of a side whose question has several groups, so that groups can be compared."""

@@ -4,11 +4,12 @@ Shapes: N items, O options, D draws of batteries.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from valueflow.choices.questions import Answered, ChoicePrompt
+from valueflow.choices.study import Row
 from valueflow.errors import InputError
 from valueflow.numerics.p_values import holm
 from valueflow.profiles.opinionqa.arms import Arm, preamble
@@ -24,25 +25,6 @@ COMPARED: tuple[tuple[Arm, Arm], ...] = (
     ("label", "default"), ("profile", "default"), ("profile", "shuffled profile"), ("profile", "population profile"),
     ("profile", "irrelevant text"), ("label + profile", "label"), ("adaptive", "default"), ("adaptive", "profile"),
 )  # fmt: skip
-Row = dict[str, Any]
-
-
-class OpinionQaResult(NamedTuple):
-    """What a study found.
-
-    Attributes:
-        study_id: hash of the answers and the split.
-        root: folder or URL of the tables.
-        settings: of the job, as they are saved.
-        tables: rows by name: measures, differences, calibration, baselines, damaged, told.
-        facts: numbers for the page.
-    """
-
-    study_id: str
-    root: str
-    settings: dict[str, Any]
-    tables: dict[str, list[Row]]
-    facts: dict[str, Any]
 
 
 class Told(NamedTuple):
@@ -148,14 +130,11 @@ def arm_rows(
         sides: the file.
         seed: of the draws of batteries.
     """
-    clean = np.flatnonzero([item.question_id not in sides.items.damaged for item in test])
-    items = [test[n] for n in clean]
-    default, flat = _pick(clean, answers["default"].predicted, uniform(test))
-    without = [u if p is None else p for p, u in zip(default, flat, strict=True)]
+    items, default = _clean(sides, test, answers["default"].predicted)
+    without = [u if p is None else p for p, u in zip(default, uniform(items), strict=True)]
     found = {}
     for arm, of in answers.items():
-        (kept,) = _pick(clean, of.predicted)
-        found[arm] = measures(items, kept, without, sides.battery_of, seed)
+        found[arm] = measures(items, _clean(sides, test, of.predicted)[1], without, sides.battery_of, seed)
     rows = []
     for arm, of in answers.items():
         right = [p is not None and int(p.argmax()) == item.mode for item, p in zip(test, of.predicted, strict=True)]
@@ -172,13 +151,11 @@ def difference_rows(answers: Mapping[str, ArmAnswers], test: Sequence[Item], sid
 
     An interval holds for one difference; p values are corrected by Holm over the rows.
     """
-    clean = np.flatnonzero([item.question_id not in sides.items.damaged for item in test])
-    items = [test[n] for n in clean]
     rows: list[Row] = []
     for first, second in COMPARED:
         if first in answers and second in answers:
-            x_N, y_N = (agreement(items, _pick(clean, answers[arm].predicted)[0]) for arm in (first, second))
-            of = paired(x_N, y_N, items, sides.battery_of, seed)
+            x_N, y_N = (agreement(*_clean(sides, test, answers[arm].predicted)) for arm in (first, second))
+            of = paired(x_N, y_N, sides.without_damage(test), sides.battery_of, seed)
             row: Row = {"first": first, "second": second, "difference": of.estimate, "low": of.low, "high": of.high, "p": of.p}
             rows.append(row)
     for row, corrected in zip(rows, holm(np.array([row["p"] for row in rows])), strict=True):
@@ -190,12 +167,15 @@ def calibration_rows(answers: Mapping[str, ArmAnswers], test: Sequence[Item], si
     """Return the curve of each arm on clean items: by bin of predicted probability, the mean share of such options."""
     rows: list[Row] = []
     for arm, of in answers.items():
-        pairs = zip(test, of.predicted, strict=True)
-        read = [(item, p) for item, p in pairs if p is not None and item.question_id not in sides.items.damaged]
+        read = [(item, p) for item, p in zip(*_clean(sides, test, of.predicted), strict=True) if p is not None]
         for predicted_share, share, number in reliability_curve(*zip(*read, strict=True)) if read else []:
             rows.append({"arm": arm, "predicted": predicted_share, "share": share, "options": number})
     return rows
 
 
-def _pick(numbers: np.ndarray, *columns: Sequence[Any]) -> list[list[Any]]:
-    return [[column[n] for n in numbers] for column in columns]
+def _clean(
+    sides: Sides, test: Sequence[Item], predictions: Sequence[np.ndarray | None]
+) -> tuple[list[Item], list[np.ndarray | None]]:
+    """The items without damage and their predictions."""
+    damaged = sides.items.damaged
+    return sides.without_damage(test), [p for i, p in zip(test, predictions, strict=True) if i.question_id not in damaged]
