@@ -18,7 +18,7 @@ help:
 	@echo "make demo-api URL=http://127.0.0.1:11434/v1 MODEL=qwen3:8b   the same with any OpenAI-compatible endpoint (KEY_ENV: variable of its key)"
 	@echo "make serve     a page and an API over the VIDB of the demo, at http://127.0.0.1:8000"
 	@echo "make test      proves the product: unit tests, Ray, browser, S3, a vLLM engine, one kill; about 20 minutes once installed"
-	@echo "make test-unit the pure tests of it, about 5 minutes"
+	@echo "make test-unit the pure tests of it, about 10 minutes"
 	@echo "make test-slow the rest: kills at every stage, simulations that validate the method"
 	@echo "make check     lint, format, types, import fence, wording of steering"
 	@echo "make bench     benchmarks: speed, memory, coverage, evaluator"
