@@ -50,6 +50,7 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.seen: Counter[str] = Counter()  # requests by prompt
+        self.accepted: Counter[str] = Counter()  # of them those within the limits, the only ones that meet a fault
         self.paid: Counter[str] = Counter()  # requests that a provider would charge for, answered or not
         self.refusals = 0
         self.keys: dict[str, set[str]] = {}  # idempotency keys by prompt
@@ -91,6 +92,7 @@ class Server:
         if self.in_flight >= self.settings.limit or not self.within_rate():
             return self.refuse()
         self.count(1)
+        self.accepted[prompt] += 1
         try:
             low, high = self.settings.service
             fault = self.fault(prompt)
@@ -107,7 +109,7 @@ class Server:
         share = _share(prompt)
         for kind, part in self.settings.faults.items():
             if share < part:
-                return kind if self.seen[prompt] <= self.settings.times else ""
+                return kind if self.accepted[prompt] <= self.settings.times else ""
             share -= part
         return ""
 

@@ -13,7 +13,7 @@ from fakes.judge import SlowJudge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from valueflow.callers import CALLER, Caller, calling, new_caller
+from valueflow.callers import CALLER, Caller, calling, new_caller, pause
 from valueflow.judging.configs import EncoderJudge, SimulatedJudge
 from valueflow.judging.encoder import EncoderRanker
 from valueflow.judging.online import SMALL, SPECIAL_BYTES, MicroBatcher, ThreadJudge, online_judge
@@ -267,3 +267,85 @@ def test_pieces_are_measured_by_their_longest_text_to_which_a_model_pads_the_oth
     judge = ThreadJudge(lambda windows: windows, 4_000, 1_024)
     assert [piece.content.num_rows for piece in judge.cut(windows)] == [1, 21, 19]  # 80 and 12 bytes a text
     assert judge.size([*judge.cut(windows)[:1], *judge.cut(windows)[2:]]) == 40 * (1_024 + SPECIAL_BYTES)
+
+
+class LongLetters(Letters):
+    """A capital letter is a long piece, whose worker pauses until nothing has run there for three pauses, then ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.ended = threading.Event(), []
+
+    def cut(self, work: str) -> list[Piece[str]]:
+        return [Piece(letter, 1, 100_000 if letter.isupper() else 1) for letter in work]
+
+    def run(self, pieces: list[str]) -> list[str]:
+        self.runs.append("".join(pieces))
+        if not pieces[0].isupper():
+            pause()  # changes nothing: what runs in a pause does not pause itself
+            return pieces
+        self.began.set()
+        assert self.let_go.wait(10)
+        for _ in range(3):
+            pause()
+        self.ended.append(pieces[0])
+        return pieces
+
+
+class TestPauses:
+    def test_short_pieces_run_between_the_steps_of_a_long_one(self):
+        async def run() -> LongLetters:
+            turns = LongLetters()
+            with first_run_lasts(turns):
+                long = call(turns, "A", "heavy")
+                await asyncio.to_thread(turns.began.wait)
+                others = [call(turns, word, f"light {word}") for word in ("bc", "d", "E")]
+                await asyncio.sleep(0)
+            assert [await other for other in others] == ["bc", "d", "E"]
+            assert await long == "A"
+            return turns
+
+        turns = asyncio.run(run())
+        assert turns.runs[0] == "A"
+        assert turns.runs[1:4] == ["b", "d", "c"]  # in turns, in the three pauses; the other long piece waits
+        assert turns.ended == ["A", "E"]
+
+    def test_one_whose_caller_has_gone_ends_at_its_next_pause(self):
+        async def run() -> LongLetters:
+            turns = LongLetters()
+            with first_run_lasts(turns):
+                gone = call(turns, "A", "gone")
+                await asyncio.to_thread(turns.began.wait)
+                gone.cancel()
+                await asyncio.wait([gone])
+            assert await call(turns, "b", "other") == "b"
+            return turns
+
+        turns = asyncio.run(run())
+        assert turns.runs == ["A", "b"]
+        assert turns.ended == []
+
+    def test_an_error_in_a_pause_is_that_of_the_other_call(self):
+        async def run() -> None:
+            turns = LongLetters()
+            with first_run_lasts(turns):
+                long = call(turns, "A", "heavy")
+                await asyncio.to_thread(turns.began.wait)
+                turns.runs = None  # the short piece cannot be noted
+                other = call(turns, "b", "light")
+                await asyncio.sleep(0)
+            with pytest.raises(AttributeError):
+                await other
+            assert await long == "A"
+
+        asyncio.run(run())
+
+    def test_encoders_pause_between_the_pieces_of_a_long_text(self, monkeypatch):
+        pauses = []
+        monkeypatch.setattr("valueflow.hives.pieces.pause", lambda: pauses.append(None))
+        ranker = EncoderRanker(EncoderJudge())
+        ranker.judgements(["They shared what they had, and nobody was left out. " * 100])  # 1,200 tokens: seven pieces
+        before = len(pauses)
+        assert before >= 1
+        ranker.judgements(["short"])
+        assert len(pauses) == before

@@ -38,6 +38,9 @@ from valueflow.models import locate
 # Number of cached replies read or written at once: object stores answer slowly but in parallel.
 CACHE_THREADS = 16
 ENGINE_STAGE = "vLLMEngineStage"
+# Tasks of an engine that render prompts, and as many that read answers. Each is a process that imports vLLM, which takes a core
+# ten seconds, and renders a thousand prompts a second.
+TASKS_PER_ENGINE = 2
 
 
 def answer_by_engines(
@@ -54,6 +57,7 @@ def answer_by_engines(
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
     except ImportError as error:
         raise InputError(NEEDS_VLLM) from error
+    around = {"num_cpus": STAGE_CPUS, "concurrency": TASKS_PER_ENGINE * config.most_engines}
     bundle = {"CPU": config.cpus_per_engine} | ({"GPU": config.gpus_per_engine} if config.gpus_per_engine else {})
     processor = build_processor(
         vLLMEngineProcessorConfig(
@@ -74,8 +78,8 @@ def answer_by_engines(
         ),
         preprocess=_Preprocess(config, task),
         postprocess=_Postprocess(config, task),
-        preprocess_map_kwargs={"num_cpus": STAGE_CPUS},
-        postprocess_map_kwargs={"num_cpus": STAGE_CPUS},
+        preprocess_map_kwargs=around,
+        postprocess_map_kwargs=around,
     )
     # A copy, because an assignment would run Ray's validator a second time, which then asks for a GPU.
     engine = processor.stages[ENGINE_STAGE]
@@ -87,7 +91,7 @@ def answer_by_engines(
             fn_kwargs={"config": config, "task": task, "cache": cache, "limit": limit, "finish": finish},
             batch_format="pyarrow",
             batch_size=config.batch_size,
-            num_cpus=STAGE_CPUS,
+            **around,
         )
 
     return answer

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from valueflow.callers import pause
 from valueflow.models import settings_in
 
 OVERLAP = 0.25  # share of a piece, at least, that the next one repeats, so that no sentence is read in halves only
-BATCH = 16  # pieces that are embedded together
+BATCH = 4  # pieces that are embedded together, in a fraction of a second; then short texts of other callers go first
 DEFAULT_LENGTH = 256  # tokens that an encoder reads at once, unless its files say otherwise
 WORD_TOKENS = 16  # a piece begins and ends between words, if a border is within so many tokens
 
@@ -89,8 +90,11 @@ def mean_over_pieces(
     for i in np.flatnonzero(num_tokens_B >= max_length):
         cut = pieces(tokenizer, prompt, texts[i], max_length)
         if len(cut.texts) > 1:
-            rest = [embed(cut.texts[start : start + BATCH]) for start in range(1, len(cut.texts), BATCH)]
-            z_PD = np.concatenate([z_BD[i : i + 1], *rest])
+            parts = [z_BD[i : i + 1]]
+            for start in range(1, len(cut.texts), BATCH):
+                pause()
+                parts.append(embed(cut.texts[start : start + BATCH]))
+            z_PD = np.concatenate(parts)
             z_BD[i] = np.average(z_PD, axis=0, weights=cut.weights)
     return z_BD
 

@@ -107,7 +107,7 @@ def _section(number: int, arm: Row, tables: Mapping[str, Sequence[Row]], margin:
     refused = [row for row in refusals if row["share"] > 0 or row["share_default"] > 0]
     if refused:
         plots.append(("What refusals hide", figures.refusal_bounds(refused, margin, salt)))
-    if len({row["scored"] for row in matrix}) > 1:
+    if any(row["steered"] != row["scored"] for row in matrix):  # with `pairs: about` there are no scores on other values
         plots += [
             (f"Side effects of level {signed(level, 0)}", figures.side_effect_map(matrix, level, salt))
             for level in (2, -2)
