@@ -121,6 +121,9 @@ def _answer_by_logprobs(config: VllmModel, cache: str, limit: ErrorLimit, finish
 def _with_limit(stage: type, limit: ErrorLimit) -> type:
     """The engine stage, which drops batches once the limit is exceeded and names a failed question's error `failure`.
 
+    Sampling parameters reach it as JSON: as a column, those of questions with and without log-probabilities would get one type,
+    and an integer that only some have becomes a float, which stops vLLM's engine without an error.
+
     Ray's postprocess leaves out rows whose `__inference_error__` is set: they would come without the columns of the others.
     """
 
@@ -128,6 +131,10 @@ def _with_limit(stage: type, limit: ErrorLimit) -> type:
         async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
             if await limit.exceeded_async():
                 return
+            rows = batch[self.data_column]
+            batch[self.data_column] = rows = rows.tolist() if hasattr(rows, "tolist") else rows
+            for row in rows:
+                row["sampling_params"] = json.loads(row.pop("sampling_json"))
             async for answers in super().__call__(batch):
                 for row in answers.get(self.data_column, []):
                     row["failure"] = row.pop("__inference_error__", "")
@@ -162,7 +169,7 @@ class _Preprocess:
         tokens, parameters = prompt_tokens(question, self.config), sampling(question, self.config)
         return row | {
             "key": vllm_key(question, self.config, row["round"]),
-            "sampling_params": parameters,
+            "sampling_json": json.dumps(parameters),
             "tokenized_prompt": tokens,
             "options_json": json.dumps(question.options if question.logprobs else []),
             "max_tokens": parameters["max_tokens"],
