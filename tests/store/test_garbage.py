@@ -310,13 +310,17 @@ WORKS = [
 ]
 
 
+EVERY_STEP = pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])  # of so many
+
+
 @pytest.mark.timeout(600)
+@EVERY_STEP
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.__name__)
-def test_another_runs_at_every_step_of_a_collection(old, tmp_path, monkeypatch, work):
+def test_another_runs_at_a_step_of_a_collection(old, tmp_path, monkeypatch, work, every):
     monkeypatch.setattr(retry, "BACKOFF", 0.0)
     quicken(monkeypatch)
     lost: set[int] = set()
-    for number in range(1, 1_000):
+    for number in range(1, 1_000, every):
         root = str(shutil.copytree(old, tmp_path / str(number)))
         with monkeypatch.context() as patch:
             other = Beside(patch, lambda root=root: work(root))
@@ -334,11 +338,12 @@ def test_another_runs_at_every_step_of_a_collection(old, tmp_path, monkeypatch, 
 
 
 @pytest.mark.timeout(600)
+@EVERY_STEP
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.__name__)
-def test_a_collection_runs_at_every_step_of_another(old, tmp_path, monkeypatch, work):
+def test_a_collection_runs_at_a_step_of_another(old, tmp_path, monkeypatch, work, every):
     monkeypatch.setattr(retry, "BACKOFF", 0.0)
     quicken(monkeypatch)
-    for number in range(1, 1_000):
+    for number in range(1, 1_000, every):
         root = str(shutil.copytree(old, tmp_path / str(number)))
         deleted: set[str] = set()
         with monkeypatch.context() as patch:

@@ -12,7 +12,7 @@ from valueflow.evaluation.regression import load_or_fit
 from valueflow.judging.configs import AnyJudge, EncoderJudge, JudgeConfig, WorkerJudge
 from valueflow.judging.fingerprint import RESOURCES
 from valueflow.judging.online import online_judge
-from valueflow.models import MINILM
+from valueflow.models import MINILM, MPNET
 from valueflow.service.service import EmbeddingBackend, Service
 from valueflow.vidb.version import Vidb
 
@@ -81,7 +81,7 @@ def _harmless(named: Any) -> WorkerJudge | None:
         judge: AnyJudge = TypeAdapter(JudgeConfig).validate_python(taken)
     except ValidationError:
         return None
-    if isinstance(judge, EncoderJudge) and judge.model != MINILM:
+    if isinstance(judge, EncoderJudge) and judge.model not in (MINILM, MPNET):
         return None
     return judge if isinstance(judge, WorkerJudge) else None
 
