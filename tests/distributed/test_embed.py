@@ -153,6 +153,8 @@ def test_a_model_is_its_files_wherever_they_lie(hives, tmp_path):
     assert encoder_fingerprint(EmbedderConfig(model=str(save_tiny(tmp_path / "other", seed=1)))) != mine
     plain = encoder_fingerprint(EmbedderConfig())
     assert encoder_fingerprint(EmbedderConfig(prompt="query: ")) != plain
+    assert encoder_fingerprint(EmbedderConfig(precision="bfloat16")) != plain
+    assert "precision" not in EmbedderConfig().model_dump()  # ids from before the setting hold
 
 
 @pytest.mark.parametrize(

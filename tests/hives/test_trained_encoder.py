@@ -77,6 +77,15 @@ def test_it_is_the_published_encoder(minilm):
     check_same_vectors(SentenceTransformer(locate(MINILM), device="cpu"), minilm)
 
 
+def test_vectors_in_bfloat16_are_nearly_the_same(minilm, monkeypatch):
+    z = minilm.embed(TEXTS)
+    monkeypatch.setattr(minilm, "in_bfloat16", True)
+    half = minilm.embed(TEXTS)
+    assert half.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1, atol=1e-5)
+    assert 0.999 < (z * half).sum(1).min() < 1 - 1e-7
+
+
 def test_the_saved_folder_gives_the_same_vectors(trained, tmp_path):
     z = trained.embed(TEXTS)
     trained.save(tmp_path / "saved", CARD)

@@ -144,7 +144,12 @@ TEXTS = ["She kept her promise.", "He lied. " * 60]  # the second is longer than
 
 
 def test_a_model_without_encoder_settings_uses_the_defaults():
-    np.testing.assert_allclose(LayerEncoder(MINILM)(TEXTS), states(locate(MINILM), TEXTS, 256), atol=1e-4)
+    encoder, expected = LayerEncoder(MINILM), states(locate(MINILM), TEXTS, 256)
+    np.testing.assert_allclose(encoder(TEXTS), expected, atol=1e-4)
+    encoder.in_bfloat16 = True
+    half = encoder(TEXTS)
+    assert half.dtype == np.float32
+    assert 1e-4 < np.abs(half - expected).mean() < 0.02
 
 
 def test_a_hives_folder_judges_with_the_prompt_and_length_it_was_trained_with(tmp_path, monkeypatch):

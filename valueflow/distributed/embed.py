@@ -38,6 +38,11 @@ class EmbedderConfig(Config):
     max_length: int | None = Field(None, ge=2, description="tokens read at once; null: what the model's files say, else 256")
     pooling: Literal["mean", "last"] | None = Field(None, description="null: the HiVES folder's, else mean")
     prompt: str | None = Field(None, description="prefix of each text; null: the HiVES folder's, else none")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of matrix products; bfloat16 takes half the time on GPUs and on processors that have it",
+        exclude_if=lambda precision: precision == "float32",  # ids from before the setting hold
+    )
     batch_size: int = Field(64, ge=1, description="texts per forward pass")
     rows_per_part: int = Field(2048, ge=1, description="texts per committed part, approximately; a crash loses at most one")
     num_actors: int = Field(1, ge=1)
@@ -75,6 +80,7 @@ class Embedder:
         else:
             encoder = Encoder.load(path, config.revision, config.max_length, config.pooling or "mean", config.prompt or "")
         self.encoder = encoder.to("cuda" if config.num_gpus else "cpu")
+        self.encoder.in_bfloat16 = config.precision == "bfloat16"
 
     def __call__(self, texts: pa.Table) -> pa.Table:
         """Return the columns text_id and embedding."""

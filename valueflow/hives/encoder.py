@@ -68,7 +68,13 @@ class Part(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Maps texts to unit vectors; `tokenize` prepares its inputs, so every use has the same prompt and truncation."""
+    """Maps texts to unit vectors; `tokenize` prepares its inputs, so every use has the same prompt and truncation.
+
+    Attributes:
+        in_bfloat16: whether `embed` multiplies matrices in bfloat16: half the time on processors that have it, and on GPUs.
+    """
+
+    in_bfloat16 = False
 
     def __init__(
         self, model: Any, tokenizer: Any, max_length: int, pooling: Pooling, prompt: str, dense: nn.Linear | None = None
@@ -191,7 +197,8 @@ class Encoder(nn.Module):
         inputs, texts = {name: tensor[rows] for name, tensor in part.batch.inputs.items()}, part.batch.texts[rows]
 
         def embed(**tokens: Tensor) -> np.ndarray:
-            z_BD: np.ndarray = self(**{name: tensor.to(device) for name, tensor in tokens.items()}).cpu().numpy()
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.in_bfloat16):
+                z_BD: np.ndarray = self(**{name: tensor.to(device) for name, tensor in tokens.items()}).cpu().numpy()
             return z_BD
 
         z_BD, num_tokens = embed(**inputs), inputs["attention_mask"].sum(1).numpy()

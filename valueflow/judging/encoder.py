@@ -33,7 +33,13 @@ WEIRD = 10.0
 
 
 class LayerEncoder:
-    """Mean-pooled hidden states of every layer of a transformers encoder; a HiVES folder has a prompt and a maximum length."""
+    """Mean-pooled hidden states of every layer of a transformers encoder; a HiVES folder has a prompt and a maximum length.
+
+    Attributes:
+        in_bfloat16: whether matrices are multiplied in bfloat16: half the time on processors that have it, and on GPUs.
+    """
+
+    in_bfloat16 = False
 
     def __init__(self, model: str) -> None:
         import torch
@@ -73,10 +79,10 @@ class LayerEncoder:
         batch = self.tokenizer(prompted, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
         num_tokens = batch["attention_mask"].sum(1).numpy()
         batch = batch.to(self.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.in_bfloat16):
             states = self.model(**batch, output_hidden_states=True).hidden_states
-            mask = batch["attention_mask"][..., None].to(states[0].dtype)
-            pooled = torch.cat([(h * mask).sum(1) / mask.sum(1) for h in states], 1).float().cpu().numpy()
+            mask = batch["attention_mask"][..., None].float()
+            pooled = torch.cat([(h.float() * mask).sum(1) / mask.sum(1) for h in states], 1).cpu().numpy()
         return pooled, num_tokens
 
 

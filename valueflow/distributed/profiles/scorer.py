@@ -56,6 +56,8 @@ class FastScorer:
         self.one_pass = plain and not (settings.max_length or settings.prompt or settings.pooling or settings.num_gpus)
         self.embedder = None if self.one_pass else Embedder(config.encoder)
         self.ranker = EncoderRanker(EncoderJudge(name="head", model=settings.model)) if self.kind == "head" else None
+        if self.ranker:
+            self.ranker.encoder.in_bfloat16 = settings.precision == "bfloat16"
         self.fast = regression(config, version, self.embed)
 
     def embed(self, texts: list[str]) -> np.ndarray:
