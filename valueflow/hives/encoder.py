@@ -203,8 +203,9 @@ class Encoder(nn.Module):
 
         z_BD, num_tokens = embed(**inputs), inputs["attention_mask"].sum(1).numpy()
         z_BD = mean_over_pieces(
-            z_BD, texts, num_tokens, self.tokenizer, self.prompt, self.max_length, lambda p: embed(**self.tokenize(p))
-        )
+            z_BD, texts, num_tokens, self.tokenizer, self.prompt, self.max_length, lambda p: embed(**self.tokenize(p)),
+            device.type,
+        )  # fmt: skip
         self.train(training)
         long_B = num_tokens >= self.max_length
         z_BD[long_B] /= np.linalg.norm(z_BD[long_B], axis=1, keepdims=True)

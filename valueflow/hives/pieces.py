@@ -16,7 +16,8 @@ from valueflow.callers import pause
 from valueflow.models import settings_in
 
 OVERLAP = 0.25  # share of a piece, at least, that the next one repeats, so that no sentence is read in halves only
-BATCH = 4  # pieces that are embedded together, in a fraction of a second; then short texts of other callers go first
+# Pieces that are embedded together, in a fraction of a second; then short texts of other callers go first.
+CPU_BATCH, GPU_BATCH = 2, 32
 DEFAULT_LENGTH = 256  # tokens that an encoder reads at once, unless its files say otherwise
 WORD_TOKENS = 16  # a piece begins and ends between words, if a border is within so many tokens
 
@@ -75,6 +76,7 @@ def mean_over_pieces(
     prompt: str,
     max_length: int,
     embed: Callable[[list[str]], np.ndarray],
+    device: str,
 ) -> np.ndarray:
     """Return the vectors of texts, those of long ones averaged over their pieces, weighted by tokens.
 
@@ -86,14 +88,16 @@ def mean_over_pieces(
         prompt: prefix of every text.
         max_length: tokens that the encoder reads at once.
         embed: vectors of pieces, without the prompt, none longer than the encoder reads.
+        device: on which it does so.
     """
+    size = CPU_BATCH if device == "cpu" else GPU_BATCH
     for i in np.flatnonzero(num_tokens_B >= max_length):
         cut = pieces(tokenizer, prompt, texts[i], max_length)
         if len(cut.texts) > 1:
             parts = [z_BD[i : i + 1]]
-            for start in range(1, len(cut.texts), BATCH):
+            for start in range(1, len(cut.texts), size):
                 pause()
-                parts.append(embed(cut.texts[start : start + BATCH]))
+                parts.append(embed(cut.texts[start : start + size]))
             z_PD = np.concatenate(parts)
             z_BD[i] = np.average(z_PD, axis=0, weights=cut.weights)
     return z_BD

@@ -65,8 +65,9 @@ class LayerEncoder:
             batch_texts = [texts[i] for i in indices]
             pooled, num_tokens = self._features(batch_texts)
             pooled = mean_over_pieces(
-                pooled, batch_texts, num_tokens, self.tokenizer, self.prompt, self.max_length, lambda p: self._features(p)[0]
-            )
+                pooled, batch_texts, num_tokens, self.tokenizer, self.prompt, self.max_length, lambda p: self._features(p)[0],
+                self.device,
+            )  # fmt: skip
             for i, row in zip(indices, pooled, strict=True):
                 rows[i] = row
         return np.stack(rows) if rows else np.empty((0, 0), np.float32)
