@@ -1,11 +1,11 @@
 """The order in which the encoder judge puts the wordings of each value, from -2 to 2.
 
-    python -m benchmarks.wording [--clauses]
+    python -m benchmarks.wording [--clauses] [MODEL]
 
 Per value the scores of -2, -1, neutral, 1, 2 (mean over the variants), which pairs are out of order, and how many values are
 in order. A persona is read sentence by sentence, and for comparison as one text. Controls: the columns of the 31 other values,
 and shuffled levels. The wordings were revised with these scores in view, so that the counts describe them; they do not validate
-the judge.
+the judge. With MODEL, as `judge.model`, another encoder reads them, for whose scores nothing was revised.
 """
 
 import sys
@@ -14,6 +14,7 @@ import numpy as np
 
 from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.encoder import EncoderRanker
+from valueflow.models import MINILM
 from valueflow.steering import wording_hash
 from valueflow.steering.judged_lint import (
     Readings,
@@ -68,7 +69,8 @@ def show(name: str, readings: Readings) -> None:
 
 
 def main() -> None:
-    table, ranker = wording_table(), EncoderRanker(EncoderJudge())
+    models = [word for word in sys.argv[1:] if word != "--clauses"]
+    table, ranker = wording_table(), EncoderRanker(EncoderJudge(model=(models or [MINILM])[0]))
     width = ranker.encoder.model.config.hidden_size
     print(f"wording {wording_hash()}")
     by_sentence = read(table, ranker.scores, sentences)
