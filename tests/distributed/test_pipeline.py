@@ -220,7 +220,7 @@ def test_killed_half_way_the_same_command_ends_with_the_same_version(built, tmp_
     build_config(tmp_path, judge=SIMULATED | {"seconds_per_batch": 0.7})
     rankings = Path(at.rankings[0].url.replace(str(root), str(tmp_path)))
     command = [sys.executable, "-m", "jobs.build_vidb", str(tmp_path / "build_vidb.yaml")]
-    run_and_kill(command, lambda: len(list(rankings.rglob("*.parquet"))) >= 4)
+    run_and_kill(command, lambda: len(list(rankings.rglob("*.parquet"))) >= 4, 240)
     assert not (rankings / "_manifest.json").exists()
     # A part that a crash left unreadable is done again.
     next(iter(rankings.rglob("*.parquet"))).write_bytes(b"PAR1 cut")

@@ -81,6 +81,21 @@ def test_a_job_is_run_again_unless_it_would_end_the_same_way(code, runs, monkeyp
     assert len(names) == runs
 
 
+def test_a_head_that_has_just_started_is_asked_again(monkeypatch):
+    monkeypatch.setattr(submit.retry, "backoff", lambda attempt: 0.0)
+    answers = [RuntimeError(f"Request failed with status code 500: {submit.YOUNG}, please try again later..")] * 2
+
+    def request() -> str:
+        if answers:
+            raise answers.pop()
+        return "the job"
+
+    assert submit._request("submit a job", request) == "the job"
+    answers.extend([RuntimeError(f"{submit.YOUNG}, please try again later.")] * 100)
+    with pytest.raises(InputError, match="cannot submit a job: No available agent"):
+        submit._request("submit a job", request)
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

@@ -26,6 +26,7 @@ T = TypeVar("T")
 # How often a request is tried that a head node does not answer: about two minutes.
 ATTEMPTS = 12
 STOPPED, KILLED = 143, 128
+YOUNG = "No available agent to submit job"  # what a head that has just started answers, after ten seconds
 # After these another run of the same command ends the same way: success, an error of the user, a limit that the user has set.
 FINAL = (0, InputError.exit_code, DeadlinePassed.exit_code, BudgetSpent.exit_code)
 
@@ -180,5 +181,8 @@ def _request(doing: str, request: Callable[[], T], address: str | None = None) -
         except AuthenticationError as error:
             raise InputError(f"cannot {doing}: {one_line(str(error)).partition('. ')[0]}. {TOKENS}") from error
         except (RuntimeError, ValueError, requests.RequestException) as error:
+            if YOUNG in str(error) and attempt < ATTEMPTS - 1:
+                time.sleep(retry.backoff(attempt))
+                continue
             raise InputError(f"cannot {doing}: {one_line(str(error))[:1_000]}") from error
     raise AssertionError("unreachable")
