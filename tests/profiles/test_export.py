@@ -1,12 +1,12 @@
 """Files of profiles: what is in them, and that another program reads the same numbers."""
 
 import csv
-import importlib.util
 import io
 import json
 
 import numpy as np
 import pytest
+from pyvalues.values import RefinedCoarseValuesWithAttainment
 
 from valueflow.errors import InputError
 from valueflow.profiles.circle import CIRCLE
@@ -63,10 +63,6 @@ def test_attainment_splits_a_signed_number_and_the_sidecar_has_what_the_format_l
 
 
 def test_pyvalues_reads_the_same_numbers(tmp_path):
-    if importlib.util.find_spec("pyvalues") is None:
-        pytest.skip("pyvalues is not installed")
-    from pyvalues.values import RefinedCoarseValuesWithAttainment
-
     file = tmp_path / "profiles.tsv"
     file.write_text(pyvalues_tsv(profiles())[0], "utf-8")
     documents = list(RefinedCoarseValuesWithAttainment.read_tsv(file, document_id_field="ID"))
