@@ -6,9 +6,9 @@ the checks of the model, which write nothing.
 """
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
-import signal
 import threading
 import traceback
 from collections.abc import Callable
@@ -37,20 +37,30 @@ DONE, ONE_LINE, TRACEBACK = 0, 2, 1
 # Each attempt is forked from a process that has imported the code and nothing else: a fork of one that is connected to Ray
 # breaks the connection of both.
 CLEAN = multiprocessing.get_context("forkserver")
+# Who starts a process asks after all others too. The status of one can be read once only, and a second thread makes it 255.
+STATUS = threading.Lock()
 CLEAN.set_forkserver_preload(["valueflow.distributed.build.pipeline", "jobs.ingest", "jobs.build_vidb", "compiled"])
 
 
 def forked(work: Callable[..., object], *arguments: object) -> int:
     """Run in a process of its own with plain calls in the place of Ray; return its exit code, or minus the signal."""
-    child = start(work, *arguments)
-    child.join()
-    return child.exitcode
+    return ended(start(work, *arguments))
 
 
 def start(work: Callable[..., object], *arguments: object) -> Any:
+    """Start it, and return the process."""
     child = CLEAN.Process(target=_in_child, args=(work, *arguments))
-    child.start()
+    with STATUS:
+        child.start()
     return child
+
+
+def ended(child: Any) -> int:
+    """Wait for a process, and return its exit code, or minus the signal."""
+    multiprocessing.connection.wait([child.sentinel])
+    with STATUS:
+        child.join()
+        return child.exitcode
 
 
 def _in_child(work: Callable[..., object], *arguments: object) -> None:
@@ -78,16 +88,11 @@ class Attempt(NamedTuple):
     operations: int
 
 
-STATUS_LOST = 255  # of a child whose end the fork server of multiprocessing did not report
-
-
 def attempt(root: Path, at: int = 0, fault: Fault = "kill", reads: bool = False) -> Attempt:
     """Run the build, with a fault at an operation on its root; `reads` says whether operations that change nothing count."""
     seen = beside(root, "operations")
     seen.unlink(missing_ok=True)
     code = forked(_build, config_of(root), root, at, fault, reads, seen)
-    if code == STATUS_LOST and fault == "kill" and at and not seen.exists():  # it ended before its last statement
-        code = -signal.SIGKILL
     return Attempt(code, int(seen.read_text()) if seen.exists() else 0)
 
 
