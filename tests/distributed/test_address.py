@@ -4,11 +4,14 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import ray
 from configs import job_yaml
 
+from valueflow.distributed import address as address_module
 from valueflow.distributed.address import Address, cluster_address
 from valueflow.errors import InputError
 
@@ -67,11 +70,33 @@ def test_the_address_of_a_dashboard_is_refused(no_address):
         cluster_address("http://127.0.0.1:8265").check()
 
 
-def test_an_address_that_answers_passes(no_address):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+@pytest.mark.parametrize("answer", [b"\0", b""])
+def test_an_address_that_answers_passes(no_address, answer):
+    """A server with TLS hangs up without a byte."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
         port = listener.getsockname()[1]
+
+        def serve() -> None:
+            for _ in range(3):
+                connection = listener.accept()[0]
+                connection.recv(100)
+                connection.sendall(answer)
+                connection.close()
+
+        served = pool.submit(serve)
         for address in (f"127.0.0.1:{port}", f"localhost:{port}", f"ray://127.0.0.1:{port}"):
             cluster_address(address).check()
+        served.result(10)
+
+
+def test_a_server_that_listens_and_says_nothing_is_no_cluster(no_address, monkeypatch):
+    monkeypatch.setattr(address_module, "GREETING", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(InputError, match="says nothing"):
+        cluster_address(f"127.0.0.1:{listener.getsockname()[1]}").check()
+
+
+def test_a_cluster_of_ray_passes(cluster):
+    cluster_address(ray.get_runtime_context().gcs_address).check()
 
 
 def test_what_ray_raises_is_one_line_with_what_to_do():

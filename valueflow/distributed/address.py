@@ -1,5 +1,6 @@
 """Where a job's Ray is: its address, who set it, and one sentence about a cluster that cannot be joined or started."""
 
+import contextlib
 import os
 import socket
 import time
@@ -16,6 +17,9 @@ LOCAL, AUTO = "local", "auto"
 CLIENT, CLIENT_PORT = "ray://", "10001"
 # Seconds for a connection, and how often one is tried: without this check Ray waits minutes for a cluster that is gone.
 CONNECT, ATTEMPTS = 5.0, 3
+# Seconds for the first byte: Ray's servers speak gRPC and greet who greets them; from one that does not, Ray waits for minutes.
+GREETING = 15.0
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # HTTP/2: preface and empty settings
 TOKENS = (
     "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the token of the cluster (or RAY_AUTH_TOKEN_PATH to the file that holds it)"
 )
@@ -45,13 +49,21 @@ class Address(NamedTuple):
         host, port = _host_and_port(self, place)
         for attempt in range(ATTEMPTS):
             try:
-                socket.create_connection((host, port), CONNECT).close()
-                return
+                connection = socket.create_connection((host, port), CONNECT)
+                break
             except OSError as error:
                 if attempt == ATTEMPTS - 1 or isinstance(error, socket.gaierror):
                     reason = f"nothing answers there ({error})"
                     raise self.error(reason, f"Start the cluster, or {self.change}") from error
             time.sleep(retry.backoff(attempt))
+        with connection, contextlib.suppress(ConnectionError):  # a server with TLS may hang up: it is there
+            connection.settimeout(GREETING)
+            try:
+                connection.sendall(HELLO)
+                connection.recv(1)
+            except TimeoutError as error:
+                reason = f"what listens there says nothing for {GREETING:.0f} s, so it is no Ray cluster, or one that hangs"
+                raise self.error(reason, f"See whether the cluster is up, or {self.change}") from error
 
     def failure(self, error: BaseException) -> InputError:
         """Return the exception with which Ray refused to start or to join as one sentence."""

@@ -159,7 +159,7 @@ def collect_answers(
     spent = spent_on(config, journal)
     model = config if isinstance(config, LlmModel) else None
     seconds = time.monotonic() - started
-    log.info("%s: %s", what, cost_summary(total, spent.tokens_in, spent.tokens_out, seconds, model))
+    log.info("%s: %s", what, cost_summary(stage.answered(), spent.tokens_in, spent.tokens_out, seconds, model))
     if model and (now := len(journal.totals.truncated)) > truncated:
         log.warning("%s: %s", what, truncation(now, model.name, model.max_chars))
     _check_limit(limit, stage, what)
