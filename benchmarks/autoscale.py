@@ -25,10 +25,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import ray
 
 from benchmarks.pipeline import NAME, FreeRanker, candidates
+from tests.kills import kill_tree
 from valueflow import store
 from valueflow.distributed.build.plan import plan
 from valueflow.distributed.cluster import ClusterConfig, session
@@ -84,7 +84,6 @@ def growing_cluster(folder: Path, nodes: int) -> Iterator[str]:
     ]  # fmt: skip
     with (folder / "head.log").open("w") as log:
         head = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log, start_new_session=True)
-    of_head = psutil.Process(head.pid)
     try:
         deadline = time.monotonic() + 120
         while not _answers(port):
@@ -93,12 +92,7 @@ def growing_cluster(folder: Path, nodes: int) -> Iterator[str]:
             time.sleep(0.5)
         yield address
     finally:
-        started = [of_head, *of_head.children(recursive=True)]
-        head.terminate()
-        for process in psutil.wait_procs(started, 20)[1]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        head.wait()
+        kill_tree(head, 20)
         shutil.rmtree(f"/tmp/vf-{port}", ignore_errors=True)
 
 

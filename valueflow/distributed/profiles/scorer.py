@@ -54,11 +54,12 @@ class FastScorer:
         settings = config.encoder
         # With the default encoder one pass gives both: the vector is the last layer of the head's features.
         self.one_pass = plain and not (settings.max_length or settings.prompt or settings.pooling or settings.num_gpus)
-        self.embedder = None if self.one_pass else Embedder(config.encoder)
+        self.embedder = None if self.one_pass else Embedder(settings.model_copy(update={"precision": "float32"}))
         self.ranker = EncoderRanker(EncoderJudge(name="head", model=settings.model)) if self.kind == "head" else None
-        if self.ranker:
-            self.ranker.encoder.in_bfloat16 = settings.precision == "bfloat16"
-        self.fast = regression(config, version, self.embed)
+        self.fast = regression(config, version, self.embed)  # in float32: the stored fit is the same whatever the precision
+        for holder in (self.ranker, self.embedder):
+            if holder:
+                holder.encoder.in_bfloat16 = settings.precision == "bfloat16"
 
     def embed(self, texts: list[str]) -> np.ndarray:
         """Return unit vectors."""
