@@ -10,7 +10,9 @@ import pytest
 from valueflow.callers import CALLER, Caller, calling
 from valueflow.distributed import vllm_engine
 from valueflow.distributed.vllm_engine import OnlineEngine
+from valueflow.llm.cache import Reply
 from valueflow.llm.configs import VllmModel
+from valueflow.llm.question import Question
 
 
 class FakeLlm:
@@ -24,6 +26,7 @@ class FakeLlm:
         self.begun: list[str] = []
         self.ended: list[str] = []
         self.running = self.most = 0
+        self.params: list[dict] = []
 
     @classmethod
     def from_engine_args(cls, _: object) -> "FakeLlm":
@@ -31,11 +34,15 @@ class FakeLlm:
 
     async def generate(self, prompt, params, request_id):
         self.begun.append(CALLER.get().name)
+        self.params.append(params)
         self.running += 1
         self.most = max(self.most, self.running)
         try:
             await asyncio.sleep(0.002)
-            yield SimpleNamespace(outputs=[SimpleNamespace(text="A > B > C", token_ids=[1], logprobs=None)])
+            kind = "length" if params["max_tokens"] < 5 else "stop" if params["max_tokens"] < 50 else "repetition"
+            yield SimpleNamespace(
+                outputs=[SimpleNamespace(text="A > B > C", token_ids=[1], logprobs=None, finish_reason=kind)]
+            )
             self.ended.append(CALLER.get().name)
         finally:
             self.running -= 1
@@ -99,3 +106,21 @@ def test_a_caller_that_has_gone_leaves_the_calls_in_progress_and_these_are_cance
         assert engine.engine.running == 0
 
     asyncio.run(main())
+
+
+def test_a_free_text_has_its_end_and_the_hash_of_its_prompt_and_parameters_stay_what_they_are(engine):
+    """Whole numbers stay whole, whatever questions are beside this one: vLLM's engine does not take others."""
+    chat = [{"role": "user", "content": "Why?"}]
+    asked = [Question(chat, None, n, sampling={"temperature": 0.7, "seed": 3}) for n in (4, 40, 400)]
+
+    async def main() -> list[Reply]:
+        with calling(Caller("a", "a")):
+            return await asyncio.gather(*map(engine.ask, [*asked, Question(chat, {"choice": ["A", "B"]}, 8, True, 20)]))
+
+    *free, letter = asyncio.run(main())
+    assert [reply.finish_reason for reply in free] == ["length", "stop", "other"]
+    assert len({reply.prompt_hash for reply in free}) == 3
+    assert (letter.finish_reason, letter.prompt_hash) == ("", "")
+    given = {params["max_tokens"]: params for params in engine.engine.params}
+    assert given[40] == {"temperature": 0.7, "seed": 3, "max_tokens": 40}
+    assert type(given[40]["seed"]) is type(given[8]["logprobs"]) is int

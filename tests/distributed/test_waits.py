@@ -11,6 +11,7 @@ import valueflow.distributed
 # the driver to actors that hold no resources.
 UNLIMITED = {
     "build/aggregate.py": {"_call"},
+    "build/early.py": {"_enter"},  # of tasks that are ready
     "cluster.py": {"completed_results", "ordered_results", "result_of"},  # after `first_ready`
     "commit.py": {"open_rows"},
     "error_limit.py": {"add", "error_limit", "exceeded", "stop"},
@@ -20,7 +21,7 @@ UNLIMITED = {
     "train/loop.py": {"train_worker", "_train"},
     "train/run.py": {"follow"},
     "warm_pools.py": {"_forward"},
-    "worker_deaths.py": {"answer", "look"},
+    "worker_deaths.py": {"look"},
 }
 FOLDER = Path(valueflow.distributed.__file__).parent
 

@@ -8,7 +8,7 @@ from valueflow.llm.chat_completions import read_reply, request_body
 from valueflow.llm.configs import EndpointModel, Sampling, VllmModel
 from valueflow.llm.question import Question
 from valueflow.llm.responses import Response
-from valueflow.llm.vllm import finish_reason, sampling, vllm_key
+from valueflow.llm.vllm import sampling, vllm_key
 
 FIELDS = Sampling(top_p=1.0, seed=7).model_dump(exclude={"stop"})
 QUESTION = Question([{"role": "user", "content": "Why?"}], None, 150, sampling=FIELDS)
@@ -86,13 +86,3 @@ def test_a_cached_free_text_has_all_of_it(tmp_path):
     reply = Reply("Yes.", "", 9, 60, finish_reason="length", prompt_hash="abc", reasoning_tokens=50)
     cache.put(key, reply)
     assert cache.get(key) == reply
-
-
-def test_a_reply_of_vllm_is_cut_if_it_is_as_long_as_it_may_be(monkeypatch):
-    monkeypatch.setattr("valueflow.llm.vllm.is_special", lambda model, revision, trusted, token: token == 2)
-    model = VllmModel(name="v", model="m", engine={"max_model_len": 20})
-    assert finish_reason(model, 4, 5, [7, 7, 2]) == "stop"
-    assert finish_reason(model, 4, 5, [7, 7, 7, 7]) == "length"
-    assert finish_reason(model, 4, 5, [7, 7, 7, 2]) == "stop"
-    assert finish_reason(model, 400, 17, [7, 7, 7]) == "length", "the context is full"
-    assert finish_reason(model, 4, 5, []) == "stop"

@@ -1,5 +1,6 @@
 """Judges with worker classes (encoder, simulated) in pools of actors."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import pyarrow as pa
@@ -7,6 +8,7 @@ import ray
 from ray.data import Dataset
 
 from valueflow.distributed.error_limit import ErrorLimit
+from valueflow.distributed.preemption import Notice
 from valueflow.distributed.worker_deaths import Attempts, attempts
 from valueflow.judging.answers import without_answers
 from valueflow.judging.configs import WorkerJudge
@@ -50,7 +52,7 @@ class JudgeActor:
 
     def __init__(self, worker: WorkerClass, config: WorkerJudge, id_column: str, attempts: Attempts) -> None:
         self.worker, self.id_column, self.attempts = worker(config), id_column, attempts
-        self.judge = config.name
+        self.judge, self.notice = config.name, Notice()
 
     def __call__(self, batch: pa.Table, limit: ErrorLimit, finish: Finish) -> Iterator[pa.Table]:
         """Yield the finished batch; nothing once the limit is exceeded."""
@@ -62,7 +64,11 @@ class JudgeActor:
         """Return the finished batch; None once the limit is exceeded."""
         if limit.exceeded():
             return None
+        if self.notice.is_short():
+            self.notice.leave()
+        started = time.monotonic()
         answers = self.attempts.answer(batch, self.id_column, self.worker, self._failed)
+        self.notice.took(time.monotonic() - started)
         limit.add(answers)
         return finish(answers)
 

@@ -12,7 +12,7 @@ import ray
 from ray.data import Dataset
 
 from valueflow import store
-from valueflow.distributed.cluster import STAGE_CPUS, Progress, completed_results
+from valueflow.distributed.cluster import Progress, completed_results
 from valueflow.distributed.commit import Commit, Done, run_writes
 from valueflow.distributed.error_limit import ErrorLimit, error_limit
 from valueflow.distributed.judge import answerer, from_call_cache
@@ -103,7 +103,7 @@ def _read_records(out: Build, id_column: str, reopen: bool, paths: list[str]) ->
     if len(paths) <= PARTS_PER_TASK:
         yield store.read_records(out, paths, id_column, reopen)
         return
-    task = ray.remote(store.read_records).options(num_cpus=STAGE_CPUS)
+    task = ray.remote(store.read_records).options(num_cpus=1)
     chunks = [paths[start : start + PARTS_PER_TASK] for start in range(0, len(paths), PARTS_PER_TASK)]
     yield from completed_results("resume", [task.remote(out, chunk, id_column, reopen) for chunk in chunks])
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -17,8 +18,11 @@ from valueflow.errors import BudgetSpent, DamageError, InputError, StorageError,
 
 log = logging.getLogger(__name__)
 RETRY_NOTE = "Failed to apply UDF transform after"  # Ray Data appends advice about its retries to the message of an exception
-# Logical CPUs of each small task around an engine or an actor.
+# Logical CPUs of each small task around an engine or an actor, and CPUs of the cluster for each task that runs at once: a task
+# is a process, whose start takes seconds of a core, and a few of them feed many judges.
 STAGE_CPUS = 0.1
+CPUS_PER_STAGE_TASK = 4
+GROWN_STAGE_TASKS = 32  # of a cluster that grows by itself
 
 
 class ClusterConfig(Config):
@@ -94,6 +98,13 @@ def user_error(error: BaseException | None) -> InputError | None:
             return storage_error(error)
         error = cause
     return None
+
+
+def stage_tasks() -> dict[str, Any]:
+    """Return the arguments of `map_batches` for small tasks around an engine or an actor: the CPUs of each, and how many."""
+    most = GROWN_STAGE_TASKS if os.environ.get("RAY_CLUSTER_AUTOSCALES") else 2
+    cpus = ray.cluster_resources().get("CPU", 0)
+    return {"num_cpus": STAGE_CPUS, "concurrency": max(most, math.ceil(cpus / CPUS_PER_STAGE_TASK))}
 
 
 def require_resources(cpus: float, gpus: float, what: str, remedy: str) -> None:

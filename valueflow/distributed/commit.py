@@ -16,7 +16,7 @@ from ray.data import Dataset
 
 from valueflow import store
 from valueflow.config import Resources
-from valueflow.distributed.cluster import STAGE_CPUS, Progress
+from valueflow.distributed.cluster import Progress, stage_tasks
 from valueflow.distributed.watch import NOTHING, watched
 from valueflow.records import digest
 from valueflow.store import Build, File, Journal
@@ -98,7 +98,7 @@ def pending_parts(files: list[File], read: ReadPart, id_column: str, done: Done,
         fn_kwargs={"read": read, "id_column": id_column, "done": done, "transform": transform},
         batch_size=1,
         batch_format="pyarrow",
-        num_cpus=STAGE_CPUS,
+        **stage_tasks(),
     )
 
 
@@ -120,7 +120,7 @@ def commit_batches(
     dataset: Dataset, commit: Commit, progress: Progress, journal: Journal, need: Resources = NOTHING
 ) -> None:  # fmt: skip
     """Run a dataset, whose stages need these resources, to its end, writing every batch as parts of a build."""
-    records = dataset.map_batches(commit, batch_format="pyarrow", batch_size=None, num_cpus=STAGE_CPUS)
+    records = dataset.map_batches(commit, batch_format="pyarrow", batch_size=None, **stage_tasks())
     run_writes(records, progress, journal, need=need)
 
 

@@ -72,7 +72,7 @@ def answerer(
     kind_of(config).check(config)
     kept = cache if isinstance(config, LlmModel) and config.cache else ""
     if pool := warm_pool(config, task):
-        answer = pool.answerer(limit, finish)
+        answer = pool.answerer(kept, limit, finish)
     elif isinstance(config, LlmModel):
         answer = LLM_RUNNERS[config.kind].answer(config, task, kept, spent, limit, finish)
     else:

@@ -1,8 +1,9 @@
 """Rank the windows of a plan: add their texts, call the judge, commit its answers."""
 
+import contextlib
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import ray
@@ -16,6 +17,19 @@ from valueflow.judging.configs import AnyJudge
 from valueflow.judging.tasks import RANK
 from valueflow.ranking.windows import with_texts
 from valueflow.store import Build, File, RankingsDetails
+
+
+class Follower(Protocol):
+    """Sees the answers of a judge as they come."""
+
+    def follow(self, journal: store.Journal) -> None:
+        """Look at the answers, now and whenever the journal grows."""
+
+    def follow_finished(self, files: list[File]) -> None:
+        """Take over answers that were finished before."""
+
+    def settled(self) -> contextlib.AbstractContextManager[None]:
+        """Change nothing in the build within; the answers are finished then."""
 
 
 def read_windows(plan: Build, files: list[File], texts: TextSource, done: Done, batch_size: int) -> Dataset:
@@ -54,7 +68,7 @@ def _batches(windows: pa.Table, folder: str, texts: TextSource, batch_size: int)
 
 def rank(
     plan: Build, texts: TextSource, judge: AnyJudge, out: Build, max_error_share: float, settings: dict[str, Any],
-    what: str = "rank",
+    what: str = "rank", follower: Follower | None = None,
 ) -> store.Manifest:  # fmt: skip
     """Return the manifest of the answered plan; a finished build is returned as it is, an unfinished one is continued.
 
@@ -66,20 +80,26 @@ def rank(
         max_error_share: share of windows without a valid order above which the job fails.
         settings: fields of `RankingsDetails` beside the totals.
         what: the stage, in messages.
+        follower: sees the answers as they come.
 
     Raises:
         InputError: the share of failed windows exceeds `max_error_share`, or the judge's budget is spent. The answers are kept.
     """
     finished = store.finished_manifest(out, what, "windows")
     if finished:
+        if follower:
+            follower.follow_finished(finished.files)
         return finished
     windows = store.require_manifest(plan)
     total = windows.num_rows
     stage = AnswerStage(out, RANK, max_error_share, total)
+    if follower:
+        follower.follow(stage.journal)
     collect_answers(judge, stage, lambda done: read_windows(plan, windows.files, texts, done, judge.batch_size), total, what)
-    totals = check_answers(stage, total, max_error_share, what)
-    details = rankings_details(totals, timeline=stage.timeline(), **settings)
-    return store.commit(out, details, [plan], stage.finish())
+    with follower.settled() if follower else contextlib.nullcontext():
+        totals = check_answers(stage, total, max_error_share, what)
+        details = rankings_details(totals, timeline=stage.timeline(), **settings)
+        return store.commit(out, details, [plan], stage.finish())
 
 
 def rankings_details(totals: AnswerTotals, **settings: Any) -> RankingsDetails:

@@ -1,30 +1,23 @@
-"""A vLLM engine that answers windows as they arrive: for the service, and for windows that take several calls each.
+"""A vLLM engine: of a replica of the service, or of an actor that answers batches (`vllm_batch.py`)."""
 
-The prompts and sampling are those of `vllm_batch.py`.
-"""
-
-import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator
 
 import pyarrow as pa
 
 from valueflow.callers import Slots
-from valueflow.distributed.actor_pools import Finish
-from valueflow.distributed.error_limit import ErrorLimit
 from valueflow.errors import InputError
-from valueflow.judging.logprobs import LogprobJudge
+from valueflow.judging.logprobs import LogprobJudge, reads_logprobs
 from valueflow.judging.tasks import RANK
-from valueflow.llm.cache import CallCache, Reply
+from valueflow.llm.cache import Reply
 from valueflow.llm.configs import VllmModel
-from valueflow.llm.question import NO_LOGPROBS, Question, option_logprobs, option_probability, with_replies
-from valueflow.llm.vllm import NEEDS_VLLM, engine_settings, prompt_tokens, sampled_tokens, sampling, vllm_key
+from valueflow.llm.question import NO_LOGPROBS, Question, ask_all, option_logprobs, option_probability
+from valueflow.llm.vllm import NEEDS_VLLM, engine_settings, prompt_tokens, sampled_tokens, sampling, vllm_prompt_hash
 from valueflow.models import locate
 
 
 class OnlineEngine:
-    """Judge in a vLLM engine, which batches the windows of all callers; they share its slots.
+    """Judge in a vLLM engine, which batches the questions of all callers; they share its slots.
 
     vLLM queues whatever exceeds its batch in order of arrival, so no more than the batch is handed over at once.
 
@@ -40,7 +33,7 @@ class OnlineEngine:
         except ImportError as error:
             raise InputError(NEEDS_VLLM) from error
         self.config = config
-        self.by_logprobs = LogprobJudge(config, lambda question, _: self.ask(question)) if config.answer != "letter" else None
+        self.by_logprobs = LogprobJudge(config, self._ask) if reads_logprobs(config, RANK) else None
         self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=locate(config.model), **engine_settings(config)))
         vllm = self.engine.vllm_config
         self.slots = Slots(vllm.scheduler_config.max_num_seqs * vllm.parallel_config.data_parallel_size)
@@ -49,9 +42,7 @@ class OnlineEngine:
         """Return the `rankings` rows of windows; if the caller is cancelled, so are its calls."""
         if self.by_logprobs:
             return await self.by_logprobs(windows)
-        questions = [RANK.question(row, self.config) for row in windows.to_pylist()]
-        replies = await asyncio.gather(*(self.ask(question) for question in questions))
-        return RANK.read(with_replies(windows, replies), self.config)
+        return await ask_all(windows, RANK, self.config, self._ask)
 
     async def check(self) -> None:
         """Return if the engine's processes live.
@@ -61,10 +52,18 @@ class OnlineEngine:
         """
         await self.engine.check_health()
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether the engine's processes have ended, so that it can answer nothing any more."""
+        return bool(self.engine.errored)
+
     async def ask(self, question: Question) -> Reply:
         """Return the reply to a question, of a constrained or free answer."""
         async with self.slots.slot():
             return await self._generate(question)
+
+    async def _ask(self, question: Question, _: int) -> Reply:
+        return await self.ask(question)
 
     async def _generate(self, question: Question) -> Reply:
         from vllm import SamplingParams
@@ -74,48 +73,24 @@ class OnlineEngine:
         if "structured_outputs" in settings:
             settings["structured_outputs"] = StructuredOutputsParams(**settings["structured_outputs"])
         tokens = prompt_tokens(question, self.config)
+        prompt_hash = "" if question.sampling is None else vllm_prompt_hash(question, self.config, tokens)
         last = None
         try:
             prompt = {"prompt_token_ids": list(tokens)}
             async for output in self.engine.generate(prompt, SamplingParams(**settings), uuid.uuid4().hex):
                 last = output
         except (ValueError, RuntimeError) as error:  # the engine refuses this question, for example because it is too long
-            return Reply("", str(error)[:500], 0, 0)
+            return Reply("", str(error)[:500], 0, 0, prompt_hash=prompt_hash)
         if last is None:
-            return Reply("", "the engine gave no output", len(tokens), 0)
+            return Reply("", "the engine gave no output", len(tokens), 0, prompt_hash=prompt_hash)
         completion = last.outputs[0]
         used = (len(tokens), len(completion.token_ids))
+        if question.sampling is not None:
+            finish = completion.finish_reason if completion.finish_reason in ("stop", "length") else "other"
+            return Reply(completion.text, "", *used, finish_reason=finish, prompt_hash=prompt_hash)
         if not question.logprobs:
             return Reply(completion.text, "", *used)
         sampled, options = sampled_tokens(completion.token_ids, completion.logprobs), question.options
         logprobs = option_logprobs(sampled, completion.text, options)
         failure = NO_LOGPROBS if question.needs_logprobs and logprobs is None else ""
         return Reply(completion.text, failure, *used, option_probability(sampled, completion.text, options), logprobs)
-
-
-class EngineActor:
-    """Actor with an engine that answers windows by log-probabilities, cache first; drops batches beyond the error limit."""
-
-    def __init__(self, config: VllmModel, cache: str, limit: ErrorLimit, finish: Finish) -> None:
-        self.config, self.limit, self.finish = config, limit, finish
-        self.exceeded = False
-        self.calls = CallCache(cache) if cache else None
-        self.engine = OnlineEngine(config)
-        self.judge = LogprobJudge(config, self._ask)
-
-    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
-        """Yield the answers to a batch, whose questions are put at once."""
-        if self.exceeded:
-            return
-        answers = await self.judge(batch)
-        self.exceeded = await self.limit.exceeded_async(answers) or self.exceeded
-        yield await asyncio.to_thread(self.finish, answers)
-
-    async def _ask(self, question: Question, round_: int) -> Reply:
-        key = vllm_key(question, self.config, round_)
-        if self.calls and (cached := await asyncio.to_thread(self.calls.get, key)):
-            return cached
-        reply = await self.engine.ask(question)
-        if self.calls:
-            await asyncio.to_thread(self.calls.put, key, reply)
-        return reply

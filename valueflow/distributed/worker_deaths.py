@@ -5,12 +5,14 @@ So every attempt is noted before it begins. A batch that was begun twice and nev
 in pieces, and a single such question gets a row with the reason in place of an answer.
 """
 
+import asyncio
+import contextlib
 import functools
 import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -26,6 +28,7 @@ ATTEMPTS = 2  # of a batch as a whole, and of a single question
 PIECES = 8
 REASON_CHARS = 200
 Worker = Callable[[pa.Table], pa.Table]
+AsyncWorker = Callable[[pa.Table], Awaitable[pa.Table]]
 Failure = Callable[[pa.Table, str], pa.Table]
 
 
@@ -60,6 +63,10 @@ class AttemptCounter:
         self.deaths: dict[str, list[Death]] = {}
         self.busy: dict[str, set[Place]] = {}
 
+    def times_begun(self, batch: str) -> int:
+        """Return how often a batch was begun that has not ended."""
+        return self.begun[batch]
+
     def begin(self, judge: str, batch: str, size: int, place: Place) -> int:
         """Note that a worker of a judge begins a batch of `size` questions; return how often it was begun before."""
         before = self.begun[batch]
@@ -81,6 +88,27 @@ class AttemptCounter:
         return Look(deaths, len(busy | {place for of, place in self.open.values() if of == judge}))
 
 
+class Gate:
+    """Lets so many batches in at once, or one alone, which waits until the others have left."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self._places, self._one = size, asyncio.Semaphore(size), asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def enter(self, alone: bool) -> AsyncIterator[None]:
+        """Wait for a place, or for all of them; leave at the end."""
+        taken = 0
+        try:
+            async with self._one if alone else contextlib.nullcontext():  # two that each had some places would wait for ever
+                while taken < (self.size if alone else 1):
+                    await self._places.acquire()
+                    taken += 1
+            yield
+        finally:
+            for _ in range(taken):
+                self._places.release()
+
+
 class Attempts(NamedTuple):
     """The counter of attempts and the name of a judge; goes to its workers as it is."""
 
@@ -92,35 +120,53 @@ class Attempts(NamedTuple):
         return ray.get(self.counter.look.remote(self.judge))
 
     def answer(self, batch: pa.Table, id_column: str, worker: Worker, failure: Failure) -> pa.Table:
-        """Return the answers to a batch of a worker that has one batch at a time.
+        """Return the answers to a batch of a worker that has one batch at a time; else as `answer_async`."""
+
+        async def answers(questions: pa.Table) -> pa.Table:
+            return worker(questions)
+
+        return asyncio.run(self._answer(batch, id_column, answers, failure))
+
+    async def answer_async(
+        self, batch: pa.Table, id_column: str, worker: AsyncWorker, failure: Failure, gate: Gate
+    ) -> pa.Table:  # fmt: skip
+        """Return the answers to a batch of a worker that has several batches at a time.
+
+        A batch that was begun before and has not ended is alone in the worker, for its death would be blamed on all.
 
         Args:
             batch: questions.
             id_column: the column that identifies a question.
             worker: answers batches of any size.
             failure: returns the rows of questions that have no answer, for a reason.
+            gate: of the worker.
 
         Raises:
             InputError: of the worker.
         """
+        begun = await self.counter.times_begun.remote(self._key(batch[id_column].to_pylist()))
+        async with gate.enter(alone=begun > 0):
+            return await self._answer(batch, id_column, worker, failure)
+
+    async def _answer(self, batch: pa.Table, id_column: str, worker: AsyncWorker, failure: Failure) -> pa.Table:
         key = self._key(batch[id_column].to_pylist())
         reason = f"its worker died {ATTEMPTS} times"
-        if ray.get(self.counter.begin.remote(self.judge, key, batch.num_rows, _place())) < ATTEMPTS:
+        if await self.counter.begin.remote(self.judge, key, batch.num_rows, _place()) < ATTEMPTS:
             try:
-                answers = worker(batch)
+                answers = await worker(batch)
             except InputError:
                 raise
             except Exception as error:  # noqa: BLE001 what a model raises on one text, of any type, must not end the job
                 reason = _raised(error, batch.num_rows)
             else:
-                ray.get(self.counter.end.remote(key))
+                await self.counter.end.remote(key)
                 return answers
         if batch.num_rows == 1:
             return failure(batch, reason)
         size = -(-batch.num_rows // PIECES)
         pieces = [batch.slice(start, size) for start in range(0, batch.num_rows, size)]
-        answers = pa.concat_tables([self.answer(piece, id_column, worker, failure) for piece in pieces])
-        ray.get(self.counter.end.remote(key))
+        answers = pa.concat_tables([await self._answer(piece, id_column, worker, failure) for piece in pieces])
+        await self.counter.end.remote(key)
         return answers
 
     def _key(self, ids: Sequence[str]) -> str:

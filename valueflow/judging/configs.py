@@ -39,8 +39,13 @@ class ActorJudge(Config):
         return max(self.num_actors, self.max_actors or 0)
 
     @property
+    def num_engines(self) -> int:
+        """The actors that a job starts with, by the name that LLMs have for them."""
+        return self.num_actors
+
+    @property
     def most_engines(self) -> int:
-        """The same, by the name that LLMs have for it."""
+        """Largest number of actors of a job, by that name."""
         return self.most_actors
 
     @property

@@ -1,7 +1,5 @@
 """LLMs as judges: what their prompts say beside the texts, and the judge behind an endpoint in an event loop."""
 
-import asyncio
-
 import pyarrow as pa
 
 from valueflow.judging.kind import JudgeKind, Relevance
@@ -10,7 +8,7 @@ from valueflow.judging.tasks import RANK
 from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.cache import CallCache, Reply
 from valueflow.llm.configs import AnyLlm, EndpointModel
-from valueflow.llm.question import Question, with_replies
+from valueflow.llm.question import Question, ask_all
 from valueflow.prompts.render import prompt_hash
 from valueflow.records import digest
 from valueflow.theories import operational, theories
@@ -30,10 +28,7 @@ class EndpointJudge:
         """Return the `rankings` rows of the windows, in their order."""
         if self.by_logprobs:
             return await self.by_logprobs(windows)
-        replies = await asyncio.gather(
-            *(self._ask(RANK.question(row, self.config), row["round"]) for row in windows.to_pylist())
-        )
-        return RANK.read(with_replies(windows, replies), self.config)
+        return await ask_all(windows, RANK, self.config, self._ask)
 
     async def check(self) -> None:
         """Return if a server answers at the URL."""

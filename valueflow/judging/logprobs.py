@@ -20,7 +20,6 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import NamedTuple
 
@@ -34,7 +33,7 @@ from valueflow.judging.parse import order_constraint
 from valueflow.judging.tasks import RANK
 from valueflow.llm.cache import Reply
 from valueflow.llm.configs import AnyLlm
-from valueflow.llm.question import NO_LOGPROBS, SMALLEST, Question, Task, with_replies
+from valueflow.llm.question import NO_LOGPROBS, SMALLEST, AskLlm, Question, Task, ask_all
 from valueflow.prompts.render import LETTERS, rank_messages, scale_messages
 from valueflow.records import LIMIT, ValueId, digest
 from valueflow.tabular import strict_rows
@@ -51,9 +50,6 @@ LOGISTIC = math.pi / math.sqrt(3)
 MIN_NOISE = 1e-6  # of a server whose log-probabilities never change
 MAX_CALLS = 200_000  # whose replies are kept in memory
 _SINGLE = re.compile(r"^(\S+) [+-]\d+\.\d+$", re.MULTILINE)
-
-# A question and its round -> the reply, None if it was not put: no budget, or not in the cache.
-AskLlm = Callable[[Question, int], Awaitable[Reply | None]]
 
 
 def reads_logprobs(config: AnyLlm, task: Task) -> bool:
@@ -109,17 +105,12 @@ class LogprobJudge:
         is_alone = pc.equal(pc.list_value_length(windows["text_ids"]), 1)
         # Rankings first: with them come the questions about neutral texts, for which other callers may wait too.
         ranked, alone = await asyncio.gather(
-            self._rankings(windows.filter(pc.invert(is_alone))), self._relevance(windows.filter(is_alone))
+            self._rankings(windows.filter(pc.invert(is_alone))),
+            ask_all(windows.filter(is_alone), RANK, self.config, self.ask),
         )
         answered = pa.concat_tables([alone, ranked])
         place = {window_id: n for n, window_id in enumerate(answered["window_id"].to_pylist())}
         return answered.take(pa.array([place[i] for i in windows["window_id"].to_pylist() if i in place], pa.int64()))
-
-    async def _relevance(self, windows: pa.Table) -> pa.Table:
-        calls = [Call(RANK.question(row, self.config), row["round"]) for row in windows.to_pylist()]
-        replies = await asyncio.gather(*(self.ask(*call) for call in calls))
-        put = pa.array([n for n, reply in enumerate(replies) if reply is not None], pa.int64())
-        return RANK.read(with_replies(windows.take(put), [reply for reply in replies if reply is not None]), self.config)
 
     async def _rankings(self, windows: pa.Table) -> pa.Table:
         rows = windows.to_pylist()

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load, save
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from valueflow.errors import InputError
@@ -297,6 +296,8 @@ def _logistic(
         return float(value), np.concatenate(gradient)
 
     start = np.zeros(cut[1] + len(root_KK))
+    from scipy.optimize import minimize  # here, since its import takes each worker half a second of a core
+
     solution = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}).x
     flat, phrases_P, bias_K = np.split(solution, cut)
     return (flat.reshape(shape) @ root_KK.T)[:, :num_values], phrases_P, bias_K[:num_values]

@@ -16,7 +16,6 @@ class _Chat(NamedTuple):
     processor: Any  # holds the chat template; more than a tokenizer for models that read more than text
     tokenizer: Any
     special: list[str]
-    special_ids: frozenset[int]
 
 
 def chat_tokens(
@@ -48,11 +47,6 @@ def chat_text(
         messages = merge_system(messages)
     escaped = [message | {"content": _escape(message["content"], chat.special)} for message in messages]
     return _render(chat, escaped, args)
-
-
-def is_special(model: str, revision: str, trust_remote_code: bool, token: int) -> bool:
-    """Return whether a token id is that of a special token, such as the end of a turn."""
-    return token in _load(model, revision, trust_remote_code).special_ids
 
 
 def has_system_role(model: str, revision: str, trust_remote_code: bool, template_args: Mapping[str, Any] | None = None) -> bool:
@@ -89,9 +83,8 @@ def _load(model: str, revision: str, trust_remote_code: bool) -> _Chat:
     processor = AutoProcessor.from_pretrained(locate(model), revision=revision or None, trust_remote_code=trust_remote_code)
     tokenizer = getattr(processor, "tokenizer", processor)
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    ids = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     special = sorted(added | set(tokenizer.all_special_tokens))
-    return _Chat(processor, tokenizer, special, frozenset(ids | set(tokenizer.all_special_ids)))
+    return _Chat(processor, tokenizer, special)
 
 
 @functools.cache

@@ -1,8 +1,9 @@
 """Questions to an LLM and its replies, as columns of a batch."""
 
+import asyncio
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -72,6 +73,17 @@ def replies_of(batch: pa.Table) -> list[Reply]:
     columns = [batch[name].to_pylist() for name in REPLY]
     names = [_ATTRIBUTES.get(name, name) for name in REPLY]
     return [Reply(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+# A question and its round -> the reply, None if it was not put: no budget, or not in the cache.
+AskLlm = Callable[[Question, int], Awaitable[Reply | None]]
+
+
+async def ask_all(batch: pa.Table, task: Task, config: AnyLlm, ask: AskLlm) -> pa.Table:
+    """Return the answers to a batch whose questions are put at once; rows whose question was not put are left out."""
+    replies = await asyncio.gather(*(ask(task.question(row, config), row["round"]) for row in batch.to_pylist()))
+    put = pa.array([n for n, reply in enumerate(replies) if reply is not None], pa.int64())
+    return task.read(with_replies(batch.take(put), [reply for reply in replies if reply is not None]), config)
 
 
 class SampledToken(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from valueflow.llm.cache import call_key
-from valueflow.llm.chat import chat_tokens, is_special
+from valueflow.llm.chat import chat_tokens
 from valueflow.llm.configs import VllmModel
 from valueflow.llm.question import Question, SampledToken
 from valueflow.records import digest
@@ -39,16 +39,6 @@ def prompt_tokens(question: Question, config: VllmModel) -> list[int]:
 def vllm_prompt_hash(question: Question, config: VllmModel, tokens: Sequence[int]) -> str:
     """Return the hash of a rendered chat, as its token ids, and of the sampling."""
     return digest(list(tokens), sampling(question, config))
-
-
-def finish_reason(config: VllmModel, max_tokens: int, tokens_in: int, tokens: Sequence[int]) -> str:
-    """Return why a reply of vLLM ended: length if it is as long as it may be and does not end with a special token."""
-    context = config.engine.get("max_model_len")
-    full = len(tokens) >= max_tokens or (context is not None and tokens_in + len(tokens) >= int(context))
-    if not full or not len(tokens):
-        return "stop"
-    trust_remote_code = bool(config.engine.get("trust_remote_code"))
-    return "stop" if is_special(config.model, config.revision, trust_remote_code, int(tokens[-1])) else "length"
 
 
 def engine_settings(config: VllmModel) -> dict[str, Any]:

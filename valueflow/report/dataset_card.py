@@ -120,6 +120,8 @@ def _provenance(manifest: Manifest) -> str:
             *rows,
             *([f"build of {stage}", build_id] for stage, build_id in details.builds.items()),
         ]
+    if details.pending:
+        rows += [["published early", f"{details.pending} more values of the build were still being judged"]]
     if details.truncated:
         rows += [["texts that the judge read in part", f"{details.truncated:,} (longer than `max_chars` of its settings)"]]
     sources = dict.fromkeys(error.get("source", "") for error in details.content_errors.values())

@@ -39,11 +39,12 @@ from valueflow.store.files import (
     read_input,
     read_or_set_aside,
     read_parsed,
+    remove_file,
     write_bytes,
     write_for_people,
 )
 from valueflow.store.inputs import checksums, download, glob, open_bytes, remove_folder, upload
-from valueflow.store.journal import RECORDS, Journal, compact, ids_by_folder, read_records, write_recorded
+from valueflow.store.journal import RECORDS, Journal, compact, ids_by_folder, merge_groups, read_records, write_recorded
 from valueflow.store.json_files import read_record, sealed, unsealed, write_record
 from valueflow.store.layout import (
     Build,
@@ -159,6 +160,7 @@ __all__ = [
     "ids_by_folder",
     "ingested",
     "manifest",
+    "merge_groups",
     "missing_from",
     "npz_url",
     "open_bytes",
@@ -177,6 +179,7 @@ __all__ = [
     "read_record",
     "read_records",
     "read_table",
+    "remove_file",
     "remove_folder",
     "remove_unfinished",
     "replaceable",

@@ -185,6 +185,7 @@ class VidbDetails(Details):
     judges: dict[str, JudgeSharpness] = Field({}, description="by fingerprint, where judges were modelled")
     builds: dict[str, str] = Field({}, description="build ids by stage")
     extends: str = ""
+    pending: int = Field(0, description="values that were still being judged when the version was published early")
     imported: list[str] = Field([], description="files of an imported version")
     calibrations: dict[str, dict[str, Any]] = {}
     content_errors: dict[str, dict[str, Any]] = Field({}, description="by value: ranking.content_error.ContentError")

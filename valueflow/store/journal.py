@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -151,13 +151,16 @@ class Journal:
     Attributes:
         files: how a manifest would list each part, by path.
         totals: sums over the parts.
+        rows: answers by folder.
         time: of the attempts at the build.
+        on_rows: is called with the folders of the parts that were added.
     """
 
     def __init__(self, build: Build, id_column: str) -> None:
         self.build, self.id_column = build, id_column
         self._attempt, self._num_segments = uuid.uuid4().hex[:8], 0
         self.time = StageTime(build, self._attempt)
+        self.on_rows: Callable[[set[str]], None] = lambda _: None
         self._clear()
 
     def load(self, read: ReadRecords | None = None) -> dict[str, np.ndarray]:
@@ -187,6 +190,7 @@ class Journal:
 
     def _clear(self) -> None:
         self.files: dict[str, File] = {}
+        self.rows: Counter[str] = Counter()
         self.totals = Totals(0, 0, 0, 0, Counter(), Counter(), set())
         self._unsaved: list[pa.Table] = []
         self._saved = time.monotonic()
@@ -221,6 +225,7 @@ class Journal:
         if sum(rows.num_rows for rows in self._unsaved) >= SEGMENT_RECORDS:
             self.save()
         self.save_in_time()
+        self.on_rows({path.rpartition("/")[0] for path in records["path"].to_pylist()})
 
     def save_in_time(self) -> None:
         """Save what is not saved yet if the last time was some seconds ago."""
@@ -251,14 +256,16 @@ class Journal:
         Args:
             merge: returns the records of groups of parts, each as `compact` merged it.
         """
-        groups = _groups(self.files)
-        for paths in groups:
-            for path in paths:
-                self.files.pop(path)
-        for records in merge(groups) if groups else ():
-            for row in records.to_pylist():
-                self.files[row["path"]] = _file(row)
+        groups = merge_groups(self.files)
+        merged = list(merge(groups)) if groups else []
+        self.replace([path for paths in groups for path in paths], pa.concat_tables([RECORDS.empty_table(), *merged]))
         return self.close()
+
+    def replace(self, paths: list[str], records: pa.Table) -> None:
+        """Take over the records of parts into which these ones were merged."""
+        for path in paths:
+            self.files.pop(path)
+        self.files.update({row["path"]: _file(row) for row in records.drop_columns(["ids"]).to_pylist()})
 
     def close(self) -> list[File]:
         """Remove the journal, and return the files for the manifest."""
@@ -271,6 +278,7 @@ class Journal:
             self.files[row["path"]] = _file(row)
             if again:
                 continue
+            self.rows[row["path"].rpartition("/")[0]] += row["rows"]
             self.totals.truncated.update(row["truncated"])
             self.totals.reasons.update(json.loads(row["reasons"]))
             self.totals.rounds.update({int(key): count for key, count in json.loads(row["rounds"]).items()})
@@ -289,8 +297,8 @@ def _file(record: dict) -> File:
     return File(path=record["path"], size=record["size"], sha256=record["sha256"], rows=record["rows"])
 
 
-def _groups(files: dict[str, File]) -> list[list[str]]:
-    """Paths of one folder whose bytes fit in one part, where there are several."""
+def merge_groups(files: Mapping[str, File]) -> list[list[str]]:
+    """Return the paths of parts of one folder whose bytes fit in one part, where there are several."""
     groups: list[list[str]] = []
     folder, room = "", 0
     for path, file in sorted(files.items()):

@@ -1,6 +1,7 @@
 """The manifest of an ingest stays small, whatever a file holds."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,3 +59,23 @@ def test_a_file_with_another_fault_in_every_row_makes_a_small_manifest(cluster, 
     assert len(details.reasons) == MAX_REASONS + 1
     assert len(Path(texts.url, "_manifest.json").read_bytes()) < 40_000
     assert len(store.read_table(Build(str(tmp_path), "rejected", texts.build_id))) == 20_000
+
+
+def test_of_equal_texts_the_first_is_kept_whichever_shard_and_part_they_are_in(cluster, tmp_path, monkeypatch):
+    """Two corpora, a part each, with common texts; ids are compared in seven shards."""
+    monkeypatch.setattr(building, "ROWS_PER_SHARD", 20)
+    first = [f"I kept promise {n % 60}." for n in range(100)]
+    second = [f"I kept promise {n}." for n in range(40, 80)]
+    corpora = []
+    for name, texts in (("a", first), ("b", second)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+        path = {"path": str(tmp_path / f"{name}.jsonl"), "source": name, "columns": {"text": "text"}}
+        corpora.append({"format": "generic", "license": "MIT"} | path)
+    (tmp_path / "ingest.yaml").write_text(yaml.safe_dump({"root": str(tmp_path), "corpora": corpora}))
+    texts = ingest.main(load(ingest.SCHEMA, str(tmp_path / "ingest.yaml"), []))
+    details = store.require_manifest(texts).details(IngestDetails)
+    assert (details.texts, details.duplicates) == (80, 60)
+    rows = store.read_table(texts).to_pylist()
+    assert sorted(row["text"] for row in rows) == sorted({*first, *second})
+    assert {row["source"] for row in rows if row["text"] in first} == {"a"}
+    assert Counter(row["source"] for row in rows) == {"a": 60, "b": 20}

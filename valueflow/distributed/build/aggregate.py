@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from valueflow.ranking.newton import NotConverged
 from valueflow.ranking.orders import orders_of
 from valueflow.ranking.plackett_luce import Fit, fit
 from valueflow.records import ValueId, conform, digest
-from valueflow.store import Build, FitSummary, JudgeEffects, RankingsDetails, UtilitiesDetails
+from valueflow.store import Build, FitSummary, JudgeEffects, UtilitiesDetails
 
 log = logging.getLogger(__name__)
 MAX_CHECKED_WINDOWS = 100_000  # of a value, for the model checks
@@ -44,10 +44,11 @@ class AggregateConfig(Config):
 
 
 class Source(NamedTuple):
-    """The rankings of one judge; `judge` is its index where judges are modelled."""
+    """The rankings of one judge; `judge` is its index where judges are modelled, `name` its name."""
 
     rankings: Build
     judge: int = 0
+    name: str = ""
 
 
 class Part(NamedTuple):
@@ -140,15 +141,19 @@ class ShardedLikelihood:
         return ray.get([actor.call.remote(method, *shared) for actor in self.actors])
 
 
-def aggregate(candidates: Build, rankings: list[Build], places: int, config: AggregateConfig, out: Build) -> store.Manifest:
+def aggregate(
+    candidates: Build, sources: Sequence[Source], places: int, config: AggregateConfig, out: Build,
+    done: Mapping[str, FitSummary] | None = None,
+) -> store.Manifest:  # fmt: skip
     """Return the manifest of the utilities of every value; all values and their shards are scheduled together.
 
     Args:
         candidates: the texts.
-        rankings: each judge's answers to the same windows.
+        sources: each judge's answers to the same windows.
         places: positions in a window.
         config: settings of the fit.
         out: the utilities.
+        done: fits of the values whose utilities this run has written already, by folder.
 
     Raises:
         NotConverged: a value's fit missed its tolerance; nothing is committed.
@@ -157,21 +162,23 @@ def aggregate(candidates: Build, rankings: list[Build], places: int, config: Agg
     if finished:
         return finished
     by_folder: dict[str, list[Part]] = {}
-    for judge, build in enumerate(rankings):
-        for file in store.require_manifest(build).files:
-            part = Part(Source(build, judge), file.path, file.rows)
-            by_folder.setdefault(file.path.rpartition("/")[0], []).append(part)
+    for source in sources:
+        for file in store.require_manifest(source.rankings).files:
+            by_folder.setdefault(file.path.rpartition("/")[0], []).append(Part(source, file.path, file.rows))
+    fits = list((done or {}).values())
     tasks, cpus = [], 1
     for folder, parts in sorted(by_folder.items()):
+        if done and folder in done:
+            continue
         shards = split(parts, config.windows_per_shard)
         require_resources(len(shards), 0, f"aggregate: the fit of {folder}", "Raise aggregate.windows_per_shard")
         # A task with actors only waits and sums, so it must not hold a CPU that they need.
         task = ray.remote(fit_value).options(num_cpus=1 if len(shards) == 1 else 0)
         tasks.append(task.remote(candidates, folder, shards, places, config, out))
         cpus = max(cpus, len(shards))
-    fits = completed_results("aggregate", tasks, Resources(cpus))
+    fits += completed_results("aggregate", tasks, Resources(cpus))
     details = UtilitiesDetails(settings=config.public(), fits={fit.value: fit for fit in sorted(fits, key=lambda f: f.value)})
-    return store.commit(out, details, [candidates, *rankings])
+    return store.commit(out, details, [candidates, *(source.rankings for source in sources)])
 
 
 def fit_value(
@@ -197,12 +204,11 @@ def fit_value(
             fitted = fit(ShardedLikelihood(layout, actors), config.prior_sd, config.tolerance)
     checks = _model_checks(checked, fitted, config.tolerance)
     store.write_part(out, utilities_table(value, text_ids, fitted), digest(folder), folder)
-    names = [store.details_of(source.rankings, RankingsDetails).judge["name"] for source in judges]
     return FitSummary(
         value=value, iterations=fitted.iterations, gradient_norm=fitted.gradient_norm, tolerance=fitted.tolerance,
         num_components=fitted.num_components, prior_sd=fitted.prior_sd, log_likelihood=fitted.log_likelihood,
         num_windows=sum(part.rows for part in parts), num_shards=len(shards),
-        judges=judge_effects(fitted, names), checks=checks,
+        judges=judge_effects(fitted, [source.name for source in judges]), checks=checks,
         content_share=_content_share(checked_parts, fitted, pool, config) if modelled and len(judges) > 1 else None,
     )  # fmt: skip
 

@@ -3,14 +3,17 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
 from valueflow import __version__, corpora, store
 from valueflow.corpora import CorpusConfig
+from valueflow.distributed.cluster import completed_results
 from valueflow.distributed.watch import watched
 from valueflow.errors import InputError
 from valueflow.records import digest
@@ -22,6 +25,7 @@ MAX_REASONS = 100  # in a manifest
 REASON_CHARS = 200
 COUNTED_REASONS = 10_000  # between two parts of the rejected rows
 OTHER_REASONS = "other reasons"
+ROWS_PER_SHARD = 2_000_000  # whose ids one task compares
 
 
 def ingest(sources: list[CorpusConfig], root: str) -> Build:
@@ -46,15 +50,14 @@ def ingest(sources: list[CorpusConfig], root: str) -> Build:
     read = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
         _read, fn_kwargs={"root": root, "build_id": build_id}, batch_size=1, batch_format="pyarrow"
     )
-    unique = read.map_batches(
-        Deduplicate, fn_constructor_kwargs={"texts": texts}, batch_format="pyarrow", batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.1,
-    )  # fmt: skip
-    counts: Counter[str] = Counter()
-    for batch in watched("ingest", unique.iter_batches(batch_format="pyarrow", batch_size=None)):
-        for name in ("texts", "duplicates"):
-            counts[name] += pc.sum(batch[name]).as_py() or 0
-        log.info("ingest: %s texts, %s duplicates", f"{counts['texts']:,}", f"{counts['duplicates']:,}")
+    parts: dict[str, int] = {}
+    batches: Iterable[Any] = read.iter_batches(batch_format="pyarrow", batch_size=None)
+    for batch in watched("ingest", batches):
+        parts.update(zip(batch["part"].to_pylist(), batch["rows"].to_pylist(), strict=True))
+        log.info("ingest: %s texts", f"{sum(parts.values()):,}")
+    counts = Counter({"duplicates": _drop_duplicates(texts, dict(sorted(parts.items())))})
+    counts["texts"] = sum(parts.values()) - counts["duplicates"]
+    log.info("ingest: %s texts, %s duplicates", f"{counts['texts']:,}", f"{counts['duplicates']:,}")
     details = IngestDetails(corpora=[s.public() for s in sources])
     paths = [s.path for s in sources]
     counts["labels"] = store.commit(companions["source_labels"], details, paths).num_rows
@@ -96,40 +99,61 @@ def _content_hash(url: str) -> list[str]:
 
 
 def _read(batch: pa.Table, root: str, build_id: str) -> Iterator[pa.Table]:
-    """Write the labels and rejected rows of a corpus; yield its texts with the name of their part."""
+    """Write the texts, labels and rejected rows of a corpus; yield the name and the number of texts of each part."""
     for index, config in zip(batch["index"].to_pylist(), batch["config"].to_pylist(), strict=True):
         for number, (texts, labels, rejected) in enumerate(corpora.read(CorpusConfig.model_validate_json(config))):
             name = f"{index:03d}-{number:06d}"
-            for table, rows in (("source_labels", labels), ("rejected", rejected)):
+            for table, rows in (("texts", texts), ("source_labels", labels), ("rejected", rejected)):
                 if rows.num_rows:
                     store.write_part(Build(root, table, build_id), rows, name)
-            count = texts.num_rows
-            if not count:
-                continue
-            yield texts.append_column("part", pa.array([name] * count))
+            if texts.num_rows:
+                yield pa.table({"part": [name], "rows": [texts.num_rows]})
 
 
-class Deduplicate:
-    """Keeps the first row of each text id in the order of the corpora; one actor holds all ids (8 bytes each)."""
+def _drop_duplicates(texts: Build, parts: dict[str, int]) -> int:
+    """Leave each text id in its first row, in the order of the parts; return the number of rows that were removed.
 
-    def __init__(self, texts: Build) -> None:
-        self.texts = texts
-        # Empty in a new build; a restarted actor reads the ids that it has already written.
-        self.seen = {int(i, 16) for i in store.committed_ids(texts, "text_id")}
+    `parts` has the number of rows of each.
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Write the new texts of one part; return the numbers of texts and duplicates."""
-        is_new = []
-        for text_id in batch["text_id"].to_pylist():
-            key = int(text_id, 16)
-            is_new.append(key not in self.seen)
-            self.seen.add(key)
-        name = batch["part"][0].as_py()
-        rows = batch.filter(pa.array(is_new, pa.bool_()))
-        if rows.num_rows:
-            store.write_part(self.texts, rows, f"{name}-{digest(batch['text_id'][0].as_py())}")
-        counts = {
-            "texts": rows.num_rows,
-            "duplicates": batch.num_rows - rows.num_rows,
-        }
-        return pa.table({name: pa.array([count], pa.int64()) for name, count in counts.items()})
+    Each task has the ids of one shard, by their remainder, so that no process holds all of them (16 bytes each).
+    """
+    names, shards = list(parts), range(-(-sum(parts.values()) // ROWS_PER_SHARD))
+    find, drop = ray.remote(_again).options(num_cpus=1), ray.remote(_drop_rows).options(num_cpus=1)
+    again: dict[str, list[np.ndarray]] = {}
+    for found in completed_results("duplicates", [find.remote(texts, names, shard, len(shards)) for shard in shards]):
+        for name, rows in found.items():
+            again.setdefault(name, []).append(rows)
+    dropping = [drop.remote(texts, name, parts[name], np.concatenate(rows)) for name, rows in again.items()]
+    for _ in completed_results("duplicates", dropping):
+        pass
+    return sum(len(rows) for of_part in again.values() for rows in of_part)
+
+
+def _again(texts: Build, names: list[str], shard: int, num_shards: int) -> dict[str, np.ndarray]:
+    """The rows of each part whose text id is of this shard and is that of an earlier row."""
+    ids, parts, rows = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for number, name in enumerate(names):
+        hexadecimal = "".join(store.read_part(texts, f"part-{name}.parquet", ["text_id"])["text_id"].to_pylist())
+        ids_N = np.frombuffer(bytes.fromhex(hexadecimal), ">u8").astype(np.uint64)
+        rows.append(np.flatnonzero(ids_N % np.uint64(num_shards) == shard))
+        ids.append(ids_N[rows[-1]])
+        parts.append(np.full(len(rows[-1]), number))
+    is_again = np.ones(sum(map(len, ids)), bool)
+    is_again[np.unique(np.concatenate(ids), return_index=True)[1]] = False
+    part, row = np.concatenate(parts)[is_again], np.concatenate(rows)[is_again]
+    return {names[number]: row[part == number] for number in np.unique(part)}
+
+
+def _drop_rows(texts: Build, name: str, num_rows: int, rows: np.ndarray) -> None:
+    """Remove rows of a part, unless an attempt of this task that was lost has done it."""
+    path = f"part-{name}.parquet"
+    if not store.exists(f"{texts.url}/{path}"):
+        return
+    part = store.read_part(texts, path)
+    if part.num_rows < num_rows:
+        return
+    kept = np.setdiff1d(np.arange(num_rows), rows)
+    if len(kept):
+        store.rewrite(texts, path, part.take(pa.array(kept)))
+    else:
+        store.remove_file(f"{texts.url}/{path}")

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow.compute as pc
@@ -13,9 +13,11 @@ from valueflow import __version__, store, vidb
 from valueflow.config import Config, Resources
 from valueflow.distributed.audit import Policy, check_admitted, check_panel_admitted, measured_speed
 from valueflow.distributed.build import aggregate as aggregating
-from valueflow.distributed.build.aggregate import AggregateConfig
+from valueflow.distributed.build.aggregate import AggregateConfig, Source
+from valueflow.distributed.build.early import EarlyFits, OneJudge
 from valueflow.distributed.build.extend import check_base, new_texts, rank_new, refit
 from valueflow.distributed.build.plan import plan
+from valueflow.distributed.build.publish_early import EarlyVersions
 from valueflow.distributed.build.rank_rounds import rank_in_rounds
 from valueflow.distributed.cluster import ClusterConfig, completed_results
 from valueflow.distributed.panel.vote import PanelConfig, collect_votes, plausibility_flags, vote_builds
@@ -37,6 +39,7 @@ from valueflow.store import (
     BallotsDetails,
     Build,
     CandidatesDetails,
+    FitSummary,
     JudgeSharpness,
     RankingsDetails,
     UtilitiesDetails,
@@ -82,6 +85,10 @@ class BuildVidbConfig(Config):
     plausibility: PlausibilityConfig | None = Field(None, description="a panel that checks every text and intensity")
     human: HumanConfig = HumanConfig()
     audit: Policy = Field("refuse", description="refuse a judge that failed its audit, require a passed one, or ignore")
+    publish_early: int = Field(
+        0, ge=0, description="publish a version of the values that are done whenever so many more are, while the judges still "
+        "work on the others; 0: only the whole; not for rounds, extend"
+    )  # fmt: skip
     dry_run: bool = Field(False, description="plan, print what the calls of judge and panel will take, call nothing")
     publish: bool = Field(True, description="point CURRENT at the version")
     cluster: ClusterConfig = ClusterConfig()
@@ -246,6 +253,9 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
         for judge, audit in zip(config.judges, audits, strict=True)
     ]
     share = config.max_error_share
+    names = [judge.name for judge in config.judges]
+    sources = [Source(answers, n, name) for n, (name, answers) in enumerate(zip(names, at.rankings, strict=True))]
+    fits: Mapping[str, FitSummary] = {}
     if base:
         rank_new(base, at.candidates, config.windows, config.judge, at.rankings[0], share, settings[0])
         refit(base, at.rankings[0], config.aggregate, at.utilities)
@@ -253,41 +263,72 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
         if config.windows.in_rounds:
             builds = (at.windows, at.rankings[0])
             rank_in_rounds(at.candidates, config.windows, config.aggregate, config.judge, *builds, share, settings[0])
-        else:
+        elif store.reusable(at.utilities):
             _rank(config, at, settings)
-        aggregating.aggregate(at.candidates, list(at.rankings), config.windows.k, config.aggregate, at.utilities)
+        else:
+            early = EarlyFits(at.candidates, at.windows, sources, config.windows.k, config.aggregate, at.utilities)
+            if config.publish_early and config.publish:
+
+                def write(utilities: Build, version: Build) -> store.Manifest:
+                    pending = len(early.planned) - len(early.fits)
+                    lineage = _lineage(config, at._replace(utilities=utilities), audits, early.truncated(), None)
+                    return _write(config, at, review, lineage.model_copy(update={"pending": pending}), utilities, version)
+
+                planned = (at.candidates, at.utilities, at.vidb, len(early.planned))
+                early.on_fit = versions = EarlyVersions(config.publish_early, *planned, write, pointer)
+                _rank(config, at, settings, early)
+                pointer = versions.pointer
+            else:
+                _rank(config, at, settings, early)
+            fits = early.fits
+        aggregating.aggregate(at.candidates, sources, config.windows.k, config.aggregate, at.utilities, fits)
     if config.plausibility and not store.reusable(at.vidb):
         flags = _flags(config, config.plausibility, at, review.calibrating, base)
         review = review._replace(flags=flags, max_flags=config.plausibility.max_flags)
-    lineage = VidbDetails(
+    lineage = _lineage(config, at, audits, _truncated(at.rankings, base), base)
+    _write(config, at, review, lineage, at.utilities, at.vidb, base)
+    if config.publish:
+        store.publish(config.root, at.vidb.build_id, pointer)
+    return at
+
+
+def _lineage(config: BuildVidbConfig, at: BuildStages, audits: list[str], truncated: int, base: Vidb | None) -> VidbDetails:
+    return VidbDetails(
         resolved=config.public(),
         judge=", ".join(judge.name for judge in config.judges),
         judge_fingerprint=fingerprint(config.judge),
         judge_audit=", ".join(audits),
         judges=_judges(config, at.utilities),
         builds=at.ids(),
-        truncated=_truncated(at.rankings, base),
+        truncated=truncated,
         **({"extends": base.build.build_id} if base else {}),
     )
-    card = functools.partial(version_card, at.texts)
-    builds = (at.candidates, at.utilities)
+
+
+def _write(
+    config: BuildVidbConfig, at: BuildStages, review: publish.Review, lineage: VidbDetails, utilities: Build, version: Build,
+    base: Vidb | None = None,
+) -> store.Manifest:  # fmt: skip
+    """Write a version of the values in these utilities."""
     record = _record(config)
-    fits = store.details_of(at.utilities, UtilitiesDetails).fits
+    fits = store.details_of(utilities, UtilitiesDetails).fits
     shares = {ValueId(value): fit.content_share for value, fit in fits.items() if fit.content_share is not None}
     knowledge = Knowledge(true_correlation(config.judges), record.by_value if record else {}, shares)
-    publish.write_version(*builds, config.calibrate, review, lineage, at.vidb, base, card, knowledge)
-    if config.publish:
-        store.publish(config.root, at.vidb.build_id, pointer)
-    return at
+    card = functools.partial(version_card, at.texts)
+    return publish.write_version(
+        at.candidates, utilities, config.calibrate, review, lineage, version, base, card, knowledge
+    )  # fmt: skip
 
 
-def _rank(config: BuildVidbConfig, at: BuildStages, settings: list[dict[str, Any]]) -> None:
+def _rank(config: BuildVidbConfig, at: BuildStages, settings: list[dict[str, Any]], early: EarlyFits | None = None) -> None:
     """Put the planned windows to every judge, to all at once where the cluster has room for them."""
     texts, several = ValueTexts((at.candidates,)), len(config.judges) > 1
 
     def answers_of(number: int) -> store.Manifest:
         judge, what = config.judges[number], f"rank, {config.judges[number].name}" if several else "rank"
-        return rank(at.windows, texts, judge, at.rankings[number], config.max_error_share, settings[number], what)
+        follower = OneJudge(early, number) if early else None
+        share = config.max_error_share
+        return rank(at.windows, texts, judge, at.rankings[number], share, settings[number], what, follower)
 
     side_by_side(range(len(config.judges)), answers_of, most_at_once(config.judges))
 

@@ -16,6 +16,7 @@ from ray.data import Dataset
 
 from valueflow import store, vidb
 from valueflow.distributed.answer import AnswerStage, collect_answers
+from valueflow.distributed.cluster import stage_tasks
 from valueflow.distributed.commit import Done
 from valueflow.distributed.rank import in_folder, is_round_open
 from valueflow.distributed.texts import TextSource
@@ -157,7 +158,7 @@ def _questions(
         fn_kwargs={"evaluation": evaluation, "round_": round_, "sharpness": sharpness, "done": done},
         batch_size=1,
         batch_format="pyarrow",
-        num_cpus=0.1,
+        **stage_tasks(),
     )
 
 

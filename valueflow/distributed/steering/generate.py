@@ -13,7 +13,7 @@ from ray.data import Dataset
 
 from valueflow import __version__, store, vidb
 from valueflow.distributed.answer import AnswerStage, AnswerTotals, check_answers, collect_answers
-from valueflow.distributed.cluster import STAGE_CPUS, ordered_results
+from valueflow.distributed.cluster import ordered_results, stage_tasks
 from valueflow.distributed.commit import Done
 from valueflow.distributed.steering.generate_config import SteerConfig
 from valueflow.distributed.steering.generate_export import export_responses
@@ -161,7 +161,7 @@ def _questions(plan: Plan, task: Task, done: Done) -> Dataset:
         fn_kwargs={"plan": plan, "id_column": task.id_column, "done": done},
         batch_size=1,
         batch_format="pyarrow",
-        num_cpus=STAGE_CPUS,
+        **stage_tasks(),
     )
 
 
@@ -176,7 +176,7 @@ def _open_rows(batch: pa.Table, plan: Plan, id_column: str, done: Done) -> Itera
 def _details(
     config: SteerConfig, model: AnyGenerator, of: Study, totals: AnswerTotals, files: Sequence[File], out: Build, **more: Any
 ) -> GenerationsDetails:  # fmt: skip
-    tally = ray.remote(_tally).options(num_cpus=STAGE_CPUS)
+    tally = ray.remote(_tally).options(num_cpus=1)
     counts: Counter[str] = Counter()
     cost = 0.0
     for of_file, money in ordered_results("tally", [tally.remote(out, file) for file in files]):

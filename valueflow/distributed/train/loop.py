@@ -120,6 +120,8 @@ class Trainer:
             encoder.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         import deepspeed  # here, since it takes seconds to import and the driver imports this file
 
+        # For processes on CPUs DeepSpeed would compile operations in shared memory, for minutes; gloo does what they do.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         torch.manual_seed(config.seed)
         self.node_head = NodeHead(encoder.dimension, sampler.examples).to(device) if config.loss.nodes else None
         groups, self.lr_multipliers = _parameter_groups(encoder, self.node_head, config.optimizer.new)
