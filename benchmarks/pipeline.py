@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from valueflow import store
 from valueflow.distributed.answer import AnswerStage
-from valueflow.distributed.build.aggregate import AggregateConfig, aggregate
+from valueflow.distributed.build.aggregate import AggregateConfig, Source, aggregate
 from valueflow.distributed.build.plan import plan
 from valueflow.distributed.cluster import ClusterConfig, session
 from valueflow.distributed.rank import rank
@@ -120,7 +120,7 @@ def build(pool: Build, m: int, judge: SimulatedJudge) -> tuple[int, Seconds]:
         at.append(time.monotonic())
         manifest = rank(windows, ValueTexts((pool,)), judge, rankings, 0, {"judge": judge.public()})
         at.append(time.monotonic())
-        aggregate(pool, [rankings], 2, AggregateConfig(), utilities)
+        aggregate(pool, [Source(rankings, name=NAME)], 2, AggregateConfig(), utilities)
         at.append(time.monotonic())
     finally:
         AnswerStage.finish = finish

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from valueflow import store
 from valueflow.distributed.cluster import ClusterConfig, session
+from valueflow.distributed.commit import Done
 from valueflow.distributed.judge import answerer
 from valueflow.distributed.rank import read_windows
 from valueflow.distributed.texts import ValueTexts
@@ -78,14 +79,11 @@ def plan(root: str, count: int) -> tuple[Build, Build]:
 
 def pipeline(pool: Build, windows: Build) -> tuple[int, float, list[dict]]:
     """Return tokens, seconds from the engine's readiness to the last answer, and the requests."""
-    import numpy as np
-    import ray
-
     ready: list[float] = []
 
     def watch() -> None:
         while not ready:
-            if any("vLLMEngineStageUDF" in a["ActorClassName"] and a["State"] == "ALIVE" for a in actors().values()):
+            if any("EngineActor" in a["ActorClassName"] and a["State"] == "ALIVE" for a in actors().values()):
                 ready.append(time.monotonic())
             time.sleep(0.05)
 
@@ -93,7 +91,7 @@ def pipeline(pool: Build, windows: Build) -> tuple[int, float, list[dict]]:
         from ray._private.state import actors  # the public state API needs the dashboard
 
         planned = read_windows(
-            windows, store.require_manifest(windows).files, ValueTexts((pool,)), ray.put(np.empty(0, "S16")), JUDGE.batch_size
+            windows, store.require_manifest(windows).files, ValueTexts((pool,)), Done.of({}), JUDGE.batch_size
         )
         questions = [RANK.question(row, JUDGE) for row in planned.iter_rows()]
         requests = [{"messages": q.messages, "sampling_params": sampling(q, JUDGE)} for q in questions]

@@ -100,6 +100,7 @@ def test_every_text_has_the_vector_that_its_encoder_gives(embedded, hives):
     assert times(at) == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_job_goes_on_where_it_stopped(copied, root, hives):
     at = copied
     whole = store.read_table(at).sort_by("text_id")
@@ -325,6 +326,7 @@ def test_values_of_new_texts_end_to_end(minilm):
     assert times(at) == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_extraction_goes_on(copied, root, hives):
     config = tiny(extract, root, hives, "encoder.rows_per_part=10", "top=1")
     at = extract.main(config)

@@ -213,6 +213,7 @@ def audited(root: Path, judge: dict) -> AuditResult:
     return result
 
 
+@pytest.mark.slow
 def test_a_model_that_answers_the_first_letter_is_a_judge_by_its_log_probabilities(root, server):
     """Its letters are refused, its log-probabilities rank; and that it does not read the value is said."""
     server.reset(key="", worth=sample_worth())
@@ -230,7 +231,7 @@ def test_a_model_that_answers_the_first_letter_is_a_judge_by_its_log_probabiliti
         check_paid_once(server.seen())
 
 
-@pytest.mark.parametrize("answer", ["logprobs", "rating"])
+@pytest.mark.parametrize("answer", ["logprobs", pytest.param("rating", marks=pytest.mark.slow)])
 def test_a_build_by_log_probabilities_pays_each_question_once_and_orders_the_texts(root, server, answer):
     worth = sample_worth()
     server.reset(key="", worth=worth)

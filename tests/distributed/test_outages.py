@@ -92,6 +92,7 @@ def test_a_build_asks_again_what_a_server_that_was_down_did_not_answer(root, ser
     assert {path: path.stat().st_mtime_ns for path in Path(at.rankings[0].url).rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_round_that_was_planned_stays_when_lost_answers_of_the_round_before_come(root, server):
     """A tenth of the calls fail at no cost and the rounds go on; then the job is killed, and the server mended."""
     windows = WINDOWS | {"mode": "adaptive", "m": 8}
@@ -178,6 +179,7 @@ def test_an_evaluation_asks_again(answered, tmp_path, server):
     assert requests(server) == 2 * 4
 
 
+@pytest.mark.slow
 def test_an_evaluation_asks_again_what_was_lost_in_rounds_that_later_ones_followed(answered, tmp_path, server):
     root = with_version_of(answered, tmp_path)
     settings = {"judge": openai(server), "values": ["svt:benevolence"], "max_error_share": 0.9}
@@ -216,6 +218,7 @@ def test_a_panel_asks_again_the_voter_whose_server_was_down(root, server):
     assert store.require_manifest(at.labels).num_rows + store.require_manifest(at.queue).num_rows == 12
 
 
+@pytest.mark.slow
 def test_votes_lost_in_a_step_that_is_decided_stay_lost(root, server):
     """The next step was planned from them: another vote now would leave texts without a ballot."""
     voters = [SIMULATED | {"name": f"sim{i}", "accuracy": 0.9} for i in range(3)] + [openai(server)]
@@ -272,6 +275,7 @@ def test_a_validity_record_that_got_no_answers_is_none(built, tmp_path, server):
     assert not list(root.glob("validity/*"))
 
 
+@pytest.mark.slow
 def test_a_comparison_of_ratings_that_got_no_answers_is_none(root, server):
     judge = openai(server, concurrency=4, batch_size=4)
     path = panel(root, [judge], values=["svt:benevolence"], repeats=2, windows={"k": 2, "m": 4})

@@ -188,6 +188,7 @@ def test_a_model_that_is_not_there_is_a_sentence(root):
         build_vidb.main(build_config(root, ONE_VALUE, judge=judge))
 
 
+@pytest.mark.slow
 def test_sharded_fit_equals_the_fit_in_one_process(built, tmp_path):
     _, at = built
     folder = store.value_folder("svt:benevolence")

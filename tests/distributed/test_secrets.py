@@ -53,6 +53,7 @@ def contents(path: Path) -> str:
     return text + repr(pq.read_table(path).to_pylist()) if path.suffix == ".parquet" else text
 
 
+@pytest.mark.slow
 def test_secrets_are_in_no_file_and_no_output(tmp_path):
     root = tmp_path / "root"
     root.mkdir()

@@ -82,6 +82,7 @@ def test_a_simulated_judge_has_no_record(root, tmp_path):
         job_config(audit_judge, root, "vidb=current", judge=SIMULATED, anchors=rated_file(tmp_path))
 
 
+@pytest.mark.slow
 def test_texts_of_known_direction_are_better_than_neutral_ones_and_worse_than_ratings(root, tmp_path):
     build_vidb.main(job_config(build_vidb, root, judge=ENCODER))
     version = vidb.load(str(root))
@@ -101,6 +102,7 @@ def test_texts_of_known_direction_are_better_than_neutral_ones_and_worse_than_ra
     assert validity.load(str(root), fingerprint(judge)) == rated
 
 
+@pytest.mark.slow
 def test_several_judges_show_their_content_error_by_disagreement(root, tmp_path):
     """Two bags of one encoder agree; an encoder whose weights were disturbed reads the texts otherwise."""
     bags = [ENCODER | {"name": f"bag {seed}", "bag": seed} for seed in (1, 2)]

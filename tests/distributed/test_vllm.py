@@ -1,13 +1,16 @@
-"""A real LLM in a real vLLM engine on CPU, through ray.data.llm."""
+"""A real LLM in a real vLLM engine on CPU, in an actor of Ray Data."""
 
 import shutil
 
 import numpy as np
+import psutil
 import pytest
 from configs import job_config
 
 from jobs import build_vidb
 from valueflow import store
+from valueflow.distributed import vllm_batch
+from valueflow.distributed.build import pipeline
 from valueflow.errors import InputError
 from valueflow.store import Build
 
@@ -88,3 +91,29 @@ def test_windows_that_the_engine_refuses_are_failed_windows_and_stop_the_job(roo
     rows = [row for path in store.part_paths(rankings) for row in store.read_part(rankings, path).to_pylist()]
     assert 12 < len(rows) < 256
     assert all(row["error"] and not row["reply"] and not row["tokens_out"] for row in rows)
+
+
+@pytest.mark.slow
+def test_a_question_that_ends_the_engine_is_a_failed_one_and_the_others_are_answered(root, monkeypatch):
+    """The process of the real engine is killed whenever it is asked about one pair, as a fault of a kernel would."""
+    pytest.importorskip("vllm", reason="vLLM is not installed; make llm")
+    config = job_config(build_vidb, root, "judge.batch_size=4", name="tiny-llm", candidates=CANDIDATES)
+    at = pipeline.plan_stages(config, None)
+    window = store.read_table(at.windows).slice(5, 1).to_pylist()[0]
+    text_of = {row["text_id"]: row["text"] for row in store.read_table(at.candidates).to_pylist()}
+    pair = [text_of[text_id] for text_id in window["text_ids"]]
+
+    class Fatal(vllm_batch.EngineActor):  # sent by value
+        async def _ask(self, question, round_):
+            prompt = question.messages[-1]["content"]
+            if all(text in prompt for text in pair) and prompt.index(pair[0]) < prompt.index(pair[1]):
+                for process in psutil.Process().children(recursive=True):
+                    process.kill()
+            return await super()._ask(question, round_)
+
+    monkeypatch.setattr(vllm_batch, "EngineActor", Fatal)
+    build_vidb.main(config)
+    rows = store.read_table(at.rankings[0]).to_pylist()
+    assert len(rows) == 16 * 4 // 2
+    assert {row["window_id"]: row["error"] for row in rows if row["error"]} == {window["window_id"]: "its worker died 2 times"}
+    assert all(row["tokens_in"] > 100 for row in rows)

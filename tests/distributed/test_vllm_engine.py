@@ -40,9 +40,7 @@ class FakeLlm:
         try:
             await asyncio.sleep(0.002)
             kind = "length" if params["max_tokens"] < 5 else "stop" if params["max_tokens"] < 50 else "repetition"
-            yield SimpleNamespace(
-                outputs=[SimpleNamespace(text="A > B > C", token_ids=[1], logprobs=None, finish_reason=kind)]
-            )
+            yield SimpleNamespace(outputs=[SimpleNamespace(text="A > B > C", token_ids=[1], logprobs=None, finish_reason=kind)])
             self.ended.append(CALLER.get().name)
         finally:
             self.running -= 1

@@ -40,6 +40,7 @@ def test_windows_that_kill_their_worker_are_failed_windows(root, caplog):
     assert "died with 100 questions (attempt 1): its process ended" not in caplog.text  # Ray has told how
 
 
+@pytest.mark.slow
 def test_too_many_of_them_stop_the_job(root):
     judge = SIMULATED | {"deadly_share": 1.0, "batch_size": 1}
     with pytest.raises(TooManyErrors, match="its worker died 2 times"):

@@ -81,6 +81,7 @@ def test_a_wrong_bucket_is_a_sentence(cluster, s3, tmp_path, monkeypatch, capsys
     assert capsys.readouterr().err.splitlines()[-1].startswith("error:")
 
 
+@pytest.mark.slow
 def test_the_tiny_build_under_ray_job_submit(tmp_path):
     with head_node(tmp_path) as head:
         submit = [str(BIN / "ray"), "job", "submit", "--address", head.url, "--working-dir", str(REPOSITORY)]

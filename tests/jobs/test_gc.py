@@ -15,6 +15,7 @@ from valueflow.store.garbage import Rules
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
+@pytest.mark.slow
 def test_a_build_beside_a_collection_that_never_pauses(root, monkeypatch):
     for module in (garbage, collector):
         monkeypatch.setattr(module, "MARGIN", 0.0)

@@ -250,6 +250,7 @@ def test_a_user_error_keeps_its_exit_code_and_is_not_tried_again(head, tmp_path)
     assert lease(tmp_path / "empty")["exit_code"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_nobody_gets_in_without_the_token(head, tmp_path):
     build = job_yaml("build_vidb", tmp_path, judge=SIMULATED)

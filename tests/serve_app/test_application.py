@@ -259,6 +259,7 @@ def encoding(url, tmp_path_factory) -> str:
     return str(root)
 
 
+@pytest.mark.slow
 def test_fast_scores_come_with_their_agreement(encoding, url):
     with Client(url) as client:
         assert client.vidb().modes == ["ranked", "fast"]

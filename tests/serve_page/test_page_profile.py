@@ -173,6 +173,7 @@ def test_a_profile_can_be_made_with_the_keyboard(page):
     for _ in range(2):
         page.keyboard.press("ArrowRight")
     expect(page.get_by_role("tab", name="Profile")).to_be_focused()
+    expect(page.get_by_label("Name").first).to_be_visible()
     page.keyboard.press("Tab")
     expect(page.get_by_label("Name").first).to_be_focused()
     page.keyboard.press("Tab")

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,8 +59,8 @@ def session(config: ClusterConfig) -> Iterator[None]:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.raise_original_map_exception = True  # otherwise its type is lost between processes
-    # Rows are identified by ids, not positions; order is preserved so that the "first" of duplicates is the same in every run.
-    context.execution_options.preserve_order = True
+    # Of a small build, whose stages have fewer inputs than `stage_tasks` allows tasks.
+    warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks for")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:

@@ -141,7 +141,6 @@ def run_writes(
     Returns:
         The records, if `keep`.
     """
-    records.context.execution_options.preserve_order = False  # a slow batch must not hold back those behind it
     kept = []
     try:
         batches = records.iter_batches(batch_format="pyarrow", batch_size=None)

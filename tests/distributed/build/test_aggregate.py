@@ -104,10 +104,10 @@ def test_values_whose_shards_do_not_all_fit_take_turns(cluster, tmp_path):
     others = placement_group([{"CPU": 6}])
     ray.get(others.ready())
     try:
-        found = aggregate(pools, [rankings], 2, shards, Build(str(tmp_path), "utilities", "u"))
+        found = aggregate(pools, [Source(rankings)], 2, shards, Build(str(tmp_path), "utilities", "u"))
     finally:
         remove_placement_group(others)
     assert {fit["num_shards"] for fit in found.counts.values()} == {2}
     assert set(found.counts) == {f"svt:{value}" for value in values}
     with pytest.raises(InputError, match=r"fit of theory=svt/value=face needs 10 CPU \(the cluster has 8\). Raise agg"):
-        aggregate(pools, [rankings], 2, AggregateConfig(windows_per_shard=1), Build(str(tmp_path), "utilities", "w"))
+        aggregate(pools, [Source(rankings)], 2, AggregateConfig(windows_per_shard=1), Build(str(tmp_path), "utilities", "w"))

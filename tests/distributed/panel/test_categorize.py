@@ -76,6 +76,7 @@ def test_cut_short_and_run_again_the_votes_are_the_same(root):
         assert [rows(build) for build in builds] == expected
 
 
+@pytest.mark.slow
 def test_a_failed_voter_is_named_and_the_panel_stops_or_goes_on(root):
     failing = {"kind": "openai", "name": "gone", "url": "http://127.0.0.1:9/v1", "model": "m", "key_env": "", "retries": 0}
     panel = [*voters(4), failing]
@@ -88,6 +89,7 @@ def test_a_failed_voter_is_named_and_the_panel_stops_or_goes_on(root):
     assert store.require_manifest(at.labels).num_rows + store.require_manifest(at.queue).num_rows == 10
 
 
+@pytest.mark.slow
 def test_what_the_panel_leaves_open_people_decide(root):
     config = settings(root, voters(4, accuracy=0.45), theories=["duty"])
     at = categorize.main(config)

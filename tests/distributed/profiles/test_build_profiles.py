@@ -58,6 +58,7 @@ def test_profiles_of_the_sample_and_what_a_second_run_reuses(profiled, tmp_path)
     assert np.isnan(of_longer.columns["intensity"][3]).all()
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_written_is_not_made_again(profiled, monkeypatch):
     first = profiled()
     whole = store.read_table(first)
@@ -71,6 +72,7 @@ def test_a_shard_that_is_written_is_not_made_again(profiled, monkeypatch):
     assert store.read_table(first).equals(whole)
 
 
+@pytest.mark.slow
 def test_relevance_by_labelled_texts_and_a_theory_that_has_none(profiled):
     build = profiled(relevance={"by": "hives"}, estimate={"min_relevance": 0.05, "min_texts": 2})
     inputs = {source.table for source in store.require_manifest(build).inputs}

@@ -80,6 +80,7 @@ def asked(read_by_encoder, items, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_model_that_reads_profiles_earns_a_contrast_and_a_rerun_asks_nothing(asked, capsys):
     with choice_server.start(by_profile, refuses=lambda before: "river" in before) as server:
         result = asked(server.url)

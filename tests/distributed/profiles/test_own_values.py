@@ -88,6 +88,7 @@ def test_a_dry_run_counts_calls_and_asks_nothing(capsys):
     assert "gpt" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_models_answer_first_and_are_not_asked_again(built, cluster, tmp_path, caplog):
     root = with_version_of(built.root, tmp_path)
