@@ -17,9 +17,9 @@ help:
 	@echo "make demo-llm  the same, smaller, with a real LLM in vLLM on CPU"
 	@echo "make demo-api URL=http://127.0.0.1:11434/v1 MODEL=qwen3:8b   the same with any OpenAI-compatible endpoint (KEY_ENV: variable of its key)"
 	@echo "make serve     a page and an API over the VIDB of the demo, at http://127.0.0.1:8000"
-	@echo "make test      proves the product: unit tests, Ray, browser, S3, a vLLM engine, one kill; about 40 minutes once installed"
+	@echo "make test      proves the product: unit tests, Ray, browser, S3, a vLLM engine, one kill; about 22 minutes once installed"
 	@echo "make test-unit the pure tests of it, about 6 minutes"
-	@echo "make test-slow the rest: kills at every stage, simulations that validate the method"
+	@echo "make test-slow the rest: kills at every stage, other engines, simulations that validate the method"
 	@echo "make check     lint, format, types, import fence, wording of steering"
 	@echo "make bench     benchmarks: speed, memory, coverage, evaluator"
 

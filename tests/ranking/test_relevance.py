@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.validity import TOPIC_ERROR, texts_of_any_topic
+from valueflow.ranking.content_error import ContentError
 from valueflow.ranking.relevance import DOUBT, bounded, concern, interval
 
 ACCURACIES, OFF_TOPIC = [0.7, 0.9, 1.0], [2.0, 5.0]
@@ -59,3 +60,23 @@ def test_a_judge_whose_orders_contain_relevance_is_bounded_and_not_shrunk():
     )
     result = bounded(intensity_T, low_T, high_T, np.array([0.5, 0.0, 0.0, np.nan]))
     np.testing.assert_allclose(result, [[2.0, 1.0, -1.0, 6.0], [1.0, 0.0, -9.0, 4.0], [3.0, 9.0, 0.0, 9.0]])
+
+
+def test_a_judge_that_has_nothing_in_common_with_people_is_not_believed_about_relevance_either():
+    """Else one that finds no text relevant has narrow intervals around zero, whatever people say."""
+    own_T, relevance_T = np.full(3, 2.0), np.array([0.0, 0.5, 1.0])
+    widths = []
+    for agreement in (0.0, 0.1, 0.25, 0.8):
+        error = ContentError(slope=agreement, sd=4.5 * (1 - agreement) ** 0.5, spread=4.5)
+        assert error.agreement == pytest.approx(agreement)
+        plain, mixed = (
+            error.total(own_T, own_T - 1, own_T + 1),
+            error.total(own_T, own_T - 1, own_T + 1, relevance_T=relevance_T),
+        )
+        if not agreement:
+            np.testing.assert_allclose(mixed, plain)
+        np.testing.assert_allclose(mixed.intensity_T, plain.intensity_T * concern(relevance_T, agreement))
+        widths.append((mixed.high_T - mixed.low_T)[0])
+    assert widths[0] > 17
+    assert (np.diff(widths) < 0).all()
+    assert (concern(relevance_T, 0.25) == concern(relevance_T)).all()

@@ -13,7 +13,7 @@ import ray
 from ray._private import state
 
 log = logging.getLogger(__name__)
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 5.0
 MARGIN = 1.5  # of the longest batch so far
 
 

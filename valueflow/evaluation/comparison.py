@@ -85,4 +85,5 @@ def _concern_and_sign(score: Total, content_error: ContentError) -> tuple[float,
     mean, low, high = (float(column[0]) for column in content_error.total(*own_3))
     sd = (mean - low if mean > 0 else high - mean) / Z95
     unknown = np.nan if score.relevance is None else score.relevance
-    return float(relevance.concern(np.array(unknown))), float(norm.cdf(mean / sd)) if sd else 0.5 + 0.5 * float(np.sign(mean))
+    concern = float(relevance.concern(np.array(unknown), content_error.agreement))
+    return concern, float(norm.cdf(mean / sd)) if sd else 0.5 + 0.5 * float(np.sign(mean))

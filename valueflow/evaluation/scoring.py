@@ -262,7 +262,7 @@ def totals(
     intensity_T, low_T, high_T = own_3T
     total = content_error.total(intensity_T, low_T, high_T, num_anchors_T, known_T if relevance == "apart" else None)
     if relevance == "in orders":
-        total = TotalScore(*bounded(*total, known_T))
+        total = TotalScore(*bounded(*total, known_T, content_error.agreement))
     columns = [*np.concatenate([np.array(total), own_3T]).tolist(), relevance_T or [None] * own_3T.shape[1]]
     return list(map(Total._make, zip(*columns, strict=True)))
 

@@ -69,6 +69,11 @@ class ContentError(Config):
         return self.slope == 1 and self.factor == 1 and not any(errors)
 
     @property
+    def agreement(self) -> float:
+        """Share of its variance that the judge has in common with people; 1 where nothing is known of it."""
+        return float(np.clip(1 - (self.sd / self.spread) ** 2, 0, 1)) if self.spread else 1.0
+
+    @property
     def calibrated_to_people(self) -> bool:
         """Whether people's ratings are behind it."""
         return self.basis in ("ratings", "record")
@@ -95,7 +100,7 @@ class ContentError(Config):
         above_T = self.factor * np.sqrt((self.slope * (high_T - intensity_T)) ** 2 + variance_T)
         low_T, high_T = mean_T - below_T, mean_T + above_T
         if relevance_T is not None:
-            concern_T = relevance.concern(relevance_T)
+            concern_T = relevance.concern(relevance_T, self.agreement)
             ends = relevance.interval(mean_T, below_T / Z95, above_T / Z95, concern_T)
             low_T, high_T = (np.where(concern_T == 1, *both) for both in zip((low_T, high_T), ends, strict=True))
             mean_T = concern_T * np.clip(mean_T, -LIMIT, LIMIT)

@@ -7,6 +7,9 @@ The judge says relevance r from 0 to 1, and may be wrong about it. So with proba
 people's intensity has the distribution that it has without a relevance (two halves of a normal distribution, which meet at the
 median), and otherwise it is 0. r = 1 changes nothing.
 
+A judge that shares little of its variance with people is believed less, and one that shares none not at all: what says nothing
+about intensity says nothing about relevance, and must not make intervals narrow.
+
 A judge whose orders are by relevance times direction has put such a text near zero itself: its intensity is a mean over both
 cases, and must not be shrunk a second time. But no mean over both cases is further from zero than 10 c.
 
@@ -19,13 +22,20 @@ from scipy.stats import norm
 from valueflow.records import LIMIT
 
 DOUBT = 0.1  # probability that what a judge says about relevance tells nothing
+TRUSTED = 0.25  # share of its variance with people from which on a judge is believed so far; below it, in proportion less
 TAILS = (0.025, 0.975)
 
 
-def concern(relevance_T: np.ndarray) -> np.ndarray:
-    """Return the probability that people's intensity is where the judge's says; 1 where the relevance is not known (nan)."""
+def concern(relevance_T: np.ndarray, agreement: float = 1.0) -> np.ndarray:
+    """Return the probability that people's intensity is where the judge's says; 1 where the relevance is not known (nan).
+
+    Args:
+        relevance_T: as the judge says.
+        agreement: share of its variance that the judge has in common with people.
+    """
     relevance_T = np.asarray(relevance_T, float)
-    return np.where(np.isnan(relevance_T), 1.0, DOUBT + (1 - DOUBT) * np.clip(np.nan_to_num(relevance_T), 0.0, 1.0))
+    doubt = DOUBT if agreement >= TRUSTED else 1 - (1 - DOUBT) * agreement / TRUSTED
+    return np.where(np.isnan(relevance_T), 1.0, doubt + (1 - doubt) * np.clip(np.nan_to_num(relevance_T), 0.0, 1.0))
 
 
 def interval(
@@ -56,13 +66,13 @@ def interval(
 
 
 def bounded(
-    intensity_T: np.ndarray, low_T: np.ndarray, high_T: np.ndarray, relevance_T: np.ndarray
+    intensity_T: np.ndarray, low_T: np.ndarray, high_T: np.ndarray, relevance_T: np.ndarray, agreement: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return intensity, low and high by a judge whose orders contain relevance.
+    """Return intensity, low and high by a judge whose orders contain relevance; `agreement` as in `concern`.
 
     The intensity is at most 10 c from zero; where that binds, the interval reaches to zero.
     """
-    most_T = LIMIT * concern(relevance_T)
+    most_T = LIMIT * concern(relevance_T, agreement)
     binds_T = np.abs(intensity_T) > most_T
     low_T, high_T = np.where(binds_T, np.minimum(low_T, 0.0), low_T), np.where(binds_T, np.maximum(high_T, 0.0), high_T)
     return np.clip(intensity_T, -most_T, most_T), low_T, high_T

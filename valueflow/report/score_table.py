@@ -122,16 +122,17 @@ def _counts(f: OwnValueFigures) -> list[str]:
 
 def _grade(rows: list[dict], errors: Mapping[str, ContentError]) -> list[str]:
     """How much of the judge's scores people share, and what a judge that agrees with them would save."""
-    agreements = [1 - (error.sd / error.spread) ** 2 for error in errors.values() if error.spread]
+    agreements = [error.agreement for error in errors.values() if error.spread]
     if not agreements or not rows:
         return []
-    agreement = float(np.clip(np.mean(agreements), 0, 1))
+    agreement = float(np.mean(agreements))
     grade = next(name for least, name in GRADES if agreement >= least)
     width, own = (float(np.mean([row[f"{of}high"] - row[f"{of}low"] for row in rows])) for of in ("", "judge_"))
     calibrated = all(error.calibrated_to_people or error.basis == "known" for error in errors.values())
     source = f"{grade}:" if calibrated else f"{grade} at best:"
     ratings = "" if calibrated else "; 100 ratings by people would tell (docs/howto.md, from 150 ratings)"
+    better = f"a judge that agrees with people would need {own:.0f}" if own < width else "only a better judge makes it narrower"
     return [
         f"judge: {rows[0]['judge']} is {source} it shares about {agreement:.0%} of its variance with people, so an interval is "
-        f"{width:.0f} points wide; a judge that agrees with people would need {own:.0f}{ratings}"
+        f"{width:.0f} points wide; {better}{ratings}"
     ]

@@ -76,8 +76,9 @@ def test_values_that_are_done_are_published_early_and_the_whole_version_replaces
     pointer = store.current(str(root))
     assert pointer.version == at.vidb.build_id
     early = [vidb.load(str(root), version) for version in pointer.previous]
-    assert [len(version.calibrations) for version in early] == [2, 1]
-    assert [version.details.pending for version in early] == [1, 2]
+    sizes = [len(version.calibrations) for version in early]
+    assert sizes in ([2, 1], [2], [1])  # two values may be done at the same look
+    assert [version.details.pending for version in early] == [len(VALUES) - size for size in sizes]
     whole = vidb.load(str(root), at.vidb.build_id)
     assert whole.details.pending == 0
     for version in early:

@@ -124,7 +124,7 @@ def _drop_duplicates(texts: Build, parts: dict[str, int]) -> int:
         for name, rows in found.items():
             again.setdefault(name, []).append(rows)
     dropping = [drop.remote(texts, name, parts[name], np.concatenate(rows)) for name, rows in again.items()]
-    for _ in completed_results("duplicates", dropping):
+    for _ in completed_results("duplicates", dropping) if dropping else ():
         pass
     return sum(len(rows) for of_part in again.values() for rows in of_part)
 
