@@ -19,11 +19,11 @@ ROWS = [
 OWN = {text_id(text): OwnValue(VALUE, 1) for text in ("right", "wrong", "far off")}
 
 
-def build(root, error: ContentError) -> Build:
+def build(root, error: ContentError, own: float = 1.0) -> Build:
     rows = [
         {
             "response_id": text + value, "response": text, "query": "", "theory": value.theory, "value": value.node,
-            "intensity": x, "low": low, "high": high, "judge_intensity": x, "judge_low": x - 1, "judge_high": x + 1,
+            "intensity": x, "low": low, "high": high, "judge_intensity": x, "judge_low": x - own, "judge_high": x + own,
             "judge": "j", "num_windows": 8, "num_failed": 0, "k": 3, "m": 8,
         }
         for text, value, x, low, high in ROWS
@@ -42,6 +42,11 @@ def test_own_values_come_first_and_signs_and_intervals_are_counted(tmp_path):
     assert lines[6] == "intervals: 40 texts"
     assert lines[7].startswith("judge: j is weak at best: it shares about 36% of its variance with people")
     assert "7 points wide; a judge that agrees with people would need 2" in lines[7]
+
+
+def test_a_judge_whose_own_intervals_are_wider_is_said_to_need_a_better_one(tmp_path):
+    lines = score_table(build(tmp_path, ContentError(sd=5.0, spread=5.0), own=9.0), OWN).splitlines()
+    assert "about 0% of its variance with people, so an interval is 7 points wide; only a better judge" in lines[7]
 
 
 def test_the_figures_of_the_sentences_are_numbers_too(tmp_path):

@@ -118,7 +118,7 @@ class LlmModel(Config):
 
 
 class VllmModel(LlmModel):
-    """An LLM in vLLM engines run by ray.data.llm, on GPUs or CPUs."""
+    """An LLM in vLLM engines, one per actor, on GPUs or CPUs."""
 
     kind: Literal["vllm"] = "vllm"
     model: str = Field(description="hub name, folder, or package://… (a packaged GGUF is converted once)")
