@@ -23,7 +23,8 @@ def build(root, error: ContentError, own: float = 1.0) -> Build:
     rows = [
         {
             "response_id": text + value, "response": text, "query": "", "theory": value.theory, "value": value.node,
-            "intensity": x, "low": low, "high": high, "judge_intensity": x, "judge_low": x - own, "judge_high": x + own,
+            "intensity": x, "low": low, "high": high, "judge_intensity": x,
+            "judge_low": max(x - own, -10.0), "judge_high": min(x + own, 10.0),
             "judge": "j", "num_windows": 8, "num_failed": 0, "k": 3, "m": 8,
         }
         for text, value, x, low, high in ROWS
