@@ -16,6 +16,7 @@ from valueflow.distributed.error_limit import NO_LIMIT
 from valueflow.distributed.preemption import Notice
 from valueflow.distributed.warm_pools import ActorPool
 from valueflow.distributed.worker_deaths import Gate
+from valueflow.judging.logprobs import llm_answers
 from valueflow.judging.tasks import RANK
 from valueflow.llm.cache import Reply
 from valueflow.llm.configs import VllmModel
@@ -46,7 +47,8 @@ def actor_class(log: Path) -> type:
     class Actor(vllm_batch.EngineActor):
         def __init__(self, config, task, cache, attempts) -> None:
             self.config, self.task, self.attempts = config, task, attempts
-            self.calls, self.by_logprobs, self.engine = None, None, Engine()
+            self.calls, self.engine = None, Engine()
+            self.answers = llm_answers(config, task, self._ask)
             self.gate, self.notice, self.num_in_work = Gate(vllm_batch.BATCHES), Notice(), 0
 
         def _failed(self, questions: pa.Table, reason: str) -> pa.Table:
@@ -71,7 +73,6 @@ def windows(count: int, deadly: set[int] = frozenset()) -> pa.Table:
 def test_the_question_that_ends_engines_is_a_failed_one_and_the_others_are_answered(cluster, tmp_path, monkeypatch, warm):
     log, deadly = tmp_path / "calls", {21, 60}
     monkeypatch.setattr(vllm_batch, "EngineActor", actor_class(log))
-    monkeypatch.setattr(vllm_batch, "check_vllm", lambda _: None)
     monkeypatch.setattr("valueflow.distributed.warm_pools.EngineActor", vllm_batch.EngineActor)
     questions = ray.data.from_arrow(windows(80, deadly)).repartition(target_num_rows_per_block=8)
     pool = ActorPool(MODEL, RANK)

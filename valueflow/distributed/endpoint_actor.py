@@ -10,12 +10,12 @@ from ray.data import Dataset
 
 from valueflow.distributed.actor_pools import Finish
 from valueflow.distributed.error_limit import ErrorLimit
-from valueflow.judging.logprobs import LogprobJudge, reads_logprobs
+from valueflow.judging.logprobs import llm_answers
 from valueflow.llm.admission import BudgetLedger
-from valueflow.llm.cache import CallCache, Reply
+from valueflow.llm.cache import CallCache
 from valueflow.llm.configs import EndpointModel
 from valueflow.llm.endpoint import Endpoint
-from valueflow.llm.question import Task, with_replies
+from valueflow.llm.question import Task
 
 
 def answer_by_endpoint(
@@ -54,29 +54,17 @@ class EndpointActor:
     def __init__(
         self, config: EndpointModel, task: Task, cache: str, spent: tuple[int, int], limit: ErrorLimit, finish: Finish
     ) -> None:
-        self.config, self.task, self.limit, self.finish = config, task, limit, finish
+        self.limit, self.finish = limit, finish
         self.exceeded = False
         self.endpoint = Endpoint(config, CallCache(cache) if cache else None, BudgetLedger(*spent))
-        self.by_logprobs = LogprobJudge(config, self.endpoint.ask) if reads_logprobs(config, task) else None
+        # Of failed calls the endpoint tells itself.
+        self.answers = llm_answers(config, task, self.endpoint.ask, self.endpoint.troubles.add)
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
         """Yield the answers to a batch, whose questions are put at once."""
         if self.exceeded:
             return
-        answers = await (self.by_logprobs(batch) if self.by_logprobs else self._answers(batch))
+        answers = await self.answers(batch)
         if answers.num_rows:
             self.exceeded = await self.limit.exceeded_async(answers) or self.exceeded
             yield await asyncio.to_thread(self.finish, answers)
-
-    async def _answers(self, batch: pa.Table) -> pa.Table:
-        replies = await asyncio.gather(*(self._reply(row) for row in batch.to_pylist()))
-        rows = [i for i, reply in enumerate(replies) if reply is not None]
-        sent = [reply for reply in replies if reply is not None]
-        answers = self.task.read(with_replies(batch.take(pa.array(rows, pa.int64())), sent), self.config)
-        for reply, error in zip(sent, answers["error"].to_pylist(), strict=True):
-            if error and not reply.error:  # of failed calls the endpoint has told
-                self.endpoint.troubles.add(error)
-        return answers
-
-    async def _reply(self, row: dict) -> Reply | None:
-        return await self.endpoint.ask(self.task.question(row, self.config), round_=row["round"])

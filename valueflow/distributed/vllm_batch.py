@@ -1,7 +1,6 @@
 """LLMs in vLLM engines, one per actor of Ray Data, and their replies from the call cache."""
 
 import asyncio
-import importlib.util
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,13 +17,11 @@ from valueflow.distributed.error_limit import ErrorLimit
 from valueflow.distributed.preemption import Notice
 from valueflow.distributed.vllm_engine import OnlineEngine
 from valueflow.distributed.worker_deaths import Attempts, Gate, attempts
-from valueflow.errors import InputError
-from valueflow.judging.logprobs import LogprobJudge, reads_logprobs
+from valueflow.judging.logprobs import llm_answers
 from valueflow.llm.cache import CallCache, Reply
 from valueflow.llm.configs import VllmModel
-from valueflow.llm.question import Question, Task, ask_all, with_replies
-from valueflow.llm.vllm import NEEDS_VLLM, prompt_tokens, vllm_key
-from valueflow.models import locate
+from valueflow.llm.question import Question, Task, with_replies
+from valueflow.llm.vllm import prompt_tokens, vllm_key
 
 # Number of cached replies read at once: object stores answer slowly but in parallel.
 CACHE_THREADS = 16
@@ -37,12 +34,7 @@ LEAVE_SECONDS = 0.5  # between two looks of a batch that waits for the others, s
 def answer_by_engines(
     config: VllmModel, task: Task, cache: str, _: tuple[int, int], limit: ErrorLimit, finish: Finish
 ) -> Callable[[Dataset], Dataset]:
-    """Return the function that answers datasets by vLLM engines, cache first.
-
-    Raises:
-        InputError: vLLM is not installed, or the model is missing.
-    """
-    check_vllm(config)
+    """Return the function that answers datasets by vLLM engines, cache first."""
     return lambda questions: questions.map_batches(
         EngineActor,
         fn_constructor_args=(config, task, cache, attempts(config.name)),
@@ -58,13 +50,6 @@ def answer_by_engines(
     )  # fmt: skip
 
 
-def check_vllm(config: VllmModel) -> None:
-    """Raise InputError if vLLM is not installed, or the model is missing."""
-    if importlib.util.find_spec("vllm") is None:
-        raise InputError(NEEDS_VLLM)
-    locate(config.model)
-
-
 class EngineActor:
     """Actor with an engine that answers batches, cache first: one of a dataset, or one that outlives it.
 
@@ -76,7 +61,7 @@ class EngineActor:
         self.config, self.task, self.attempts = config, task, attempts
         self.calls = CallCache(cache) if cache else None
         self.engine = OnlineEngine(config)
-        self.by_logprobs = LogprobJudge(config, self._ask) if reads_logprobs(config, task) else None
+        self.answers = llm_answers(config, task, self._ask)
         self.gate, self.notice, self.num_in_work = Gate(BATCHES), Notice(), 0
 
     async def __call__(self, batch: pa.Table, limit: ErrorLimit, finish: Finish) -> AsyncIterator[pa.Table]:
@@ -96,17 +81,12 @@ class EngineActor:
         started = time.monotonic()
         self.num_in_work += 1
         try:
-            answers = await self.attempts.answer_async(batch, self.task.id_column, self._answers, self._failed, self.gate)
+            answers = await self.attempts.answer_async(batch, self.task.id_column, self.answers, self._failed, self.gate)
             await limit.exceeded_async(answers)
             return await asyncio.to_thread(finish, answers)
         finally:
             self.num_in_work -= 1
             self.notice.took(time.monotonic() - started)
-
-    async def _answers(self, batch: pa.Table) -> pa.Table:
-        if self.by_logprobs:
-            return await self.by_logprobs(batch)
-        return await ask_all(batch, self.task, self.config, self._ask)
 
     async def _ask(self, question: Question, round_: int) -> Reply:
         key = vllm_key(question, self.config, round_)
@@ -154,9 +134,7 @@ def _read_cache(
 
     async def answer() -> pa.Table:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(CACHE_THREADS))
-        if reads_logprobs(config, task):
-            return await LogprobJudge(config, cached)(batch)
-        return await ask_all(batch, task, config, cached)
+        return await llm_answers(config, task, cached)(batch)
 
     answers = asyncio.run(answer())
     if answers.num_rows:

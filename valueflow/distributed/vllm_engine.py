@@ -7,11 +7,11 @@ import pyarrow as pa
 
 from valueflow.callers import Slots
 from valueflow.errors import InputError
-from valueflow.judging.logprobs import LogprobJudge, reads_logprobs
+from valueflow.judging.logprobs import llm_answers
 from valueflow.judging.tasks import RANK
 from valueflow.llm.cache import Reply
 from valueflow.llm.configs import VllmModel
-from valueflow.llm.question import NO_LOGPROBS, Question, ask_all, option_logprobs, option_probability
+from valueflow.llm.question import NO_LOGPROBS, Question, option_logprobs, option_probability
 from valueflow.llm.vllm import NEEDS_VLLM, engine_settings, prompt_tokens, sampled_tokens, sampling, vllm_prompt_hash
 from valueflow.models import locate
 
@@ -33,16 +33,14 @@ class OnlineEngine:
         except ImportError as error:
             raise InputError(NEEDS_VLLM) from error
         self.config = config
-        self.by_logprobs = LogprobJudge(config, self._ask) if reads_logprobs(config, RANK) else None
+        self.answers = llm_answers(config, RANK, self._ask)
         self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=locate(config.model), **engine_settings(config)))
         vllm = self.engine.vllm_config
         self.slots = Slots(vllm.scheduler_config.max_num_seqs * vllm.parallel_config.data_parallel_size)
 
     async def __call__(self, windows: pa.Table) -> pa.Table:
         """Return the `rankings` rows of windows; if the caller is cancelled, so are its calls."""
-        if self.by_logprobs:
-            return await self.by_logprobs(windows)
-        return await ask_all(windows, RANK, self.config, self._ask)
+        return await self.answers(windows)
 
     async def check(self) -> None:
         """Return if the engine's processes live.

@@ -15,10 +15,9 @@ from valueflow.config import Resources
 from valueflow.distributed.actor_pools import TASKS_IN_FLIGHT, Finish, JudgeActor, worker_class
 from valueflow.distributed.cluster import STAGE_CPUS
 from valueflow.distributed.error_limit import ErrorLimit
-from valueflow.distributed.vllm_batch import BATCHES, EngineActor, check_vllm
+from valueflow.distributed.vllm_batch import BATCHES, EngineActor
 from valueflow.distributed.worker_deaths import attempts
 from valueflow.judging.configs import AnyJudge, WorkerJudge
-from valueflow.judging.kinds import kind_of
 from valueflow.llm.configs import VllmModel
 from valueflow.llm.question import Task
 
@@ -79,9 +78,6 @@ def warm_pools(judges: Sequence[AnyJudge], task: Task) -> Iterator[None]:
         needed = Resources(config.num_engines * cpus, config.num_engines * gpus)
         if needed.cpus > room.cpus or needed.gpus > room.gpus:
             continue
-        if isinstance(config, VllmModel):
-            check_vllm(config)
-        kind_of(config).check(config)
         room = Resources(room.cpus - needed.cpus, room.gpus - needed.gpus)
         keys.append(_key(config, task))
         _POOLS[keys[-1]] = ActorPool(config, task)

@@ -1,14 +1,19 @@
 """LLMs as judges: what their prompts say beside the texts, and the judge behind an endpoint in an event loop."""
 
+import importlib.util
+
 import pyarrow as pa
 
+from valueflow.errors import InputError
 from valueflow.judging.kind import JudgeKind, Relevance
-from valueflow.judging.logprobs import LogprobJudge, neutral_texts
+from valueflow.judging.logprobs import llm_answers, neutral_texts
 from valueflow.judging.tasks import RANK
 from valueflow.llm.admission import BudgetLedger
 from valueflow.llm.cache import CallCache, Reply
-from valueflow.llm.configs import AnyLlm, EndpointModel
-from valueflow.llm.question import Question, ask_all
+from valueflow.llm.configs import AnyLlm, EndpointModel, VllmModel
+from valueflow.llm.question import Question
+from valueflow.llm.vllm import NEEDS_VLLM
+from valueflow.models import locate
 from valueflow.prompts.render import prompt_hash
 from valueflow.records import digest
 from valueflow.theories import operational, theories
@@ -21,14 +26,12 @@ class EndpointJudge:
         from valueflow.llm.endpoint import Endpoint  # imports httpx
 
         self.config = config
-        self.by_logprobs = LogprobJudge(config, self._ask) if config.answer != "letter" else None
+        self.answers = llm_answers(config, RANK, self._ask)
         self.endpoint = Endpoint(config, CallCache(cache) if cache and config.cache else None, BudgetLedger())
 
     async def __call__(self, windows: pa.Table) -> pa.Table:
         """Return the `rankings` rows of the windows, in their order."""
-        if self.by_logprobs:
-            return await self.by_logprobs(windows)
-        return await ask_all(windows, RANK, self.config, self._ask)
+        return await self.answers(windows)
 
     async def check(self) -> None:
         """Return if a server answers at the URL."""
@@ -69,5 +72,13 @@ def _check_endpoint(config: EndpointModel) -> None:
     Endpoint(config, None, BudgetLedger())
 
 
-VLLM = JudgeKind(_ranking_knowledge, _voting_knowledge, relevance=_relevance, relevance_knowledge=_relevance_knowledge)
+def _check_vllm(config: VllmModel) -> None:
+    if importlib.util.find_spec("vllm") is None:
+        raise InputError(NEEDS_VLLM)
+    locate(config.model)
+
+
+VLLM = JudgeKind(
+    _ranking_knowledge, _voting_knowledge, relevance=_relevance, relevance_knowledge=_relevance_knowledge, check=_check_vllm
+)
 ENDPOINT = VLLM._replace(online=EndpointJudge, check=_check_endpoint)

@@ -20,6 +20,7 @@ import itertools
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from importlib import resources
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ import pyarrow.compute as pc
 
 from valueflow.errors import InputError
 from valueflow.judging.answers import answers
+from valueflow.judging.kind import Ask
 from valueflow.judging.parse import order_constraint
 from valueflow.judging.tasks import RANK
 from valueflow.llm.cache import Reply
@@ -55,6 +57,13 @@ _SINGLE = re.compile(r"^(\S+) [+-]\d+\.\d+$", re.MULTILINE)
 def reads_logprobs(config: AnyLlm, task: Task) -> bool:
     """Return whether the answers to a task are read by log-probabilities: those to windows, where `answer` says so."""
     return task == RANK and config.answer != "letter"
+
+
+def llm_answers(config: AnyLlm, task: Task, ask: AskLlm, unreadable: Callable[[str], None] = lambda _: None) -> Ask:
+    """Return the function that answers batches of a task: by log-probabilities, or by the text of replies (`ask_all`)."""
+    if reads_logprobs(config, task):
+        return LogprobJudge(config, ask)
+    return functools.partial(ask_all, task=task, config=config, ask=ask, unreadable=unreadable)
 
 
 class Call(NamedTuple):

@@ -79,11 +79,21 @@ def replies_of(batch: pa.Table) -> list[Reply]:
 AskLlm = Callable[[Question, int], Awaitable[Reply | None]]
 
 
-async def ask_all(batch: pa.Table, task: Task, config: AnyLlm, ask: AskLlm) -> pa.Table:
-    """Return the answers to a batch whose questions are put at once; rows whose question was not put are left out."""
+async def ask_all(
+    batch: pa.Table, task: Task, config: AnyLlm, ask: AskLlm, unreadable: Callable[[str], None] = lambda _: None
+) -> pa.Table:  # fmt: skip
+    """Return the answers to a batch whose questions are put at once; rows whose question was not put are left out.
+
+    `unreadable` is called with the error of each reply that came and is no answer.
+    """
     replies = await asyncio.gather(*(ask(task.question(row, config), row["round"]) for row in batch.to_pylist()))
     put = pa.array([n for n, reply in enumerate(replies) if reply is not None], pa.int64())
-    return task.read(with_replies(batch.take(put), [reply for reply in replies if reply is not None]), config)
+    given = [reply for reply in replies if reply is not None]
+    answers = task.read(with_replies(batch.take(put), given), config)
+    for reply, error in zip(given, answers["error"].to_pylist(), strict=True):
+        if error and not reply.error:
+            unreadable(error)
+    return answers
 
 
 class SampledToken(NamedTuple):

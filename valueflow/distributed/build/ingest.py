@@ -13,7 +13,7 @@ import ray
 
 from valueflow import __version__, corpora, store
 from valueflow.corpora import CorpusConfig
-from valueflow.distributed.cluster import completed_results
+from valueflow.distributed.cluster import completed_results, ordered_results
 from valueflow.distributed.watch import watched
 from valueflow.errors import InputError
 from valueflow.records import digest
@@ -118,18 +118,18 @@ def _drop_duplicates(texts: Build, parts: dict[str, int]) -> int:
     Each task has the ids of one shard, by their remainder, so that no process holds all of them (16 bytes each).
     """
     names, shards = list(parts), range(-(-sum(parts.values()) // ROWS_PER_SHARD))
-    find, drop = ray.remote(_again).options(num_cpus=1), ray.remote(_drop_rows).options(num_cpus=1)
-    again: dict[str, list[np.ndarray]] = {}
-    for found in completed_results("duplicates", [find.remote(texts, names, shard, len(shards)) for shard in shards]):
-        for name, rows in found.items():
-            again.setdefault(name, []).append(rows)
-    dropping = [drop.remote(texts, name, parts[name], np.concatenate(rows)) for name, rows in again.items()]
-    for _ in completed_results("duplicates", dropping) if dropping else ():
-        pass
-    return sum(len(rows) for of_part in again.values() for rows in of_part)
+    find, drop = ray.remote(_repeated_rows).options(num_cpus=1), ray.remote(_drop_rows).options(num_cpus=1)
+    repeated: dict[str, list[np.ndarray]] = {}
+    for of_shard in completed_results("duplicates", [find.remote(texts, names, shard, len(shards)) for shard in shards]):
+        for name, rows in of_shard.items():
+            repeated.setdefault(name, []).append(rows)
+    tasks = [drop.remote(texts, name, parts[name], np.concatenate(rows)) for name, rows in repeated.items()]
+    if tasks:
+        ordered_results("duplicates", tasks)
+    return sum(len(rows) for of_part in repeated.values() for rows in of_part)
 
 
-def _again(texts: Build, names: list[str], shard: int, num_shards: int) -> dict[str, np.ndarray]:
+def _repeated_rows(texts: Build, names: list[str], shard: int, num_shards: int) -> dict[str, np.ndarray]:
     """The rows of each part whose text id is of this shard and is that of an earlier row."""
     ids, parts, rows = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for number, name in enumerate(names):
@@ -138,9 +138,9 @@ def _again(texts: Build, names: list[str], shard: int, num_shards: int) -> dict[
         rows.append(np.flatnonzero(ids_N % np.uint64(num_shards) == shard))
         ids.append(ids_N[rows[-1]])
         parts.append(np.full(len(rows[-1]), number))
-    is_again = np.ones(sum(map(len, ids)), bool)
-    is_again[np.unique(np.concatenate(ids), return_index=True)[1]] = False
-    part, row = np.concatenate(parts)[is_again], np.concatenate(rows)[is_again]
+    is_repeated = np.ones(sum(map(len, ids)), bool)
+    is_repeated[np.unique(np.concatenate(ids), return_index=True)[1]] = False
+    part, row = np.concatenate(parts)[is_repeated], np.concatenate(rows)[is_repeated]
     return {names[number]: row[part == number] for number in np.unique(part)}
 
 

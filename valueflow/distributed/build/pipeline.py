@@ -267,20 +267,17 @@ def build_vidb(config: BuildVidbConfig) -> BuildStages:
             _rank(config, at, settings)
         else:
             early = EarlyFits(at.candidates, at.windows, sources, config.windows.k, config.aggregate, at.utilities)
-            if config.publish_early and config.publish:
 
-                def write(utilities: Build, version: Build) -> store.Manifest:
-                    pending = len(early.planned) - len(early.fits)
-                    lineage = _lineage(config, at._replace(utilities=utilities), audits, early.truncated(), None)
-                    return _write(config, at, review, lineage.model_copy(update={"pending": pending}), utilities, version)
+            def write(utilities: Build, version: Build) -> store.Manifest:
+                pending = len(early.planned) - len(early.fits)
+                lineage = _lineage(config, at._replace(utilities=utilities), audits, early.truncated(), None)
+                return _write(config, at, review, lineage.model_copy(update={"pending": pending}), utilities, version)
 
-                planned = (at.candidates, at.utilities, at.vidb, len(early.planned))
-                early.on_fit = versions = EarlyVersions(config.publish_early, *planned, write, pointer)
-                _rank(config, at, settings, early)
-                pointer = versions.pointer
-            else:
-                _rank(config, at, settings, early)
-            fits = early.fits
+            every = config.publish_early if config.publish else 0
+            versions = EarlyVersions(every, at.candidates, at.utilities, at.vidb, len(early.planned), write, pointer)
+            early.on_fit = versions
+            _rank(config, at, settings, early)
+            fits, pointer = early.fits, versions.pointer
         aggregating.aggregate(at.candidates, sources, config.windows.k, config.aggregate, at.utilities, fits)
     if config.plausibility and not store.reusable(at.vidb):
         flags = _flags(config, config.plausibility, at, review.calibrating, base)

@@ -27,7 +27,7 @@ class EarlyVersions:
         """Publish nothing yet.
 
         Args:
-            every: number of values.
+            every: number of values; 0: none is published.
             candidates: the texts.
             utilities: the unfinished build of all values; those of values that are done are in it.
             version: the version of the whole build.
@@ -41,7 +41,7 @@ class EarlyVersions:
 
     def __call__(self, fits: Mapping[str, FitSummary]) -> None:
         """Publish the values of these fits, by folder, if there are enough new ones and others are still open."""
-        if len(fits) < self._published + self.every or len(fits) == self.planned:
+        if not self.every or len(fits) < self._published + self.every or len(fits) == self.planned:
             return
         self._published, folders = len(fits), sorted(fits)
         utilities = self.utilities._replace(build_id=digest(self.utilities.build_id, folders))
@@ -56,7 +56,7 @@ class EarlyVersions:
             store.publish(self.version.root, version.build_id, self.pointer)
         except InputError as error:  # somebody else publishes here; the whole version is built all the same
             log.warning("no early version: %s", error)
-            self.every = self.planned
+            self.every = 0
             return
         self.pointer = store.current(self.version.root)
         log.info("publish: version %s of the first %d of %d values", version.build_id, len(fits), self.planned)
