@@ -2,10 +2,10 @@
 
     python -m benchmarks.autoscale [NODES [WINDOWS [SECONDS]]]
 
-The head has two CPUs and no judge. Its autoscaler (v2, provider `fake_multinode` of Ray) adds worker nodes, up to NODES (4),
-each a raylet of its own with room for one actor of the judge, and removes those that idle for half a minute. The judge
-sleeps SECONDS (2) over a batch of 64 windows, so that the two cores do not bound it. Two rebuilds of WINDOWS (5,760) windows a
-node: one with one actor, one whose pool may grow to NODES.
+The head has one CPU, which is too little for the judge. Its autoscaler (v2, provider `fake_multinode` of Ray) adds worker
+nodes, up to NODES (4), each a raylet of its own with room for one actor of the judge, and removes those that idle for half a
+minute. The judge sleeps SECONDS (2) over a batch of 64 windows, so that the two cores do not bound it. Two rebuilds of
+WINDOWS (5,760) windows a node: one with one actor, one whose pool may grow to NODES.
 
 Printed from the timeline that a build stores: seconds until each node was there, windows/s while one and while all nodes
 judged, their ratio over NODES, and the share of the nodes' time in which they did not judge: while all were there, and from
@@ -55,7 +55,7 @@ def _config(gcs: str, nodes: int) -> dict:
         "head_start_ray_commands": [], "worker_start_ray_commands": [], "file_mounts_sync_continuously": False,
         "rsync_exclude": [], "rsync_filter": [], "upscaling_speed": 1.0, "head_node_type": "ray.head.default",
         "available_node_types": {
-            "ray.head.default": {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0},
+            "ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
             "worker": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": nodes},
         },
     }  # fmt: skip
@@ -78,7 +78,7 @@ def growing_cluster(folder: Path, nodes: int) -> Iterator[str]:
         "RAY_CLOUD_INSTANCE_ID": HEAD, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD, "RAY_NODE_TYPE_NAME": "ray.head.default",
     }  # fmt: skip
     command = [
-        str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}", "--num-cpus=2", "--block",
+        str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}", "--num-cpus=1", "--block",
         f"--autoscaling-config={folder / 'autoscaler.json'}", "--include-dashboard=false", "--disable-usage-stats",
         "--dashboard-agent-listen-port=0", f"--temp-dir=/tmp/vf-{port}",
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def slope(samples: list[Sample]) -> float:
 
 def figures(samples: list[Sample], nodes: int, seconds: float) -> tuple[float, float, float]:
     """Return windows/s while so many nodes judged, their idle share then, and that from the first window to the last."""
-    working = [sample for sample in samples if sample.workers == nodes and sample.nodes == nodes + 1]
+    working = [sample for sample in samples if sample.workers == nodes and sample.nodes > nodes]
     rate = slope(working)
     while_all = 1 - rate * seconds / BATCH / nodes
     judging = [sample for sample in samples if sample.answers]

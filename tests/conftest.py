@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[1]
 DATA = REPOSITORY.parent / "shared" / "data"
 SCORED = ["svt:benevolence", "duty:fidelity"]
-SUITES = ("ray", "llm", "browser", "statistics", "chaos", "gpu", "slow")
-WHOLLY_MARKED = re.compile(r"^pytestmark = .*pytest\.mark\.(ray|llm)\b", re.MULTILINE)
+SUITES = ("component", "ray", "llm", "browser", "statistics", "chaos", "gpu", "slow")
+WHOLLY_MARKED = re.compile(r"^pytestmark = .*pytest\.mark\.(component|ray|llm|chaos|slow)\b", re.MULTILINE)
 # Files that take a minute or more, longest first. Two processes share the files in this order (see the Makefile), so that none
 # begins a long one when the other has nothing left.
 LONGEST = (
@@ -42,7 +42,7 @@ settings.load_profile("suite")
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark by fixture what needs a cluster or a browser; what has no marker of a suite is a unit test."""
-    for fixture, marker in (("cluster", "ray"), ("browser", "browser")):
+    for fixture, marker in (("cluster", "ray"), ("browser", "browser"), ("bucket", "component")):
         if fixture in getattr(item, "fixturenames", ()):
             item.add_marker(marker)
     if item.get_closest_marker("statistics"):

@@ -42,7 +42,11 @@ def bucket() -> Iterator[str]:
                 time.sleep(0.2)
         import fsspec
 
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("valueflow-test")
+        # Instances that tests before this one have cached, one for each thread, know another server or none.
+        s3 = fsspec.get_filesystem_class("s3")
+        s3.clear_instance_cache()
+        s3().mkdir("valueflow-test")
         yield "s3://valueflow-test"
+        s3.clear_instance_cache()
     server.terminate()
     server.wait()

@@ -4,7 +4,11 @@ import pkgutil
 import subprocess
 import sys
 
+import pytest
+
 import valueflow
+
+pytestmark = pytest.mark.component
 
 HEAVY = ("ray", "vllm", "deepspeed")
 PURE = sorted(

@@ -1,6 +1,7 @@
 """The import graph: no circle of files or packages, no import of a higher layer, and few, short modules."""
 
 import ast
+import functools
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -78,6 +79,7 @@ def imported_names(path: Path) -> Iterator[str]:
 MODULES = modules()
 
 
+@functools.cache
 def import_graph() -> Graph:
     """Module -> the modules of this repository that it imports."""
     graph = {}
@@ -89,9 +91,6 @@ def import_graph() -> Graph:
                 targets.add(target)
         graph[module] = targets
     return graph
-
-
-IMPORTS = import_graph()
 
 
 def circles(graph: Graph) -> list[list[str]]:
@@ -114,7 +113,7 @@ def children_graph(package: str) -> Graph:
         return prefix + module.removeprefix(prefix).partition(".")[0]
 
     graph = defaultdict(set)
-    for module, targets in IMPORTS.items():
+    for module, targets in import_graph().items():
         if module.startswith(prefix):
             graph[child(module)] |= {child(target) for target in targets if target.startswith(prefix)} - {child(module)}
     return graph
@@ -131,12 +130,12 @@ def test_circles_are_recognised():
 
 
 def test_the_graph_covers_the_repository():
-    assert "valueflow.ranking.plackett_luce" in IMPORTS["valueflow.distributed.build.aggregate"]
-    assert {"serve.app", "jobs.build_vidb", "valueflow"} <= set(IMPORTS)
+    assert "valueflow.ranking.plackett_luce" in import_graph()["valueflow.distributed.build.aggregate"]
+    assert {"serve.app", "jobs.build_vidb", "valueflow"} <= set(import_graph())
 
 
 def test_no_files_import_each_other_in_a_circle():
-    assert circles(IMPORTS) == []
+    assert circles(import_graph()) == []
 
 
 def test_no_packages_import_each_other_in_a_circle():
@@ -151,7 +150,7 @@ def test_every_package_has_a_layer():
 def test_no_import_goes_from_a_lower_layer_up():
     upwards = [
         f"{module} -> {target}"
-        for module, targets in IMPORTS.items()
+        for module, targets in import_graph().items()
         for target in targets
         if "valueflow" not in (module, target) and LAYER[layer_name(target)] > LAYER[layer_name(module)]
     ]

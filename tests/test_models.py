@@ -17,6 +17,8 @@ from valueflow.hives.encoder import Encoder, check_model
 from valueflow.judging.encoder import LayerEncoder
 from valueflow.models import MINILM, MPNET, MPNET_ON_HUB, check_self_contained, content_hash, encoder_settings, fetch, locate
 
+pytestmark = pytest.mark.component
+
 
 def test_hub_names_and_folders_stay_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -101,7 +101,7 @@ QUESTIONS = [
 
 
 @pytest.mark.parametrize(("task", "row", "settings_"), QUESTIONS)
-@settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
 @given(status=st.sampled_from(STATUSES), kind=st.sampled_from(KINDS), content=replies)
 def test_whatever_a_server_answers_is_a_reply_or_an_error(task, row, settings_, status, kind, content):
     check_reply(task, row, settings_, status, kind, content)

@@ -19,6 +19,8 @@ from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.encoder import EncoderRanker, LayerEncoder, _cached_head, _head
 from valueflow.models import cache_folder
 
+pytestmark = pytest.mark.component
+
 FILES = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "modules.json", "config_sentence_transformers.json",
     "sentence_bert_config.json", "1_Pooling/config.json", "model.safetensors",

@@ -57,7 +57,10 @@ class Config(BaseModel):
             elif isinstance(value, Config):
                 saved[name] = value._saved()
             elif isinstance(value, list):
-                saved[name] = [i._saved() if isinstance(i, Config) else d for i, d in zip(value, saved[name], strict=True)]
+                saved[name] = [
+                    {n: v for n, v in i._saved().items() if n in d} if isinstance(i, Config) else d
+                    for i, d in zip(value, saved[name], strict=True)
+                ]
         return saved
 
 

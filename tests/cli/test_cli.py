@@ -320,6 +320,7 @@ def test_versions_are_listed_and_shown(run, server, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.component
 def test_the_real_service_scores_in_this_process(run, table, tmp_path, monkeypatch):
     service = pytest.importorskip("valueflow.service.local")
     monkeypatch.delenv("VALUEFLOW_SERVER", raising=False)
@@ -335,6 +336,7 @@ def test_the_real_service_scores_in_this_process(run, table, tmp_path, monkeypat
     assert [float(row["intensity"]) for row in csv.DictReader(io.StringIO(out))] == [score.intensity for score in expected]
 
 
+@pytest.mark.component
 def test_mode_fast_needs_no_server(run, tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("VALUEFLOW_SERVER", raising=False)
     anchors, judge = tmp_path / "benevolence_svt.csv", tmp_path / "judge.yaml"
@@ -439,6 +441,7 @@ def program(*words: str, **settings: Any) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code, *words], **(pipes | settings))
 
 
+@pytest.mark.component
 def test_an_interrupted_list_keeps_what_came_and_shows_no_traceback(server, tmp_path):
     ended = threading.Event()
 
@@ -464,6 +467,7 @@ def test_an_interrupted_list_keeps_what_came_and_shows_no_traceback(server, tmp_
     assert len(list(csv.reader(out.open(newline="")))) == 1 + 4
 
 
+@pytest.mark.component
 def test_a_reader_that_has_enough_ends_the_command_quietly(server, tmp_path):
     path = write_texts(tmp_path / "in.txt", [f"text {i}" for i in range(2000)])
     read, write = os.pipe()
@@ -476,6 +480,7 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(server, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")
+@pytest.mark.component
 def test_an_output_that_is_full_is_one_line_and_code_2(server, tmp_path):
     path = write_texts(tmp_path / "in.txt", [f"text {i}" for i in range(50)])
     scores = [["score", str(path), "--server", server.url, "--format", format_] for format_ in ("table", "json", "jsonl")]
@@ -489,6 +494,7 @@ def test_an_output_that_is_full_is_one_line_and_code_2(server, tmp_path):
             assert (words, process.returncode, err.splitlines()) == (words, 2, [message])
 
 
+@pytest.mark.component
 def test_help_needs_nothing_heavy():
     code = (
         "import sys; from valueflow.cli.main import main\n"

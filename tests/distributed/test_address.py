@@ -15,6 +15,8 @@ from valueflow.distributed import address as address_module
 from valueflow.distributed.address import Address, cluster_address
 from valueflow.errors import InputError
 
+pytestmark = pytest.mark.component
+
 GONE = "127.0.0.1:1"
 
 

@@ -262,7 +262,7 @@ def test_the_likelihood_is_plackett_luce(window, sharpness):
 )
 @pytest.mark.parametrize("weighted", [False, True])
 def test_mean_and_interval_are_those_of_a_grid_thirty_times_as_fine(k, m, sharpness, weighted, monkeypatch):
-    rng, size = np.random.default_rng(0), 60
+    rng, size = np.random.default_rng(0), 24
     unit_N = np.repeat(np.arange(size), m)
     anchor_NK = np.array(
         [np.insert(rng.choice(len(ANCHORS.theta_A), k - 1, replace=False), rng.integers(k), -1) for _ in unit_N]

@@ -28,6 +28,8 @@ from valueflow.hives.losses import (
     total_loss,
 )
 
+pytestmark = pytest.mark.component
+
 SEEDS = range(25)
 CONFIG = LossConfig()
 

@@ -231,10 +231,10 @@ def test_random_vectors_score_at_their_floors():
 
 def test_vectors_built_from_the_labels_reach_one():
     rng = np.random.default_rng(0)
-    paths, sign = np.array(SVT)[rng.integers(len(SVT), size=1500)], rng.choice([-1, 1], 1500)
-    examples = examples_at(paths, sign, np.arange(1500))
+    paths, sign = np.array(SVT)[rng.integers(len(SVT), size=1000)], rng.choice([-1, 1], 1000)
+    examples = examples_at(paths, sign, np.arange(1000))
     size, levels = len(prefixes().names), prefixes().ancestors_PL.shape[1]
-    near, exact = np.zeros((1500, 2 * size)), np.zeros((1500, size + 2 + 1500))
+    near, exact = np.zeros((1000, 2 * size)), np.zeros((1000, size + 2 + 1000))
     for i, (path, s) in enumerate(zip(paths, sign, strict=True)):
         above = [p for p in prefixes().ancestors_PL[path] if p >= 0]
         near[i, above] = 1
@@ -320,7 +320,7 @@ def test_wrong_vectors_are_refused():
 
 
 def test_many_texts_are_sampled_and_no_square_matrix_is_held():
-    z, examples = one_label(6000, 4)
+    z, examples = one_label(10000, 4)
     tracemalloc.start()
     results = embedding_metrics(z, examples)
     _, peak = tracemalloc.get_traced_memory()

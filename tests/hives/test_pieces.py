@@ -16,6 +16,8 @@ from valueflow.judging.configs import EncoderJudge
 from valueflow.judging.encoder import EncoderRanker, LayerEncoder
 from valueflow.models import MINILM, locate
 
+pytestmark = pytest.mark.component
+
 CASE = Path(__file__).parents[3] / "shared" / "cases" / "28-truncation" / "long.csv"
 FITTING = [f"I kept promise {i} that I made to my neighbour, although it {'really ' * i}cost me." for i in range(0, 40, 4)]
 SENTENCES = [f"On day {i} the train left platform {i % 10} on time and I read a page." for i in range(30)]
@@ -35,10 +37,10 @@ def layers() -> LayerEncoder:
 
 TEXTS = (
     LONG[0],
-    "".join(chr(0x4E00 + i) for i in range(900)),
-    " ".join(f"naïve façade {i}" for i in range(300)),
-    "\n\n".join(f"a{i}" for i in range(900)),
-    " ".join(f"{i:x}{i * 7919 % 10007:x}" for i in range(400)),
+    "".join(chr(0x4E00 + i) for i in range(400)),
+    " ".join(f"naïve façade {i}" for i in range(100)),
+    "\n\n".join(f"a{i}" for i in range(400)),
+    " ".join(f"{i:x}{i * 7919 % 10007:x}" for i in range(200)),
 )
 
 

@@ -17,10 +17,12 @@ from valueflow.hives.pieces import pieces
 from valueflow.models import MINILM, locate
 from valueflow.report.model_card import Corpus, model_card
 
+pytestmark = pytest.mark.component
+
 TEXTS = [
     "She kept her promise to the child.",
     "no",
-    "He lied to his brother about the money, and then he lied again. " * 60,
+    "He lied to his brother about the money, and then he lied again. " * 20,
     "Überall gelten Regeln.  ",
 ]
 FITTING = [0, 1, 3]  # TEXTS that no encoder here truncates

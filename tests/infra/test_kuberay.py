@@ -18,6 +18,8 @@ from serve.app import ServeConfig
 from valueflow import config
 from valueflow.judging.fingerprint import fingerprint
 
+pytestmark = pytest.mark.component
+
 RAY = next(
     line for line in (REPOSITORY / "pyproject.toml").read_text().splitlines() if "ray[data,default]==" in line
 ).split("==")[1].strip('",')  # fmt: skip

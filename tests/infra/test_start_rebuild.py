@@ -9,6 +9,8 @@ import httpx
 import pytest
 from manifests import KUBERAY
 
+pytestmark = pytest.mark.component
+
 SPEC = importlib.util.spec_from_file_location("start_rebuild", KUBERAY / "base" / "cronjob" / "start_rebuild.py")
 script = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(script)
@@ -53,7 +55,7 @@ def api(monkeypatch):
     monkeypatch.setattr(script.time, "sleep", lambda seconds: None)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Objects)
     server.objects = {"raycronjobs/weekly": {"spec": {"schedule": "0 2 * * 0", "jobTemplate": TEMPLATE}}}
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     with httpx.Client(base_url=f"http://127.0.0.1:{server.server_port}/") as client:
         client.objects = server.objects
         yield client

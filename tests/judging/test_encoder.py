@@ -14,6 +14,8 @@ from valueflow.judging.fingerprint import fingerprint, voter_fingerprint
 from valueflow.models import MINILM, locate
 from valueflow.records import ValueId, text_id
 
+pytestmark = pytest.mark.component
+
 
 @pytest.fixture(scope="module")
 def ranker():
@@ -74,7 +76,7 @@ def test_relevance_says_whether_a_text_concerns_a_value(ranker):
 
 
 def test_any_text_gets_a_finite_score(ranker):
-    scores = ranker.scores(["", "🙂", "她对朋友信守诺言。", "Elle a tenu sa promesse.", "no end of words " * 3000, "\u202eabc"])
+    scores = ranker.scores(["", "🙂", "她对朋友信守诺言。", "Elle a tenu sa promesse.", "no end of words " * 300, "\u202eabc"])
     assert np.isfinite(scores).all()
     assert np.abs(scores).max() <= 1
 

@@ -20,6 +20,8 @@ from valueflow.judging.online import SMALL, SPECIAL_BYTES, MicroBatcher, ThreadJ
 from valueflow.judging.turns import Piece, Turns
 from valueflow.records import text_id
 
+pytestmark = pytest.mark.component
+
 
 class Letters(Turns[str, str, str]):
     """A call is a word, a piece one of its letters; `runs` has the letters of each run."""

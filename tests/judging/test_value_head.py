@@ -11,6 +11,8 @@ from valueflow.judging.value_head import Examples, Labels, bootstrap, exemplars,
 from valueflow.records import ValueId
 from valueflow.theories import operational
 
+pytestmark = pytest.mark.component
+
 NUM_VALUES, WIDTH = len(operational()), 48
 
 

@@ -18,6 +18,8 @@ from valueflow.records import SCHEMAS, text_id
 from valueflow.theories import Theory, operational, theories
 from valueflow.voting.descend import DIRECTIONS, NEUTRAL, SIGNS, Ballot, ballot_table
 
+pytestmark = pytest.mark.component
+
 SCALE = tuple(str(i) for i in range(-10, 11))
 MFT = tuple(node.id for node in theories()["mft"].children(None))
 QUESTIONS = {

@@ -111,6 +111,7 @@ def test_many_threads_at_once(tmp_path):
     check(tmp_path, 16, 4)
 
 
+@pytest.mark.component
 def test_several_processes_at_once(tmp_path):
     with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
         assert not any(pool.map(work, [str(tmp_path)] * 3, range(3), [3] * 3, [20] * 3, timeout=120))

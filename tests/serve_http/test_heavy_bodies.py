@@ -15,6 +15,8 @@ from valueflow.judging.configs import SimulatedJudge
 from valueflow.service.local import local_service
 from valueflow.theories import operational
 
+pytestmark = pytest.mark.component
+
 MAX_STALL_SECONDS = 0.5
 ACCEPTED = {
     "10,000 accepted texts",

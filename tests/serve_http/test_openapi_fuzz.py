@@ -11,6 +11,8 @@ from served import KEY, key_config, serving
 from serve.http import create
 from serve.settings import HttpConfig
 
+pytestmark = pytest.mark.component
+
 KEYS = [key_config(requests_per_minute=1_000_000)]
 PLAIN = schemathesis.openapi.from_dict(create(lambda: None, HttpConfig()).openapi())
 KEYED = schemathesis.openapi.from_dict(create(lambda: None, HttpConfig(keys=KEYS)).openapi())

@@ -11,6 +11,8 @@ from valueflow.hives.encoder import Encoder, Part
 from valueflow.models import MINILM
 from valueflow.service.embedding import ThreadEncoder
 
+pytestmark = pytest.mark.component
+
 LONG = [f"Number {i}: " + "I lent my neighbour a ladder and never saw it again. " * (3 + i % 20) for i in range(40)]
 SHORT = [f"I kept promise {i}." for i in range(9)]
 

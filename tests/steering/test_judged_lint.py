@@ -21,6 +21,8 @@ from valueflow.steering.judged_lint import (
 from valueflow.steering.wording import LEVELS, VARIANTS, wording_table
 from valueflow.theories import operational
 
+pytestmark = pytest.mark.component
+
 VALUES = operational()
 
 

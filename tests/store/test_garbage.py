@@ -310,7 +310,7 @@ WORKS = [
 ]
 
 
-EVERY_STEP = pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])  # of so many
+EVERY_STEP = pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])  # of so many
 
 
 @pytest.mark.timeout(600)

@@ -16,7 +16,7 @@ from valueflow.records import SCHEMAS
 from valueflow.store import Build, ResponsesDetails, VidbDetails
 
 pytest.importorskip("s3fs")
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.component, pytest.mark.timeout(180)]
 
 
 @pytest.fixture

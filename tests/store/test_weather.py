@@ -27,7 +27,7 @@ from valueflow.store import Build, ResponsesDetails
 from valueflow.store.files import write_for_people
 
 REPOSITORY = Path(__file__).parents[2]
-pytestmark = pytest.mark.usefixtures("no_delay")
+pytestmark = [pytest.mark.component, pytest.mark.usefixtures("no_delay")]
 
 
 def responses(*ids: str) -> pa.Table:
@@ -143,6 +143,22 @@ def test_a_changed_bit_of_an_unfinished_part_is_damage_or_changes_no_row(build, 
         assert Path(f"{path}.bad").read_bytes() == content
     else:
         assert store.read_part(build, "part-0.parquet").equals(rows)
+
+
+def test_a_page_in_the_place_of_another_is_damage(build):
+    """Each page has its checksum, so that only its place tells that it is another one."""
+    path = Path(build.url, "part-0.parquet")
+    content, group = path.read_bytes(), pq.read_metadata(path).row_group(0)
+    before, last = (
+        (column.dictionary_page_offset or column.data_page_offset, column.total_compressed_size)
+        for column in (group.column(group.num_columns - 2), group.column(group.num_columns - 1))
+    )
+    odd = content[: last[0]] + content[before[0] : sum(before)] + content[last[0] :]
+    rows = pq.read_table(pa.BufferReader(odd), page_checksum_verification=True)
+    assert rows.column(rows.num_columns - 1).to_pylist() == rows.column(rows.num_columns - 2).to_pylist()
+    path.write_bytes(odd)
+    assert store.committed_ids(build, "response_id").tolist() == [b"c"]
+    assert Path(f"{path}.bad").read_bytes() == odd
 
 
 def test_a_parquet_of_other_columns_is_set_aside(build):

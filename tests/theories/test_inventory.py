@@ -15,6 +15,8 @@ from valueflow.records import ValueId
 from valueflow.theories import inventory, operational, theories
 from valueflow.theories.instances import instances
 
+pytestmark = pytest.mark.component
+
 # Words of a phrase, its opening ("the duty to", "valuing", "the right to") included.
 SHORTEST, LONGEST = 5, 15
 # Two phrases are less alike than this. Most paraphrases are above 0.72; the nearest phrases that ship are at 0.70 and 0.23.

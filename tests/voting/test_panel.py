@@ -14,7 +14,7 @@ from valueflow.voting.agreement import agreement
 from valueflow.voting.descend import DIRECTIONS, Ballot, ballot_table
 from valueflow.voting.rules import VoteRule, tally
 
-BALLOTS = 3000
+BALLOTS = 1500
 QUESTIONS = {
     2: Ballot("child", "svt", "", "", ("growth", "self-protection"), 0),
     3: Ballot("direction", "duty", "justice", "", DIRECTIONS, 0),

@@ -1,18 +1,13 @@
-"""The commands: read texts, send them to a server or a service in this process, and write the result."""
+"""The shorter commands: read texts, send them to a server or a service in this process, and write the result."""
 
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Coroutine
 
 from valueflow import store
 from valueflow.cli import output
 from valueflow.cli.backend import backend, dry_run, root_of, scores_of, server_of, settings, sheet
 from valueflow.cli.outcome import Outcome
 from valueflow.cli.output import Row
-from valueflow.cli.profile import profile
-from valueflow.cli.profile_model import profile_model
-from valueflow.cli.steer_prompt import steer_prompt
-from valueflow.cli.submit import submit
 from valueflow.cli.texts import one_text, read_texts
 from valueflow.client import AsyncClient
 from valueflow.client.protocol import flat_row
@@ -159,10 +154,3 @@ def _describe(root: str, name: str) -> Row:
         "lineage": [source.url for source in manifest.inputs], "created": manifest.created, "valueflow": manifest.code_version,
         "truncated": version.details.truncated,
     }  # fmt: skip
-
-
-# Those that run in an event loop, and a job, which has loops of its own.
-COMMANDS: dict[str, Callable[[Namespace], Coroutine[None, None, int | None] | None]] = {
-    "score": score, "compare": compare, "profile": profile, "profile-model": profile_model, "extract": extract,
-    "values": values, "vidb": vidb, "steer-prompt": steer_prompt, "submit": submit,
-}  # fmt: skip

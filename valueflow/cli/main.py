@@ -1,4 +1,4 @@
-"""Entry point of the command `valueflow`; `valueflow.cli.commands` has the commands.
+"""Entry point of the command `valueflow`.
 
 valueflow score "We looked after the neighbours' children." --value svt:benevolence
 """
@@ -7,13 +7,19 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Coroutine
+from argparse import Namespace
+from collections.abc import Callable, Coroutine
+from importlib import import_module
 
 from valueflow.cli.options import parser
 from valueflow.console import one_line, say, start, unwritten
 from valueflow.errors import InputError, of_storage
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
+# Commands with a module of their name; `valueflow.cli.commands` has the others.
+OWN_MODULE = ("profile", "profile_model", "steer_prompt", "submit")
+# Most run in an event loop; a job, which has loops of its own, has run when it returns.
+Command = Callable[[Namespace], Coroutine[None, None, int | None] | None]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,12 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("valueflow.client.protocol", "valueflow.service.local", "valueflow.service.service"):
         logging.getLogger(name).setLevel(logging.INFO)
     try:
-        # Imported here: they take a second to load, and --help does not need them.
-        from valueflow.cli.commands import COMMANDS
+        # Imported here: it takes half a second to load, and --help does not need it.
         from valueflow.client import ValueFlowError
 
         try:
-            work = COMMANDS[args.command](args)
+            work = _function_of(args.command)(args)
             code = _run(work) if work else 0
             sys.stdout.flush()
             return code or 0
@@ -37,6 +42,12 @@ def main(argv: list[str] | None = None) -> int:
             return _failed(error, getattr(args, "output", ""))
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _function_of(command: str) -> Command:
+    """The function of a command; only its own module is imported, since others would take seconds to load."""
+    name = command.replace("-", "_")
+    return getattr(import_module(f"valueflow.cli.{name if name in OWN_MODULE else 'commands'}"), name)
 
 
 def _failed(error: Exception, output: str) -> int:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from valueflow import api
 from valueflow.evaluation.scoring import OVERSHOOT, Total
@@ -69,7 +69,7 @@ def probability_higher(
     content = sum(float(content_error.text_variance(text.num_anchors)) for text in (first, second))
     sd = content_error.factor * float(np.sqrt(content_error.slope**2 * own_variance + content))
     difference_D = content_error.slope * difference_D
-    higher_D = norm.cdf(difference_D / sd) if sd else 0.5 + 0.5 * np.sign(difference_D)
+    higher_D = ndtr(difference_D / sd) if sd else 0.5 + 0.5 * np.sign(difference_D)
     higher = float(np.clip(p_D @ higher_D, 0.0, 1.0))
     if known != "apart":
         return higher
@@ -86,4 +86,4 @@ def _concern_and_sign(score: Total, content_error: ContentError) -> tuple[float,
     sd = (mean - low if mean > 0 else high - mean) / Z95
     unknown = np.nan if score.relevance is None else score.relevance
     concern = float(relevance.concern(np.array(unknown), content_error.agreement))
-    return concern, float(norm.cdf(mean / sd)) if sd else 0.5 + 0.5 * float(np.sign(mean))
+    return concern, float(ndtr(mean / sd)) if sd else 0.5 + 0.5 * float(np.sign(mean))

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from valueflow.errors import InputError
 
@@ -169,7 +169,7 @@ def _estimate(samples: list[Sample], signs: list[int]) -> Estimate:
     # standard errors covers 88 %, not 95 %.
     freedom = alone**2 / sum(part.variance**2 / part.freedom for part in parts) if alone else 1.0
     error = float(np.sqrt(variance))
-    half = float(t.ppf(0.975, freedom)) * error
+    half = float(stdtrit(freedom, 0.975)) * error
     estimate = sum(sign * group.estimate for sign, group in zip(signs, groups, strict=True))
     return Estimate(
         estimate, estimate - half, estimate + half, error,

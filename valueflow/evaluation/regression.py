@@ -31,7 +31,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 from scipy.linalg import solve
-from scipy.stats import spearmanr
 
 from valueflow import __version__, store
 from valueflow.api import Agreement
@@ -289,6 +288,8 @@ class _ValueRegression:
 
     def agreement(self, value: str) -> Agreement:
         """Return the agreement on each fold of a regression fitted, tuned and calibrated on the other folds."""
+        from scipy.stats import spearmanr  # here, since its import takes each worker half a second of a core
+
         predicted_M, radius_M = np.empty((2, len(self.y_M)))
         for fold in np.unique(self.fold_M):
             out_M = self.fold_M == fold

@@ -4,14 +4,16 @@ T reference texts of a theory, U their distinct paths, L levels, V nodes, C code
 ranks of predictions, D dimensions.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
 
 from valueflow.errors import InputError
 from valueflow.hives.examples import Examples, path_ids, prefixes
 from valueflow.theories.taxonomy import THEORIES
+
+if TYPE_CHECKING:
+    from sklearn.isotonic import IsotonicRegression
 
 VOTE_SCALE = 10.0  # weight of a vote is exp(VOTE_SCALE * cosine): 0.1 more in cosine multiplies it by e
 BLOCK_ROWS = 256  # rows of the similarity matrix computed at a time
@@ -102,7 +104,7 @@ class Extractor:
                     predictions[start + q].setdefault(theory, []).append(node)
         return predictions
 
-    def _fit_confidence(self, name: str, reference: _Reference, seed: int) -> list[IsotonicRegression]:
+    def _fit_confidence(self, name: str, reference: _Reference, seed: int) -> list["IsotonicRegression"]:
         if len(np.unique(reference.group_T)) < 2:
             raise InputError(f"the reference texts of theory {name!r} are one group; confidence needs at least two groups")
         sample = np.random.default_rng(seed).permutation(len(reference.z_TD))[:MAX_CALIBRATION_TEXTS]
@@ -121,8 +123,10 @@ class Extractor:
         return [_fit(score_TV[:, rank].ravel(), correct_TV[:, rank].ravel()) for rank in ranks]
 
 
-def _fit(score: np.ndarray, correct: np.ndarray) -> IsotonicRegression:
+def _fit(score: np.ndarray, correct: np.ndarray) -> "IsotonicRegression":
     """Regression of correctness on score over predictions (score > 0)."""
+    from sklearn.isotonic import IsotonicRegression  # here, since every service and command imports this file
+
     score, correct = score[score > 0], correct[score > 0].astype(float)
     mean = correct.mean() if len(correct) else 0.0
     # One pseudo-observation of average correctness at either end, so that a few texts do not yield certainty.
@@ -131,7 +135,7 @@ def _fit(score: np.ndarray, correct: np.ndarray) -> IsotonicRegression:
     return regression.fit(np.append(score, ends), np.append(correct, [mean, mean]))
 
 
-def _confidence(regressions: list[IsotonicRegression], score_QR: np.ndarray) -> np.ndarray:
+def _confidence(regressions: list["IsotonicRegression"], score_QR: np.ndarray) -> np.ndarray:
     """Confidence of the predictions, best first, made non-increasing."""
     by_rank = [regressions[min(rank, CONFIDENCE_RANKS - 1)].predict(score_QR[:, rank]) for rank in range(score_QR.shape[1])]
     return np.minimum.accumulate(np.stack(by_rank, 1), axis=1)

@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 from pydantic import Field, FiniteFloat, model_validator
-from scipy.optimize import isotonic_regression
 
 from valueflow.config import Config
 from valueflow.errors import InputError
@@ -91,6 +90,8 @@ def isotonic(theta: np.ndarray, rating: np.ndarray, mode: Literal["human", "rate
     Raises:
         InputError: the ratings increase with theta nowhere, so there is no scale.
     """
+    from scipy.optimize import isotonic_regression  # here, since its import takes each worker half a second of a core
+
     distinct, group, size = np.unique(theta, return_inverse=True, return_counts=True)
     pooled = isotonic_regression(np.bincount(group, rating) / size, weights=size).x
     steps = [np.flatnonzero(pooled == level) for level in np.unique(pooled)]

@@ -16,9 +16,7 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from pydantic import Field
-from scipy.optimize import brentq
-from scipy.special import digamma, polygamma
-from scipy.stats import norm
+from scipy.special import digamma, ndtr, ndtri, polygamma
 
 from valueflow.config import Config
 from valueflow.numerics.intervals import Z95
@@ -178,7 +176,7 @@ def pool_of(intensity_N: np.ndarray, error_N: np.ndarray, neutral_N: np.ndarray)
 def normal_scores(x_T: np.ndarray, sample_N: np.ndarray) -> np.ndarray:
     """Return the normal quantiles of the ranks that x has in a sample, continued beyond its ends with the average slope."""
     sorted_N = np.sort(sample_N)
-    score_N = norm.ppf((np.arange(len(sorted_N)) + 0.5) / len(sorted_N))
+    score_N = ndtri((np.arange(len(sorted_N)) + 0.5) / len(sorted_N))
     slope = (score_N[-1] - score_N[0]) / (sorted_N[-1] - sorted_N[0])
     beyond_T = np.minimum(x_T - sorted_N[0], 0.0) + np.maximum(x_T - sorted_N[-1], 0.0)
     return np.interp(x_T, sorted_N, score_N) + slope * beyond_T
@@ -262,7 +260,7 @@ def _expected_ratio(pool: Pool, share: float | None) -> float:
 def _normal_spread(extreme_quantile: float, pool: Pool) -> float:
     """Standard deviation, points, of normal intensities among the neutral texts of a pool whose quantile is intensity 10."""
     beyond = max(1 - extreme_quantile, 0.001) * (1 + pool.num_neutral / pool.num_texts)
-    return LIMIT / float(norm.isf(min(beyond, 0.5) / 2))
+    return LIMIT / -float(ndtri(min(beyond, 0.5) / 2))
 
 
 def consensus_share(theta_JN: np.ndarray, error_JN: np.ndarray) -> float:
@@ -304,6 +302,8 @@ def moderated(variance_V: np.ndarray, df_V: np.ndarray, max_df: float = np.inf) 
     """
     if len(variance_V) < 2:
         return variance_V, df_V
+    from scipy.optimize import brentq  # here, since its import takes each worker half a second of a core
+
     centered_V = np.log(variance_V) - digamma(df_V / 2) + np.log(df_V / 2)
     excess = float(centered_V.var(ddof=1) - polygamma(1, df_V / 2).mean())
     if excess <= 0:
@@ -317,8 +317,9 @@ def moderated(variance_V: np.ndarray, df_V: np.ndarray, max_df: float = np.inf) 
 
 def unit_error(extreme_quantile: float) -> float:
     """Return the relative standard error of a quantile of |normal|, times the square root of the number of texts."""
-    upper = norm.ppf((1 + min(extreme_quantile, 0.999)) / 2)
-    return float(np.sqrt(extreme_quantile * (1 - min(extreme_quantile, 0.999))) / (2 * norm.pdf(upper) * upper))
+    upper = ndtri((1 + min(extreme_quantile, 0.999)) / 2)
+    density = np.exp(-(upper**2) / 2) / np.sqrt(2 * np.pi)
+    return float(np.sqrt(extreme_quantile * (1 - min(extreme_quantile, 0.999))) / (2 * density * upper))
 
 
 def _kurtosis(values: np.ndarray) -> float:
@@ -331,9 +332,11 @@ def mixture_sd(sd_D: np.ndarray) -> float:
     """Return the half width that holds 95 % of a mixture of normals of mean 0, divided by 1.96."""
     if not sd_D.any():
         return 0.0
+    from scipy.optimize import brentq  # here, since its import takes each worker half a second of a core
+
     positive_D = np.maximum(sd_D, 1e-9)
 
     def missing(half: float) -> float:
-        return float((2 * norm.cdf(half / positive_D) - 1).mean()) - 0.95
+        return float((2 * ndtr(half / positive_D) - 1).mean()) - 0.95
 
     return float(brentq(missing, 1e-9, 4 * positive_D.max())) / Z95

@@ -8,8 +8,9 @@ that a text with y > 0 has the larger x than one with y < 0 is then
 four times an orthant probability of (x1 - x2, y1, -y2) (Sheppard 1899). Texts that are all clearly for or against a value are
 easier than the normal distribution says, so they make a judge look better than it is: rated texts come first.
 
-The AUCs of several values are pooled (DerSimonian & Laird 1986, doi:10.1016/0197-2456(86)90046-2); a value without texts gets
-that of a new value.
+The AUCs of several values are pooled (DerSimonian & Laird 1986, doi:10.1016/0197-2456(86)90046-2) as logits, since the variance
+of an AUC near 1 is small because it is near 1 (Debray et al. 2017, doi:10.1136/bmj.i6460); a value without texts gets that of a
+new value.
 
 Shapes: N texts of a value, V values, D draws.
 """
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit, logit
 from scipy.stats import rankdata
 
 from valueflow.numerics.intervals import Z95
@@ -38,7 +40,7 @@ class DirectedTexts(NamedTuple):
 
 
 class Auc(NamedTuple):
-    """An AUC with its variance."""
+    """An AUC, or its logit, with its variance."""
 
     mean: float
     variance: float
@@ -58,7 +60,7 @@ def from_directions(
     n = sum(len(texts.side_N) for texts in usable.values())
     if n < MIN_TEXTS:
         return {}
-    aucs, new = pooled({value: auc(texts) for value, texts in usable.items()})
+    aucs, new = pooled({value: on_logits(texts) for value, texts in usable.items()})
     x_M = np.concatenate([texts.intensity_N for texts in usable.values()])
     error_M = np.concatenate([(texts.high_N - texts.low_N) / (2 * Z95) for texts in usable.values()])
     square, sampling = max(float((x_M**2).mean()), 1e-9), float((error_M**2).mean())
@@ -66,7 +68,7 @@ def from_directions(
     for number, (value, known) in enumerate(before.items()):
         of_value = aucs.get(value, new)
         draws_D = np.random.default_rng([0, number]).normal(of_value.mean, of_value.variance**0.5, DRAWS)
-        rho_D = np.clip(np.sqrt(2) * np.sin(np.pi / 2 * np.clip(draws_D - 0.5, 0.0, 0.5)), 0.0, 1.0)
+        rho_D = np.clip(np.sqrt(2) * np.sin(np.pi / 2 * np.clip(expit(draws_D) - 0.5, 0.0, 0.5)), 0.0, 1.0)
         spread = known.spread or square**0.5
         slope_D = rho_D * spread / square**0.5
         residual_D = spread**2 * (1 - rho_D**2)
@@ -93,6 +95,14 @@ def auc(texts: DirectedTexts) -> Auc:
     # Complete separation has no variance by this formula: at least that of the mean of as many coins that all fell alike.
     least = 1 / (12 * len(pro_N) * len(con_N))
     return Auc(float(above_N.mean()), max(float(variance), least))
+
+
+def on_logits(texts: DirectedTexts) -> Auc:
+    """Return the logit of the AUC and its variance (delta method); of texts wholly apart, half a pair counts as misordered."""
+    mean, variance = auc(texts)
+    half = 0.5 / int((texts.side_N > 0).sum() * (texts.side_N < 0).sum())
+    mean = float(np.clip(mean, half, 1 - half))
+    return Auc(float(logit(mean)), variance / (mean * (1 - mean)) ** 2)
 
 
 def pooled(aucs: Mapping[K, Auc]) -> tuple[dict[K, Auc], Auc]:

@@ -6,7 +6,6 @@ Shapes: N texts, E pairs.
 from collections.abc import Callable
 
 import numpy as np
-import scipy.optimize
 from scipy.special import log_expit, log_ndtr
 
 from valueflow.config import Config
@@ -85,6 +84,8 @@ def _logistic(held_out: HeldOutPairs, likelihood: LikelihoodShard, spread: float
 
 def _normal(held_out: HeldOutPairs, pairs: Pairs, spread: float) -> np.ndarray:
     """Return log scores at the mode of Thurstone's case V (E,), by L-BFGS; theta is in standard deviations of a difference."""
+    from scipy.optimize import minimize  # here, since its import takes each worker half a second of a core
+
     fitted, n, sd = held_out.fit, len(held_out.fit.mode_N), spread * held_out.fit.prior_sd / PROBIT
     sharpness_E = sharpness(pairs, fitted)
 
@@ -97,7 +98,7 @@ def _normal(held_out: HeldOutPairs, pairs: Pairs, spread: float) -> np.ndarray:
         return theta_N @ theta_N / (2 * sd**2) - pairs.weight_E @ log_E, theta_N / sd**2 - gradient_N
 
     options = {"maxiter": MAX_STEPS, "maxfun": 2 * MAX_STEPS, "ftol": 1e-11, "gtol": 1e-3}
-    result = scipy.optimize.minimize(objective, fitted.mode_N / PROBIT, jac=True, method="L-BFGS-B", options=options)
+    result = minimize(objective, fitted.mode_N / PROBIT, jac=True, method="L-BFGS-B", options=options)
     if not result.success:
         raise NotConverged(f"Thurstone's model, fitted to compare: {result.message}")
     return log_ndtr(differences(held_out.pairs, result.x, fitted, PROBIT))

@@ -17,7 +17,7 @@ Shapes: T texts.
 """
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from valueflow.records import LIMIT
 
@@ -51,11 +51,11 @@ def interval(
     """
 
     def at(level_T: np.ndarray) -> np.ndarray:
-        z_T = norm.ppf(np.clip(level_T, 1e-12, 1 - 1e-12))
+        z_T = ndtri(np.clip(level_T, 1e-12, 1 - 1e-12))
         return mean_T + z_T * np.where(z_T < 0, sd_below_T, sd_above_T)
 
     sd_to_zero_T = np.maximum(np.where(mean_T > 0, sd_below_T, sd_above_T), 1e-12)
-    below_zero_T = concern_T * norm.cdf(-mean_T / sd_to_zero_T)
+    below_zero_T = concern_T * ndtr(-mean_T / sd_to_zero_T)
     ends = []
     for tail in TAILS:
         above_T = at((tail - (1 - concern_T)) / concern_T)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, WrapSerializer
 
 from valueflow import store
 from valueflow.errors import InputError, allowed
@@ -21,7 +21,14 @@ from valueflow.store import Build, GenerationsDetails
 LATEST = "latest"  # in place of ids: the builds of the newest plan
 
 AnyGenerator = VllmModel | EndpointModel | SimulatedGenerator
-GeneratorConfig = Annotated[AnyGenerator, Field(discriminator="kind")]
+
+
+def _without_temperature(model: AnyGenerator, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    """What is saved of a model can be read again: its temperature, which `sampling` has for all models, would be refused."""
+    return {name: value for name, value in handler(model).items() if name != "temperature"}
+
+
+GeneratorConfig = Annotated[AnyGenerator, Field(discriminator="kind"), WrapSerializer(_without_temperature)]
 # Settings of an LLM that concern judges alone.
 OF_JUDGES = {"temperature", "logprobs", "answer", "max_chars", "structured", "relevance"}
 

@@ -68,6 +68,8 @@ def _read(build: Build, part: str | File, columns: list[str] | None) -> tuple[Fi
     def parse(data: bytes) -> tuple[File, pa.Table]:
         if isinstance(part, File):
             check_bytes(part, data)
+        else:
+            _check_layout(data)
         # Of a part in the folder of a value also the value, which the rows must agree with.
         wanted = list(dict.fromkeys([*(columns or schema.names), *(v for v in VALUE if in_folder and v in schema.names)]))
         missing = set(ADDED_COLUMNS).intersection(wanted)
@@ -92,6 +94,21 @@ def _read(build: Build, part: str | File, columns: list[str] | None) -> tuple[Fi
         raise DamageError(f"{url} is gone; {MAKE_AGAIN}") from None
     except DamageError as error:
         raise DamageError(f"{error}; {MAKE_AGAIN}") from error
+
+
+def _check_layout(data: bytes) -> None:
+    """Raise ValueError unless the columns follow each other up to the footer, as they are written.
+
+    A checksum is of one page. Where bytes are missing or too many, a whole page may stand where another one was.
+    """
+    footer, end = pq.read_metadata(pa.BufferReader(data)), len(b"PAR1")
+    for group in map(footer.row_group, range(footer.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            if end != (column.dictionary_page_offset or column.data_page_offset):
+                raise ValueError(f"column {column.path_in_schema} does not begin where the one before it ends")
+            end += column.total_compressed_size
+    if end + int.from_bytes(data[-8:-4], "little") + 8 != len(data):
+        raise ValueError("its columns do not end where its footer begins")
 
 
 def read_listed(
