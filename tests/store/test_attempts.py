@@ -139,12 +139,12 @@ def test_an_attempt_elsewhere_is_dead_when_it_is_silent(tmp_path, monkeypatch):
 
 
 def test_signs_of_life_are_waited_for_and_given(tmp_path, monkeypatch):
-    monkeypatch.setattr(attempts, "EXPIRY", 1.5)
+    monkeypatch.setattr(attempts, "EXPIRY", 3.0)
     monkeypatch.setattr(attempts, "BEAT", 0.05)
     over = threading.Event()
 
     def elsewhere() -> None:
-        for _ in range(23):
+        for _ in range(45):
             written(tmp_path)
             time.sleep(0.1)
         over.set()
