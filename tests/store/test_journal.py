@@ -108,6 +108,20 @@ def test_a_damaged_journal_is_made_again_from_the_parts(build, damage):
     assert read == ["theory=svt/value=power/part-1.parquet"]
 
 
+def test_a_journal_with_bytes_too_many_is_made_again_from_the_parts(build):
+    """Its pages and their checksums are whole; where bytes came in, a page may stand where another one was."""
+    journal = Journal(build, "window_id")
+    journal.add(committed(build, "1", answers(["a"])))
+    journal.save()
+    (segment,) = Path(build.url, "_journal").iterdir()
+    content = segment.read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    segment.write_bytes(content[:footer] + bytes(9) + content[footer:])
+    _, ids, read = loaded(build)
+    assert ids == {"theory=svt/value=power": ["a"]}
+    assert read == ["theory=svt/value=power/part-1.parquet"]
+
+
 def test_a_part_that_was_cut_is_set_aside_and_its_rows_are_open(build):
     journal = Journal(build, "window_id")
     for name in "12":

@@ -4,14 +4,13 @@ JSON of 100,000 files is 20 MB, which every reader would parse.
 """
 
 import hashlib
-import io
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import field_validator
 
 from valueflow.config import Config
+from valueflow.store.parquet import parquet_bytes, parquet_table
 
 MAX_IN_MANIFEST = 1_000  # files
 FILES = "_files-"  # and the first digits of its hash; no part, so its name does not end like one
@@ -49,14 +48,12 @@ def check_bytes(file: File, data: bytes) -> None:
 
 def written(files: list[dict[str, Any]]) -> bytes:
     """Return the bytes of a list of files."""
-    content = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(files, COLUMNS), content, compression="zstd", write_page_checksum=True)
-    return content.getvalue()
+    return parquet_bytes(pa.Table.from_pylist(files, COLUMNS))
 
 
 def parsed(data: bytes) -> list[dict[str, Any]]:
     """Return the files in the bytes of a list; ValueError where its columns are others."""
-    table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    table = parquet_table(data)
     if table.schema != COLUMNS:
         raise ValueError(f"its columns are {table.column_names}, not {COLUMNS.names}")
     return table.to_pylist()

@@ -5,7 +5,6 @@ segments beside the parts. A rerun lists the parts, reads the segments, and read
 moments before a kill. The parts remain the state: a journal that is lost or damaged is made again from them.
 """
 
-import io
 import json
 import logging
 import time
@@ -17,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from valueflow.records import digest
 from valueflow.store.files import exists, read_or_set_aside, remove_file, remove_files, sizes, write_bytes
 from valueflow.store.layout import JOURNAL, SEGMENT, Build
 from valueflow.store.manifests import PARQUET_ERRORS, File
+from valueflow.store.parquet import check_layout, parquet_bytes, parquet_table
 from valueflow.store.parts import (
     drop_duplicates,
     read_part,
@@ -244,11 +243,9 @@ class Journal:
             return
         self.time.save()
         if records.num_rows:
-            content = io.BytesIO()
-            pq.write_table(records, content, compression="zstd", write_page_checksum=True)
             name = f"{self._attempt}-{self._num_segments:06d}{SEGMENT}"
             self._num_segments += 1
-            write_bytes(f"{self.build.url}/{JOURNAL}/{name}", content.getvalue())
+            write_bytes(f"{self.build.url}/{JOURNAL}/{name}", parquet_bytes(records))
 
     def compact(self, merge: Callable[[list[list[str]]], Iterable[pa.Table]]) -> list[File]:
         """Merge the many parts of a folder into few, then `close`.
@@ -287,7 +284,8 @@ class Journal:
 
 
 def _parse(content: bytes) -> pa.Table:
-    records = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+    check_layout(content)
+    records = parquet_table(content)
     if records.schema != RECORDS:
         raise ValueError(f"its columns are {records.column_names}, not {RECORDS.names}")
     return records

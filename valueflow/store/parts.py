@@ -1,6 +1,5 @@
 """Parts of builds: parquet files by folder, committed ids, resume by anti-join."""
 
-import io
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -24,6 +23,7 @@ from valueflow.store.manifests import (
     part_paths,
     require_manifest,
 )
+from valueflow.store.parquet import check_layout, parquet_bytes, parquet_table
 from valueflow.store.repair import reusable, withdraw
 from valueflow.store.rows import VALUE, VALUE_FOLDER, check_distinct, check_rows
 
@@ -33,11 +33,8 @@ T = TypeVar("T")
 
 def write_part(build: Build, table: pa.Table, name: str, folder: str = "") -> File:
     """Commit rows of one stage as `[folder/]part-{name}.parquet`; writing the same name again replaces it."""
-    content = io.BytesIO()
-    # With checksums, so that a changed bit is damage and no other number.
-    pq.write_table(conform(table, build.table), content, compression="zstd", write_page_checksum=True)
     path = f"{folder}/part-{name}.parquet".lstrip("/")
-    return write_file(build, path, content.getvalue(), table.num_rows)
+    return write_file(build, path, parquet_bytes(conform(table, build.table)), table.num_rows)
 
 
 def write_file(build: Build, path: str, data: bytes, rows: int = 0) -> File:
@@ -69,14 +66,14 @@ def _read(build: Build, part: str | File, columns: list[str] | None) -> tuple[Fi
         if isinstance(part, File):
             check_bytes(part, data)
         else:
-            _check_layout(data)
+            check_layout(data)
         # Of a part in the folder of a value also the value, which the rows must agree with.
         wanted = list(dict.fromkeys([*(columns or schema.names), *(v for v in VALUE if in_folder and v in schema.names)]))
         missing = set(ADDED_COLUMNS).intersection(wanted)
         if missing:
             missing -= set(pq.read_schema(pa.BufferReader(data)).names)
         named = [column for column in wanted if column not in missing] if columns else None
-        table = pq.read_table(pa.BufferReader(data), columns=named, partitioning=None, page_checksum_verification=True)
+        table = parquet_table(data, named)
         for name in missing:
             table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
         if not set(wanted) <= set(table.column_names):
@@ -94,21 +91,6 @@ def _read(build: Build, part: str | File, columns: list[str] | None) -> tuple[Fi
         raise DamageError(f"{url} is gone; {MAKE_AGAIN}") from None
     except DamageError as error:
         raise DamageError(f"{error}; {MAKE_AGAIN}") from error
-
-
-def _check_layout(data: bytes) -> None:
-    """Raise ValueError unless the columns follow each other up to the footer, as they are written.
-
-    A checksum is of one page. Where bytes are missing or too many, a whole page may stand where another one was.
-    """
-    footer, end = pq.read_metadata(pa.BufferReader(data)), len(b"PAR1")
-    for group in map(footer.row_group, range(footer.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            if end != (column.dictionary_page_offset or column.data_page_offset):
-                raise ValueError(f"column {column.path_in_schema} does not begin where the one before it ends")
-            end += column.total_compressed_size
-    if end + int.from_bytes(data[-8:-4], "little") + 8 != len(data):
-        raise ValueError("its columns do not end where its footer begins")
 
 
 def read_listed(
